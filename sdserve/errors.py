@@ -1,0 +1,53 @@
+"""Typed errors that know how the process ends.
+
+Every error that an operator may meet derives from `SdserveError`, carries one line that says what is wrong, where, and
+what to do, and knows its exit code. The exit codes 3 and 4 are gunicorn's `WORKER_BOOT_ERROR` and `APP_LOAD_ERROR`:
+unit files and scripts that look for them go on working.
+"""
+
+import errno
+from collections.abc import Sequence
+
+
+class SdserveError(Exception):
+    """Base of all errors meant for the operator.
+
+    `exit_code` is the process's exit status; `errno` is what systemd is told by ERRNO= (sd_notify(3)).
+    """
+
+    exit_code: int = 1
+    errno: int = errno.EINVAL
+
+
+class ConfigError(SdserveError):
+    """One or more settings are unusable; `problems` has one line for each, so that all can be mended at once."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class ListenError(SdserveError):
+    """A listening socket cannot be made, or an inherited one is not usable."""
+
+    errno = errno.EADDRNOTAVAIL
+
+
+class PidfileError(SdserveError):
+    """The pidfile names a running process, or cannot be written."""
+
+    errno = errno.EEXIST
+
+
+class BootError(SdserveError):
+    """A worker cannot boot: a hook or its own set-up failed before it served."""
+
+    exit_code = 3
+    errno = errno.ECHILD
+
+
+class AppImportError(SdserveError):
+    """The application cannot be imported, or its callable is not there."""
+
+    exit_code = 4
+    errno = errno.ENOEXEC
