@@ -1,0 +1,94 @@
+"""The scoreboard: what each worker is doing, in memory that master and workers share.
+
+One anonymous shared mapping (mmap(2), MAP_SHARED|MAP_ANONYMOUS) is made before the first fork. Each worker owns one cell
+of a cache line and is its only writer, but for `watched`. Every field is one aligned machine word, so a write is one
+store: no lock, no system call, no file, and an idle process is never woken to say that it is idle.
+
+`watched` is how a master without a poll notices a hung worker. The master sets it while it has a deadline running for
+the worker and clears it when it finds the worker idle; a worker that becomes busy and finds it cleared tells the master
+so, once. An idle service thus costs no wake-ups, and a busy one costs one message in each time-out.
+"""
+
+import mmap
+from collections.abc import Iterator
+
+CELL_BYTES = 64
+WORDS = CELL_BYTES // 8
+PID, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, GENERATION, STOPPING = range(WORDS)
+
+
+class Cell:
+    """One worker's words. Times are `time.monotonic()` seconds, which all processes of one boot share."""
+
+    __slots__ = ("_at", "_floats", "_words", "index")
+
+    def __init__(self, index: int, words: memoryview, floats: memoryview) -> None:
+        self.index = index
+        self._at = index * WORDS
+        self._words = words
+        self._floats = floats
+
+    def begin(self, now: float) -> bool:
+        """The worker is busy since `now`; true if the master must be told, because it watches nobody here."""
+        self._floats[self._at + BUSY_SINCE] = now
+        if self._words[self._at + WATCHED]:
+            return False
+        self._words[self._at + WATCHED] = 1
+        return True
+
+    def end(self) -> None:
+        """The worker is idle."""
+        self._floats[self._at + BUSY_SINCE] = 0.0
+
+    def count(self, requests: int = 1, size: int = 0, errors: int = 0) -> None:
+        """Adds to the counters: requests answered, body bytes sent, answers of status 500 and above."""
+        words, at = self._words, self._at
+        words[at + REQUESTS] += requests
+        if size:
+            words[at + BYTES] += size
+        if errors:
+            words[at + ERRORS] += errors
+
+    @property
+    def busy_since(self) -> float:
+        """When the oldest request in progress began, or 0.0."""
+        return float(self._floats[self._at + BUSY_SINCE])
+
+    def word(self, field: int) -> int:
+        return int(self._words[self._at + field])
+
+    def set_word(self, field: int, value: int) -> None:
+        self._words[self._at + field] = value
+
+    def clear(self) -> None:
+        for field in range(WORDS):
+            self._words[self._at + field] = 0
+
+
+class Scoreboard:
+    """Cells for as many workers as can be alive at once, retiring ones included.
+
+    Pages that no worker uses are never touched and cost no memory, so the bound can be generous.
+    """
+
+    def __init__(self, cells: int = 4096) -> None:
+        self._memory = mmap.mmap(-1, cells * CELL_BYTES)
+        view = memoryview(self._memory)
+        self._words = view.cast("Q")
+        self._floats = view.cast("d")
+        self._free = list(range(cells - 1, -1, -1))
+
+    def take(self) -> Cell:
+        """A zeroed cell of one's own. Raises RuntimeError when thousands of workers are alive."""
+        if not self._free:
+            raise RuntimeError("the scoreboard is full: too many workers are alive at once")
+        cell = Cell(self._free.pop(), self._words, self._floats)
+        cell.clear()
+        return cell
+
+    def give_back(self, cell: Cell) -> None:
+        self._free.append(cell.index)
+
+    def __iter__(self) -> Iterator[Cell]:
+        taken = set(range(len(self._words) // WORDS)) - set(self._free)
+        return (Cell(index, self._words, self._floats) for index in sorted(taken))

@@ -1,0 +1,274 @@
+"""The base of every worker class: what a process must do to be one of sdserve's workers.
+
+A worker class serves requests in `run()` and leaves everything else to this base: signals, the channel to the master,
+the busy mark, max_requests, the hooks around boot. Constructor and attribute names are gunicorn's, so hooks and
+custom classes find what they know.
+
+How a worker is told things:
+
+- SIGTERM retires it: `alive` becomes False, it takes no new connection, finishes what it holds and returns from `run()`
+  by `drain_by`. The end of file on the channel means that the master died, and retires it as well.
+- SIGINT and SIGQUIT end it at once: `quick` becomes True.
+- SIGUSR1 reopens the log files. SIGABRT is how the master ends a hung worker: the stacks are logged and the process goes.
+- SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU and SIGWINCH are meant for masters. `systemctl kill` sends them to every process of
+  a unit, so workers, and the programs that applications start, ignore them.
+
+Every signal also makes the wake-up pipe readable. A loop polls `control_fds()`, so whichever thread polls hears of it.
+"""
+
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from sdserve.errors import BootError
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
+    from sdserve.log import Logger
+    from sdserve.process.listeners import Listener
+    from sdserve.process.scoreboard import Cell
+    from sdserve.workers.application import Application
+
+IGNORED = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH)
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
+
+# What a worker says to its master, one datagram each; a reason may follow a colon.
+READY = b"ready"
+RETIRING = b"retiring"
+BUSY = b"busy"
+RECYCLE = b"recycle"
+FAILED = b"failed:"
+
+
+class Worker:
+    """One process that serves. Subclasses implement `run()` and may extend `check_config`, `init_process`.
+
+    The master makes the object before it forks (hooks see it there), so `__init__` must open nothing that only the
+    child needs. `slot`, `generation`, `cell` and `channel` are the master's to set.
+    """
+
+    slot: int = 0
+    generation: int = 0
+    cell: "Cell"
+    channel: socket.socket
+    wsgi: Callable[..., Any]
+
+    def __init__(
+        self,
+        age: int,
+        ppid: int,
+        sockets: "Sequence[Listener]",
+        app: "Application",
+        timeout: float,
+        cfg: "Config",
+        log: "Logger",
+    ) -> None:
+        self.age = age
+        self.pid: int | str = "[booting]"
+        self.ppid = ppid
+        self.sockets = sockets
+        self.app = app
+        self.timeout = timeout
+        self.cfg = cfg
+        self.log = log
+        self.booted = False
+        self.aborted = False
+        self.alive = True
+        self.quick = False
+        self.drain_by: float | None = None
+        self.nr = 0
+        self.max_requests: int = sys.maxsize
+        if cfg.max_requests > 0:
+            self.max_requests = cfg.max_requests + random.randint(0, cfg.max_requests_jitter)
+        self._recycle_asked = False
+        self._wake_read = self._wake_write = -1
+
+    def __str__(self) -> str:
+        return f"<Worker {self.pid}>"
+
+    # --- for subclasses -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check_config(cls, cfg: "Config", log: "Logger") -> None:
+        """Looks at the configuration before anything is started. Raises ConfigError if this class cannot serve it."""
+
+    def run(self) -> None:
+        """Serves until `alive` is False and nothing is left to finish, or `quick` is True."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it serves: it has no run()")
+
+    def init_process(self) -> None:
+        """The child's life: load the application, report ready, serve. Subclasses that extend it call super() last.
+
+        Raises AppImportError when the application cannot be loaded, and whatever the post_worker_init hook raises.
+        """
+        random.seed()
+        self.load_wsgi()
+        self.cfg.post_worker_init(self)
+        self.booted = True
+        self.tell(READY)
+        self.log.trace("worker %s: serves", self.pid)
+        self.run()
+
+    def load_wsgi(self) -> None:
+        self.wsgi = self.app.wsgi()
+
+    def control_fds(self) -> list[int]:
+        """The file descriptors that `run()` polls besides its listeners; give each readable one to `handle_control`."""
+        return [self._wake_read, self.channel.fileno()]
+
+    def handle_control(self, fd: int) -> None:
+        """Hears what made a control fd readable; `alive` and `quick` say the rest. Never blocks."""
+        if fd == self._wake_read:
+            try:
+                heard = os.read(fd, 4096)
+            except BlockingIOError:  # another thread was quicker
+                return
+            for signum in dict.fromkeys(heard):
+                self.handle_signal(signum)
+        else:
+            self._hear_master()
+
+    def request_begins(self, now: float) -> None:
+        """Marks this process busy since `now` (monotonic seconds); the master's `timeout` counts from here."""
+        if self.cell.begin(now):
+            self.tell(BUSY)
+
+    def request_ends(self) -> None:
+        """Marks this process idle."""
+        self.cell.end()
+
+    def count_request(self, size: int = 0, errors: int = 0) -> None:
+        """Counts one answered request (body bytes, 1 if its status was 500 or above) and asks for a successor in time.
+
+        A worker that reached max_requests serves on: the master boots the replacement first and retires it then.
+        """
+        self.nr += 1
+        self.cell.count(1, size, errors)
+        if self.nr >= self.max_requests and not self._recycle_asked:
+            self._recycle_asked = True
+            self.log.info("Autorestarting worker after %d requests (pid %s): asking for a replacement", self.nr, self.pid)
+            self.tell(RECYCLE)
+
+    def notify(self) -> None:
+        """gunicorn's heartbeat. Nothing to do here: the master reads the busy mark; custom classes may still call it."""
+
+    def retire(self) -> None:
+        """Stop taking connections, finish, leave. Does nothing when it was said before."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.drain_by = time.monotonic() + self.cfg.graceful_timeout
+        self.tell(RETIRING)
+        self.log.trace("worker %s: retires", self.pid)
+
+    def tell(self, message: bytes) -> None:
+        """One datagram to the master. A master that is gone needs no telling: the channel's end of file says so."""
+        try:
+            self.channel.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            self.alive = False
+        except BlockingIOError:
+            # Hundreds of messages unread: the master hangs. Each of ours is repeated or superseded in time.
+            self.log.debug("the master does not read: %r not sent", message)
+
+    # --- signals --------------------------------------------------------------------------------------------------
+
+    def init_signals(self) -> None:
+        """Replaces the master's signal handling by a worker's. Called first thing in the child, with signals blocked."""
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for signum in IGNORED:
+            signal.signal(signum, signal.SIG_IGN)
+        for signum in HANDLED:
+            signal.signal(signum, self._on_signal)
+            signal.siginterrupt(signum, False)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGABRT, self.handle_abort)
+        # The dump must not need the interpreter: a worker stuck in C code never runs `handle_abort`, and is killed later.
+        import faulthandler
+
+        faulthandler.register(signal.SIGABRT, file=sys.stderr, all_threads=True, chain=True)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self.handle_signal(signum)
+
+    def handle_signal(self, signum: int) -> None:
+        """What a signal means to a worker; hearing one twice (handler and wake-up pipe) changes nothing."""
+        if signum == signal.SIGTERM:
+            self.retire()
+        elif signum in (signal.SIGINT, signal.SIGQUIT):
+            if self.quick:
+                return
+            self.alive = False
+            self.quick = True
+            self.cfg.worker_int(self)
+        elif signum == signal.SIGUSR1:
+            self.log.reopen_files()
+        if not self.booted and not self.alive:
+            # Nothing is served yet, so there is nothing to finish: do not wait for the end of a long import.
+            raise SystemExit(0)
+
+    def handle_abort(self, signum: int, frame: FrameType | None) -> None:
+        """SIGABRT from a master whose time-out this worker exceeded; faulthandler has written the stacks by now."""
+        self.alive = False
+        self.cfg.worker_abort(self)
+        self.log.critical("Worker aborted (pid %s)", self.pid)
+        sys.stderr.flush()
+        os._exit(1)
+
+    def _hear_master(self) -> None:
+        try:
+            message = self.channel.recv(4096)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            message = b""
+        if not message and self.alive:
+            self.log.info("The master is gone, worker %s finishes its requests and leaves", self.pid)
+            self.retire()
+
+
+def resolve(uri: str) -> type[Worker]:
+    """The worker class of a short name, an entry point of the group `sdserve.workers`, or a dotted path.
+
+    Dotted paths are `package.module.Class` or `package.module:Class`. Raises BootError with one line.
+    """
+    if uri in ("wsgi", "sync", "gthread"):  # one class serves with and without threads
+        from sdserve.workers.wsgi import WSGIWorker
+
+        return WSGIWorker
+    if uri in ("gevent", "eventlet", "tornado", "gevent_wsgi", "gevent_pywsgi"):
+        raise BootError(f"worker class {uri!r} is gunicorn's and has no counterpart here: use 'wsgi' with threads")
+    if ":" not in uri and "." not in uri:
+        return _of_entry_point(uri)
+    module_name, _, class_name = uri.replace(":", ".").rpartition(".")
+    import importlib
+
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise BootError(f"worker class {uri!r} cannot be imported: {error}") from error
+    return _checked(uri, found)
+
+
+def _of_entry_point(name: str) -> type[Worker]:
+    from importlib.metadata import entry_points
+
+    found = entry_points(group="sdserve.workers")
+    for entry in found:
+        if entry.name == name:
+            return _checked(name, entry.load())
+    names = ", ".join(sorted({"wsgi", *(entry.name for entry in found)}))
+    raise BootError(f"worker class {name!r} is not known: use one of {names}, or package.module:Class")
+
+
+def _checked(uri: str, found: object) -> type[Worker]:
+    if not (isinstance(found, type) and issubclass(found, Worker)):
+        raise BootError(f"worker class {uri!r} does not derive from sdserve.workers.base.Worker")
+    return found
