@@ -1,8 +1,8 @@
 """The scoreboard: what each worker is doing, in memory that master and workers share.
 
-One anonymous shared mapping (mmap(2), MAP_SHARED|MAP_ANONYMOUS) is made before the first fork. Each worker owns one cell
-of a cache line and is its only writer, but for `watched`. Every field is one aligned machine word, so a write is one
-store: no lock, no system call, no file, and an idle process is never woken to say that it is idle.
+One anonymous shared mapping (mmap(2), MAP_SHARED|MAP_ANONYMOUS) is made before the first fork. Each worker owns one
+cell of a cache line and is its only writer, but for `watched`. Every field is one aligned machine word, so a write is
+one store: no lock, no system call, no file, and an idle process is never woken to say that it is idle.
 
 `watched` is how a master without a poll notices a hung worker. The master sets it while it has a deadline running for
 the worker and clears it when it finds the worker idle; a worker that becomes busy and finds it cleared tells the master
@@ -22,7 +22,7 @@ class Cell:
 
     __slots__ = ("_at", "_floats", "_words", "index")
 
-    def __init__(self, index: int, words: memoryview, floats: memoryview) -> None:
+    def __init__(self, index: int, words: "memoryview[int]", floats: "memoryview[float]") -> None:
         self.index = index
         self._at = index * WORDS
         self._words = words

@@ -9,7 +9,7 @@ How a worker is told things:
 - SIGTERM retires it: `alive` becomes False, it takes no new connection, finishes what it holds and returns from `run()`
   by `drain_by`. The end of file on the channel means that the master died, and retires it as well.
 - SIGINT and SIGQUIT end it at once: `quick` becomes True.
-- SIGUSR1 reopens the log files. SIGABRT is how the master ends a hung worker: the stacks are logged and the process goes.
+- SIGUSR1 reopens the log files. SIGABRT is how the master ends a hung worker: the stacks are logged, the process goes.
 - SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU and SIGWINCH are meant for masters. `systemctl kill` sends them to every process of
   a unit, so workers, and the programs that applications start, ignore them.
 
@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sdserve.errors import BootError
+from sdserve.errors import ConfigError
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -152,11 +152,11 @@ class Worker:
         self.cell.count(1, size, errors)
         if self.nr >= self.max_requests and not self._recycle_asked:
             self._recycle_asked = True
-            self.log.info("Autorestarting worker after %d requests (pid %s): asking for a replacement", self.nr, self.pid)
+            self.log.info("Worker %s answered %d requests and asks for its replacement", self.pid, self.nr)
             self.tell(RECYCLE)
 
     def notify(self) -> None:
-        """gunicorn's heartbeat. Nothing to do here: the master reads the busy mark; custom classes may still call it."""
+        """gunicorn's heartbeat, for classes that call it. The master reads the busy mark instead."""
 
     def retire(self) -> None:
         """Stop taking connections, finish, leave. Does nothing when it was said before."""
@@ -180,7 +180,7 @@ class Worker:
     # --- signals --------------------------------------------------------------------------------------------------
 
     def init_signals(self) -> None:
-        """Replaces the master's signal handling by a worker's. Called first thing in the child, with signals blocked."""
+        """Replaces the master's signal handling by a worker's. Called in the child while all signals are blocked."""
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for signum in IGNORED:
@@ -190,7 +190,7 @@ class Worker:
             signal.siginterrupt(signum, False)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGABRT, self.handle_abort)
-        # The dump must not need the interpreter: a worker stuck in C code never runs `handle_abort`, and is killed later.
+        # The stacks must not need the interpreter: a worker stuck in C code never comes to run `handle_abort`.
         import faulthandler
 
         faulthandler.register(signal.SIGABRT, file=sys.stderr, all_threads=True, chain=True)
@@ -237,14 +237,14 @@ class Worker:
 def resolve(uri: str) -> type[Worker]:
     """The worker class of a short name, an entry point of the group `sdserve.workers`, or a dotted path.
 
-    Dotted paths are `package.module.Class` or `package.module:Class`. Raises BootError with one line.
+    Dotted paths are `package.module.Class` or `package.module:Class`. Raises ConfigError with one line.
     """
     if uri in ("wsgi", "sync", "gthread"):  # one class serves with and without threads
         from sdserve.workers.wsgi import WSGIWorker
 
         return WSGIWorker
     if uri in ("gevent", "eventlet", "tornado", "gevent_wsgi", "gevent_pywsgi"):
-        raise BootError(f"worker class {uri!r} is gunicorn's and has no counterpart here: use 'wsgi' with threads")
+        raise ConfigError(f"worker class {uri!r} is gunicorn's and has no counterpart here: use 'wsgi' with threads")
     if ":" not in uri and "." not in uri:
         return _of_entry_point(uri)
     module_name, _, class_name = uri.replace(":", ".").rpartition(".")
@@ -253,7 +253,7 @@ def resolve(uri: str) -> type[Worker]:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise BootError(f"worker class {uri!r} cannot be imported: {error}") from error
+        raise ConfigError(f"worker class {uri!r} cannot be imported: {error}") from error
     return _checked(uri, found)
 
 
@@ -265,10 +265,10 @@ def _of_entry_point(name: str) -> type[Worker]:
         if entry.name == name:
             return _checked(name, entry.load())
     names = ", ".join(sorted({"wsgi", *(entry.name for entry in found)}))
-    raise BootError(f"worker class {name!r} is not known: use one of {names}, or package.module:Class")
+    raise ConfigError(f"worker class {name!r} is not known: use one of {names}, or package.module:Class")
 
 
 def _checked(uri: str, found: object) -> type[Worker]:
     if not (isinstance(found, type) and issubclass(found, Worker)):
-        raise BootError(f"worker class {uri!r} does not derive from sdserve.workers.base.Worker")
+        raise ConfigError(f"worker class {uri!r} does not derive from sdserve.workers.base.Worker")
     return found

@@ -1,0 +1,169 @@
+"""Loggers: errors and life cycle to one place, access records to another.
+
+The API is gunicorn's `Logger`, as far as hooks and worker classes use it. Destinations differ in form only:
+
+- the journal gets `<N>` priorities and no time stamp, since journald knows the time better;
+- a terminal gets time stamps, and at level `trace` each process in its own colour;
+- a file gets time stamps and never an escape sequence.
+
+`trace` is a level below debug that follows each process through its life: who, in which state, which event.
+"""
+
+import logging
+import os
+import sys
+from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, FileHandler, Handler, LogRecord, StreamHandler
+from typing import Any, TextIO
+
+from sdserve.errors import ConfigError
+from sdserve.systemd import journal
+
+TRACE = 5
+LEVELS = {"critical": CRITICAL, "error": ERROR, "warning": WARNING, "info": INFO, "debug": DEBUG, "trace": TRACE}
+PRIORITIES = {CRITICAL: 2, ERROR: 3, WARNING: 4, INFO: 6, DEBUG: 7, TRACE: 7}  # syslog(3)
+
+# Readable on dark and on light grounds; neighbours differ, and successive pids take neighbours.
+COLOURS = (33, 208, 35, 170, 75, 172, 43, 204, 105, 142, 39, 202, 78, 135, 178, 31, 168, 70, 99, 214)
+
+logging.addLevelName(TRACE, "TRACE")
+
+
+class Logger:
+    """The error log and the access log of one process tree.
+
+    `errorlog` and `accesslog` are paths, `-` for stderr and stdout, None for no access log; `level` is a key of LEVELS.
+    Raises ConfigError when a file cannot be opened.
+    """
+
+    def __init__(self, errorlog: str = "-", accesslog: str | None = None, level: str = "info") -> None:
+        self.error_log = logging.getLogger("sdserve.error")
+        self.access_log = logging.getLogger("sdserve.access")
+        self.setup(errorlog, accesslog, level)
+
+    def setup(self, errorlog: str, accesslog: str | None, level: str) -> None:
+        """Applies a new configuration. When it raises ConfigError, the one in force stays."""
+        error_handler = _handler(errorlog, sys.stderr)
+        access_handler = None if accesslog is None else _handler(accesslog, sys.stdout)
+        error_handler.setFormatter(_formatter(error_handler))
+        _replace(self.error_log, error_handler)
+        self.error_log.setLevel(LEVELS[level])
+        if access_handler is not None:
+            access_handler.setFormatter(_AccessFormatter(_is_journal(access_handler)))
+        _replace(self.access_log, access_handler)
+        self.access_log.setLevel(INFO)
+        self.level = level
+
+    def is_enabled(self, level: str) -> bool:
+        return self.error_log.isEnabledFor(LEVELS[level])
+
+    @property
+    def access_enabled(self) -> bool:
+        return any(not isinstance(handler, logging.NullHandler) for handler in self.access_log.handlers)
+
+    def critical(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.critical(msg, *args, **kwargs)
+
+    def error(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.error(msg, *args, **kwargs)
+
+    def warning(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.warning(msg, *args, **kwargs)
+
+    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.info(msg, *args, **kwargs)
+
+    def debug(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.debug(msg, *args, **kwargs)
+
+    def trace(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.log(TRACE, msg, *args, **kwargs)
+
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.exception(msg, *args, **kwargs)
+
+    def log(self, level: int | str, msg: object, *args: object, **kwargs: Any) -> None:
+        number = LEVELS.get(level.lower(), INFO) if isinstance(level, str) else level
+        self.error_log.log(number, msg, *args, **kwargs)
+
+    def reopen_files(self) -> None:
+        """Opens the log files anew, after logrotate moved them (SIGUSR1). One that cannot be opened is kept as it is."""
+        for handler in (*self.error_log.handlers, *self.access_log.handlers):
+            if not isinstance(handler, FileHandler):
+                continue
+            try:
+                stream = open(handler.baseFilename, "a", encoding="utf-8")  # noqa: SIM115 - the handler closes it
+            except OSError as error:
+                self.error("cannot reopen the log file %s: %s", handler.baseFilename, error.strerror)
+                continue
+            old = handler.setStream(stream)
+            if old is not None:
+                old.close()
+
+    def close_on_exec(self) -> None:
+        """Kept for worker classes written for gunicorn: Python's descriptors are close-on-exec (PEP 446)."""
+
+
+def _handler(where: str, stream: TextIO) -> Handler:
+    if where == "-":
+        return StreamHandler(stream)
+    try:
+        return FileHandler(where, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot open the log file {where}: {error.strerror}") from error
+
+
+def _replace(logger: logging.Logger, handler: Handler | None) -> None:
+    for old in list(logger.handlers):
+        logger.removeHandler(old)
+        old.close()
+    logger.addHandler(handler or logging.NullHandler())
+    logger.propagate = False
+
+
+def _is_journal(handler: Handler) -> bool:
+    return type(handler) is StreamHandler and journal.connected(handler.stream, os.environ)
+
+
+def _formatter(handler: Handler) -> logging.Formatter:
+    if _is_journal(handler):
+        return _JournalFormatter()
+    if type(handler) is StreamHandler and handler.stream.isatty() and "NO_COLOR" not in os.environ:
+        return _TerminalFormatter()
+    return _FileFormatter()
+
+
+class _FileFormatter(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")
+
+
+class _TerminalFormatter(_FileFormatter):
+    """Colours when tracing only: that is when the lines of many processes interleave and must be told apart."""
+
+    def format(self, record: LogRecord) -> str:
+        text = super().format(record)
+        if not logging.getLogger(record.name).isEnabledFor(TRACE):
+            return text
+        colour = COLOURS[(record.process or 0) % len(COLOURS)]
+        return f"\x1b[38;5;{colour}m{text}\x1b[0m"
+
+
+class _JournalFormatter(logging.Formatter):
+    def __init__(self) -> None:
+        # journald notes the process that opened the stream, the master: the pid of a worker must be in the text.
+        super().__init__("[%(process)d] %(message)s")
+
+    def format(self, record: LogRecord) -> str:
+        return journal.prefixed(super().format(record), PRIORITIES.get(record.levelno, 6))
+
+
+class _AccessFormatter(logging.Formatter):
+    """Access records come whole; in the journal they get a priority of their own line each."""
+
+    def __init__(self, to_journal: bool) -> None:
+        super().__init__("%(message)s")
+        self._to_journal = to_journal
+
+    def format(self, record: LogRecord) -> str:
+        text = super().format(record)
+        return journal.prefixed(text, PRIORITIES[INFO]) if self._to_journal else text

@@ -1,0 +1,83 @@
+"""The line between an old and a new master during an upgrade.
+
+A SOCK_SEQPACKET socketpair (unix(7)) that the new master inherits across exec; its number travels in one environment
+variable. Each message is one JSON object with a `type`, and readers ignore fields that they do not know: the two ends
+may be of different versions of sdserve.
+
+    old → new   hello   what the listeners are, written before the new master even exists
+    new → old   ready   its workers serve
+    new → old   failed  it cannot serve, and why
+    old → new   main    systemd has been told: you are the main process now
+
+The end of file means that the other end is gone.
+"""
+
+import json
+import os
+import socket
+import struct
+from collections.abc import MutableMapping
+from typing import Any
+
+VARIABLE = "_SDSERVE_HANDOVER"
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Handover:
+    """One end of the line."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+
+    @classmethod
+    def pair(cls) -> "tuple[Handover, Handover]":
+        """(the old master's end, the new master's end)"""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours), cls(theirs)
+
+    @classmethod
+    def inherited(cls, environ: MutableMapping[str, str]) -> "Handover | None":
+        """The new master's end, if this process is one. Takes the variable out of `environ`."""
+        text = environ.pop(VARIABLE, "")
+        if not text.isdigit():
+            return None
+        fd = int(text)
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:  # the variable was inherited by mistake, the descriptor was not
+            return None
+        os.set_inheritable(fd, False)
+        return cls(sock)
+
+    def peer_pid(self) -> int:
+        """The pid of the process that made the pair: the old master (SO_PEERCRED, unix(7))."""
+        size = _CREDENTIALS.size
+        return int(_CREDENTIALS.unpack(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0])
+
+    def send(self, type: str, **fields: Any) -> bool:
+        """Sends one message; false if the other end is gone."""
+        try:
+            self._sock.send(json.dumps({"type": type, **fields}).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message, {"type": "gone"} at the end of file, None if there is nothing yet."""
+        try:
+            data = self._sock.recv(65536)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            return {"type": "gone"}
+        message = json.loads(data)
+        return message if isinstance(message, dict) else None
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()

@@ -1,0 +1,259 @@
+"""Listening sockets: adopted from whoever passed them, or bound by ourselves.
+
+An adopted socket is verified before it is used: a stream socket, TCP or Unix, that listens. A datagram or a connected
+one (Accept=yes) is refused by its name, since nothing else tells the operator which unit file is wrong.
+
+A Unix socket's file is ours only while nobody else bound the path anew: the file's inode is noted at bind and compared
+before it is removed, so a successor's socket is never unlinked by its predecessor.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdserve.errors import ListenError
+
+# (host, port) for TCP, a path or "@abstract" for a Unix socket, a number for an inherited file descriptor.
+Address = tuple[str, int] | str | int
+
+
+@dataclass
+class Listener:
+    """One listening socket, non-blocking and close-on-exec.
+
+    `name` is what LISTEN_FDNAMES called it (sd_listen_fds(3)), "" otherwise; `activated` is true for systemd's sockets,
+    which are never unlinked by us; `inode` is (device, inode) of the Unix socket's file that we bound, None otherwise.
+    """
+
+    sock: socket.socket
+    name: str = ""
+    activated: bool = False
+    inode: tuple[int, int] | None = None
+    address: tuple[str, int] | str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.address = _address_of(self.sock)
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def unlink(self) -> None:
+        """Removes the Unix socket's file if it is still the one that we bound."""
+        if self.inode is None or not isinstance(self.address, str) or self.address.startswith("@"):
+            return
+        try:
+            found = os.lstat(self.address)
+            if (found.st_dev, found.st_ino) == self.inode:
+                Path(self.address).unlink()
+        except FileNotFoundError:
+            pass
+
+    def __str__(self) -> str:
+        if isinstance(self.address, str):
+            return f"unix:{self.address}"
+        host, port = self.address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def adopt(fd: int, name: str = "", *, activated: bool, inode: tuple[int, int] | None = None) -> Listener:
+    """A listener on an inherited descriptor. Raises ListenError that names it when it is no listening stream."""
+    what = f"inherited fd {fd}" + (f" ({name})" if name else "")
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise ListenError(f"{what} is not a socket: pass listening stream sockets only")
+    except OSError as error:
+        raise ListenError(f"{what} is not open: {error.strerror}") from error
+    sock = socket.socket(fileno=fd)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        trouble = f"is of address family {sock.family}, not TCP or Unix"
+    elif sock.type != socket.SOCK_STREAM:
+        trouble = f"is a {_type_name(sock)} socket, not a stream: use ListenStream="
+    elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        trouble = "does not listen: is Accept=yes set? Use Accept=no"
+    else:
+        sock.set_inheritable(False)
+        sock.setblocking(False)
+        return Listener(sock, name, activated, inode)
+    sock.detach()
+    raise ListenError(f"{what} {trouble}")
+
+
+def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mode: int = 0o600) -> Listener:
+    """A new listener on `address`.
+
+    `backlog` is listen(2)'s; `socket_mode` the permissions of a Unix socket's file. A Unix socket file that nobody
+    listens on any more is removed, a live one is refused. Raises ListenError.
+    """
+    try:
+        if isinstance(address, int):
+            return adopt(address, activated=False)
+        if isinstance(address, str):
+            return _bind_unix(address, backlog, socket_mode)
+        return _bind_tcp(address, backlog, reuse_port)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {show(address)}: {_explain(error)}") from error
+
+
+def show(address: Address) -> str:
+    """An address in the form that `--bind` takes."""
+    if isinstance(address, int):
+        return f"fd://{address}"
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a new list of addresses asks of the open listeners."""
+
+    keep: list[Listener]
+    open: list[Address]
+    close: list[Listener]
+
+
+def reconcile(current: Sequence[Listener], configured: Sequence[tuple[Address, Listener | None]]) -> Change:
+    """Decides which listeners stay; `configured` pairs each wanted address with the open listener that has it."""
+    keep = [listener for _, listener in configured if listener is not None]
+    return Change(
+        keep=keep,
+        open=[address for address, listener in configured if listener is None],
+        close=[listener for listener in current if not any(listener is kept for kept in keep)],
+    )
+
+
+def match(addresses: Iterable[Address], current: Sequence[Listener]) -> list[tuple[Address, Listener | None]]:
+    """Pairs addresses with the open listeners that serve them; a name such as `localhost` is compared resolved."""
+    return [(address, next((each for each in current if _serves(each, address)), None)) for address in addresses]
+
+
+def _serves(listener: Listener, address: Address) -> bool:
+    if isinstance(address, int):
+        return listener.fileno() == address
+    if isinstance(address, str) or isinstance(listener.address, str):
+        return listener.address == address
+    if address[1] != listener.address[1]:
+        return False
+    try:
+        found = socket.getaddrinfo(address[0] or None, address[1], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror:
+        return False
+    return any(entry[4][0] == listener.address[0] for entry in found)
+
+
+def _bind_tcp(address: tuple[str, int], backlog: int, reuse_port: bool) -> Listener:
+    host, port = address
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise ListenError(f"cannot listen on {show(address)}: {error.strerror}") from error
+    # A wildcard or a name may stand for IPv4 and IPv6: IPv4 first, as the address 0.0.0.0 of old configurations.
+    family, kind, protocol, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return Listener(sock)
+
+
+def _bind_unix(path: str, backlog: int, mode: int) -> Listener:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.startswith("@"):
+            sock.bind("\0" + path[1:])
+            inode = None
+        else:
+            remove_stale(path)
+            # fchmod before bind sets the file's mode at its creation: no moment at which others could connect.
+            os.fchmod(sock.fileno(), mode)
+            before = os.umask(0)
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(before)
+            found = os.lstat(path)
+            inode = (found.st_dev, found.st_ino)
+        sock.listen(backlog)
+    except (OSError, ListenError):
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return Listener(sock, inode=inode)
+
+
+def remove_stale(path: str) -> None:
+    """Removes a Unix socket's file that nobody listens on. Raises ListenError when somebody does, or at any other file."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ListenError(f"cannot listen on unix:{path}: a file that is not a socket is in the way")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        result = probe.connect_ex(path)
+    if result == errno.ECONNREFUSED:
+        Path(path).unlink()
+    elif result in (0, errno.EAGAIN):  # EAGAIN: somebody listens, and the backlog is full
+        raise ListenError(f"cannot listen on unix:{path}: another process listens there")
+    elif result != errno.ENOENT:
+        raise ListenError(f"cannot listen on unix:{path}: {os.strerror(result)}")
+
+
+def _address_of(sock: socket.socket) -> tuple[str, int] | str:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        if isinstance(name, bytes):
+            return "@" + name[1:].decode(errors="surrogateescape")
+        return str(name)
+    return str(name[0]), int(name[1])
+
+
+def _type_name(sock: socket.socket) -> str:
+    return {socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "sequential-packet", socket.SOCK_RAW: "raw"}.get(
+        socket.SocketKind(sock.type), f"type {sock.type}"
+    )
+
+
+def _explain(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the address is in use by another process"
+    if error.errno == errno.EACCES:
+        return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE, or let systemd open the socket)"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have the address"
+    return error.strerror or str(error)
+
+
+def pass_on(fds: Sequence[int], extra: Sequence[int] = ()) -> list[int]:
+    """Moves `fds` to 3, 4, … for the program that this process is about to exec (sd_listen_fds(3)).
+
+    Returns where the `extra` descriptors went. Everything passed is inheritable afterwards. Copies are first made above
+    the target range, since source and target overlap as a rule.
+    """
+    first = 3
+    above = first + len(fds)
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]
+    kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in extra]
+    for place, fd in enumerate(moved, start=first):
+        os.dup2(fd, place, inheritable=True)
+    for fd in kept:
+        os.set_inheritable(fd, True)
+    return kept

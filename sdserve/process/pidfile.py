@@ -1,0 +1,75 @@
+"""The pidfile: who the master is, for programs that do not ask systemd.
+
+It is written beside its place and renamed into it, so no reader ever sees half a number; it is removed only while it
+still holds our own pid. A file that names a process which is gone is stale and replaced.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from sdserve.errors import PidfileError
+
+
+class Pidfile:
+    """One pidfile. `fname` and `pid` are public, as in gunicorn."""
+
+    def __init__(self, fname: str) -> None:
+        self.fname = fname
+        self.pid: int | None = None
+
+    def create(self, pid: int) -> None:
+        """Writes `pid`. Raises PidfileError when another running process holds the file, or it cannot be written."""
+        holder = self.validate()
+        if holder is not None and holder != pid:
+            raise PidfileError(f"already running on pid {holder}: the pidfile {self.fname} names it")
+        directory = os.path.dirname(self.fname) or "."
+        try:
+            fd, beside = tempfile.mkstemp(dir=directory, prefix=".sdserve-pid-")
+        except OSError as error:
+            raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}") from error
+        try:
+            with os.fdopen(fd, "w") as file:
+                file.write(f"{pid}\n")
+                os.fchmod(file.fileno(), 0o644)
+            os.replace(beside, self.fname)
+        except OSError as error:
+            Path(beside).unlink(missing_ok=True)
+            raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}") from error
+        self.pid = pid
+
+    def rename(self, fname: str) -> None:
+        """Moves to another path: how a promoted master drops the `.2`. Raises PidfileError."""
+        pid = self.pid
+        self.unlink()
+        self.fname = fname
+        if pid is not None:
+            self.create(pid)
+
+    def unlink(self) -> None:
+        """Removes the file if it still names the process that we wrote; anybody else's is left alone."""
+        if self.pid is not None and self._read() == self.pid:
+            Path(self.fname).unlink(missing_ok=True)
+        self.pid = None
+
+    def validate(self) -> int | None:
+        """The pid of the running process that the file names, None if it is missing, unreadable as a pid, or stale."""
+        pid = self._read()
+        if pid is None:
+            return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:  # it runs, as somebody else
+            return pid
+        return pid
+
+    def _read(self) -> int | None:
+        try:
+            text = Path(self.fname).read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise PidfileError(f"cannot read the pidfile {self.fname}: {error.strerror}") from error
+        return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 2**31 else None

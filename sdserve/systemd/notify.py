@@ -1,0 +1,88 @@
+"""What systemd is told about the service: sd_notify(3).
+
+Each method is one message with all that belongs to it, so systemd never sees half a change. Without NOTIFY_SOCKET
+nothing is sent. A notification that fails must not harm the service: it is kept in `trouble` for the caller to log.
+
+A master that is not (yet) the unit's main process is `muted`: systemd would refuse its messages and log each.
+"""
+
+import os
+import time
+from collections.abc import MutableMapping
+
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class Notifier:
+    """The line to the service manager."""
+
+    def __init__(self, socket_path: str | None, *, muted: bool = False) -> None:
+        self._socket_path = socket_path
+        self._status = ""
+        self.muted = muted
+        self.trouble: OSError | None = None
+
+    @classmethod
+    def from_environ(cls, environ: MutableMapping[str, str], *, muted: bool = False) -> "Notifier":
+        """Reads NOTIFY_SOCKET and takes it out of `environ`: applications and their children must not speak for us."""
+        return cls(environ.pop("NOTIFY_SOCKET", None), muted=muted)
+
+    @property
+    def enabled(self) -> bool:
+        return self._socket_path is not None
+
+    def ready(self, status: str) -> None:
+        """The service serves: after start, and after each reload, whether that succeeded or not."""
+        self._status = status
+        self._send("READY=1", f"STATUS={status}")
+
+    def status(self, status: str) -> None:
+        """One line for `systemctl status`; sent only when it changed."""
+        if status != self._status:
+            self._status = status
+            self._send(f"STATUS={status}")
+
+    def reloading(self, status: str) -> None:
+        """A reload begins. Type=notify-reload demands the time, else `systemctl reload` times out."""
+        self._status = status
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", f"STATUS={status}")
+
+    def stopping(self, status: str) -> None:
+        """The service ends. Never sent by a master that has a successor."""
+        self._status = status
+        self._send("STOPPING=1", f"STATUS={status}")
+
+    def failed(self, status: str, errno: int) -> None:
+        """The service ends because of `status` (one line); `errno` as in errno(3)."""
+        self._status = status
+        self._send(f"STATUS={status}", f"ERRNO={errno}")
+
+    def extend_timeout(self, seconds: float) -> None:
+        """The running start, reload or stop may take this much longer from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
+    def watchdog(self) -> None:
+        self._send("WATCHDOG=1")
+
+    def main_pid(self, pid: int) -> None:
+        """Hands the unit to another process. With NotifyAccess=main only the main process of the moment may."""
+        self._send(f"MAINPID={pid}")
+
+    def variables(self) -> dict[str, str]:
+        """The environment that lets a successor notify."""
+        return {} if self._socket_path is None else {"NOTIFY_SOCKET": self._socket_path}
+
+    def _send(self, *fields: str) -> None:
+        if self.muted or self._socket_path is None:
+            return
+        from systemd import daemon
+
+        # libsystemd reads the C environment, so the variable lives there for just this call.
+        os.environ["NOTIFY_SOCKET"] = self._socket_path
+        try:
+            daemon.notify("\n".join(field.replace("\n", " ") for field in fields))
+        except OSError as error:
+            self.trouble = error
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
