@@ -86,7 +86,7 @@ class Logger:
         self.error_log.log(number, msg, *args, **kwargs)
 
     def reopen_files(self) -> None:
-        """Opens the log files anew, after logrotate moved them (SIGUSR1). One that cannot be opened is kept as it is."""
+        """Opens the log files anew, after logrotate moved them (SIGUSR1). One that cannot be opened stays."""
         for handler in (*self.error_log.handlers, *self.access_log.handlers):
             if not isinstance(handler, FileHandler):
                 continue

@@ -7,7 +7,7 @@ may be of different versions of sdserve.
     old → new   hello   what the listeners are, written before the new master even exists
     new → old   ready   its workers serve
     new → old   failed  it cannot serve, and why
-    old → new   main    systemd has been told: you are the main process now
+    old → new   main    systemd has been told: you are the main process now; with the control socket, if there is one
 
 The end of file means that the other end is gone.
 """
@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 VARIABLE = "_SDSERVE_HANDOVER"
@@ -55,26 +55,28 @@ class Handover:
         size = _CREDENTIALS.size
         return int(_CREDENTIALS.unpack(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0])
 
-    def send(self, type: str, **fields: Any) -> bool:
-        """Sends one message; false if the other end is gone."""
+    def send(self, type: str, fds: Sequence[int] = (), **fields: Any) -> bool:
+        """Sends one message, with copies of `fds` (SCM_RIGHTS, unix(7)); false if the other end is gone."""
         try:
-            self._sock.send(json.dumps({"type": type, **fields}).encode())
+            socket.send_fds(self._sock, [json.dumps({"type": type, **fields}).encode()], list(fds))
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message, {"type": "gone"} at the end of file, None if there is nothing yet."""
+        """The next message, {"type": "gone"} at the end of file, None if there is nothing yet.
+
+        `fds` lists the descriptors that came with it; they are the caller's to close.
+        """
         try:
-            data = self._sock.recv(65536)
+            data, fds, _, _ = socket.recv_fds(self._sock, 65536, 16)
         except BlockingIOError:
             return None
         except ConnectionResetError:
-            data = b""
+            return {"type": "gone"}
         if not data:
             return {"type": "gone"}
-        message = json.loads(data)
-        return message if isinstance(message, dict) else None
+        return {**json.loads(data), "fds": fds}
 
     def fileno(self) -> int:
         return self._sock.fileno()

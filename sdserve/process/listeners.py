@@ -63,7 +63,7 @@ class Listener:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def adopt(fd: int, name: str = "", *, activated: bool, inode: tuple[int, int] | None = None) -> Listener:
+def adopt(fd: int, name: str = "", *, activated: bool, inode: Sequence[int] | None = None) -> Listener:
     """A listener on an inherited descriptor. Raises ListenError that names it when it is no listening stream."""
     what = f"inherited fd {fd}" + (f" ({name})" if name else "")
     try:
@@ -81,7 +81,7 @@ def adopt(fd: int, name: str = "", *, activated: bool, inode: tuple[int, int] | 
     else:
         sock.set_inheritable(False)
         sock.setblocking(False)
-        return Listener(sock, name, activated, inode)
+        return Listener(sock, name, activated, (inode[0], inode[1]) if inode else None)
     sock.detach()
     raise ListenError(f"{what} {trouble}")
 
@@ -200,7 +200,7 @@ def _bind_unix(path: str, backlog: int, mode: int) -> Listener:
 
 
 def remove_stale(path: str) -> None:
-    """Removes a Unix socket's file that nobody listens on. Raises ListenError when somebody does, or at any other file."""
+    """Removes a Unix socket's file that nobody listens on. Raises ListenError at a live one, or another file."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ListenError(f"cannot listen on unix:{path}: a file that is not a socket is in the way")

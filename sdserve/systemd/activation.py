@@ -19,8 +19,8 @@ def take(environ: MutableMapping[str, str]) -> list[Passed]:
     """The descriptors meant for this process, in systemd's order; [] when there are none.
 
     Order tells nothing between socket units, so identify them by name and address. libsystemd checks LISTEN_PID and
-    sets close-on-exec. It forgets the variables in the C environment alone, so `environ` is cleaned here, else the next exec
-    would pass them on.
+    sets close-on-exec. It forgets the variables in the C environment alone, so `environ` is cleaned here, else the
+    next exec would pass them on.
     """
     if "LISTEN_FDS" not in environ:
         return []

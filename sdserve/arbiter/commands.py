@@ -1,0 +1,50 @@
+"""What sdservectl can ask of a master: `status` at once, `reload` and `upgrade` when their outcome is known."""
+
+from typing import TYPE_CHECKING, Any
+
+from sdserve.arbiter.control import Answer, Command
+
+if TYPE_CHECKING:
+    from sdserve.arbiter.arbiter import Arbiter
+
+
+class Commands:
+    """The commands, and who waits for the outcome of which."""
+
+    def __init__(self, arbiter: "Arbiter") -> None:
+        self._arbiter = arbiter
+        self._reloads: list[Answer] = []
+        self._upgrades: list[Answer] = []
+
+    def table(self) -> dict[str, Command]:
+        return {"status": self._status, "reload": self._reload, "upgrade": self._upgrade}
+
+    def _status(self, answer: Answer) -> None:
+        status = self._arbiter.status()
+        answer({"ok": True, "text": status.line(), "status": status.as_dict()})
+
+    def _reload(self, answer: Answer) -> None:
+        self._reloads.append(answer)
+        self._arbiter.handle_hup()
+
+    def _upgrade(self, answer: Answer) -> None:
+        if self._arbiter.reexec_pid or self._arbiter.master_pid:
+            answer({"ok": False, "text": "an upgrade is under way already"})
+            return
+        self._upgrades.append(answer)
+        self._arbiter.handle_usr2()
+
+    def reloaded(self, trouble: str) -> None:
+        """A reload ended; `trouble` is "" or why it failed."""
+        waiting, self._reloads = self._reloads, []
+        self._tell(waiting, trouble, "reloaded")
+
+    def upgraded(self, trouble: str) -> None:
+        """An upgrade ended; `trouble` is "" or why it failed."""
+        waiting, self._upgrades = self._upgrades, []
+        self._tell(waiting, trouble, "upgraded")
+
+    def _tell(self, waiting: list[Answer], trouble: str, done: str) -> None:
+        answer: dict[str, Any] = {"ok": not trouble, "text": trouble or f"{done}: {self._arbiter.status().line()}"}
+        for each in waiting:
+            each(answer)

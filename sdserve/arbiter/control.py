@@ -1,0 +1,124 @@
+"""The control socket: sdservectl's questions and commands, answered by the master's loop.
+
+A Unix socket in RuntimeDirectory=, mode 0600: whoever may open it may command the service, and nobody else can. One
+request is one line of JSON, {"command": …}; so is the answer, {"ok": …, …}. Commands that take a while (reload,
+upgrade) are answered when their outcome is known. An upgrade passes the socket on (`Arbiter.hand_over`).
+"""
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from sdserve.arbiter.loop import Loop
+from sdserve.log import Logger
+from sdserve.process import listeners
+from sdserve.process.listeners import Listener
+
+LONGEST_REQUEST = 4096
+Answer = Callable[[dict[str, Any]], None]
+Command = Callable[[Answer], None]
+
+
+class Control:
+    """Accepts, reads one request, and hands it with a way to answer to the command of that name."""
+
+    def __init__(self, loop: Loop, log: Logger, commands: dict[str, Command]) -> None:
+        self._loop = loop
+        self._log = log
+        self._commands = commands
+        self.listener: Listener | None = None
+        self._clients: set[_Client] = set()
+
+    def open(self, path: str) -> None:
+        """Listens on `path`. Raises ListenError."""
+        self.adopt(listeners.bind(path, backlog=16))
+
+    def adopt(self, listener: Listener) -> None:
+        """Goes on with a socket that an old master passed on."""
+        self.listener = listener
+        self._loop.watch(listener, self._accept)
+
+    def release(self) -> Listener | None:
+        """Stops accepting and gives the socket away, with the connections that wait in it."""
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            self._loop.unwatch(listener)
+        return listener
+
+    def close(self) -> None:
+        listener = self.release()
+        if listener is not None:
+            listener.unlink()
+            listener.close()
+        for client in list(self._clients):
+            self._forget(client)
+
+    def _accept(self) -> None:
+        assert self.listener is not None
+        try:
+            connection, _ = self.listener.sock.accept()
+        except OSError as error:  # it went away again, or we are out of descriptors
+            self._log.debug("control socket: %s", error)
+            return
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients.add(client)
+        self._loop.watch(client, lambda: self._read(client))
+
+    def _read(self, client: "_Client") -> None:
+        try:
+            data = client.connection.recv(LONGEST_REQUEST)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        client.received += data
+        if not data or len(client.received) > LONGEST_REQUEST:
+            self._forget(client)
+            return
+        if b"\n" not in client.received or client.asked:
+            return
+        client.asked = True
+        command = self._parse(client.received)
+        if command is None:
+            known = ", ".join(sorted(self._commands))
+            self._answer(client, {"ok": False, "text": f"not understood; the commands are {known}"})
+            return
+        command(lambda answer: self._answer(client, answer))
+
+    def _parse(self, line: bytes) -> Command | None:
+        try:
+            request = json.loads(line)
+        except ValueError:
+            return None
+        return self._commands.get(str(request.get("command"))) if isinstance(request, dict) else None
+
+    def _answer(self, client: "_Client", answer: dict[str, Any]) -> None:
+        if client not in self._clients:
+            return  # it did not wait
+        try:
+            client.connection.sendall(json.dumps(answer).encode() + b"\n")
+        except OSError as error:
+            self._log.debug("control socket: an answer could not be sent: %s", error)
+        self._forget(client)
+
+    def _forget(self, client: "_Client") -> None:
+        self._clients.discard(client)
+        self._loop.unwatch(client)
+        client.close()
+
+
+class _Client:
+    """One connection and what it has sent so far."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.received = b""
+        self.asked = False
+
+    def fileno(self) -> int:
+        return self.connection.fileno()
+
+    def close(self) -> None:
+        self.connection.close()

@@ -1,0 +1,151 @@
+"""The workers of one master: their handles, what they say, and how they end.
+
+Mechanism only. Which worker is forked or retired is decided in pool.py; what a death or a failed boot means for the
+service is the arbiter's business, which hears of them through `Events`.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Protocol
+
+from sdserve.arbiter.handle import Handle, describe
+from sdserve.arbiter.hang import HangWatch
+from sdserve.arbiter.lifecycle import Phase, WorkerEvent
+from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.pool import Backoff, Member
+from sdserve.log import Logger
+from sdserve.process.scoreboard import Scoreboard
+from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRING
+
+KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
+DRAIN_GRACE = 0.5  # seconds that a worker gets to leave after its graceful time-out
+
+
+class Events(Protocol):
+    """What the arbiter wants to hear."""
+
+    def worker_ready(self, handle: Handle) -> None: ...
+
+    def worker_gone(self, handle: Handle, status: int) -> None: ...
+
+
+class Crew:
+    """All worker processes that have not been reaped yet, by pid."""
+
+    def __init__(self, loop: Loop, log: Logger, events: Events) -> None:
+        self._loop = loop
+        self._log = log
+        self._events = events
+        self._hang_watch = HangWatch(loop, self.hung)
+        self.scoreboard = Scoreboard()
+        self.handles: dict[int, Handle] = {}
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(list(self.handles.values()))
+
+    def __len__(self) -> int:
+        return len(self.handles)
+
+    def members(self) -> list[Member]:
+        return [handle.member() for handle in self.handles.values()]
+
+    def of_age(self, age: int) -> Handle:
+        return next(handle for handle in self.handles.values() if handle.age == age)
+
+    def add(self, handle: Handle) -> None:
+        """Takes a forked worker on."""
+        self.handles[handle.pid] = handle
+        self._loop.watch(handle.channel, lambda: self._hear(handle))
+        self._loop.watch(handle.pidfd, lambda: self.reap(handle))
+
+    def retire(self, handle: Handle, graceful: bool = True) -> None:
+        """Tells a worker to finish and leave, or to leave at once; it is killed when it takes longer than it may."""
+        patience = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER
+        handle.advance(WorkerEvent.RETIRE, patience + DRAIN_GRACE)
+        handle.send(signal.SIGTERM if graceful else signal.SIGQUIT)
+
+    def overdue(self, handle: Handle, phase: Phase) -> None:
+        """Ends a worker that let the deadline of its phase pass."""
+        if phase is Phase.BOOTING:
+            limit = handle.worker.cfg.boot_timeout
+            handle.reason = f"it did not boot within {limit:g} seconds (boot_timeout)"
+            self._log.critical("WORKER BOOT TIMEOUT (pid:%s): %s", handle.pid, handle.reason)
+            self._abort(handle)
+            return
+        if phase is Phase.RETIRING:
+            self._log.warning("Worker (pid:%s) did not finish in time and is killed", handle.pid)
+        handle.advance(WorkerEvent.KILL)
+        handle.send(signal.SIGKILL)
+
+    def hung(self, handle: Handle, seconds: float) -> None:
+        """Ends a worker whose request takes longer than `timeout`."""
+        self._log.critical("WORKER TIMEOUT (pid:%s): busy for %.1f seconds", handle.pid, seconds)
+        self._abort(handle)
+
+    def _abort(self, handle: Handle) -> None:
+        handle.worker.aborted = True
+        handle.advance(WorkerEvent.HANG, KILL_AFTER)
+        handle.send(signal.SIGABRT)
+        if handle.stopped:  # it hears nothing but this
+            handle.send(signal.SIGKILL)
+
+    def _hear(self, handle: Handle) -> None:
+        for message in handle.messages():
+            if message == READY:
+                handle.advance(WorkerEvent.READY)
+                self._events.worker_ready(handle)
+            elif message == BUSY:
+                self._hang_watch.busy(handle)
+            elif message == RECYCLE:
+                handle.worn = True
+            elif message == RETIRING:
+                handle.heeded = True
+                if handle.phase is Phase.SERVING:  # somebody else told it to
+                    handle.advance(WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
+            elif message.startswith(FAILED):
+                handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
+
+    def reap(self, handle: Handle) -> None:
+        """Takes leave of a worker whose process has ended; does nothing if it has not."""
+        if handle.pid not in self.handles:
+            return
+        self._hear(handle)  # its last words are why it could not boot
+        status = handle.reap()
+        if status is None:
+            return
+        del self.handles[handle.pid]
+        for watched in (handle.channel, handle.pidfd):
+            self._loop.unwatch(watched)
+            watched.close()
+        before = handle.phase
+        handle.advance(WorkerEvent.EXIT)
+        self.scoreboard.give_back(handle.cell)
+        self._log_end(handle, before, status)
+        handle.ended_in = before
+        self._events.worker_gone(handle, status)
+
+    def note_stops(self) -> None:
+        """Looks for workers that were stopped or continued: nothing else tells of a SIGSTOP."""
+        for handle in self.handles.values():
+            before = handle.stopped
+            handle.note_stops()
+            if handle.stopped is not before:
+                self._log.warning("Worker (pid:%s) was %s", handle.pid, "stopped" if handle.stopped else "continued")
+                handle.stop_deadline(handle.worker.cfg.timeout)
+
+    def _log_end(self, handle: Handle, phase: Phase, status: int) -> None:
+        text = describe(status)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            self._log.debug("Worker (pid:%s) %s", handle.pid, text)
+        elif phase is Phase.SERVING or (phase is Phase.BOOTING and not handle.reason):
+            self._log.error("Worker (pid:%s) %s", handle.pid, text)
+        else:
+            self._log.info("Worker (pid:%s) %s", handle.pid, text)
+
+
+def backoff_after(backoff: Backoff, handle: Handle, now: float) -> Backoff:
+    """The back-off after a worker ended: only deaths that nobody ordered count."""
+    if handle.ended_in in (Phase.BOOTING, Phase.SERVING, Phase.ABORTED):
+        return backoff.after_death(handle.served(), now)
+    return backoff

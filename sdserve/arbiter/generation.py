@@ -1,0 +1,112 @@
+"""One configuration in force: what a reload replaces as a whole, and a roll-back restores as a whole."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sdserve.errors import ListenError
+from sdserve.log import Logger
+from sdserve.process.listeners import Address, Listener, bind, match
+from sdserve.workers.application import Application
+from sdserve.workers.base import Worker, resolve
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
+
+
+@dataclass
+class Generation:
+    """A configuration, its application and worker class, and the listeners that its workers serve."""
+
+    number: int
+    cfg: "Config"
+    app: Application
+    worker_class: type[Worker]
+    listeners: list[Listener] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, number: int, cfg: "Config", log: Logger) -> "Generation":
+        """Checks a configuration as far as the master can. Raises ConfigError."""
+        worker_class = resolve(cfg.worker_class_uri)
+        worker_class.check_config(cfg, log)
+        return cls(number, cfg, Application(cfg.wsgi_app or ""), worker_class)
+
+    def enter(self, launched_with: Mapping[str, str]) -> None:
+        """Takes on this configuration's environment, directory and import path."""
+        os.environ.update(self.cfg.env)
+        enter_directory(self.cfg)
+
+    def preload(self) -> None:
+        """Imports the application in the master, so that workers share its memory. Raises AppImportError."""
+        if not self.cfg.preload_app:
+            return
+        import gc
+
+        self.app.wsgi()
+        gc.collect()
+        gc.freeze()  # a collection in a worker would touch, and so copy, every shared page
+
+    def open_listeners(self, present: list[Listener]) -> list[Listener]:
+        """Sets `listeners` to what the configuration asks for, reusing `present` ones; returns those newly opened.
+
+        Sockets from activation are systemd's to choose, and all stay. Raises ListenError, with nothing left open.
+        """
+        if any(listener.activated for listener in present):
+            self.listeners = list(present)
+            return []
+        wanted = match(self.cfg.address, present)
+        opened: list[Listener] = []
+        try:
+            self.listeners = []
+            for address, listener in wanted:
+                if listener is None:
+                    listener = self._bind(address)
+                    opened.append(listener)
+                self.listeners.append(listener)
+        except ListenError:
+            for listener in opened:
+                listener.unlink()
+                listener.close()
+            raise
+        return opened
+
+    def _bind(self, address: Address) -> Listener:
+        cfg = self.cfg
+        return bind(address, backlog=cfg.backlog, reuse_port=cfg.reuse_port, socket_mode=socket_mode(cfg))
+
+
+def socket_mode(cfg: "Config") -> int:
+    """The permissions of a Unix socket: socket_mode, or, as in gunicorn, what a configured umask leaves."""
+    if cfg.settings["socket_mode"].source == "default" and cfg.settings["umask"].source != "default":
+        return 0o777 & ~int(cfg.umask)
+    return int(cfg.socket_mode)
+
+
+def enter_directory(cfg: "Config") -> None:
+    """Goes where the application is, anew at each reload: a deploy may have turned a symlink on the way there."""
+    os.chdir(cfg.chdir)
+    for path in [*reversed(cfg.pythonpath), cfg.chdir]:
+        if path not in sys.path:
+            sys.path.insert(0, path)
+
+
+def logical_cwd(environ: Mapping[str, str]) -> str:
+    """The working directory as the user named it: through a symlink that a deploy may turn (PWD, pwd(1) -L)."""
+    named = environ.get("PWD", "")
+    try:
+        if named and os.path.samefile(named, "."):
+            return named
+    except OSError:
+        pass
+    return os.getcwd()
+
+
+def reset_environment(names: Mapping[str, str], original: Mapping[str, str]) -> None:
+    """Takes the variables of a configuration back to what they were when the program started."""
+    for name in names:
+        if name in original:
+            os.environ[name] = original[name]
+        else:
+            os.environ.pop(name, None)

@@ -1,0 +1,47 @@
+"""Noticing hung workers without a heartbeat.
+
+A worker that becomes busy says so once (`Cell.begin`); from then on the master has a deadline for it, at the moment
+when its oldest request would exceed `timeout`. At that moment the worker is idle again (the master looks away, and is told
+anew), busy with a younger request (a later deadline), or hung.
+"""
+
+import time
+from collections.abc import Callable
+
+from sdserve.arbiter.handle import Handle
+from sdserve.arbiter.lifecycle import Phase
+from sdserve.arbiter.loop import Loop
+from sdserve.process.scoreboard import WATCHED
+
+# A worker enforces `timeout` on its own requests where it can: it knows which one it is. The master waits this much
+# longer, for the workers that cannot.
+GRACE = 0.25  # seconds
+
+
+class HangWatch:
+    """Calls `on_hang(handle, seconds)` for a worker whose oldest request has been in progress for too long."""
+
+    def __init__(self, loop: Loop, on_hang: Callable[[Handle, float], None]) -> None:
+        self._loop = loop
+        self._on_hang = on_hang
+
+    def busy(self, handle: Handle) -> None:
+        """The worker said that it is busy."""
+        self._look(handle)
+
+    def _look(self, handle: Handle) -> None:
+        timeout = handle.worker.cfg.timeout
+        if not timeout or handle.phase not in (Phase.SERVING, Phase.RETIRING):
+            return
+        since = handle.cell.busy_since
+        if not since:
+            handle.cell.set_word(WATCHED, 0)
+            since = handle.cell.busy_since  # it may have become busy before it could see that nobody watches
+            if not since:
+                return
+            handle.cell.set_word(WATCHED, 1)
+        now = time.monotonic()
+        if now - since >= timeout + GRACE:
+            self._on_hang(handle, now - since)
+            return
+        self._loop.call_at(since + timeout + GRACE, lambda: self._look(handle))

@@ -1,0 +1,169 @@
+"""HUP: a new generation beside the old one, and back to the old one when the new one cannot serve.
+
+A reload is a transaction. `begin` loads the configuration and makes it the one that workers are forked with; `commit`,
+once all of the new generation serve and the old ones have heeded that they shall take no more connections, lets go of
+what only the old one needed; `roll_back` restores everything. Until the commit the old workers are not touched.
+"""
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sdserve.arbiter.generation import Generation, reset_environment
+from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
+from sdserve.errors import SdserveError
+from sdserve.process.listeners import Listener
+from sdserve.process.pidfile import Pidfile
+from sdserve.workers.boot import set_title
+
+if TYPE_CHECKING:
+    from sdserve.arbiter.arbiter import Arbiter
+
+HEED = 1.0  # seconds that a reload waits for old workers which are too busy to say that they heard
+
+
+class Reload:
+    """The reload under way, if any, and whether another one shall follow."""
+
+    def __init__(self, arbiter: "Arbiter") -> None:
+        self._arbiter = arbiter
+        self._previous: Generation | None = None
+        self._previous_size = 0
+        self._opened: list[Listener] = []
+        self._newest = 1
+        self._again = False
+        self._heed_by: float | None = None
+
+    def begin(self) -> None:
+        arbiter = self._arbiter
+        if arbiter.state in (Master.STARTING, Master.RELOADING):
+            self._again = True
+            return
+        if arbiter.state is not Master.RUNNING:
+            arbiter.log.info("HUP ignored, the server is stopping")
+            return
+        arbiter.advance(MasterEvent.RELOAD)
+        arbiter.supervision.reloading(arbiter.status().line())
+        self._previous, self._previous_size = arbiter.generation, arbiter.goal.size
+        self._heed_by = None
+        self._opened = []
+        try:
+            self._install()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old generation serves on
+            self.roll_back(explain(arbiter, error))
+
+    def _install(self) -> None:
+        """Makes a freshly loaded configuration the one in force."""
+        arbiter, previous = self._arbiter, self._previous
+        assert previous is not None
+        reset_environment(previous.cfg.env, arbiter.launched_with)
+        os.chdir(arbiter.directory)  # relative paths of the command line mean what they meant at the start
+        cfg = arbiter.load()
+        self._newest += 1
+        generation = Generation.of(self._newest, cfg, arbiter.log)
+        generation.enter(arbiter.launched_with)
+        self._opened = generation.open_listeners(previous.listeners)
+        if cfg.preload_app:
+            arbiter.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
+        generation.preload()
+        arbiter.generation = generation
+        arbiter.setup(cfg)
+        arbiter.log.reopen_files()
+        cfg.on_reload(arbiter)
+        arbiter.goal = replace(arbiter.goal, generation=generation.number, gpus=max(1, len(cfg.gpus)))
+        arbiter.num_workers = cfg.workers
+
+    def roll_back(self, reason: str) -> None:
+        """Back to the generation that serves; `reason` goes to the log, to systemd, and to who waits for the reload."""
+        arbiter, previous = self._arbiter, self._previous
+        assert previous is not None
+        arbiter.log.error("Reload failed, the old workers serve on: %s", reason)
+        if arbiter.generation is not previous:
+            reset_environment(arbiter.generation.cfg.env, arbiter.launched_with)
+        arbiter.generation = previous
+        arbiter.setup(previous.cfg)
+        previous.enter(arbiter.launched_with)
+        for listener in self._opened:
+            listener.unlink()
+            listener.close()
+        arbiter.goal = replace(
+            arbiter.goal,
+            generation=previous.number,
+            size=self._previous_size,
+            gpus=max(1, len(previous.cfg.gpus)),
+        )
+        self._finish(MasterEvent.ROLLED_BACK, f"reload failed: {reason}")
+
+    def heeded(self) -> bool:
+        """Whether every old worker has heard that it shall take no more connections, or had time enough."""
+        arbiter = self._arbiter
+        deaf = [
+            handle
+            for handle in arbiter.crew
+            if handle.generation != arbiter.goal.generation and handle.phase is Phase.RETIRING and not handle.heeded
+        ]
+        if not deaf:
+            return True
+        now = time.monotonic()
+        if self._heed_by is None:
+            self._heed_by = now + HEED
+            arbiter.loop.call_at(self._heed_by, lambda: None)
+        return now >= self._heed_by
+
+    def commit(self) -> None:
+        """The new generation serves: what only the old one needed goes."""
+        arbiter, previous = self._arbiter, self._previous
+        assert previous is not None
+        for listener in previous.listeners:
+            if listener not in arbiter.generation.listeners:
+                listener.unlink()
+                listener.close()
+        self._claim_pidfile()
+        set_title(f"sdserve: master [{arbiter.proc_name}]")
+        self._finish(MasterEvent.RELOADED, "")
+        arbiter.log.info("Reloaded: %s", arbiter.status().line())
+
+    def abandon(self) -> None:
+        """The service stops: nobody shall wait for a reload any more."""
+        self._again = False
+        if self._previous is not None:
+            self._previous = None
+            self._arbiter.commands.reloaded("the service is being stopped")
+
+    def _claim_pidfile(self) -> None:
+        arbiter = self._arbiter
+        path = arbiter.cfg.pidfile
+        if arbiter.pidfile is not None:
+            if arbiter.pidfile.fname in (path, f"{path}.2") and os.path.exists(arbiter.pidfile.fname):
+                return
+            arbiter.pidfile.unlink()
+            arbiter.pidfile = None
+        if path is not None:
+            try:
+                pidfile = Pidfile(f"{path}.2" if arbiter.master_pid else path)
+                pidfile.create(arbiter.pid)
+                arbiter.pidfile = pidfile
+            except SdserveError as error:
+                arbiter.log.error("%s", error)
+
+    def _finish(self, event: MasterEvent, trouble: str) -> None:
+        arbiter = self._arbiter
+        self._previous = None
+        arbiter.trouble = trouble
+        arbiter.advance(event)
+        # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
+        arbiter.supervision.ready(arbiter.status().line())
+        arbiter.commands.reloaded(trouble)
+        if self._again:
+            self._again = False
+            self.begin()
+
+
+def explain(arbiter: "Arbiter", error: Exception) -> str:
+    """One line for an error of a reload; the traceback goes to the log when the error is not one of ours."""
+    if isinstance(error, SdserveError):
+        arbiter.log.debug("the reload failed", exc_info=error)
+        return "; ".join(str(error).splitlines())
+    arbiter.log.error("Exception while reloading", exc_info=error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,66 @@
+"""Signals as events of the loop.
+
+A handler only notes the signal; the loop, woken through the wake-up pipe, calls the verb for it at a safe place.
+Signals that mean "do it" are merged while they wait, signals that mean "one more" are counted, none is lost.
+"""
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from sdserve.arbiter.loop import Pipe
+
+QUEUED = ("HUP", "QUIT", "INT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH", "CHLD")
+COUNTED = (signal.SIGTTIN, signal.SIGTTOU)
+# Ignored across exec: the new master must survive them until it can listen. A blocked signal would stay pending and
+# start an upgrade of its own.
+IGNORED_ACROSS_EXEC = (
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+)
+
+
+class SignalQueue:
+    """The signals that wait to be handled."""
+
+    def __init__(self) -> None:
+        self.pipe = Pipe()
+        self._waiting: list[signal.Signals] = []
+
+    def install(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        """Catches all signals of a master."""
+        signal.set_wakeup_fd(self.pipe.write_fd, warn_on_full_buffer=False)
+        for name in QUEUED:
+            signal.signal(getattr(signal, f"SIG{name}"), handler)
+
+    def put(self, signum: int) -> None:
+        signum = signal.Signals(signum)
+        if signum in COUNTED or signum not in self._waiting:
+            self._waiting.append(signum)
+
+    def take(self) -> list[signal.Signals]:
+        """The waiting signals, in the order of their arrival."""
+        taken, self._waiting = self._waiting, []
+        return taken
+
+
+def block_all() -> None:
+    """Before a fork: what arrives meanwhile stays pending for each side to take with its own handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def unblock_all() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+def ready_for_exec() -> None:
+    """In the child that is about to exec: forget the handlers, ignore what is meant for masters, block nothing."""
+    signal.set_wakeup_fd(-1)
+    for name in QUEUED:
+        signum = getattr(signal, f"SIG{name}")
+        signal.signal(signum, signal.SIG_IGN if signum in IGNORED_ACROSS_EXEC else signal.SIG_DFL)
+    unblock_all()

@@ -1,0 +1,64 @@
+"""Forking one worker: the channel, the scoreboard cell, its GPU, and what the child must let go of."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sdserve.arbiter import signals
+from sdserve.arbiter.handle import Handle
+from sdserve.process.scoreboard import GENERATION, PID, WATCHED, Scoreboard
+from sdserve.workers.boot import Birth, become
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
+    from sdserve.workers.base import Worker
+
+
+def fork_worker(
+    worker: "Worker", server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
+) -> Handle:
+    """Forks `worker`, whose `slot` and `generation` are set, and returns the master's handle on it.
+
+    `forget` closes, in the child, what belongs to the master alone. The child never returns from here.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    cell = scoreboard.take()
+    cell.set_word(GENERATION, worker.generation)
+    cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear that it is busy
+    worker.cell = cell
+    worker.channel = theirs
+    birth = birth_of(worker.cfg, worker.slot, title)
+    # What is buffered here would be written again by the child.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signals.block_all()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            forget()
+            ours.close()
+            become(worker, server, birth)
+    finally:
+        signals.unblock_all()
+    theirs.close()
+    worker.pid = pid
+    cell.set_word(PID, pid)
+    return Handle(worker, pid, ours, cell, worker.cfg.boot_timeout)
+
+
+def birth_of(cfg: "Config", slot: int, title: str) -> Birth:
+    """What the configuration gives the worker in `slot`. GPUs are dealt by slot: a replacement keeps its GPU."""
+    environ = {"CUDA_VISIBLE_DEVICES": cfg.gpus[slot % len(cfg.gpus)]} if cfg.gpus else {}
+    explicit = {name for name in ("user", "group", "umask") if cfg.settings[name].source != "default"}
+    return Birth(
+        title=title,
+        environ=environ,
+        uid=cfg.uid if "user" in explicit else None,
+        gid=cfg.gid if "group" in explicit else None,
+        initgroups=cfg.initgroups,
+        umask=cfg.umask if "umask" in explicit else None,
+    )

@@ -1,0 +1,93 @@
+"""The master's conversation with systemd: readiness, status, patience, and the watchdog.
+
+While a start, a reload or a stop is under way the service asks for more time, again and again: a boot that takes
+longer than TimeoutStartSec= is not a failure, and a master that hangs stops asking. The watchdog is pinged from the loop, so it
+stops when the loop does, and only while `healthy` says that somebody can answer clients.
+"""
+
+import time
+from collections.abc import Callable
+
+from sdserve.arbiter.loop import Deadline, Loop
+from sdserve.log import Logger
+from sdserve.systemd.notify import Notifier
+from sdserve.systemd.watchdog import Watchdog
+
+ASK_EVERY = 0.5  # seconds; shorter than any time-out that a unit file can sensibly set
+ASK_FOR = 5.0  # seconds
+
+
+class Supervision:
+    """Speaks for one master; silent as long as `notifier.muted`."""
+
+    def __init__(
+        self, loop: Loop, log: Logger, notifier: Notifier, watchdog: Watchdog, healthy: Callable[[], bool]
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self._healthy = healthy
+        self.notifier = notifier
+        self.watchdog = watchdog
+        self._asking: Deadline | None = None
+        self._complained = False
+
+    def begin(self) -> None:
+        """Starts the watchdog's rhythm."""
+        if self.watchdog.interval is not None:
+            self._ping()
+
+    def become_main(self, status: str) -> None:
+        """The unit is ours now: systemd listens to us from here on, and its watchdog waits for us already."""
+        self.notifier.muted = False
+        self.notifier.watchdog()
+        self.notifier.ready(status)
+        self._log_trouble()
+
+    def ask_for_time(self, wanted: bool) -> None:
+        """Keeps extending the time-out of the job under way while `wanted`."""
+        if wanted and self._asking is None:
+            self._ask()
+        elif not wanted and self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    def ready(self, status: str) -> None:
+        self.notifier.ready(status)
+        self._log_trouble()
+
+    def status(self, status: str) -> None:
+        self.notifier.status(status)
+        self._log_trouble()
+
+    def reloading(self, status: str) -> None:
+        self.notifier.reloading(status)
+        self._log_trouble()
+
+    def stopping(self, status: str) -> None:
+        self.notifier.stopping(status)
+        self._log_trouble()
+
+    def failed(self, reason: str, errno: int) -> None:
+        self.notifier.failed(reason, errno)
+        self._log_trouble()
+
+    def main_pid(self, pid: int) -> None:
+        """Names the successor as the unit's main process; from then on nothing that this process says counts."""
+        self.notifier.main_pid(pid)
+        self.notifier.muted = True
+        self._log_trouble()
+
+    def _ask(self) -> None:
+        self.notifier.extend_timeout(ASK_FOR)
+        self._asking = self._loop.call_at(time.monotonic() + ASK_EVERY, self._ask)
+
+    def _ping(self) -> None:
+        assert self.watchdog.interval is not None
+        if self._healthy():
+            self.notifier.watchdog()
+        self._loop.call_at(time.monotonic() + self.watchdog.interval, self._ping)
+
+    def _log_trouble(self) -> None:
+        if self.notifier.trouble is not None and not self._complained:
+            self._complained = True
+            self._log.warning("systemd cannot be notified: %s", self.notifier.trouble)

@@ -1,0 +1,93 @@
+"""sdservectl: asks a running sdserve what it does, and tells it to reload or upgrade, waiting for the outcome.
+
+The exit code is the outcome, which makes `ExecReload=sdservectl reload` a synchronous `systemctl reload` that fails
+when the reload failed. 0: done; 1: the master says no, with its reason; 2: nobody answers, or bad usage.
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sdserve import __version__
+
+NOBODY = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        answer = ask(options.socket, options.command, options.timeout)
+    except OSError as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        print(f"sdservectl: {options.socket}: {reason}. Is sdserve running, with this control socket?", file=sys.stderr)
+        return NOBODY
+    if not answer.get("ok"):
+        print(f"sdservectl: {answer.get('text', 'no reason given')}", file=sys.stderr)
+        return 1
+    print(_shown(answer, options))
+    return 0
+
+
+def ask(path: str, command: str, timeout: float | None) -> dict[str, Any]:
+    """Sends one command to the control socket at `path` and waits `timeout` seconds (None: for ever) for the answer.
+
+    Raises OSError when nobody listens there, or the master ends before it answers.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+        received = b""
+        while not received.endswith(b"\n"):
+            data = connection.recv(65536)
+            if not data:
+                raise ConnectionResetError("the master ended before it answered")
+            received += data
+    answer: dict[str, Any] = json.loads(received)
+    return answer
+
+
+def _shown(answer: dict[str, Any], options: argparse.Namespace) -> str:
+    status = answer.get("status")
+    if status is None:
+        return str(answer["text"])
+    if options.json:
+        return json.dumps(status, indent=2)
+    lines = [f"{answer['text']}", f"{status['master']} pid {status['pid']}, sdserve {status['version']}"]
+    lines += [f"listening at {each}" for each in status["listeners"]]
+    for worker in status["workers"]:
+        busy = "idle" if worker["busy"] is None else f"busy for {worker['busy']:.1f} s"
+        lines.append(
+            f"worker {worker['pid']}: slot {worker['slot']}, generation {worker['generation']}, {worker['phase']}, "
+            f"{worker['requests']} requests, {busy}"
+        )
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sdservectl", description="Ask and command a running sdserve.")
+    directory = os.environ.get("RUNTIME_DIRECTORY", "/run/sdserve").split(":")[0]
+    parser.add_argument("--version", action="version", version=f"sdservectl {__version__}")
+    parser.add_argument(
+        "-s",
+        "--socket",
+        default=os.path.join(directory, "control"),
+        metavar="PATH",
+        help="the control socket (default: %(default)s)",
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait (default: for ever)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    status = commands.add_parser("status", help="what the service is doing")
+    status.add_argument("--json", action="store_true", help="all of it, as JSON")
+    commands.add_parser("reload", help="new configuration and code; returns when it serves, or was rolled back")
+    commands.add_parser("upgrade", help="new master; returns when it took over, or was backed out")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What every worker process does first and last: from fork to its exit code.
+
+The order is the contract with hooks and operators: signals, title, environment, `post_fork` (still with the master's
+rights), then user and group, then the application. Exit code 4 says that the application cannot be loaded, 3 that
+the worker cannot boot, 1 that it broke while it served. The reason goes to the master in one line, the traceback to
+the log.
+"""
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sdserve.errors import AppImportError, BootError, SdserveError
+from sdserve.workers.base import FAILED, Worker
+
+SERVED_AND_BROKE = 1
+
+
+@dataclass(frozen=True)
+class Birth:
+    """What the master gives a child: process title, environment on top of its own, and identity.
+
+    `uid`, `gid` of None keep the master's; `umask` of None keeps the inherited one.
+    """
+
+    title: str
+    environ: Mapping[str, str]
+    uid: int | None
+    gid: int | None
+    initgroups: bool
+    umask: int | None
+
+
+def become(worker: Worker, server: Any, birth: Birth) -> NoReturn:
+    """Lives a worker's whole life in the forked child, which never returns into the master's code.
+
+    All signals are blocked when this is called; a signal sent before the worker can hear it stays pending till then.
+    """
+    worker.pid = os.getpid()
+    worker.init_signals()
+    code = BootError.exit_code
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+        set_title(birth.title)
+        os.environ.update(birth.environ)
+        code = _live(worker, server, birth)
+    except SystemExit as leaving:
+        code = _code_of(worker, leaving)
+    finally:
+        _leave(worker, server, code)
+
+
+def set_title(title: str) -> None:
+    """Names this process for ps(1)."""
+    from setproctitle import setproctitle
+
+    setproctitle(title)
+
+
+def set_identity(birth: Birth) -> None:
+    """Takes the configured user, group and umask. Raises BootError when the process may not."""
+    if birth.umask is not None:
+        os.umask(birth.umask)
+    try:
+        if birth.gid is not None and birth.gid != os.getegid():
+            os.setgid(birth.gid)
+        if birth.uid is not None and birth.uid != os.geteuid():
+            _set_groups(birth)
+            os.setuid(birth.uid)
+    except PermissionError as error:
+        raise BootError(f"cannot become user {birth.uid} and group {birth.gid}: only root may ({error})") from error
+
+
+def _set_groups(birth: Birth) -> None:
+    import pwd
+
+    assert birth.uid is not None
+    gid = os.getegid() if birth.gid is None else birth.gid
+    if birth.initgroups:
+        os.initgroups(pwd.getpwuid(birth.uid).pw_name, gid)
+    else:
+        os.setgroups([gid])  # root's supplementary groups must not stay
+
+
+def _live(worker: Worker, server: Any, birth: Birth) -> int:
+    log = worker.log
+    log.info("Booting worker with pid: %s", worker.pid)
+    log.trace("worker %s: slot %s, generation %s, booting", worker.pid, worker.slot, worker.generation)
+    try:
+        worker.cfg.post_fork(server, worker)
+        set_identity(birth)
+        worker.init_process()
+    except AppImportError as error:
+        log.debug("the application cannot be loaded", exc_info=error.__cause__ or error)
+        worker.tell(FAILED + str(error).encode(errors="replace"))
+        return error.exit_code
+    except Exception as error:
+        log.exception("Exception in worker process %s", worker.pid)
+        if worker.booted:
+            return SERVED_AND_BROKE
+        reason = str(error) if isinstance(error, SdserveError) else f"{type(error).__name__}: {error}"
+        worker.tell(FAILED + reason.encode(errors="replace"))
+        return BootError.exit_code
+    return 0
+
+
+def _code_of(worker: Worker, leaving: SystemExit) -> int:
+    """The exit code of a worker that hooks or the application ended by SystemExit, or a signal while it booted."""
+    if leaving.code is None or isinstance(leaving.code, int):
+        code = leaving.code or 0
+    else:
+        worker.log.error("%s", leaving.code)
+        code = SERVED_AND_BROKE
+    if not worker.booted and worker.alive:
+        worker.tell(FAILED + f"it exited with code {code} before it served".encode())
+        return BootError.exit_code
+    return code
+
+
+def _leave(worker: Worker, server: Any, code: int) -> NoReturn:
+    """Ends the process as the interpreter would, without unwinding the master's stack."""
+    try:
+        worker.log.info("Worker exiting (pid: %s)", worker.pid)
+        worker.cfg.worker_exit(server, worker)
+    except Exception:
+        worker.log.exception("Exception in the worker_exit hook")
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # joins the application's threads, as at any exit
+        atexit._run_exitfuncs()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code & 0xFF)
