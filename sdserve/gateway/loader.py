@@ -1,0 +1,127 @@
+"""The application by its name, `package.module:callable`, as in gunicorn; `:callable(...)` calls a factory.
+
+What can go wrong here is what operators see most often, so every failure becomes one line that says which name is
+wrong and what would be right. The exception behind it is chained, for the traceback in the log.
+"""
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from sdserve.errors import AppImportError
+
+DEFAULT_NAME = "application"
+
+
+def load(uri: str) -> Callable[..., Any]:
+    """The callable that `uri` names: "module", "module:name", "module:name.attribute" or "module:factory(literals)".
+
+    Raises AppImportError. Exceptions that say that the process must end (SystemExit and the like) pass.
+    """
+    module_name, _, expression = uri.partition(":")
+    module = _import(module_name, uri)
+    name, call = _parse(expression or DEFAULT_NAME, uri)
+    found = _look_up(module, name, uri)
+    if call is not None:
+        found = _call_factory(found, call, uri)
+    if not callable(found):
+        raise AppImportError(f"{uri}: {name!r} is a {type(found).__name__}, not a WSGI or ASGI callable")
+    return found  # type: ignore[no-any-return]
+
+
+def _import(name: str, uri: str) -> ModuleType:
+    if not name or not all(part.isidentifier() for part in name.split(".")):
+        raise AppImportError(f"{uri!r} does not name an application: write package.module:callable")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise AppImportError(_missing_module(name, uri, error)) from error
+    except SyntaxError as error:
+        raise AppImportError(f"{uri}: syntax error in {error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        at = _where(error)
+        raise AppImportError(f"{uri}: importing {name} failed{at}: {type(error).__name__}: {_line(error)}") from error
+
+
+def _missing_module(name: str, uri: str, error: ModuleNotFoundError) -> str:
+    missing = error.name or str(error)
+    if name != missing and not name.startswith(missing + "."):
+        return f"{uri}: {name} imports {missing}, which is not installed{_where(error)}"
+    if name.endswith(".py") or missing == name.partition(".")[0]:
+        where = repr(sys.path[0] or ".") if sys.path else "the path"
+        return (
+            f"{uri}: no module named {missing!r} in {where} or further on the path: check name, --chdir, --pythonpath"
+        )
+    return f"{uri}: {missing.rpartition('.')[0]} has no module {missing.rpartition('.')[2]!r}"
+
+
+def _where(error: BaseException) -> str:
+    """The innermost place of the application's own code: where it failed, not where importlib noticed."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not code.co_filename.startswith("<frozen") and code.co_filename not in (__file__, importlib.__file__):
+            place = f" ({code.co_filename}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an exception's text."""
+    return (str(error).splitlines() or [""])[0]
+
+
+def _parse(expression: str, uri: str) -> tuple[str, ast.Call | None]:
+    try:
+        node = ast.parse(expression, mode="eval").body
+    except SyntaxError as error:
+        raise AppImportError(
+            f"{uri}: {expression!r} is not a name or a call: write callable or factory('x')"
+        ) from error
+    call = node if isinstance(node, ast.Call) else None
+    name = ast.unparse(call.func if call else node)
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise AppImportError(f"{uri}: {expression!r} is not a name or a call: write callable or factory('x')")
+    return name, call
+
+
+def _look_up(module: ModuleType, name: str, uri: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise AppImportError(f"{uri}: {module.__name__} has no {name!r}{_nearest(found, part)}") from error
+    return found
+
+
+def _nearest(owner: object, wanted: str) -> str:
+    from difflib import get_close_matches
+
+    names = [name for name, value in vars(owner).items() if callable(value) and not name.startswith("_")]
+    usual = [name for name in ("application", "app", "create_app", "make_app") if name in names]
+    near = list(dict.fromkeys([*get_close_matches(wanted, names, 3, 0.5), *usual]))
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _call_factory(factory: Any, call: ast.Call, uri: str) -> Any:
+    if not callable(factory):
+        raise AppImportError(f"{uri}: {ast.unparse(call.func)!r} is a {type(factory).__name__} and cannot be called")
+    if any(keyword.arg is None for keyword in call.keywords):
+        raise AppImportError(f"{uri}: arguments of a factory must be literals")
+    try:
+        args = [ast.literal_eval(arg) for arg in call.args]
+        kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except ValueError as error:
+        raise AppImportError(f"{uri}: arguments of a factory must be literals") from error
+    try:
+        made = factory(*args, **kwargs)
+    except Exception as error:
+        text = f"{type(error).__name__}: {_line(error)}"
+        raise AppImportError(f"{uri}: the factory failed{_where(error)}: {text}") from error
+    if made is None:
+        raise AppImportError(f"{uri}: the factory returned None instead of an application")
+    return made

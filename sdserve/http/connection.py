@@ -1,0 +1,140 @@
+"""One HTTP/1.1 connection, server side, without I/O.
+
+Bytes go in by `receive`. Out come a request by `next_request`, then the pieces of its body by `read_body` until that
+says None, then the next request. Nothing is parsed ahead: pipelined requests wait as bytes, so a client cannot make
+the server hold more than its buffer, and what follows an error or the last request is never looked at.
+
+The states and every legal move:
+
+    HEAD   --next_request--> HEAD (incomplete) | BODY (a body follows) | HEAD (none does) | CLOSED (it was the last one)
+    BODY   --read_body-----> BODY | HEAD (the body ended) | CLOSED (and the request was the last one)
+    any    --an error, close()--> CLOSED
+
+The result depends only on the bytes, not on how they were split into `receive` calls.
+"""
+
+from enum import IntEnum
+
+from sdserve.http.errors import HTTPError, IllegalMove
+from sdserve.http.framing import Chunked, Sized
+from sdserve.http.limits import Limits
+from sdserve.http.request import CHUNKED, Request, RequestReader
+from sdserve.http.scan import Fields, HeadScan
+
+
+class State(IntEnum):
+    HEAD = 0
+    BODY = 1
+    CLOSED = 2
+
+
+class Connection:
+    """The reading side of one connection. `reader` may be shared by all connections of one thread."""
+
+    __slots__ = ("_blank", "_body", "_buffer", "_last", "_limits", "_reader", "_scan", "_searched", "requests", "state")
+
+    def __init__(self, reader: RequestReader, limits: Limits) -> None:
+        self._reader = reader
+        self._limits = limits
+        self._buffer = b""
+        self._searched = 0  # the end of the head is not before this
+        self._scan: HeadScan | None = None
+        self._body: Sized | Chunked | None = None
+        self._blank = False  # one empty line before a request is forgiven (RFC 9112 section 2.2), not a second
+        self._last = False
+        self.requests = 0
+        self.state = State.HEAD
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received and not yet given out."""
+        return len(self._buffer)
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests, with nothing received of the next."""
+        return self.state is State.HEAD and not self._buffer
+
+    @property
+    def trailers(self) -> Fields:
+        """The trailer fields of the body that ended last."""
+        return self._body.trailers if self._body else []
+
+    def receive(self, data: bytes) -> None:
+        """Takes what the socket gave. Ignored once the connection is closed."""
+        if self.state != 2:
+            self._buffer = self._buffer + data if self._buffer else data
+
+    def next_request(self) -> Request | None:
+        """The next request, or None while its head is incomplete. Raises HTTPError, and is CLOSED from then on."""
+        if self.state:
+            if self.state is State.BODY:
+                raise IllegalMove("the body of the last request was not read to its end")
+            return None
+        buffer = self._buffer
+        if not buffer:
+            return None
+        if buffer[0] == 13 and not self._blank and not self._searched:
+            if len(buffer) == 1:
+                return None
+            if buffer[1] == 10:
+                self._blank = True
+                buffer = self._buffer = buffer[2:]
+        end = buffer.find(b"\r\n\r\n", self._searched)
+        if end < 0:
+            self._incomplete(buffer)
+            return None
+        end += 4
+        try:
+            request = self._reader.read(buffer[:end])
+        except HTTPError:
+            self.close()
+            raise
+        self._buffer = buffer[end:]
+        self._searched = 0
+        self._scan = None
+        self._blank = False
+        self.requests += 1
+        if self.requests == self._limits.requests:
+            request.keep_alive = False
+        if request.length:
+            self._body = Chunked(self._limits) if request.length == CHUNKED else Sized(request.length)
+            self._last = not request.keep_alive
+            self.state = State.BODY
+        elif not request.keep_alive:
+            self.close()
+        return request
+
+    def _incomplete(self, buffer: bytes) -> None:
+        if self._scan is None:
+            self._scan = HeadScan(self._limits)
+        try:
+            self._scan.advance(buffer)
+        except HTTPError:
+            self.close()
+            raise
+        self._searched = max(0, len(buffer) - 3)
+
+    def read_body(self) -> bytes | None:
+        """What has arrived of the body, b"" if nothing has, None at its end. Raises HTTPError, and is CLOSED then."""
+        if self.state is not State.BODY or self._body is None:
+            raise IllegalMove("there is no body to read")
+        body = self._body
+        if not body.done:
+            try:
+                data, self._buffer = body.take(self._buffer)
+            except HTTPError:
+                self.close()
+                raise
+            if data or not body.done:
+                return data
+        self.state = State.HEAD
+        if self._last:
+            self.close()
+        return None
+
+    def close(self) -> None:
+        """Nothing more will be read, whatever was received."""
+        self.state = State.CLOSED
+        self._buffer = b""
+        self._scan = None

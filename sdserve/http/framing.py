@@ -1,0 +1,151 @@
+"""Where a request's body ends: by length, or by chunks (RFC 9112 sections 6 and 7).
+
+Both decoders are given what has arrived and say how much of it is body, so that the byte after the body is never
+touched: it belongs to the next request. The chunk grammar is exact: no blanks around a size, no bare CR or LF anywhere,
+sixteen hex digits at most, a bounded line; what other parsers forgive here, smugglers use.
+"""
+
+import re
+from enum import IntEnum
+
+from sdserve.http import scan
+from sdserve.http.errors import BadRequest, BodyTooLarge, FieldsTooLarge
+from sdserve.http.limits import Limits
+from sdserve.http.scan import Fields
+
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:[ \t]*+;[\t -~\x80-\xff]*+)?\r\n")
+
+# What a trailer may not say (RFC 9110 section 6.5.1): where the message ends, whom it is for, how it is to be read.
+FORBIDDEN_TRAILERS = frozenset(
+    (
+        *(b"content-length", b"transfer-encoding", b"host", b"trailer", b"te", b"connection", b"upgrade", b"expect"),
+        *(
+            b"content-type",
+            b"content-encoding",
+            b"content-range",
+            b"authorization",
+            b"cookie",
+            b"range",
+            b"max-forwards",
+        ),
+        *(b"keep-alive", b"proxy-connection", b"proxy-authorization", b"cache-control"),
+    )
+)
+
+
+class Sized:
+    """A body of `length` bytes."""
+
+    __slots__ = ("_left", "done")
+
+    trailers: Fields = []  # noqa: RUF012 - a sized body never has any
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = length == 0
+
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
+        """(body, what is left of `data`)."""
+        size = len(data)
+        if size < self._left:
+            self._left -= size
+            return data, b""
+        body, rest = data[: self._left], data[self._left :]
+        self._left = 0
+        self.done = True
+        return body, rest
+
+
+class Part(IntEnum):
+    """Which part of a chunked body comes next."""
+
+    SIZE = 0
+    DATA = 1
+    DATA_END = 2
+    TRAILER = 3
+    DONE = 4
+
+
+class Chunked:
+    """A chunked body. `trailers` are complete when `done` is true."""
+
+    __slots__ = ("_left", "_limits", "_part", "_total", "_trailer_bytes", "done", "trailers")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._part = Part.SIZE
+        self._left = 0
+        self._total = 0
+        self._trailer_bytes = 0
+        self.done = False
+        self.trailers: Fields = []
+
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
+        """(body, what is left of `data`); what is left must be given again, with more behind it. Raises HTTPError."""
+        pieces = []
+        at = 0
+        while not self.done:
+            part = self._part
+            if part is Part.DATA:
+                piece = data[at : at + self._left]
+                if not piece:
+                    break
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    self._part = Part.DATA_END
+            elif part is Part.DATA_END:
+                end = data[at : at + 2]
+                if not b"\r\n".startswith(end):
+                    raise BadRequest("chunk data is not followed by CRLF")
+                if len(end) < 2:
+                    break
+                at += 2
+                self._part = Part.SIZE
+            else:
+                line_end = data.find(b"\n", at)
+                if line_end < 0:
+                    self._unfinished(len(data) - at)
+                    break
+                line = data[at : line_end + 1]
+                at = line_end + 1
+                if part is Part.SIZE:
+                    self._size(line)
+                else:
+                    self._trailer(line)
+        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), data[at:]
+
+    def _size(self, line: bytes) -> None:
+        if len(line) - 2 > self._limits.chunk_line:
+            raise BadRequest(f"a chunk's line is longer than {self._limits.chunk_line} bytes")
+        found = CHUNK_LINE.fullmatch(line)
+        if found is None:
+            raise BadRequest("a chunk's size is malformed")
+        self._left = int(found[1], 16)
+        self._total += self._left
+        if self._limits.body and self._total > self._limits.body:
+            raise BodyTooLarge(f"the body is longer than {self._limits.body} bytes")
+        self._part = Part.DATA if self._left else Part.TRAILER
+
+    def _trailer(self, line: bytes) -> None:
+        if line == b"\r\n":
+            self._part = Part.DONE
+            self.done = True
+            return
+        self._trailer_bytes += len(line)
+        if self._trailer_bytes > self._limits.head:
+            raise FieldsTooLarge(f"the trailers are longer than {self._limits.head} bytes")
+        name, value = scan.field_line(line, self._limits, len(self.trailers))
+        if name.lower() in FORBIDDEN_TRAILERS:
+            raise BadRequest(f"{name.decode('ascii')} is not allowed in trailers")
+        self.trailers.append((name, value))
+
+    def _unfinished(self, size: int) -> None:
+        if self._part is Part.SIZE:
+            if size > self._limits.chunk_line + 1:
+                raise BadRequest(f"a chunk's line is longer than {self._limits.chunk_line} bytes")
+        elif size > self._limits.field_size + 1:
+            raise FieldsTooLarge(f"a trailer field is longer than {self._limits.field_size} bytes")
+        elif self._trailer_bytes + size > self._limits.head:
+            raise FieldsTooLarge(f"the trailers are longer than {self._limits.head} bytes")

@@ -1,0 +1,261 @@
+"""From the bytes of one complete head to a `Request` whose body framing is beyond doubt.
+
+httptools (llhttp) does the reading. The request line is checked here, because llhttp is laxer (two spaces, `GET *`)
+and narrower (unknown methods, HTTP/1.2) than wanted. The fields that decide where the message ends or whom it is for
+are interpreted here, and only one way of saying each is accepted: a request that two parsers could read in two ways
+is the raw material of request smuggling (RFC 9112 section 11.2).
+"""
+
+import httptools
+
+from sdserve.http import scan
+from sdserve.http.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ExpectationFailed,
+    FieldsTooLarge,
+    HTTPError,
+    MethodNotSupported,
+)
+from sdserve.http.limits import Limits
+from sdserve.http.scan import Fields
+
+CHUNKED = -1  # the length of a body that says its length as it goes
+
+# Methods that llhttp knows from HTTP; any other token is shown to it as GET, which has the same grammar.
+FAMILIAR = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"))
+MINOR = {b"HTTP/1.1": b"1", b"HTTP/1.0": b"0"}
+
+HOST, LENGTH, TRANSFER, CONNECTION, EXPECT, TYPE, UPGRADE = range(1, 8)
+_DECISIVE = {
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": TRANSFER,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    b"content-type": TYPE,
+    b"upgrade": UPGRADE,
+}
+CODINGS = frozenset((b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"))
+MAX_LENGTH_DIGITS = 18  # what fits 63 bits, whatever the configured limit
+
+
+class Request:
+    """One request's head. Strings are latin-1, as PEP 3333 wants them.
+
+    `length` is the body's length in bytes, or CHUNKED. `path` is still percent-encoded; for an absolute-form target
+    it is the path of the URI. `fields` keep the order and spelling of the wire, without surrounding blanks.
+    """
+
+    __slots__ = (
+        "expect",
+        "fields",
+        "host",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "path",
+        "query",
+        "upgrade",
+        "uri",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: bytes, fields: Fields) -> None:
+        self.method = method.decode("ascii")
+        self.uri = target.decode("ascii")
+        self.minor = 0 if minor == b"0" else 1
+        self.fields = fields
+        self.length = 0
+        self.keep_alive = minor != b"0"
+        self.expect = False
+        self.host = b""
+        self.upgrade = b""
+        self.path, _, self.query = self.uri.partition("?")
+
+    @property
+    def version(self) -> tuple[int, int]:
+        return (1, self.minor)
+
+    @property
+    def fragment(self) -> str:
+        """What follows `#`: no client should send it, and nothing is done with it but keeping it out of the path."""
+        return self.uri.partition("#")[2]
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The fields as gunicorn's hooks know them: upper-case names, str values."""
+        return [(name.decode("ascii").upper(), value.decode("latin-1")) for name, value in self.fields]
+
+
+class RequestReader:
+    """Reads heads, one at a time. One reader serves all connections of a loop; it keeps nothing between two heads."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._fields: Fields = []
+        self._parser = httptools.HttpRequestParser(self)
+        # Each spelling of a name that was seen, and what it means. Bounded: spellings are the client's to choose.
+        self._meaning: dict[bytes, int] = dict(_DECISIVE)
+        self._hosts: set[bytes] = set()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value.strip(b" \t")))
+
+    def read(self, head: bytes) -> Request:
+        """The request of a complete head, which ends with its empty line. Raises HTTPError."""
+        limits = self._limits
+        end = head.find(b"\r\n")
+        line = head[:end].split(b" ")
+        if len(line) != 3 or len(head) > limits.field_size or end > limits.request_line:
+            return self._slowly(head)
+        method, target, version = line
+        minor = MINOR.get(version)
+        if minor is None or method not in FAMILIAR:
+            return self._slowly(head)
+        if target[:1] != b"/":
+            scan.check_target(method, target)
+        self._fields = []
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            self._renew()
+        except httptools.HttpParserError:
+            # The fault may be the last head's: after one that closes its connection llhttp takes nothing more.
+            self._renew()
+            try:
+                self._parser.feed_data(head)
+            except (httptools.HttpParserUpgrade, httptools.HttpParserError):
+                self._renew()
+                return self._slowly(head)
+        fields = self._fields
+        if len(fields) > limits.fields:
+            self._renew()
+            raise FieldsTooLarge(f"more than {limits.fields} header fields")
+        request = Request(method, target, minor, fields)
+        if request.minor == 0:
+            self._renew()
+        try:
+            self._interpret(request)
+        except HTTPError:
+            self._renew()
+            raise
+        if request.length or not request.keep_alive:
+            self._renew()
+        return request
+
+    def _renew(self) -> None:
+        """llhttp now waits for a body, or is in its error state; a new parser costs 0.2 microseconds."""
+        self._parser = httptools.HttpRequestParser(self)
+
+    def _slowly(self, head: bytes) -> Request:
+        """Reads an unusual or refused head by the exact reader. httptools must agree about its fields."""
+        (method, target, minor), fields = scan.verdict(head, self._limits)
+        request = Request(method, target, minor, fields)
+        self._interpret(request)
+        self._renew()
+        try:
+            self._parser.feed_data(b"GET / HTTP/1.1" + head[head.index(b"\r\n") :])
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise BadRequest(f"the head is malformed: {error}") from error
+        finally:
+            self._renew()
+        return request
+
+    def _learn(self, name: bytes) -> int:
+        meaning = _DECISIVE.get(name.lower(), 0)
+        if len(self._meaning) < 2000 and len(name) <= 64:
+            self._meaning[name] = meaning
+        return meaning
+
+    def _interpret(self, request: Request) -> None:
+        seen = 0
+        meanings = self._meaning
+        for name, value in request.fields:
+            meaning = meanings.get(name)
+            if meaning is None:
+                meaning = self._learn(name)
+            if not meaning:
+                continue
+            if meaning == HOST:
+                if seen & 1 << HOST:
+                    raise BadRequest("more than one Host")
+                request.host = value
+            elif meaning == CONNECTION:
+                self._connection(request, value)
+            elif meaning == LENGTH:
+                if seen & (1 << LENGTH | 1 << TRANSFER):
+                    raise BadRequest("more than one Content-Length, or one beside Transfer-Encoding")
+                request.length = self._length(value)
+            elif meaning == TRANSFER:
+                if seen & (1 << LENGTH | 1 << TRANSFER):
+                    raise BadRequest("more than one Transfer-Encoding, or one beside Content-Length")
+                request.length = self._transfer(request, value)
+            elif meaning == EXPECT:
+                if value.lower() != b"100-continue":
+                    raise ExpectationFailed("an expectation other than 100-continue")
+                request.expect = request.minor == 1
+            elif meaning == TYPE:
+                if seen & 1 << TYPE:
+                    raise BadRequest("more than one Content-Type")
+            elif meaning == UPGRADE:
+                request.upgrade = value
+            seen |= 1 << meaning
+        host = request.host
+        if host not in self._hosts:
+            self._check_host(request, bool(seen & 1 << HOST))
+        if request.uri[0] != "/":
+            self._absolute(request)
+        if not request.length:
+            request.expect = False
+        if "#" in request.uri:
+            request.path = request.path.partition("#")[0]
+            request.query = request.query.partition("#")[0] if "?" in request.uri.partition("#")[0] else ""
+
+    def _connection(self, request: Request, value: bytes) -> None:
+        options = {option.strip(b" \t") for option in value.lower().split(b",")}
+        if b"close" in options:
+            request.keep_alive = False
+        elif b"keep-alive" in options and request.minor == 0:
+            request.keep_alive = True
+
+    def _length(self, value: bytes) -> int:
+        if not value.isdigit():
+            raise BadRequest("Content-Length is not a number")
+        limit = self._limits.body
+        if len(value) > MAX_LENGTH_DIGITS or (limit and int(value) > limit):
+            raise BodyTooLarge(f"the body is longer than {limit} bytes")
+        return int(value)
+
+    def _transfer(self, request: Request, value: bytes) -> int:
+        if request.minor == 0:
+            raise BadRequest("Transfer-Encoding in HTTP/1.0")
+        value = value.lower()
+        if value == b"chunked":
+            return CHUNKED
+        *codings, last = [coding.strip(b" \t") for coding in value.split(b",")]
+        if last == b"chunked" and all(coding in CODINGS for coding in codings):
+            raise MethodNotSupported(f"transfer coding {value.decode('latin-1')!r} is not understood")
+        raise BadRequest("Transfer-Encoding is not chunked")
+
+    def _check_host(self, request: Request, present: bool) -> None:
+        if not present:
+            if request.minor:
+                raise BadRequest("no Host")
+            return
+        if not scan.HOST.fullmatch(request.host):
+            raise BadRequest("Host is malformed")
+        if len(self._hosts) < 1000:
+            self._hosts.add(request.host)
+
+    def _absolute(self, request: Request) -> None:
+        found = scan.ABSOLUTE.fullmatch(request.uri.encode("ascii"))
+        if found is None:  # `OPTIONS *`
+            return
+        if request.host.lower() not in (found[1].lower(), b""):
+            raise BadRequest("Host and the target's authority contradict each other")
+        request.host = found[1]
+        request.path, _, request.query = found[2].decode("ascii").partition("?")
+        request.path = request.path or "/"

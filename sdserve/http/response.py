@@ -1,0 +1,167 @@
+"""Response heads as bytes, from what an application says.
+
+Nothing that an application passes reaches the wire unchecked: a status or a field with CR, LF or NUL in it would let
+whoever controls its text forge a response. Checked and encoded lines are remembered, since applications repeat
+themselves; the memory is bounded. Fields that belong to the connection (RFC 9110 section 7.6.1) are the server's.
+"""
+
+import re
+import time
+from collections.abc import Iterable
+
+from sdserve.http.errors import HTTPError, InvalidResponse
+
+STATUS = re.compile(r"([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
+NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+VALUE = re.compile(r"[\t -~\x80-\xff]*")
+
+PLAIN, LENGTH, CONNECTION, DATE, SERVER, DROPPED = range(6)
+_KINDS = {
+    "content-length": LENGTH,
+    "connection": CONNECTION,
+    "date": DATE,
+    "server": SERVER,
+    "keep-alive": DROPPED,
+    "proxy-connection": DROPPED,
+    "te": DROPPED,
+    "trailer": DROPPED,
+    "transfer-encoding": DROPPED,
+    "upgrade": DROPPED,
+}
+REMEMBERED = 1000
+NO_BODY = (204, 304)
+
+
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(wall: float) -> bytes:
+    """IMF-fixdate of `wall` seconds since the epoch (RFC 9110 section 5.6.7), in no locale but its own."""
+    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(wall)
+    date = f"{DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{second:02} GMT"
+    return date.encode("ascii")
+
+
+class Head:
+    """A checked head without its framing: `start` is status line and fields, the rest says what is still open."""
+
+    __slots__ = ("close", "code", "dated", "length", "served", "start")
+
+    def __init__(self, code: int, start: bytes) -> None:
+        self.code = code
+        self.start = start
+        self.length = -1  # the application's Content-Length, -1: none
+        self.close = False  # the application wants the connection closed
+        self.dated = False  # it sent its own Date
+        self.served = False  # it sent its own Server
+
+
+class HeadWriter:
+    """Checks and encodes heads. One serves a whole process."""
+
+    def __init__(self, server: str) -> None:
+        self._server = f"Server: {server}\r\n".encode("latin-1")
+        self._statuses: dict[str, tuple[int, bytes]] = {}
+        self._lines: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._until = 0.0
+        self._date = b""
+        self.signature = b""
+
+    def clock(self, now: float) -> None:
+        """Keeps Date right; `now` is monotonic seconds, read once a turn. Called often, works once a second."""
+        if now >= self._until:
+            wall = time.time()
+            self._until = now + 1 - wall % 1
+            self._date = b"Date: %b\r\n" % http_date(wall)
+            self.signature = self._date + self._server
+
+    def head(self, status: str, fields: Iterable[tuple[str, str]]) -> Head:
+        """Raises InvalidResponse when the status or a field cannot be sent."""
+        known = self._statuses.get(status)
+        if known is None:
+            known = self._status(status)
+        lines = [known[1]]
+        found = Head(known[0], b"")
+        remembered = self._lines
+        for field in fields:
+            try:
+                line = remembered.get(field)
+            except TypeError:  # a list, or another pair that is not hashable
+                line = None
+            if line is None:
+                line = self._line(field)
+            if line[0]:
+                self._special(found, line)
+            else:
+                lines.append(line[1])
+                continue
+            if line[0] in (DATE, SERVER):
+                lines.append(line[1])
+        found.start = b"".join(lines)
+        return found
+
+    def framed(self, head: Head, framing: bytes) -> bytes:
+        """The complete head: what was said, Date and Server, `framing` (whole lines), the empty line."""
+        if head.dated or head.served:
+            own = (b"" if head.dated else self._date) + (b"" if head.served else self._server)
+            return b"%b%b%b\r\n" % (head.start, own, framing)
+        return b"%b%b%b\r\n" % (head.start, self.signature, framing)
+
+    def _status(self, status: str) -> tuple[int, bytes]:
+        found = STATUS.fullmatch(status) if isinstance(status, str) else None
+        if found is None or found[1] < "200":
+            raise InvalidResponse(f"status {status!r} is none: use a string such as '200 OK'")
+        text = status if len(status) > 3 else status + " "
+        known = (int(found[1]), b"HTTP/1.1 %b\r\n" % text.encode("latin-1"))
+        if len(self._statuses) < REMEMBERED:
+            self._statuses[status] = known
+        return known
+
+    def _line(self, field: tuple[str, str]) -> tuple[int, bytes]:
+        try:
+            name, value = field
+        except (TypeError, ValueError) as error:
+            raise InvalidResponse(f"header {field!r} is not a (name, value) pair") from error
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise InvalidResponse(f"header name {name!r} is not a token string")
+        if not isinstance(value, str) or not VALUE.fullmatch(value):
+            raise InvalidResponse(
+                f"header {name} has the value {value!r}: not a latin-1 string without control characters"
+            )
+        kind = _KINDS.get(name.lower(), PLAIN)
+        if kind == LENGTH and not (value.isascii() and value.isdigit() and len(value) < 19):
+            raise InvalidResponse(f"Content-Length {value!r} is not a number")
+        line = (
+            kind,
+            value.encode("latin-1") if kind in (LENGTH, CONNECTION) else f"{name}: {value}\r\n".encode("latin-1"),
+        )
+        if len(value) <= 80 and len(self._lines) < REMEMBERED and type(field) is tuple:
+            self._lines[field] = line
+        return line
+
+    def _special(self, head: Head, line: tuple[int, bytes]) -> None:
+        kind, value = line
+        if kind == LENGTH:
+            length = int(value)
+            if head.length not in (-1, length):
+                raise InvalidResponse(f"two Content-Length headers, {head.length} and {length}")
+            head.length = length
+        elif kind == CONNECTION:
+            head.close = head.close or b"close" in value.lower()
+        elif kind == DATE:
+            head.dated = True
+        elif kind == SERVER:
+            head.served = True
+
+    def error(self, error: HTTPError, *, body: bool = True) -> bytes:
+        """The whole answer to a request that could not be served. It names the status and nothing of the inside."""
+        return self.plain(error.status, error.reason, body=body)
+
+    def plain(self, status: int, reason: str, *, body: bool = True) -> bytes:
+        """A whole plain-text answer that ends the connection."""
+        text = f"{status} {reason}\n".encode("ascii")
+        return b"HTTP/1.1 %d %b\r\n%bContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
+            *(status, reason.encode("ascii"), self.signature),
+            *(len(text), text if body else b""),
+        )

@@ -1,0 +1,126 @@
+"""One request from parsed head to finished response: environ, hooks, application, access record, counters."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sdserve.gateway.wsgi import ClientGone, Environ, Gateway, Response, set_body
+from sdserve.http.errors import HTTPError
+from sdserve.http.request import Request
+from sdserve.http.response import HeadWriter
+from sdserve.workers.body import AwaitedBody
+from sdserve.workers.stream import Stream
+from sdserve.workers.values import Values
+
+if TYPE_CHECKING:
+    from sdserve.process.listeners import Listener
+    from sdserve.workers.wsgi import WSGIWorker
+
+from io import BytesIO
+
+WILDCARDS = ("0.0.0.0", "::")
+Hook = Callable[..., Any]
+
+
+class Exchange:
+    """Answers requests. `before` and `after` are the hooks pre_request and post_request, None when nobody set them;
+    `record` writes an access record, None when nobody reads it."""
+
+    def __init__(
+        self,
+        worker: "WSGIWorker",
+        gateway: Gateway,
+        writer: HeadWriter,
+        values: Values,
+        *,
+        before: Hook | None = None,
+        after: Hook | None = None,
+        record: Callable[[Environ, Response, float], None] | None = None,
+    ) -> None:
+        self._worker = worker
+        self.gateway = gateway
+        self._writer = writer
+        self._times = values.times
+        self._before = before
+        self._after = after
+        self._record = record
+
+    def base(self, listener: "Listener", sock: socket.socket, peer: tuple[str, str]) -> Environ:
+        """What the environs of a new connection share."""
+        address = listener.address
+        if isinstance(address, str):
+            return self.gateway.connection_environ(("localhost", "80"), peer)
+        if address[0] in WILDCARDS:
+            address = sock.getsockname()
+        return self.gateway.connection_environ((address[0], str(address[1])), peer)
+
+    def answer(self, stream: Stream, request: Request, began: float) -> None:
+        """Serves one request. Afterwards `stream.close_after` says whether the connection goes on. Never raises."""
+        writer, gateway = self._writer, self.gateway
+        writer.clock(began)
+        try:
+            environ = gateway.environ(stream.base, request, stream.trusted)
+        except HTTPError as error:
+            stream.conn.close()
+            self.refuse(stream, error, began)
+            stream.close_after = True
+            return
+        response = Response(gateway, stream, request)
+        spool = stream.spool
+        if spool is not None:
+            set_body(environ, request, spool.reader(), spool.size)
+        elif request.expect:
+            self._await_body(stream, request, environ, response)
+        else:
+            environ["wsgi.input"] = BytesIO()
+        if self._before is not None:
+            self._hook(self._before, self._worker, request)
+        gateway.call(environ, response)
+        if response.broken:
+            self._abort(stream, response)
+        elif not response.keep_alive:
+            stream.close_after = True
+            stream.conn.close()
+        self._worker.count_request(response.sent, 1 if response.status_code >= 500 else 0)
+        if self._record is not None:
+            self._record(environ, response, time.monotonic() - began)
+        if self._after is not None:
+            self._hook(self._after, self._worker, request, environ, response)
+
+    def refuse(self, stream: Stream, error: HTTPError, now: float) -> None:
+        """Sends the answer to a request that cannot be served."""
+        self._writer.clock(now)
+        self._worker.log.info("%s: %d %s: %s", stream.peer or "unix", error.status, error.reason, error)
+        stream.conn.close()
+        try:
+            stream.send(self._writer.error(error))
+        except ClientGone as gone:
+            self._worker.log.debug("%s: the client went away: %s", stream.peer, gone)
+            if stream.outbox is not None:
+                stream.outbox.close()
+                stream.outbox = None
+
+    def _await_body(self, stream: Stream, request: Request, environ: Environ, response: Response) -> None:
+        """The application's first read asks the client for the body. Unasked, it may come or not: then nobody knows
+        where the next request starts, and the connection ends with this response."""
+        response.keep_alive = False
+
+        def arrived() -> None:
+            response.keep_alive = request.keep_alive
+
+        environ["wsgi.input"] = AwaitedBody(stream, self._times, arrived)
+
+    def _abort(self, stream: Stream, response: Response) -> None:
+        """The response is cut short, and the client must notice: its body has not ended where the connection ends."""
+        stream.close_after = True
+        stream.conn.close()
+        stream.reset = not response.chunked and response.response_length is None
+
+    def _hook(self, hook: Hook, *args: Any) -> None:
+        try:
+            hook(*args)
+        except Exception:
+            self._worker.log.exception("Exception in the hook %s", getattr(hook, "__name__", hook))
+
+

@@ -1,0 +1,160 @@
+"""One client connection: its socket, its parser, what it still has to send, and how long it may take for what.
+
+A stream is touched by one thread at a time: by the leader, or, while `phase` is CALL, by the thread that serves its
+request. It does no polling itself; `wants` says to the loop what to poll it for.
+"""
+
+import select
+import socket
+from enum import IntEnum
+
+from sdserve.gateway.wsgi import ClientGone, Environ
+from sdserve.http.connection import Connection
+from sdserve.http.errors import BadRequest
+from sdserve.http.request import Request
+from sdserve.workers.body import Spool
+from sdserve.workers.outbox import Outbox
+
+RECEIVE = 65536
+NEVER = float("inf")
+EPOLLIN, EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class Phase(IntEnum):
+    """What a stream is doing, and so what it is polled for and which deadline it has."""
+
+    PREFACE = 0  # waiting for the PROXY header
+    HEAD = 1  # idle, or receiving a head
+    BODY = 2
+    CALL = 3  # the application has it
+    FLUSH = 4  # the peer has not taken the whole response yet
+    LINGER = 5  # answered for the last time; what the peer still sends is read and dropped
+    CLOSED = 6
+
+
+WANTS = {
+    Phase.PREFACE: EPOLLIN,
+    Phase.HEAD: EPOLLIN,
+    Phase.BODY: EPOLLIN,
+    Phase.CALL: 0,
+    Phase.FLUSH: EPOLLOUT,
+    Phase.LINGER: EPOLLIN,
+    Phase.CLOSED: 0,
+}
+
+
+class Stream:
+    """`base` is what all environs of this connection share; `trusted` says whether its peer may speak for others."""
+
+    __slots__ = (
+        "base",
+        "began",
+        "close_after",
+        "conn",
+        "deadline",
+        "fd",
+        "last",
+        "mask",
+        "outbox",
+        "patience",
+        "peer",
+        "phase",
+        "preface",
+        "request",
+        "reset",
+        "sock",
+        "spool",
+        "trusted",
+    )
+
+    def __init__(self, sock: socket.socket, conn: Connection, base: Environ, peer: str, patience: float) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.conn = conn
+        self.base = base
+        self.peer = peer
+        self.patience = patience
+        self.trusted = False
+        self.phase = Phase.HEAD
+        self.mask = 0  # what epoll is told now
+        self.deadline = NEVER
+        self.began = 0.0  # of the head or body that is arriving
+        self.last = 0.0  # when the last response was finished
+        self.request: Request | None = None
+        self.spool: Spool | None = None
+        self.outbox: Outbox | None = None
+        self.close_after = False  # the response being sent is the last
+        self.reset = False  # and it was cut short where only a reset can say so
+        self.preface = b""
+
+    def fileno(self) -> int:
+        return self.fd
+
+    # --- Sink: how a response leaves --------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        outbox = self.outbox
+        if outbox is None:
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                raise ClientGone(str(error)) from error
+            if sent == len(data):
+                return
+            outbox = self.outbox = Outbox(self.sock)
+            outbox.push(memoryview(data)[sent:], self.patience)
+            return
+        if outbox.flush():
+            self.outbox = None
+            self.send(data)
+        else:
+            outbox.push(data, self.patience)
+
+    def send_file(self, fd: int, offset: int, count: int) -> None:
+        if self.outbox is None:
+            self.outbox = Outbox(self.sock)
+        self.outbox.push_file(fd, offset, count)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Sends what the peer takes now; True when nothing is left. Raises ClientGone."""
+        if self.outbox is not None:
+            if not self.outbox.flush():
+                return False
+            self.outbox = None
+        return True
+
+    # --- Source: how an awaited body arrives -------------------------------------------------------------------------
+
+    def send_continue(self) -> None:
+        self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def read_body(self) -> bytes | None:
+        data = self.conn.read_body()
+        if data == b"":
+            try:
+                received = self.sock.recv(RECEIVE)
+            except BlockingIOError:
+                return b""
+            except OSError as error:
+                raise ClientGone(str(error)) from error
+            if not received:
+                raise BadRequest("the body ends before its end")
+            self.conn.receive(received)
+            data = self.conn.read_body()
+        return data
+
+    def close(self) -> None:
+        """Closes the socket and lets go of everything. The caller has told epoll."""
+        self.phase = Phase.CLOSED
+        self.deadline = NEVER
+        self.conn.close()
+        if self.outbox is not None:
+            self.outbox.close()
+            self.outbox = None
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
+        self.sock.close()

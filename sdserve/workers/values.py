@@ -1,0 +1,69 @@
+"""What the WSGI worker wants to know of the configuration, read once at boot: the layers below get values."""
+
+import os
+import resource
+from dataclasses import dataclass
+from typing import Any
+
+from sdserve.http.limits import Limits, Times
+
+
+RESERVED_DESCRIPTORS = 100  # for the application, temporary files and ourselves
+
+
+def _connections() -> int:
+    """As many as RLIMIT_NOFILE (a unit's LimitNOFILE=) leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, soft - RESERVED_DESCRIPTORS)
+
+
+@dataclass(frozen=True)
+class Values:
+    """`connections` is how many may be open at once; a worker that has so many accepts no more."""
+
+    limits: Limits
+    times: Times
+    threads: int
+    connections: int
+    timeout: float
+    multiprocess: bool
+    script_name: str
+    forwarded_allow_ips: tuple[str, ...]
+    secure_scheme_headers: dict[str, str]
+    forwarder_headers: frozenset[str]
+    header_map: str
+    proxy_protocol: bool
+    proxy_allow_ips: tuple[str, ...]
+    reuse_port: bool
+
+    @classmethod
+    def of(cls, cfg: Any) -> "Values":
+        limits = Limits(
+            request_line=cfg.limit_request_line or 1 << 20,
+            fields=cfg.limit_request_fields,
+            field_size=cfg.limit_request_field_size or 1 << 20,
+            head=cfg.limit_request_head or 1 << 30,
+            body=cfg.limit_request_body,
+            requests=cfg.keepalive_requests,
+        )
+        times = Times(
+            head=cfg.header_timeout,
+            keepalive=cfg.keepalive,
+            body_rate=cfg.body_min_rate,
+        )
+        return cls(
+            limits=limits,
+            times=times,
+            threads=max(1, cfg.threads),
+            connections=_connections(),
+            timeout=cfg.timeout,
+            multiprocess=cfg.workers > 1,
+            script_name=os.environ.get("SCRIPT_NAME", ""),
+            forwarded_allow_ips=tuple(cfg.forwarded_allow_ips),
+            secure_scheme_headers=dict(cfg.secure_scheme_headers),
+            forwarder_headers=frozenset(name.upper() for name in cfg.forwarder_headers),
+            header_map=cfg.header_map,
+            proxy_protocol=bool(cfg.proxy_protocol) and cfg.proxy_protocol != "off",
+            proxy_allow_ips=tuple(cfg.proxy_allow_ips),
+            reuse_port=bool(cfg.reuse_port),
+        )

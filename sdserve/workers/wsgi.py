@@ -1,0 +1,103 @@
+"""The WSGI worker: wires configuration, gateway and loop together. The work itself is in loop.py and exchange.py."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sdserve import SERVER_SOFTWARE
+from sdserve.errors import ConfigError
+from sdserve.gateway.forwarded import Forwarding, Trusted
+from sdserve.gateway.wsgi import Environ, ErrorStream, Gateway, Response, Terms
+from sdserve.http.request import Request
+from sdserve.http.response import HeadWriter
+from sdserve.workers.base import RECYCLE, Worker
+from sdserve.workers.exchange import Exchange
+from sdserve.workers.loop import Loop
+from sdserve.workers.values import Values
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
+    from sdserve.log import Logger
+
+
+class WSGIWorker(Worker):
+    """Serves a WSGI application, with one thread or several."""
+
+    @classmethod
+    def check_config(cls, cfg: "Config", log: "Logger") -> None:
+        problems = []
+        for name in ("forwarded_allow_ips", "proxy_allow_ips"):
+            try:
+                Trusted(getattr(cfg, name))
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+        if cfg.accesslog:
+            from sdserve.access import compile_format
+
+            try:
+                compile_format(cfg.access_log_format)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ConfigError(problems)
+
+    def run(self) -> None:
+        values = Values.of(self.cfg)
+        writer = HeadWriter(SERVER_SOFTWARE)
+        terms = Terms(
+            multithread=values.threads > 1,
+            multiprocess=values.multiprocess,
+            script_name=values.script_name,
+            header_map=values.header_map,
+            forwarder=values.forwarder_headers,
+            errors=ErrorStream(self.log),
+        )
+        forwarding = Forwarding(Trusted(values.forwarded_allow_ips), values.secure_scheme_headers)
+        gateway = Gateway(self.wsgi, writer, forwarding, terms, self.log)
+        gateway.open = values.times.keepalive > 0
+        exchange = Exchange(
+            *(self, gateway, writer, values),
+            before=self._hook("pre_request"),
+            after=self._hook("post_request"),
+            record=self._access_record(),
+        )
+        Loop(self, values, exchange).run()
+
+    def _hook(self, name: str) -> Callable[..., Any] | None:
+        if self.cfg.settings[name].source == "default":
+            return None
+        hook: Callable[..., Any] = getattr(self.cfg, name)
+        return hook
+
+    def _access_record(self) -> Callable[[Environ, Response, float], None] | None:
+        if not self.log.access_enabled:
+            return None
+        from sdserve.access import Record, compile_format
+
+        write = compile_format(self.cfg.access_log_format)
+        info = self.log.access_log.info
+
+        def record(environ: Environ, response: Response, seconds: float) -> None:
+            info("%s", write(Record(environ, response.status, response.sent, seconds, response.headers)))
+
+        return record
+
+    def request_stuck(self, request: Request | None, seconds: float, thread: int) -> None:
+        """A request exceeded the time-out in one of several threads: the log says where, and a successor is asked for.
+
+        Everything else this worker holds is finished: threads cannot be killed, processes can.
+        """
+        what = f"{request.method} {request.uri}" if request is not None else "a request"
+        frame = sys._current_frames().get(thread)
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)\n"
+        self.log.error(
+            "%s has run for %.1f s, longer than timeout; worker %s is replaced. It is at:\n%s",
+            what,
+            seconds,
+            self.pid,
+            stack,
+        )
+        if not self._recycle_asked:
+            self._recycle_asked = True
+            self.tell(RECYCLE)
