@@ -9,7 +9,7 @@ import re
 from enum import IntEnum
 
 from sdserve.http import scan
-from sdserve.http.errors import BadRequest, BodyTooLarge, FieldsTooLarge
+from sdserve.http.errors import BadRequest, BodyTooLarge, FieldsTooLarge, HTTPError
 from sdserve.http.limits import Limits
 from sdserve.http.scan import Fields
 
@@ -81,40 +81,49 @@ class Chunked:
         self.trailers: Fields = []
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """(body, what is left of `data`); what is left must be given again, with more behind it. Raises HTTPError."""
-        pieces = []
+        """(body, what is left of `data`); what is left must be given again, with more behind it. Raises HTTPError.
+
+        A fault is raised only when all body before it was given out, so what comes out does not depend on the splits.
+        """
+        pieces: list[bytes] = []
         at = 0
-        while not self.done:
-            part = self._part
-            if part is Part.DATA:
-                piece = data[at : at + self._left]
-                if not piece:
-                    break
+        try:
+            while not self.done and (size := self._step(data, at, pieces)):
+                at += size
+        except HTTPError:
+            if not pieces:
+                raise
+        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), data[at:]
+
+    def _step(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        """Takes the next element from `data[at:]`; its size, 0 when it is not complete."""
+        part = self._part
+        if part is Part.DATA:
+            piece = data[at : at + self._left]
+            if piece:
                 pieces.append(piece)
-                at += len(piece)
                 self._left -= len(piece)
                 if not self._left:
                     self._part = Part.DATA_END
-            elif part is Part.DATA_END:
-                end = data[at : at + 2]
-                if not b"\r\n".startswith(end):
-                    raise BadRequest("chunk data is not followed by CRLF")
-                if len(end) < 2:
-                    break
-                at += 2
-                self._part = Part.SIZE
-            else:
-                line_end = data.find(b"\n", at)
-                if line_end < 0:
-                    self._unfinished(len(data) - at)
-                    break
-                line = data[at : line_end + 1]
-                at = line_end + 1
-                if part is Part.SIZE:
-                    self._size(line)
-                else:
-                    self._trailer(line)
-        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), data[at:]
+            return len(piece)
+        if part is Part.DATA_END:
+            end = data[at : at + 2]
+            if not b"\r\n".startswith(end):
+                raise BadRequest("chunk data is not followed by CRLF")
+            if len(end) < 2:
+                return 0
+            self._part = Part.SIZE
+            return 2
+        line_end = data.find(b"\n", at)
+        if line_end < 0:
+            self._unfinished(len(data) - at)
+            return 0
+        line = data[at : line_end + 1]
+        if part is Part.SIZE:
+            self._size(line)
+        else:
+            self._trailer(line)
+        return len(line)
 
     def _size(self, line: bytes) -> None:
         if len(line) - 2 > self._limits.chunk_line:
