@@ -45,7 +45,7 @@ class Status:
         if self.successor:
             parts.append(f"upgrade to pid {self.successor} under way")
         if self.predecessor:
-            parts.append(f"old master {self.predecessor} drains")
+            parts.append(f"beside the old master, pid {self.predecessor}")
         if self.trouble:
             parts.append(self.trouble)
         return "; ".join(parts)

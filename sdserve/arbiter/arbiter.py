@@ -20,7 +20,7 @@ from sdserve.arbiter import crash, pool
 from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
 from sdserve.arbiter.crew import Crew, backoff_after
-from sdserve.arbiter.generation import Generation, logical_cwd
+from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.handle import Handle, describe
 from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, Phase, Upgrade, advance, allows
 from sdserve.arbiter.loop import Deadline, Loop
@@ -65,7 +65,6 @@ class Arbiter:
         self.load = load
         self._handover = handover or Handover.inherited(os.environ)
         self.launched_with.pop(VARIABLE, None)
-        self.directory = logical_cwd(self.launched_with)
         self.log = Logger(cfg.errorlog, cfg.accesslog, cfg.loglevel)
         self.state = Master.STARTING
         self.goal = Goal(cfg.workers, gpus=max(1, len(cfg.gpus)))
@@ -181,7 +180,7 @@ class Arbiter:
         self._claim_pidfile()
         self.cfg.on_starting(self)
         self.generation = Generation.of(self.goal.generation, self.cfg, self.log)
-        self.generation.enter(self.launched_with)
+        self.generation.enter()
         self.generation.open_listeners(self._inherited())
         set_title(f"sdserve: master [{self.proc_name}]")
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
@@ -456,7 +455,9 @@ class Arbiter:
         elif not allows(MASTER, self.state, MasterEvent.STOP) or self.state in (Master.STARTING, Master.STOPPING):
             self.log.warning("USR2 signal ignored. The server is %s.", self.state.value)
         else:
-            launch = Launch(self.directory, self.launched_with, self._for_successor, lambda: self.cfg.pre_exec(self))
+            launch = Launch(
+                self.cfg.directory, self.launched_with, self._for_successor, lambda: self.cfg.pre_exec(self)
+            )
             patience = self.cfg.boot_timeout + pool.Backoff.CAP if self.cfg.boot_timeout else None
             self.reexecution.start(self.LISTENERS, launch, patience)
             self.log.info("Upgrade: the new master is pid %s", self.reexec_pid)
@@ -476,6 +477,8 @@ class Arbiter:
         self.trouble = ""
         if self.upgrades_itself:
             self.stop()
+        else:
+            self.commands.upgraded("")
 
     def _successor_lost(self, reason: str) -> None:
         self.log.error("Upgrade backed out, this master serves on: %s", reason)

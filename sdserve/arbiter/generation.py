@@ -1,7 +1,6 @@
 """One configuration in force: what a reload replaces as a whole, and a roll-back restores as a whole."""
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -33,10 +32,10 @@ class Generation:
         worker_class.check_config(cfg, log)
         return cls(number, cfg, Application(cfg.wsgi_app or ""), worker_class)
 
-    def enter(self, launched_with: Mapping[str, str]) -> None:
-        """Takes on this configuration's environment, directory and import path."""
+    def enter(self) -> None:
+        """Takes on this configuration's environment, directory and import path. Raises ConfigError."""
         os.environ.update(self.cfg.env)
-        enter_directory(self.cfg)
+        self.cfg.enter_directory()
 
     def preload(self) -> None:
         """Imports the application in the master, so that workers share its memory. Raises AppImportError."""
@@ -82,25 +81,6 @@ def socket_mode(cfg: "Config") -> int:
     if cfg.settings["socket_mode"].source == "default" and cfg.settings["umask"].source != "default":
         return 0o777 & ~int(cfg.umask)
     return int(cfg.socket_mode)
-
-
-def enter_directory(cfg: "Config") -> None:
-    """Goes where the application is, anew at each reload: a deploy may have turned a symlink on the way there."""
-    os.chdir(cfg.chdir)
-    for path in [*reversed(cfg.pythonpath), cfg.chdir]:
-        if path not in sys.path:
-            sys.path.insert(0, path)
-
-
-def logical_cwd(environ: Mapping[str, str]) -> str:
-    """The working directory as the user named it: through a symlink that a deploy may turn (PWD, pwd(1) -L)."""
-    named = environ.get("PWD", "")
-    try:
-        if named and os.path.samefile(named, "."):
-            return named
-    except OSError:
-        pass
-    return os.getcwd()
 
 
 def reset_environment(names: Mapping[str, str], original: Mapping[str, str]) -> None:

@@ -58,11 +58,10 @@ class Reload:
         arbiter, previous = self._arbiter, self._previous
         assert previous is not None
         reset_environment(previous.cfg.env, arbiter.launched_with)
-        os.chdir(arbiter.directory)  # relative paths of the command line mean what they meant at the start
         cfg = arbiter.load()
         self._newest += 1
         generation = Generation.of(self._newest, cfg, arbiter.log)
-        generation.enter(arbiter.launched_with)
+        generation.enter()
         self._opened = generation.open_listeners(previous.listeners)
         if cfg.preload_app:
             arbiter.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
@@ -83,7 +82,7 @@ class Reload:
             reset_environment(arbiter.generation.cfg.env, arbiter.launched_with)
         arbiter.generation = previous
         arbiter.setup(previous.cfg)
-        previous.enter(arbiter.launched_with)
+        previous.enter()
         for listener in self._opened:
             listener.unlink()
             listener.close()

@@ -1,8 +1,8 @@
 """The master's conversation with systemd: readiness, status, patience, and the watchdog.
 
 While a start, a reload or a stop is under way the service asks for more time, again and again: a boot that takes
-longer than TimeoutStartSec= is not a failure, and a master that hangs stops asking. The watchdog is pinged from the loop, so it
-stops when the loop does, and only while `healthy` says that somebody can answer clients.
+longer than TimeoutStartSec= is not a failure, and a master that hangs stops asking. The watchdog is pinged from the
+loop, so it stops when the loop does, and only while `healthy` says that somebody can answer clients.
 """
 
 import time

@@ -2,8 +2,8 @@
 
 The old master (`Reexec`) forks twice, so that the new one is a child of the service manager: systemd supervises only
 its own children properly, and an init reaps it elsewhere. The new master gets the listeners at 3 and up as if from
-socket activation, and a line back (process/handover.py). When its workers serve, the old master, who is still the unit's main
-process and may therefore speak, names it MAINPID and drains.
+socket activation, and a line back (process/handover.py). When its workers serve, the old master, who is still the
+unit's main process and may therefore speak, names it MAINPID and drains.
 
 The new master (`Succession`) stays silent towards systemd until it is told that it is the main process, and is promoted
 when the old one has ended.

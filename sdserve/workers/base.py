@@ -190,10 +190,11 @@ class Worker:
             signal.siginterrupt(signum, False)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGABRT, self.handle_abort)
-        # The stacks must not need the interpreter: a worker stuck in C code never comes to run `handle_abort`.
+        # The stacks must not need the interpreter: a worker stuck in C code never comes to run `handle_abort`. Enabled
+        # after our handler is set, faulthandler writes them and then gives the signal to it.
         import faulthandler
 
-        faulthandler.register(signal.SIGABRT, file=sys.stderr, all_threads=True, chain=True)
+        faulthandler.enable(file=sys.stderr, all_threads=True)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.handle_signal(signum)
@@ -234,11 +235,13 @@ class Worker:
             self.retire()
 
 
-def resolve(uri: str) -> type[Worker]:
-    """The worker class of a short name, an entry point of the group `sdserve.workers`, or a dotted path.
+def resolve(uri: str | type) -> type[Worker]:
+    """The worker class of a short name, an entry point of the group `sdserve.workers`, a dotted path, or itself.
 
     Dotted paths are `package.module.Class` or `package.module:Class`. Raises ConfigError with one line.
     """
+    if isinstance(uri, type):
+        return _checked(uri.__name__, uri)
     if uri in ("wsgi", "sync", "gthread"):  # one class serves with and without threads
         from sdserve.workers.wsgi import WSGIWorker
 

@@ -43,12 +43,8 @@ def become(worker: Worker, server: Any, birth: Birth) -> NoReturn:
     All signals are blocked when this is called; a signal sent before the worker can hear it stays pending till then.
     """
     worker.pid = os.getpid()
-    worker.init_signals()
     code = BootError.exit_code
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-        set_title(birth.title)
-        os.environ.update(birth.environ)
         code = _live(worker, server, birth)
     except SystemExit as leaving:
         code = _code_of(worker, leaving)
@@ -90,9 +86,13 @@ def _set_groups(birth: Birth) -> None:
 
 def _live(worker: Worker, server: Any, birth: Birth) -> int:
     log = worker.log
-    log.info("Booting worker with pid: %s", worker.pid)
-    log.trace("worker %s: slot %s, generation %s, booting", worker.pid, worker.slot, worker.generation)
     try:
+        worker.init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+        set_title(birth.title)
+        os.environ.update(birth.environ)
+        log.info("Booting worker with pid: %s", worker.pid)
+        log.trace("worker %s: slot %s, generation %s, booting", worker.pid, worker.slot, worker.generation)
         worker.cfg.post_fork(server, worker)
         set_identity(birth)
         worker.init_process()
