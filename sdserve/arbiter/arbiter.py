@@ -160,7 +160,7 @@ class Arbiter:
     def start(self) -> None:
         """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded."""
         if self.cfg.daemon and self._handover is None:
-            from sdserve.process.daemon import daemonize
+            from sdserve.arbiter.daemon import daemonize
 
             daemonize()
         self.pid = os.getpid()
