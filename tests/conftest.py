@@ -1,0 +1,81 @@
+"""Fixtures of all tests: a machine with a real systemd, servers as plain processes, short paths."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.machine import CannotBoot, Machine
+from tests.support.server import Server
+
+MUST_BOOT = os.environ.get("TESTS_REQUIRE_SYSTEMD", "") not in ("", "0")
+"""Where set, a machine that cannot be booted is a failure. Elsewhere its tests are skipped, with the reason."""
+
+
+@pytest.fixture(scope="session")
+def booted_machine() -> Iterator[Machine]:
+    """The one machine of this pytest worker."""
+    try:
+        machine = Machine.boot(Path(sys.prefix))
+    except CannotBoot as e:
+        if MUST_BOOT:
+            pytest.fail(f"cannot boot a systemd here: {e}", pytrace=False)
+        pytest.skip(f"cannot boot a systemd here: {e}")
+    try:
+        yield machine
+    finally:
+        machine.shut_down()
+
+
+@pytest.fixture
+def machine(booted_machine: Machine) -> Iterator[Machine]:
+    """A machine with nothing on it; what a test installs and starts there is gone afterwards."""
+    try:
+        yield booted_machine
+    finally:
+        booted_machine.reset()
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+    """Starts servers, `start("-w", "2", "app:application", cwd=…)` as `Server`; they end with the test."""
+    servers: list[Server] = []
+    request.node.stash[SERVERS] = servers
+    with ExitStack() as stack:
+
+        def run(*args: str, **options: Any) -> Server:
+            server = stack.enter_context(Server(*args, **options))
+            servers.append(server)
+            return server
+
+        yield run
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose path leaves room for the name of a Unix socket (sun_path has 108 bytes)."""
+    path = Path(tempfile.mkdtemp(prefix="sd-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+SERVERS = pytest.StashKey[list[Server]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failed test what the machine's journal and the servers' logs have to say."""
+    report = yield
+    if report.failed and report.when == "call":
+        machine = getattr(item, "funcargs", {}).get("machine")
+        if isinstance(machine, Machine):
+            report.sections.append(("journal of the machine", machine.story()))
+        for number, server in enumerate(item.stash.get(SERVERS, []), 1):
+            report.sections.append((f"log of server {number}", server.log))
+    return report

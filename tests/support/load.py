@@ -1,0 +1,232 @@
+"""Clients that notice everything: who answered what, how fast, and by name what went wrong.
+
+A client is a thread with a blocking socket, one request at a time. Half of the clients open a connection for each
+request, half keep theirs. They are well-behaved and unforgiving: nothing is ever sent twice. A connection that the
+server closed is seen as such by a look at the socket before the next request is written; only what was written and not
+answered is held against the server, under a name of its own if the connection was an old one (`stale`).
+"""
+
+import http.client
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+Connect = Callable[[], socket.socket]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response; times in seconds, `at` on the monotonic clock when it was complete."""
+
+    client: int
+    status: int
+    body: bytes
+    pid: int
+    """From the header X-Pid of the tests' applications, 0 without."""
+    at: float
+    latency: float
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One request that was not answered as HTTP wants it."""
+
+    client: int
+    at: float
+    name: str
+    """The phase and the error: "connect: ConnectionRefusedError", "answer: end of file", …"""
+    reused: bool
+
+
+@dataclass
+class Record:
+    """What all clients saw."""
+
+    answers: list[Answer] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    stale: list[Failure] = field(default_factory=list)
+    """Requests written to an old connection that was closed without one byte of answer: the race of keep-alive."""
+    closed_idle: int = 0
+    """Old connections found closed before the next request was written: no failure."""
+
+    @property
+    def pids(self) -> Counter[int]:
+        return Counter(a.pid for a in self.answers)
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(a.status for a in self.answers)
+
+    @property
+    def names(self) -> Counter[str]:
+        return Counter(f.name for f in self.failures + self.stale)
+
+    def percentile(self, share: float) -> float:
+        """The latency that `share` of the answers stayed under, in seconds."""
+        latencies = sorted(a.latency for a in self.answers)
+        return latencies[min(int(len(latencies) * share), len(latencies) - 1)]
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.answers)} answers {dict(self.statuses)}, {len(self.failures)} failed and {len(self.stale)} "
+            f"stale {dict(self.names)}, {self.closed_idle} closed while idle, {len(self.pids)} pids"
+        )
+
+
+class Load:
+    """`clients` clients that ask for `path` again and again from `start` to `stop`, or inside a `with`.
+
+    connect    makes one connection, time-out set; called in the client's thread
+    reuse      how many of the clients keep their connections (default: half)
+    think      seconds between an answer and the client's next request
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        clients: int = 16,
+        reuse: int | None = None,
+        path: str = "/",
+        think: float = 0.0,
+        body: bytes = b"",
+    ) -> None:
+        self.record = Record()
+        self._connect = connect
+        self._think = think
+        method = "POST" if body else "GET"
+        self._head = f"{method} {path} HTTP/1.1\r\nHost: test\r\n"
+        self._body = body
+        if body:
+            self._head += f"Content-Length: {len(body)}\r\n"
+        keeping = clients // 2 if reuse is None else reuse
+        self._threads = [
+            threading.Thread(target=self._client, args=(number, number < keeping), daemon=True)
+            for number in range(clients)
+        ]
+        self._stopped = threading.Event()
+        self._news = threading.Condition()
+
+    def start(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self) -> Record:
+        """Let each client finish the request it has sent; return what was seen."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+        return self.record
+
+    def __enter__(self) -> "Load":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait(self, seen: Callable[[Record], object], what: str = "", timeout: float = 30.0) -> None:
+        """Wait until `seen(record)` is true; looked at after each answer and failure."""
+        with self._news:
+            if not self._news.wait_for(lambda: seen(self.record), timeout):
+                raise AssertionError(f"not within {timeout:g} s: {what}; {self.record}")
+
+    def wait_answers(self, more: int = 50) -> None:
+        """Wait until `more` answers have come in from now on."""
+        goal = len(self.record.answers) + more
+        self.wait(lambda record: len(record.answers) >= goal, f"{more} more answers")
+
+    def _client(self, number: int, reuse: bool) -> None:
+        sock: socket.socket | None = None
+        while not self._stopped.is_set():
+            if sock is not None and _closed(sock):
+                sock.close()
+                sock = None
+                with self._news:
+                    self.record.closed_idle += 1
+            sock = self._ask(number, sock, reuse)
+            if self._think:
+                self._stopped.wait(self._think)
+        if sock is not None:
+            sock.close()
+
+    def _ask(self, number: int, sock: socket.socket | None, reuse: bool) -> socket.socket | None:
+        """One request; returns the connection if the next may use it."""
+        reused = sock is not None
+        began = time.monotonic()
+        phase = "connect"
+        began_answer = False
+        try:
+            if sock is None:
+                sock = self._connect()
+            phase = "request"
+            head = self._head + ("\r\n" if reuse else "Connection: close\r\n\r\n")
+            sock.sendall(head.encode() + self._body)
+            phase = "answer"
+            began_answer = bool(sock.recv(1, socket.MSG_PEEK))
+            if not began_answer:
+                raise EOFError("end of file")
+            response = http.client.HTTPResponse(sock)
+            response.begin()
+            body = response.read()
+        except (OSError, EOFError, http.client.HTTPException) as e:
+            if sock is not None:
+                sock.close()
+            name = f"{phase}: {e if isinstance(e, EOFError) else type(e).__name__}"
+            failure = Failure(number, time.monotonic(), name, reused)
+            gone = isinstance(e, (EOFError, ConnectionResetError, BrokenPipeError))
+            with self._news:
+                if reused and not began_answer and gone:
+                    self.record.stale.append(failure)
+                else:
+                    self.record.failures.append(failure)
+                self._news.notify_all()
+            # A server that refuses at once would else be asked in a busy loop, and hide everything behind one failure.
+            self._stopped.wait(0.05)
+            return None
+        now = time.monotonic()
+        answer = Answer(number, response.status, body, int(response.headers.get("X-Pid", 0)), now, now - began, reused)
+        with self._news:
+            self.record.answers.append(answer)
+            self._news.notify_all()
+        if reuse and not response.will_close:
+            return sock
+        sock.close()
+        return None
+
+
+def _closed(sock: socket.socket) -> bool:
+    """Whether the peer has closed this idle connection."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    if not poll.poll(0):
+        return False
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except ConnectionResetError:
+        return True
+
+
+def ask(sock: socket.socket, path: str = "/", method: str = "GET", headers: str = "", body: bytes = b"") -> Answer:
+    """One request on a connection that stays open; `headers` are lines that end in CRLF."""
+    began = time.monotonic()
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: test\r\n{length}{headers}\r\n".encode() + body)
+    response = http.client.HTTPResponse(sock, method=method)
+    response.begin()
+    content = response.read()
+    now = time.monotonic()
+    return Answer(0, response.status, content, int(response.headers.get("X-Pid", 0)), now, now - began, False)
+
+
+def get(connect: Connect, path: str = "/") -> Answer:
+    """One GET on a connection of its own."""
+    with connect() as sock:
+        return ask(sock, path, headers="Connection: close\r\n")

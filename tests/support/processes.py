@@ -1,0 +1,98 @@
+"""Processes as the kernel shows them: who lives, whose child, in which state, and an event when one ends."""
+
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process; `pid` as the tests' own namespace numbers it, `inner` as its innermost pid namespace does."""
+
+    pid: int
+    inner: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        """The process `pid`; ProcessLookupError if there is none."""
+        return cls(pid, int(_status(pid)["NSpid"].split()[-1]))
+
+    @property
+    def title(self) -> str:
+        """The command line, or what the process has made of it."""
+        return _read(self.pid, "cmdline").replace("\0", " ").strip()
+
+    @property
+    def state(self) -> str:
+        """One letter, as in proc(5): R, S, D, Z, T."""
+        return _status(self.pid)["State"][0]
+
+    @property
+    def parent(self) -> int:
+        return int(_status(self.pid)["PPid"])
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment it was started with."""
+        pairs = (item.partition("=") for item in _read(self.pid, "environ").split("\0") if item)
+        return {name: value for name, _, value in pairs}
+
+    @property
+    def children(self) -> list["Process"]:
+        return [p for p in map(_maybe, _read(self.pid, f"task/{self.pid}/children").split()) if p is not None]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; a zombie does not."""
+        try:
+            return self.state not in "ZX"
+        except ProcessLookupError:
+            return False
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def wait_gone(self, timeout: float = 15.0) -> None:
+        """Wait until the process, anybody's child, has ended; AssertionError after `timeout` seconds."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            assert poll.poll(timeout * 1000), f"process {self.pid} ({self.title}) still runs after {timeout:g} s"
+        finally:
+            os.close(pidfd)
+
+
+def in_cgroup(path: Path) -> list[Process]:
+    """All processes of a control group and the groups below it, oldest number first."""
+    numbers: list[str] = []
+    for group in [path, *(p for p in path.rglob("*") if p.is_dir())]:
+        try:
+            numbers += (group / "cgroup.procs").read_text().split()
+        except FileNotFoundError:
+            continue
+    return sorted((p for p in map(_maybe, numbers) if p is not None and p.alive), key=lambda p: p.pid)
+
+
+def _maybe(number: str) -> Process | None:
+    try:
+        return Process.of(int(number))
+    except ProcessLookupError:
+        return None
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        raise ProcessLookupError(pid) from None
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = (line.partition(":") for line in _read(pid, "status").splitlines())
+    return {name: value.strip() for name, _, value in lines}

@@ -1,0 +1,36 @@
+"""The one place that polls.
+
+Most waits of the tests hang on an event: a pidfd, a notify datagram, a line of a log. What systemd shows by `systemctl
+show` and the kernel by /proc has no event that a test could hang on without a bus, so it is asked again and again, in
+short steps and for a bounded time, here and nowhere else.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+STEP = 0.02
+"""Seconds between two looks: short beside everything that is waited for, long beside what one look costs."""
+
+
+def eventually(look: Callable[[], T], what: str = "", timeout: float = 15.0) -> T:
+    """Return the first true result of `look`; AssertionError after `timeout` seconds, with the last result and `what`.
+
+    An AssertionError raised by `look` counts as "not yet".
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        problem: object
+        try:
+            result = look()
+        except AssertionError as e:
+            problem = e
+        else:
+            if result:
+                return result
+            problem = result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what or look}; last seen: {problem}")
+        time.sleep(STEP)
