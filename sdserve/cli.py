@@ -1,0 +1,93 @@
+"""The command `sdserve`: loads the configuration, answers what can be answered without serving, starts the arbiter.
+
+Whatever is wrong ends here as one line on the standard error stream for each problem, as the exit code that the error
+knows, and, under systemd, as the unit's status text. Nothing of the arbiter or the workers is imported before the
+configuration has turned out to be good, so --help, --version and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from sdserve.config import Config, load
+from sdserve.config.paths import logical_cwd
+from sdserve.errors import ConfigError, SdserveError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs sdserve with these arguments, by default those of the process. Leaves by SystemExit."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    directory = logical_cwd(os.environ)
+
+    def configuration() -> Config:
+        """The configuration afresh; relative paths go on meaning what they meant at the start."""
+        return load(arguments, os.environ, directory)
+
+    try:
+        cfg = configuration()
+        if cfg.print_config:
+            from sdserve.config.render import config_text
+
+            print(config_text(cfg))
+        if cfg.check_config:
+            check(cfg)
+            print(f"sdserve: the configuration and {cfg.wsgi_app} are good")
+        if cfg.print_config or cfg.check_config:
+            sys.exit(0)
+        demand_application(cfg)
+        from sdserve.arbiter.arbiter import Arbiter
+
+        Arbiter(cfg, configuration).run()
+    except SdserveError as error:
+        report(error)
+        sys.exit(error.exit_code)
+
+
+def demand_application(cfg: Config) -> None:
+    """Raises ConfigError when no application is configured."""
+    if cfg.wsgi_app is None:
+        raise ConfigError("no application: name it as module:callable on the command line, or set wsgi_app")
+
+
+def check(cfg: Config) -> None:
+    """Does what a start would do up to the first fork, without listening. Raises SdserveError."""
+    demand_application(cfg)
+    from sdserve.gateway import loader
+    from sdserve.log import Logger
+    from sdserve.workers.base import resolve
+
+    os.environ.update(cfg.env)
+    cfg.enter_directory()
+    worker_class = resolve(cfg.worker_class_uri)
+    worker_class.check_config(cfg, Logger(level=cfg.loglevel))
+    loader.load(cfg.wsgi_app)
+
+
+def report(error: SdserveError) -> None:
+    """Tells the operator, and whoever waits for this process to become ready.
+
+    That is the old master when this one was started by an upgrade, else systemd if it asks to be notified (sd_notify(3)).
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    for line in lines:
+        print(f"sdserve: error: {line}", file=sys.stderr)
+    reason = "; ".join(lines)
+    from sdserve.process.handover import Handover
+
+    handover = Handover.inherited(os.environ)
+    if handover is not None:
+        handover.send("failed", reason=reason)
+    elif "NOTIFY_SOCKET" in os.environ:
+        from sdserve.systemd.notify import Notifier
+
+        Notifier.from_environ(os.environ).failed(reason, error.errno)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The command line: `sdserve [OPTIONS] [module:callable[()]]`, parsed from the schema.
+
+The grammar is argparse's, as gunicorn's users know it: `--flag value`, `--flag=value`, unambiguous prefixes of long
+flags, `-w4`, `-w 4`, bundled short flags (`-Dw4`), options and the application in any order, `--` ends the options. Two
+things are different: all problems are found in one pass, and flags without a value have a `--no-` form that overrides a
+less important source. argparse itself cannot do the first, and costs start-up time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sdserve.config import counterparts
+from sdserve.config.setting import Given, Setting
+
+HELP_FLAGS = ("-h", "--help")
+VERSION_FLAGS = ("-v", "--version")
+
+
+class Arguments:
+    """What a command line says: raw values by setting name, problems as clauses, and "help" or "version" if asked."""
+
+    __slots__ = ("given", "problems", "wants")
+
+    def __init__(self) -> None:
+        self.given: dict[str, Given] = {}
+        self.problems: list[str] = []
+        self.wants = ""
+
+
+def parse(argv: Sequence[str], settings: Mapping[str, Setting], source: str = "command line") -> Arguments:
+    """Reads arguments without the program's name. Raises nothing: problems are collected."""
+    return _Parser(settings, source).parse(argv)
+
+
+class _Parser:
+    def __init__(self, settings: Mapping[str, Setting], source: str) -> None:
+        self._source = source
+        self._result = Arguments()
+        self._rest: list[str] = []
+        self._values: dict[str, Setting] = {}  # flags that set something by a value, or to True
+        self._negations: dict[str, Setting] = {}  # --no-... flags
+        for setting in settings.values():
+            for flag in setting.flags:
+                self._values[flag] = setting
+                if not setting.takes_value and flag.startswith("--"):
+                    self._negations[f"--no-{flag[2:]}"] = setting
+
+    def parse(self, argv: Sequence[str]) -> Arguments:
+        self._rest = list(reversed(argv))  # a stack: the next argument is the last item
+        while self._rest:
+            argument = self._rest.pop()
+            if argument == "--":
+                for positional in reversed(self._rest):
+                    self._application(positional)
+                break
+            if argument.startswith("--"):
+                self._long(argument)
+            elif argument.startswith("-") and argument != "-":
+                self._short(argument)
+            else:
+                self._application(argument)
+        return self._result
+
+    def _application(self, argument: str) -> None:
+        before = self._result.given.get("wsgi_app")
+        if before is not None:
+            self._trouble(f"{argument!r} is one argument too many: the application is {before.value!r}")
+            return
+        self._result.given["wsgi_app"] = Given(argument, self._where("application"), self._source)
+
+    def _long(self, argument: str) -> None:
+        written, equals, value = argument.partition("=")
+        flag = self._full(written.replace("_", "-"), written)
+        if flag is None:
+            return
+        if flag in HELP_FLAGS or flag in VERSION_FLAGS:
+            self._result.wants = self._result.wants or flag.removeprefix("--")
+        elif flag in self._negations:
+            if equals:
+                self._trouble(f"{flag} takes no value, {value!r} was given")
+            else:
+                self._give(self._negations[flag], flag, False)
+        elif not self._values[flag].takes_value and equals:
+            self._trouble(f"{flag} takes no value, {value!r} was given")
+        else:
+            self._take(flag, value if equals else None)
+
+    def _full(self, flag: str, written: str) -> str | None:
+        """The flag that is meant, prefixes completed; None, and a problem, when it is none or several."""
+        known = [*self._values, *self._negations, "--help", "--version"]
+        if flag in known:
+            return flag
+        foreign = counterparts.foreign_flag(flag)
+        if foreign is not None:
+            self._trouble(f"{written}: {counterparts.refusal(foreign)}")
+            if counterparts.NO_COUNTERPART[foreign][1] is not False:
+                self._skip_value()
+            return None
+        meant = [each for each in known if each.startswith(flag)]
+        if len(meant) == 1:
+            return meant[0]
+        if meant:
+            self._trouble(f"{written} is ambiguous: it could be {' or '.join(meant)}")
+        else:
+            self._trouble(f"{written} is not an option{counterparts.did_you_mean(flag, known)}")
+        self._skip_value()
+        return None
+
+    def _short(self, argument: str) -> None:
+        letters = argument[1:]
+        while letters:
+            flag, letters = f"-{letters[0]}", letters[1:]
+            if flag in HELP_FLAGS or flag in VERSION_FLAGS:
+                self._result.wants = self._result.wants or ("help" if flag in HELP_FLAGS else "version")
+            elif flag not in self._values:
+                foreign = counterparts.foreign_flag(flag)
+                self._trouble(f"{flag}: {counterparts.refusal(foreign)}" if foreign else f"{flag} is not an option")
+                if not foreign:
+                    return
+            elif self._values[flag].takes_value:
+                self._take(flag, letters.removeprefix("=") if letters else None)
+                return
+            else:
+                self._take(flag, None)
+
+    def _take(self, flag: str, attached: str | None) -> None:
+        """Sets a flag's setting from the attached value, the next argument, or neither."""
+        setting = self._values[flag]
+        if attached is not None:
+            self._give(setting, flag, attached)
+        elif not setting.takes_value:
+            self._give(setting, flag, True)
+        elif setting.bare is not None:
+            self._give(setting, flag, self._rest.pop() if self._fits(setting) else setting.bare)
+        elif self._rest and not _is_option(self._rest[-1]):
+            self._give(setting, flag, self._rest.pop())
+        else:
+            self._trouble(f"{flag} needs a value: {flag} {setting.metavar}")
+
+    def _fits(self, setting: Setting) -> bool:
+        """Whether the next argument is a value of a setting whose value is optional, not the application."""
+        try:
+            setting.convert(self._rest[-1] if self._rest else "")
+        except ValueError:
+            return False
+        return True
+
+    def _give(self, setting: Setting, flag: str, value: object) -> None:
+        before = self._result.given.get(setting.name)
+        if setting.repeatable:
+            value = [*(before.value if before is not None and isinstance(before.value, list) else []), value]
+        self._result.given[setting.name] = Given(value, self._where(flag), self._source)
+
+    def _skip_value(self) -> None:
+        """Drops what looks like the value of an option that is unknown, lest it be taken for the application."""
+        if len(self._rest) > 1 and not _is_option(self._rest[-1]):
+            self._rest.pop()
+
+    def _where(self, flag: str) -> str:
+        return flag if self._source == "command line" else f"{self._source.removeprefix('environment ')}: {flag}"
+
+    def _trouble(self, clause: str) -> None:
+        where = "" if self._source == "command line" else f"{self._source.removeprefix('environment ')}: "
+        self._result.problems.append(where + clause)
+
+
+def _is_option(argument: str) -> bool:
+    """Whether an argument is an option rather than a value; `-` and negative numbers are values."""
+    return argument.startswith("-") and argument != "-" and not argument[1:2].isdigit()

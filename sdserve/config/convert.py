@@ -1,0 +1,351 @@
+"""Converters: from what an operator wrote to what the server uses.
+
+A converter takes a string (command line, environment) or any object (config file) and returns the value, or raises
+ValueError with a clause that begins with the refused value: `'four' is not a whole number`. The caller puts the source
+in front. Nothing is remembered and nothing changed; the system is asked only where the question is about it (user
+and group names). Modules that few values need are imported inside their converter, to keep start-up short.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Address = tuple[str, int] | str | int
+
+DEFAULT_PORT = 8000
+UNIX_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, the last one for the NUL
+ID_MAX = 2**32 - 2  # the highest id is "unchanged" to setresuid(2)
+
+_TRUE = frozenset({"1", "true", "yes", "on", "y"})
+_FALSE = frozenset({"0", "false", "no", "off", "n"})
+_SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def show(value: object) -> str:
+    """The value for a message, cut to a length that leaves the message readable."""
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def boolean(value: object) -> bool:
+    """True, False, 1, 0 or one of the words 1/0, true/false, yes/no, on/off, y/n in any case."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
+    raise ValueError(f"{show(value)} is neither true nor false")
+
+
+def whole(minimum: int = 0, maximum: int | None = None) -> Callable[[object], int]:
+    """A converter for a whole number between the bounds, inclusive; text may be hexadecimal (0x10)."""
+    expected = f"a whole number, {minimum} or more" if maximum is None else f"a whole number, {minimum} to {maximum}"
+
+    def convert(value: object) -> int:
+        number = _integer(value)
+        if number is None or number < minimum or (maximum is not None and number > maximum):
+            raise ValueError(f"{show(value)} is not {expected}")
+        return number
+
+    return convert
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, int):
+        return int(value)
+    if not isinstance(value, str):
+        return None
+    for base in (10, 0):
+        try:
+            return int(value, base)
+        except ValueError:
+            continue
+    return None
+
+
+def seconds(value: object) -> float:
+    """A duration in seconds, 0 or more; whole numbers stay int, as gunicorn's hooks expect."""
+    number: float | None = _integer(value)
+    if number is None and isinstance(value, float | str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    if number is None or not 0 <= number < float("inf"):
+        raise ValueError(f"{show(value)} is not a number of seconds, 0 or more")
+    return number
+
+
+def size(value: object) -> int:
+    """A number of bytes, 0 or more; text may end in K, M or G (1024, 1024^2, 1024^3)."""
+    number = _integer(value)
+    if number is None and isinstance(value, str) and value.strip()[-1:].lower() in _SUFFIXES:
+        number = _integer(value.strip()[:-1])
+        if number is not None:
+            number *= _SUFFIXES[value.strip()[-1].lower()]
+    if number is None or number < 0:
+        raise ValueError(f"{show(value)} is not a number of bytes such as 65536, 64K or 10M")
+    return number
+
+
+def text(value: object) -> str:
+    """A string without the white space around it."""
+    if not isinstance(value, str):
+        raise ValueError(f"{show(value)} is not a string")
+    return value.strip()
+
+
+def optional_text(value: object) -> str | None:
+    """A string; the empty one means "none"."""
+    return text(value) or None
+
+
+def choice(*names: str, also: Mapping[object, str] | None = None, hint: str = "") -> Callable[[object], str]:
+    """A converter for one of the names in any case; `also` maps further spellings (lower case, or bool) to names."""
+
+    def convert(value: object) -> str:
+        word: object = value.strip().lower() if isinstance(value, str) else value
+        if isinstance(word, str) and word in names:
+            return word
+        if also is not None and isinstance(word, str | bool) and word in also:
+            return also[word]
+        raise ValueError(f"{show(value)} is none of {', '.join(names)}{hint}")
+
+    return convert
+
+
+def umask(value: object) -> int:
+    """A file mode mask, 0 to 0o777; text with a leading 0 is octal, as in a shell, 0x is hexadecimal."""
+    number = _octal(value) if isinstance(value, str) and value.strip().startswith("0") else _integer(value)
+    if number is None or not 0 <= number <= 0o777:
+        raise ValueError(f"{show(value)} is not a mask between 0 and 0777 (octal)")
+    return number
+
+
+def file_mode(value: object) -> int:
+    """Permission bits, 0 to 0o777; text is octal with or without a leading 0, as in chmod(1)."""
+    number = _octal(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 0o777:
+        hint = (
+            f"; in Python it is written 0o{value}"
+            if isinstance(value, int) and set(str(value)) <= set("01234567")
+            else ""
+        )
+        raise ValueError(f"{show(value)} is not a file mode such as 0660 (octal){hint}")
+    return number
+
+
+def _octal(word: str) -> int | None:
+    for base in (8, 0):
+        try:
+            return int(word, base)
+        except ValueError:
+            continue
+    return None
+
+
+def user(value: object) -> int:
+    """A user id from a name of the user database, or the id itself."""
+    import pwd
+
+    return _identity(value, "user", lambda name: pwd.getpwnam(name).pw_uid)
+
+
+def group(value: object) -> int:
+    """A group id from a name of the group database, or the id itself."""
+    import grp
+
+    return _identity(value, "group", lambda name: grp.getgrnam(name).gr_gid)
+
+
+def _identity(value: object, kind: str, lookup: Callable[[str], int]) -> int:
+    number = None if isinstance(value, bool) else _integer(value)
+    if number is not None:
+        if not 0 <= number <= ID_MAX:
+            raise ValueError(f"{show(value)} is not a {kind} id")
+        return number
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{show(value)} is neither the name nor the id of a {kind}")
+    try:
+        return lookup(value.strip())
+    except KeyError:
+        raise ValueError(f"{show(value)}: there is no {kind} of this name") from None
+
+
+def address(spec: str) -> Address:
+    """Where to listen, from `host:port`, `host`, `:port`, `[v6]:port`, `unix:path`, `unix:@abstract` or `fd://N`.
+
+    Returns (host, port), or the path (abstract names keep their @), or the number of an inherited file descriptor. The
+    port defaults to 8000, the host to all of IPv4. Raises ValueError.
+    """
+    word = spec.strip()
+    if word.startswith("unix:"):
+        return _unix(spec, word.removeprefix("unix:").removeprefix("//"))
+    if word.startswith("fd://"):
+        number = word.removeprefix("fd://")
+        if not (number.isascii() and number.isdigit()):
+            raise ValueError(f"{show(spec)}: {show(number)} is not the number of a file descriptor")
+        return int(number)
+    word = word.removeprefix("tcp://")
+    if word.startswith("["):
+        host, bracket, rest = word[1:].partition("]")
+        if not bracket or not host or (rest and not rest.startswith(":")):
+            raise ValueError(f"{show(spec)} is not an IPv6 address and port such as [::1]:8000")
+        colon, number = rest[:1], rest[1:]
+    else:
+        host, colon, number = word.partition(":")
+        if ":" in number:
+            raise ValueError(f"{show(spec)} has several colons; an IPv6 address is written [::1]:8000")
+    if "/" in host or any(c.isspace() for c in host):
+        raise ValueError(f"{show(spec)} is not an address; a Unix socket is written unix:/path")
+    return host.lower() or "0.0.0.0", _port(spec, number) if colon else DEFAULT_PORT
+
+
+def _unix(spec: str, path: str) -> str:
+    if not path or path == "@" or "\0" in path:
+        raise ValueError(f"{show(spec)} has no usable path; a Unix socket is written unix:/path")
+    if len(os.fsencode(path)) > UNIX_PATH_MAX:
+        raise ValueError(f"{show(spec)}: the path of a Unix socket has at most {UNIX_PATH_MAX} bytes")
+    return path
+
+
+def _port(spec: str, number: str) -> int:
+    if not (number.isascii() and number.isdigit() and len(number) <= 5 and int(number) <= 65535):
+        raise ValueError(f"{show(spec)}: {show(number)} is not a port, 0 to 65535")
+    return int(number)
+
+
+def binds(value: object) -> list[str]:
+    """Addresses to listen on, each checked, none twice; kept as text (see `address`)."""
+    specs = each(text)(value)
+    known: dict[Address, str] = {}
+    for spec in specs:
+        where = address(spec)
+        if where in known and not (isinstance(where, tuple) and where[1] == 0):
+            raise ValueError(f"{show(spec)} is the same address as {show(known[where])}")
+        known[where] = spec
+    return specs
+
+
+def each(item: Callable[[object], Any]) -> Callable[[object], list[Any]]:
+    """A converter for a list of what `item` converts; one string is a list of one. All bad items are named."""
+
+    def convert(value: object) -> list[Any]:
+        if isinstance(value, str):
+            values: Iterable[object] = [value] if value.strip() else []
+        elif isinstance(value, list | tuple):
+            values = value
+        elif isinstance(value, set | frozenset):
+            values = sorted(value, key=str)
+        else:
+            raise ValueError(f"{show(value)} is not a list")
+        done: list[Any] = []
+        problems: list[str] = []
+        for one in values:
+            try:
+                done.append(item(one))
+            except ValueError as exc:
+                problems.append(str(exc))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return done
+
+    return convert
+
+
+def comma_list(item: Callable[[object], Any]) -> Callable[[object], list[Any]]:
+    """A converter for a list that text separates with commas; empty parts do not count."""
+    items = each(item)
+
+    def convert(value: object) -> list[Any]:
+        return items(split_commas(value) if isinstance(value, str) else value)
+
+    return convert
+
+
+def split_commas(value: str) -> list[str]:
+    """The parts between commas or line ends, without white space around them and without empty ones."""
+    return [part.strip() for part in value.replace("\n", ",").split(",") if part.strip()]
+
+
+def split_assignments(value: str) -> list[str]:
+    """KEY=VALUE items: one a line, or on one line separated by commas; a comma starts an item only before a KEY=."""
+    if "\n" in value.strip():
+        return [line.strip() for line in value.splitlines() if line.strip()]
+    items: list[str] = []
+    for part in value.split(","):
+        key, equals, _ = part.partition("=")
+        if items and not (equals and key.strip().isidentifier()):
+            items[-1] += "," + part
+        else:
+            items.append(part)
+    return [item.strip() for item in items if item.strip()]
+
+
+def assignment(value: object) -> str:
+    """A string KEY=VALUE, as putenv(3) takes it."""
+    if not isinstance(value, str) or "=" not in value or value.lstrip().startswith("=") or "\0" in value:
+        raise ValueError(f"{show(value)} is not of the form KEY=VALUE")
+    return value.strip()
+
+
+def network(value: object) -> str:
+    """An IP address, a network in CIDR notation without host bits, or * for all; kept as text."""
+    word = text(value)
+    if word != "*":
+        import ipaddress
+
+        try:
+            ipaddress.ip_network(word)
+        except ValueError as exc:
+            raise ValueError(f"{show(value)} is not an IP address or network: {exc}") from None
+    return word
+
+
+def header_name(value: object) -> str:
+    """A header field's name in capitals (RFC 9110, section 5.1: a token)."""
+    word = text(value)
+    if not word or not all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in word):
+        raise ValueError(f"{show(value)} is not the name of a header field")
+    return word.upper()
+
+
+def header_values(value: object) -> dict[str, str]:
+    """A dict of header names, made upper case, to the values they must have; text is NAME=VALUE,NAME=VALUE."""
+    if isinstance(value, str):
+        value = dict(part.partition("=")[::2] for part in split_commas(value))
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise ValueError(f"{show(value)} is not a dict of header names and their values")
+    return {header_name(name): text(wanted) for name, wanted in value.items()}
+
+
+def gpu_list(value: object) -> list[str]:
+    """Devices as CUDA_VISIBLE_DEVICES takes them, indices or GPU-/MIG- identifiers, none twice; `0,1` or a list."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
+    devices: list[str] = comma_list(_gpu)(value)
+    if len(set(devices)) != len(devices):
+        raise ValueError(f"{show(value)} names a device twice")
+    return devices
+
+
+def _gpu(value: object) -> str:
+    word = str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
+    if not word or not all(c.isascii() and (c.isalnum() or c in "-_/:.") for c in word) or word.startswith("-"):
+        raise ValueError(f"{show(value)} is not the index or the identifier of a device")
+    return word
+
+
+def worker_class(value: object) -> str | type:
+    """The name or dotted path of a worker class, the class itself, or a function that returns one of them."""
+    if callable(value) and not isinstance(value, type):
+        value = value()
+    return value if isinstance(value, type) else text(value)

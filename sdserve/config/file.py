@@ -1,0 +1,156 @@
+"""The config file: a Python file or module, executed afresh at each load.
+
+It is run as gunicorn runs it: as a module `__config__` whose variables are the settings, in the directory sdserve was
+started in, which is on the import path. A file is compiled from its source each time, never taken from a bytecode
+cache: that goes by the second, and two reloads may come within one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from sdserve.config.setting import Given, Setting
+
+DEFAULT_FILES = ("sdserve.conf.py", "gunicorn.conf.py")
+MODULE_NAME = "__config__"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType, TracebackType
+
+
+class FileContents:
+    """What a config file gave: raw values by setting name, complete problem lines, and the exception behind them."""
+
+    __slots__ = ("cause", "given", "problems")
+
+    def __init__(self) -> None:
+        self.given: dict[str, Given] = {}
+        self.problems: list[str] = []
+        self.cause: BaseException | None = None
+
+
+class _Unreadable(Exception):
+    """A file that could not be run to its end; the text is the whole problem line."""
+
+
+def default_location(directory: str) -> str:
+    """The config file that is read when none is named, "" if there is none."""
+    for name in DEFAULT_FILES:
+        path = os.path.join(directory, name)
+        if os.path.exists(path):
+            return path
+    return ""
+
+
+def read(location: str, directory: str, settings: Mapping[str, Setting]) -> FileContents:
+    """Runs the file at `location` (PATH, file:PATH or python:MODULE) and sorts its variables.
+
+    Relative paths start at `directory`. Raises nothing for what is wrong with the file: that is reported in `problems`.
+    """
+    contents = FileContents()
+    try:
+        path, source, names = _run(location, directory)
+    except _Unreadable as exc:
+        contents.problems.append(str(exc))
+        contents.cause = exc.__cause__
+        return contents
+    here = _Locator(path, source)
+    for name, value in names.items():
+        # None is how a file says that it leaves a setting alone.
+        if name in settings and settings[name].in_file and value is not None:
+            contents.given[name] = Given(value, here, f"file {path}")
+    from sdserve.config.suspects import may_be_misread, misread
+
+    suspects = {name: value for name, value in names.items() if may_be_misread(name, value, settings)}
+    if suspects:
+        contents.problems += misread(path, source, suspects, settings)
+    return contents
+
+
+class _Locator:
+    """Names the place of a file's setting in problems, with its line; the file is parsed only when there are any."""
+
+    def __init__(self, path: str, source: bytes) -> None:
+        self._path = path
+        self._source = source
+
+    def __call__(self, name: str) -> str:
+        from sdserve.config.suspects import Usage
+
+        line = Usage(self._source).line(name)
+        return f"{self._path}:{line}: {name}" if line else f"{self._path}: {name}"
+
+
+def _run(location: str, directory: str) -> tuple[str, bytes, dict[str, object]]:
+    """(path or module name, source, variables) of a config file. Raises _Unreadable."""
+    if location.startswith("python:"):
+        return _run_module(location.removeprefix("python:"))
+    path = os.path.normpath(os.path.join(directory, location.removeprefix("file:")))
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError as exc:
+        raise _Unreadable(f"the config file {path} cannot be read: {exc.strerror}") from exc
+    module = type(sys)(MODULE_NAME)
+    module.__file__ = path
+    return path, source, _execute(module, source, path)
+
+
+def _run_module(name: str) -> tuple[str, bytes, dict[str, object]]:
+    """Runs an importable module from its source, also when it was imported before."""
+    import importlib.util
+
+    importlib.invalidate_caches()
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError) as exc:
+        raise _Unreadable(f"the config module python:{name} cannot be found: {exc}") from exc
+    if spec is None or spec.loader is None:
+        raise _Unreadable(f"the config module python:{name} cannot be found: check --chdir, --pythonpath and the name")
+    module = importlib.util.module_from_spec(spec)
+    path = spec.origin or name
+    read_source = getattr(spec.loader, "get_data", None)
+    if not path.endswith(".py") or read_source is None:
+        raise _Unreadable(f"the config module python:{name} has no Python source: {path}")
+    source = read_source(path)
+    return path, source, _execute(module, source, path)
+
+
+def _execute(module: ModuleType, source: bytes, path: str) -> dict[str, object]:
+    """The variables after running `source` as `module`, which stays importable by its name if all went well."""
+    name = module.__name__
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    except (Exception, SystemExit) as exc:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+        raise _Unreadable(_explain(exc, path)) from exc
+    return dict(vars(module))
+
+
+def _explain(exc: BaseException, path: str) -> str:
+    """One line for an exception of a config file: file, line, what."""
+    detail = " ".join(str(exc).split())
+    if isinstance(exc, SyntaxError) and exc.filename == path:
+        return f"{path}:{exc.lineno}: syntax error: {exc.msg}: {(exc.text or '').strip()}".rstrip(": ")
+    line = _line_in(exc.__traceback__, path)
+    where = f"{path}:{line}" if line else path
+    what = type(exc).__name__
+    return f"{where}: the config file raised {what}: {detail}" if detail else f"{where}: the config file raised {what}"
+
+
+def _line_in(traceback: TracebackType | None, path: str) -> int:
+    """The line of `path` where the exception went through last, 0 if nowhere."""
+    line = 0
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == path:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line

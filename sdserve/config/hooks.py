@@ -1,0 +1,132 @@
+"""Server hooks: callables of the config file, with gunicorn's names and parameters.
+
+A hook is refused at load time when it cannot be called with its parameters: at run time the same mistake would
+surface at the first fork, or at the last exit. Anything that takes the right number of positional arguments is
+accepted, whatever its parameters are called, defaults and *args included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sdserve.config.convert import show
+from sdserve.config.setting import Setting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# name, parameters, when it is called
+_HOOKS = (
+    ("on_starting", "server", "Called in the master before it does anything else."),
+    ("on_reload", "server", "Called in the master at a reload, before workers with the new configuration are forked."),
+    ("when_ready", "server", "Called in the master when it is ready to fork workers."),
+    ("pre_fork", "server worker", "Called in the master before each worker is forked."),
+    ("post_fork", "server worker", "Called in the worker after it was forked."),
+    ("post_worker_init", "worker", "Called in the worker when it has loaded the application."),
+    ("worker_int", "worker", "Called in the worker when SIGINT or SIGQUIT ends it."),
+    ("worker_abort", "worker", "Called in the worker at SIGABRT, as a rule because of `timeout`."),
+    ("pre_exec", "server", "Called in the old master before it starts the new one of an upgrade."),
+    ("pre_request", "worker req", "Called in the worker before each request is given to the application."),
+    (
+        "post_request",
+        "worker req environ resp",
+        "Called in the worker after each request. A function of two or three parameters gets as many.",
+    ),
+    ("child_exit", "server worker", "Called in the master after a worker has exited."),
+    ("worker_exit", "server worker", "Called in the worker before it exits."),
+    (
+        "nworkers_changed",
+        "server new_value old_value",
+        "Called in the master when the number of workers was changed. `old_value` is None the first time.",
+    ),
+    ("on_exit", "server", "Called in the master before it exits."),
+)
+
+
+def no_hook(*args: object) -> None:
+    """The default of every hook: does nothing."""
+
+
+def takes(function: Callable[..., object], count: int) -> bool:
+    """Whether `function` can be called with `count` positional arguments.
+
+    Plain functions and methods are read off their code object; only others need the import of `inspect`.
+    """
+    bound = 1 if getattr(function, "__self__", None) is not None else 0
+    inner = getattr(function, "__func__", function)
+    code = getattr(inner, "__code__", None)
+    if code is None or not hasattr(inner, "__kwdefaults__"):
+        return _signature_takes(function, count)
+    needed = code.co_argcount - len(inner.__defaults__ or ()) - bound
+    if code.co_kwonlyargcount > len(inner.__kwdefaults__ or {}):
+        return False
+    return needed <= count and (count <= code.co_argcount - bound or bool(code.co_flags & 0x04))  # CO_VARARGS
+
+
+def _signature_takes(function: Callable[..., object], count: int) -> bool:
+    import inspect
+
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # built-in functions may have no signature: take the operator's word
+        return True
+    return True
+
+
+def imported(path: str) -> object:
+    """The object at a dotted path `package.module.name`. Raises ValueError with a clause for the operator."""
+    module_name, _, name = path.replace(":", ".").rpartition(".")
+    if not module_name:
+        raise ValueError(f"{show(path)} is not a dotted path such as package.module.function")
+    try:
+        module = __import__(module_name, fromlist=[name])
+    except ImportError as exc:
+        raise ValueError(f"{show(path)} cannot be imported: {exc}") from exc
+    try:
+        found: object = getattr(module, name)
+    except AttributeError:
+        raise ValueError(f"{show(path)}: the module {module_name} has no {name}") from None
+    return found
+
+
+def hook(name: str, parameters: tuple[str, ...]) -> Callable[[object], Callable[..., object]]:
+    """A converter for a callable, or the dotted path of one, that takes these parameters."""
+
+    def convert(value: object) -> Callable[..., object]:
+        function = imported(value.strip()) if isinstance(value, str) else value
+        if not callable(function):
+            raise ValueError(f"{show(value)} cannot be called")
+        if name == "post_request":
+            return _post_request(value, function)
+        if not takes(function, len(parameters)):
+            raise ValueError(_mismatch(value, function, name, parameters))
+        return function
+
+    return convert
+
+
+def _post_request(value: object, function: Callable[..., object]) -> Callable[..., object]:
+    """gunicorn's rule: four arguments, or as many of (worker, req, environ) as the function takes."""
+    if takes(function, 4):
+        return function
+    if takes(function, 3):
+        return lambda worker, req, environ, resp: function(worker, req, environ)
+    if takes(function, 2):
+        return lambda worker, req, environ, resp: function(worker, req)
+    raise ValueError(_mismatch(value, function, "post_request", ("worker", "req", "environ", "resp")))
+
+
+def _mismatch(value: object, function: Callable[..., Any], name: str, parameters: tuple[str, ...]) -> str:
+    given = value if isinstance(value, str) else getattr(function, "__qualname__", type(function).__name__)
+    return f"the function {given} cannot be called as {name}({', '.join(parameters)})"
+
+
+HOOK_PARAMETERS = {name: tuple(parameters.split()) for name, parameters, _ in _HOOKS}
+
+HOOKS = tuple(
+    Setting(name, "Hooks", hook(name, HOOK_PARAMETERS[name]), no_hook, doc, default_doc="does nothing")
+    for name, _, doc in _HOOKS
+)

@@ -1,0 +1,251 @@
+"""Loading: command line over environment over config file over defaults, checked as a whole.
+
+`load` may be called again at any time, with the same arguments, and reads everything afresh: that is what a reload
+does. It changes nothing for good: while the config file and dotted paths of hooks are being imported, working directory
+and import path are the configuration's, afterwards they are what they were; `Config.enter_directory` makes them stay.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from sdserve.config import commandline, counterparts, file, paths
+from sdserve.config.convert import address
+from sdserve.config.schema import RESERVED_ENVIRONMENT, SETTINGS
+from sdserve.config.setting import ENV_PREFIX, Given, SettingValue
+from sdserve.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from sdserve.config.convert import Address
+
+    Layer = Mapping[str, Given]
+
+COMMAND_ARGS = "SDSERVE_CMD_ARGS"
+# Variables that Kubernetes and Docker make up for a service that is called sdserve.
+_FOREIGN = ("SDSERVE_SERVICE_", "SDSERVE_PORT")
+
+
+class Config:
+    """A loaded configuration; immutable. Every setting is an attribute by its name.
+
+    settings: name to SettingValue, with the source of each value.
+    address: `bind` parsed: (host, port), a path or "@abstract", or the number of a file descriptor.
+    env: `raw_env` as a dict.
+    proc_name: falls back to the application's name.
+    uid, gid: ids of `user` and `group`, by default those of this process.
+    worker_class_uri: name, dotted path or class, as configured; worker_class_str is its name for people.
+    directory: the working directory sdserve was started in, by its logical name.
+    """
+
+    settings: Mapping[str, SettingValue]
+    address: list[Address]
+    env: dict[str, str]
+    proc_name: str
+    uid: int
+    gid: int
+    worker_class_uri: str | type
+    worker_class_str: str
+    directory: str
+
+    def __init__(self, values: Mapping[str, SettingValue], directory: str) -> None:
+        plain = {name: value.value for name, value in values.items()}
+        worker_class = plain["worker_class"]
+        app = plain["wsgi_app"]
+        plain.update(
+            settings=dict(values),
+            address=[address(spec) for spec in plain["bind"]],
+            env=dict(item.split("=", 1) for item in plain["raw_env"]),
+            proc_name=plain["proc_name"] or app or "sdserve",
+            uid=plain["user"],
+            gid=plain["group"],
+            worker_class_uri=worker_class,
+            worker_class_str=worker_class if isinstance(worker_class, str) else worker_class.__name__,
+            directory=directory,
+        )
+        # Attributes proper, not __getattr__ over a table: workers read some of them for each request.
+        self.__dict__.update(plain)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"there is no setting {name}{counterparts.did_you_mean(name, SETTINGS)}")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"the configuration is immutable: set {name} in a source and reload")
+
+    def enter_directory(self) -> None:
+        """Goes to `chdir` and puts it and `pythonpath` first on sys.path; see `paths.enter`. Raises ConfigError."""
+        try:
+            paths.enter(self.chdir, self.pythonpath)
+        except OSError as exc:
+            raise ConfigError(f"chdir: {self.chdir!r} cannot be entered: {exc.strerror}") from exc
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str], directory: str | None = None) -> Config:
+    """The configuration for these arguments (without the program's name), this environment, and the config file.
+
+    directory: where relative paths start; by default the working directory by its logical name. Pass the first one
+        again at each reload. Raises ConfigError with all problems of all sources, and SystemExit after --help and
+        --version have been printed.
+    """
+    arguments = commandline.parse(argv, SETTINGS)
+    if arguments.wants:
+        _answer(arguments.wants)
+    start = directory if directory is not None else paths.logical_cwd(environ)
+    return _Loading(start).run(arguments, environ)
+
+
+def _answer(wanted: str) -> NoReturn:
+    if wanted == "help":
+        from sdserve.config.render import help_text
+
+        print(help_text())
+    else:
+        from sdserve import __version__
+
+        print(f"sdserve {__version__}")
+    sys.exit(0)
+
+
+class _Loading:
+    """One run of `load`: collects problems and values while directory and import path are the configuration's."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._problems: list[str] = []
+        self._cause: BaseException | None = None
+        self._values: dict[str, SettingValue] = {}
+
+    def run(self, arguments: commandline.Arguments, environ: Mapping[str, str]) -> Config:
+        before, leading = os.getcwd(), paths.leading()
+        try:
+            self._enter()
+            layers = self._layers(arguments, environ)
+            # Where the application is comes first: dotted paths of hooks are imported from there.
+            for name in ("chdir", "pythonpath"):
+                self._settle(name, layers)
+            paths.lead_imports([*self._values["pythonpath"].value, self._values["chdir"].value, *leading])
+            for name in SETTINGS:
+                if name not in self._values:
+                    self._settle(name, layers)
+        finally:
+            os.chdir(before)
+            paths.lead_imports(leading)
+        if self._problems:
+            raise ConfigError(self._problems) from self._cause
+        return Config({name: self._values[name] for name in SETTINGS}, self._directory)
+
+    def _enter(self) -> None:
+        try:
+            os.chdir(self._directory)
+        except OSError as exc:
+            raise ConfigError(f"the directory {self._directory!r} cannot be entered: {exc.strerror}") from exc
+        paths.lead_imports([*paths.leading(), self._directory])
+
+    def _layers(self, arguments: commandline.Arguments, environ: Mapping[str, str]) -> list[Layer]:
+        """The sources from the least to the most important one."""
+        env, env_problems = from_environment(environ)
+        extra = _command_args(environ)
+        location = next(
+            (layer["config"] for layer in (arguments.given, extra.given, env) if "config" in layer),
+            None,
+        )
+        path = file.default_location(self._directory) if location is None else str(location.value).strip()
+        contents = file.FileContents()
+        if path:
+            contents = file.read(path, self._directory, SETTINGS)
+        self._cause = contents.cause
+        self._problems += [*contents.problems, *env_problems, *extra.problems, *arguments.problems]
+        return [_fallbacks(environ), contents.given, env, extra.given, arguments.given]
+
+    def _settle(self, name: str, layers: Sequence[Layer]) -> None:
+        """Converts what each layer says, for the mistakes in it, and keeps what the most important one says."""
+        setting = SETTINGS[name]
+        settled = SettingValue(name, setting.default, "default")
+        for layer in layers:
+            given = layer.get(name)
+            if given is None:
+                continue
+            try:
+                settled = SettingValue(name, self._value(name, given.value), given.source)
+            except ValueError as exc:
+                self._problems.append(given.problem(name, " ".join(str(exc).split())))
+                self._cause = self._cause or exc.__cause__
+        self._values[name] = self._completed(settled)
+
+    def _value(self, name: str, raw: object) -> object:
+        value = SETTINGS[name].convert(raw)
+        if name == "chdir":
+            value = os.path.normpath(os.path.join(self._directory, value))
+            if not os.path.isdir(value):
+                raise ValueError(f"{value!r} is not a directory")
+        return value
+
+    def _completed(self, settled: SettingValue) -> SettingValue:
+        """Defaults that only the process knows, and paths that depend on another setting."""
+        value = settled.value
+        if settled.name == "chdir" and value is None:
+            value = self._directory
+        elif settled.name == "pythonpath":
+            value = [os.path.normpath(os.path.join(self._values["chdir"].value, path)) for path in value]
+        elif settled.name == "user" and value is None:
+            value = os.geteuid()
+        elif settled.name == "group" and value is None:
+            value = os.getegid()
+        elif isinstance(value, list | dict):
+            value = value.copy()  # the schema's default is not the caller's to change
+        return SettingValue(settled.name, value, settled.source)
+
+
+def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list[str]]:
+    """(raw values by setting name, problem lines) of the SDSERVE_... variables and aliases; empty ones are not set."""
+    given: dict[str, Given] = {}
+    problems: list[str] = []
+    for setting in SETTINGS.values():
+        for variable in (*reversed(setting.aliases), setting.env):
+            text = environ.get(variable, "")
+            if text.strip():
+                value: object = setting.split(text) if setting.split else text
+                given[setting.name] = Given(value, variable, f"environment {variable}")
+    for variable in environ:
+        if not variable.startswith(ENV_PREFIX) or variable in RESERVED_ENVIRONMENT or variable.startswith(_FOREIGN):
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name in counterparts.NO_COUNTERPART:
+            problems.append(f"{variable}: {counterparts.refusal(name)}")
+        elif name not in SETTINGS:
+            known = (setting.env for setting in SETTINGS.values())
+            problems.append(f"{variable} is not a setting{counterparts.did_you_mean(variable, known)}")
+    return given, problems
+
+
+def _fallbacks(environ: Mapping[str, str]) -> dict[str, Given]:
+    """Defaults that well-known variables (PORT, WEB_CONCURRENCY, ...) give."""
+    return dict(_each_fallback(environ))
+
+
+def _each_fallback(environ: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
+    for setting in SETTINGS.values():
+        if setting.fallback is not None:
+            variable, raw = setting.fallback
+            if text := environ.get(variable, "").strip():
+                yield setting.name, Given(raw(text), variable, f"environment {variable}")
+
+
+def _command_args(environ: Mapping[str, str]) -> commandline.Arguments:
+    """The arguments in SDSERVE_CMD_ARGS, quoted as in a shell; they rank below the command line, above the rest."""
+    text = environ.get(COMMAND_ARGS, "")
+    if not text.strip():
+        return commandline.Arguments()
+    import shlex
+
+    try:
+        words = shlex.split(text)
+    except ValueError as exc:
+        arguments = commandline.Arguments()
+        arguments.problems.append(f"{COMMAND_ARGS}: {text!r} is not quoted as in a shell: {exc}")
+        return arguments
+    return commandline.parse(words, SETTINGS, f"environment {COMMAND_ARGS}")

@@ -1,0 +1,50 @@
+"""The working directory and the import path that a configuration asks for.
+
+Both belong to the process, so what was added is remembered here for the process: the directories of an earlier
+configuration must not shadow, or stand in for, those of the present one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+_added: list[str] = []
+
+
+def logical_cwd(environ: Mapping[str, str]) -> str:
+    """The working directory as the user named it (PWD, pwd(1) -L): a symbolic link in it may be turned by a deploy."""
+    named = environ.get("PWD", "")
+    try:
+        if named.startswith("/") and os.path.samefile(named, "."):
+            return named
+    except OSError:
+        pass  # PWD names what is no longer there: the kernel's answer is the right one
+    return os.getcwd()
+
+
+def enter(directory: str, pythonpath: Sequence[str]) -> None:
+    """Makes `directory` the working directory, and it and `pythonpath` the head of sys.path.
+
+    Called again it follows symbolic links anew, and lets the import system see files that came since. Raises OSError.
+    """
+    import importlib
+
+    os.chdir(directory)
+    lead_imports([*pythonpath, directory])
+    importlib.invalidate_caches()
+
+
+def lead_imports(directories: Sequence[str]) -> None:
+    """Makes `directories` the head of sys.path, in their order, instead of those of the call before."""
+    for path in _added:
+        if path in sys.path:
+            sys.path.remove(path)
+    _added[:] = [path for path in dict.fromkeys(directories) if path not in sys.path]
+    sys.path[:0] = _added
+
+
+def leading() -> list[str]:
+    """The directories that `lead_imports` put on sys.path, to restore them by another call."""
+    return list(_added)

@@ -1,0 +1,209 @@
+"""Every setting, declared once as data; command line, environment, config file and documentation follow from it.
+
+Those of HTTP and proxies stand in schema_http.py, those of processes and logs in schema_process.py, hooks in hooks.py.
+To add one, append a `Setting` to its section, in the order in which the documentation should show it, and write the
+documentation anew: `python -m sdserve.config.render docs` and `... man`. Names, flags, types and defaults are
+gunicorn's wherever gunicorn has the setting.
+"""
+
+from __future__ import annotations
+
+from sdserve.config import convert
+from sdserve.config.hooks import HOOKS
+from sdserve.config.schema_http import HTTP_SETTINGS
+from sdserve.config.schema_process import PROCESS_SETTINGS
+from sdserve.config.setting import Setting
+
+# Environment variables with our prefix that are not settings; any other is refused as a misspelt setting.
+RESERVED_ENVIRONMENT = frozenset({"SDSERVE_CMD_ARGS"})
+
+_SERVER = (
+    # --- Configuration ------------------------------------------------------------------------------------------------
+    Setting(
+        "config",
+        "Configuration",
+        convert.text,
+        None,
+        """The config file, a Python file: PATH, file:PATH, or python:MODULE for an importable module. Without it
+        ./sdserve.conf.py or else ./gunicorn.conf.py is read if there is one; the empty string means no file.""",
+        flags=("-c", "--config"),
+        metavar="FILE",
+        default_doc="./sdserve.conf.py or ./gunicorn.conf.py",
+        effect="start",
+        in_file=False,
+    ),
+    Setting(
+        "wsgi_app",
+        "Configuration",
+        convert.optional_text,
+        None,
+        """The application, as module:callable or module:factory(arguments). The positional argument of the command
+        line is the same.""",
+        metavar="APP",
+    ),
+    Setting(
+        "check_config",
+        "Configuration",
+        convert.boolean,
+        False,
+        "Check the configuration, import the application, and exit: 0 if both are good.",
+        flags=("--check-config",),
+        effect="start",
+    ),
+    Setting(
+        "print_config",
+        "Configuration",
+        convert.boolean,
+        False,
+        "Print every setting with its value and where it comes from, and exit.",
+        flags=("--print-config",),
+        effect="start",
+    ),
+    # --- Sockets ------------------------------------------------------------------------------------------------------
+    Setting(
+        "bind",
+        "Sockets",
+        convert.binds,
+        ["127.0.0.1:8000"],
+        """Where to listen: host:port, host, :port, [v6]:port, unix:/path, unix:@abstract, or fd://N for an inherited
+        descriptor. The default port is 8000. Under socket activation systemd's sockets are served instead.""",
+        flags=("-b", "--bind"),
+        metavar="ADDRESS",
+        repeatable=True,
+        split=convert.split_commas,
+        fallback=("PORT", lambda port: f"0.0.0.0:{port}"),
+        default_doc="127.0.0.1:8000, or 0.0.0.0:$PORT where PORT is set",
+    ),
+    Setting(
+        "backlog",
+        "Sockets",
+        convert.whole(0, 2**31 - 1),
+        2048,
+        """Connections that may wait to be accepted on each socket. The kernel caps it at net.core.somaxconn; sockets
+        of systemd have their unit's Backlog=.""",
+        flags=("--backlog",),
+        metavar="N",
+        effect="start",
+    ),
+    Setting(
+        "reuse_port",
+        "Sockets",
+        convert.boolean,
+        False,
+        "Set SO_REUSEPORT on TCP sockets, so that another server may bind the same port.",
+        flags=("--reuse-port",),
+        effect="start",
+    ),
+    Setting(
+        "socket_mode",
+        "Sockets",
+        convert.file_mode,
+        0o600,
+        """Permissions of the Unix sockets that sdserve makes, in octal. A proxy of another user needs 0660 and a
+        common group, or 0666. Sockets of systemd have their unit's SocketMode=.""",
+        flags=("--socket-mode",),
+        metavar="MODE",
+        effect="start",
+        default_doc="0600",
+    ),
+    # --- Workers ------------------------------------------------------------------------------------------------------
+    Setting(
+        "workers",
+        "Workers",
+        convert.whole(0, 10_000),
+        1,
+        "The number of worker processes. TTIN and TTOU change it while the server runs.",
+        flags=("-w", "--workers"),
+        metavar="N",
+        fallback=("WEB_CONCURRENCY", lambda count: count),
+        default_doc="1, or $WEB_CONCURRENCY where it is set",
+    ),
+    Setting(
+        "worker_class",
+        "Workers",
+        convert.worker_class,
+        "wsgi",
+        """The kind of worker: wsgi, the name of an entry point of the group sdserve.workers, or the dotted path of a
+        class. gunicorn's sync and gthread mean wsgi.""",
+        flags=("-k", "--worker-class"),
+        metavar="CLASS",
+    ),
+    Setting(
+        "threads",
+        "Workers",
+        convert.whole(1, 10_000),
+        1,
+        "Requests that one worker can be busy with at the same time.",
+        flags=("--threads",),
+        metavar="N",
+    ),
+    Setting(
+        "timeout",
+        "Workers",
+        convert.seconds,
+        30,
+        """Seconds that one request may take; a worker that exceeds it is logged with its stacks, aborted and replaced.
+        0 means no limit.""",
+        flags=("-t", "--timeout"),
+        metavar="SECONDS",
+    ),
+    Setting(
+        "graceful_timeout",
+        "Workers",
+        convert.seconds,
+        30,
+        "Seconds that a retiring worker, or a stopping server, has to finish the requests in progress.",
+        flags=("--graceful-timeout",),
+        metavar="SECONDS",
+    ),
+    Setting(
+        "boot_timeout",
+        "Workers",
+        convert.seconds,
+        0,
+        "Seconds that a worker may take from its fork until it can serve. 0 means no limit.",
+        flags=("--boot-timeout",),
+        metavar="SECONDS",
+    ),
+    Setting(
+        "max_requests",
+        "Workers",
+        convert.whole(),
+        0,
+        "Requests after which a worker is replaced; the replacement is ready before it retires. 0 means never.",
+        flags=("--max-requests",),
+        metavar="N",
+    ),
+    Setting(
+        "max_requests_jitter",
+        "Workers",
+        convert.whole(),
+        0,
+        "The most that is added to max_requests at random for each worker, so that they are not replaced in step.",
+        flags=("--max-requests-jitter",),
+        metavar="N",
+    ),
+    Setting(
+        "preload_app",
+        "Workers",
+        convert.boolean,
+        False,
+        "Import the application in the master before workers are forked: they start faster and share its memory.",
+        flags=("--preload",),
+    ),
+    Setting(
+        "gpus",
+        "Workers",
+        convert.gpu_list,
+        [],
+        """GPUs to spread the workers over, such as 0,1: each worker's CUDA_VISIBLE_DEVICES names one of them, and no
+        GPU has more than its share. Empty means that CUDA_VISIBLE_DEVICES is left alone.""",
+        flags=("--gpus",),
+        metavar="LIST",
+        aliases=("USE_GPUS",),
+    ),
+)
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting for setting in (*_SERVER, *HTTP_SETTINGS, *PROCESS_SETTINGS, *HOOKS)
+}

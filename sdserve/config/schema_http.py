@@ -1,0 +1,185 @@
+"""Settings of HTTP and of proxies in front: limits, patience, and whom to believe about the client.
+
+Part of the schema; see schema.py for how to add one.
+"""
+
+from __future__ import annotations
+
+from sdserve.config import convert
+from sdserve.config.setting import Setting
+
+_LOCAL = ["127.0.0.1", "::1"]
+
+HTTP_SETTINGS = (
+    # --- HTTP ---------------------------------------------------------------------------------------------------------
+    Setting(
+        "keepalive",
+        "HTTP",
+        convert.seconds,
+        2,
+        "Seconds that a connection may be idle between two requests. 0 closes it after each response.",
+        flags=("--keep-alive",),
+        metavar="SECONDS",
+    ),
+    Setting(
+        "keepalive_requests",
+        "HTTP",
+        convert.whole(),
+        0,
+        "Requests after which a connection is closed. 0 means no limit.",
+        flags=("--keepalive-requests",),
+        metavar="N",
+    ),
+    Setting(
+        "limit_request_line",
+        "HTTP",
+        convert.whole(),
+        4094,
+        "Bytes of a request line (method, target and version). 0 means no limit.",
+        flags=("--limit-request-line",),
+        metavar="BYTES",
+    ),
+    Setting(
+        "limit_request_fields",
+        "HTTP",
+        convert.whole(0, 32768),
+        100,
+        "Header fields of a request.",
+        flags=("--limit-request-fields",),
+        metavar="N",
+    ),
+    Setting(
+        "limit_request_field_size",
+        "HTTP",
+        convert.whole(),
+        8190,
+        "Bytes of one header field, name and value. 0 means no limit.",
+        flags=("--limit-request-field-size",),
+        metavar="BYTES",
+    ),
+    Setting(
+        "limit_request_head",
+        "HTTP",
+        convert.size,
+        65536,
+        "Bytes of the request line and all header fields together. 0 means no limit.",
+        flags=("--limit-request-head",),
+        metavar="BYTES",
+    ),
+    Setting(
+        "limit_request_body",
+        "HTTP",
+        convert.size,
+        0,
+        "Bytes of a request's body. 0 means no limit.",
+        flags=("--limit-request-body",),
+        metavar="BYTES",
+    ),
+    Setting(
+        "header_timeout",
+        "HTTP",
+        convert.seconds,
+        15,
+        "Seconds from the first byte of a request to the end of its header. 0 means no limit.",
+        flags=("--header-timeout",),
+        metavar="SECONDS",
+    ),
+    Setting(
+        "body_min_rate",
+        "HTTP",
+        convert.size,
+        240,
+        "Bytes a second that a request's body must come in at, on average, to be waited for. 0 means no minimum.",
+        flags=("--body-min-rate",),
+        metavar="BYTES",
+    ),
+    Setting(
+        "send_timeout",
+        "HTTP",
+        convert.seconds,
+        60,
+        "Seconds that the reader of a response may take without accepting a single byte of it. 0 means no limit.",
+        flags=("--send-timeout",),
+        metavar="SECONDS",
+    ),
+    Setting(
+        "worker_connections",
+        "HTTP",
+        convert.whole(1),
+        1000,
+        "Connections that one worker holds open at the same time; it accepts no more until one of them ends.",
+        flags=("--worker-connections",),
+        metavar="N",
+    ),
+    # --- Proxies ------------------------------------------------------------------------------------------------------
+    Setting(
+        "forwarded_allow_ips",
+        "Proxies",
+        convert.comma_list(convert.network),
+        _LOCAL,
+        """Addresses and networks of proxies whose X-Forwarded-* and Forwarded fields are believed, separated by commas;
+        * believes everybody. The peer of a Unix socket is always believed.""",
+        flags=("--forwarded-allow-ips",),
+        metavar="LIST",
+        fallback=("FORWARDED_ALLOW_IPS", lambda value: value),
+        default_doc="127.0.0.1,::1, or $FORWARDED_ALLOW_IPS where it is set",
+    ),
+    Setting(
+        "secure_scheme_headers",
+        "Proxies",
+        convert.header_values,
+        {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"},
+        """Header fields by which a believed proxy says that the client came by https, each with the value that says
+        so. A request whose fields contradict each other is refused.""",
+        metavar="DICT",
+    ),
+    Setting(
+        "forwarder_headers",
+        "Proxies",
+        convert.comma_list(convert.header_name),
+        ["SCRIPT_NAME", "PATH_INFO"],
+        """Header fields with an underscore in their name that a believed proxy may set, and that reach the application
+        whatever header_map says.""",
+        flags=("--forwarder-headers",),
+        metavar="LIST",
+    ),
+    Setting(
+        "header_map",
+        "Proxies",
+        convert.choice(
+            "drop", "refuse", hint="; 'dangerous' is not offered: let the proxy rename the fields the application needs"
+        ),
+        "drop",
+        """What happens to header fields whose name has an underscore, and which an application could not tell from
+        those with a dash: drop the field, or refuse the request.""",
+        flags=("--header-map",),
+        metavar="MODE",
+    ),
+    Setting(
+        "proxy_protocol",
+        "Proxies",
+        convert.choice(
+            "off",
+            "v1",
+            "v2",
+            "auto",
+            also={True: "auto", False: "off", "true": "auto", "1": "auto", "false": "off", "0": "off", "none": "off"},
+        ),
+        "off",
+        """Whether connections begin with a PROXY protocol header: off, v1, v2, or auto for either version. The flag
+        alone means auto.""",
+        flags=("--proxy-protocol",),
+        metavar="MODE",
+        bare="auto",
+    ),
+    Setting(
+        "proxy_allow_ips",
+        "Proxies",
+        convert.comma_list(convert.network),
+        _LOCAL,
+        """Addresses and networks that may send a PROXY protocol header, separated by commas; * means everybody. The
+        peer of a Unix socket always may.""",
+        flags=("--proxy-allow-from",),
+        metavar="LIST",
+    ),
+)

@@ -1,0 +1,175 @@
+"""Settings of processes: where and as whom they run, what a service shows of itself, and where logs go.
+
+Part of the schema; see schema.py for how to add one.
+"""
+
+from __future__ import annotations
+
+from sdserve.config import convert
+from sdserve.config.setting import Setting
+
+PROCESS_SETTINGS = (
+    # --- Process ------------------------------------------------------------------------------------------------------
+    Setting(
+        "chdir",
+        "Process",
+        convert.text,
+        None,
+        """The directory of the application: it becomes the working directory and is put on the import path. A symbolic
+        link on the way is followed anew at each reload.""",
+        flags=("--chdir",),
+        metavar="DIR",
+        default_doc="the directory sdserve is started in",
+    ),
+    Setting(
+        "pythonpath",
+        "Process",
+        convert.comma_list(convert.text),
+        [],
+        "Directories to put on the import path, separated by commas; relative ones are looked up from chdir.",
+        flags=("--pythonpath",),
+        metavar="LIST",
+    ),
+    Setting(
+        "raw_env",
+        "Process",
+        convert.each(convert.assignment),
+        [],
+        """Environment variables for the server and the application, KEY=VALUE. In the environment: one a line, or
+        separated by commas. A reload takes back what the old configuration had set.""",
+        flags=("-e", "--env"),
+        metavar="KEY=VALUE",
+        repeatable=True,
+        split=convert.split_assignments,
+    ),
+    Setting(
+        "daemon",
+        "Process",
+        convert.boolean,
+        False,
+        "Detach from the terminal and run in the background. Not for services of systemd.",
+        flags=("-D", "--daemon"),
+        effect="start",
+    ),
+    Setting(
+        "pidfile",
+        "Process",
+        convert.optional_text,
+        None,
+        "The file that holds the master's process id.",
+        flags=("-p", "--pid"),
+        metavar="FILE",
+    ),
+    Setting(
+        "proc_name",
+        "Process",
+        convert.optional_text,
+        None,
+        "The name in the process titles that ps and top show.",
+        flags=("-n", "--name"),
+        metavar="NAME",
+        default_doc="the application's name",
+    ),
+    Setting(
+        "user",
+        "Process",
+        convert.user,
+        None,
+        "The user, by name or id, that workers run as. Only root can change it.",
+        flags=("-u", "--user"),
+        metavar="USER",
+        default_doc="the user that starts sdserve",
+    ),
+    Setting(
+        "group",
+        "Process",
+        convert.group,
+        None,
+        "The group, by name or id, that workers run as. Only root can change it.",
+        flags=("-g", "--group"),
+        metavar="GROUP",
+        default_doc="the group that starts sdserve",
+    ),
+    Setting(
+        "initgroups",
+        "Process",
+        convert.boolean,
+        False,
+        "Give workers the supplementary groups of their user.",
+        flags=("--initgroups",),
+    ),
+    Setting(
+        "umask",
+        "Process",
+        convert.umask,
+        0,
+        "The file mode mask of workers; text with a leading 0 is octal (022), without one decimal.",
+        flags=("-m", "--umask"),
+        metavar="MASK",
+        default_doc="what sdserve inherits",
+    ),
+    # --- Service ------------------------------------------------------------------------------------------------------
+    Setting(
+        "upgrade",
+        "Service",
+        convert.choice("auto", "manual"),
+        None,
+        """What USR2 leads to: auto lets the new master take over once it serves, manual leaves both running until the
+        operator ends one of them.""",
+        flags=("--upgrade",),
+        metavar="MODE",
+        default_doc="auto under systemd, manual elsewhere",
+    ),
+    Setting(
+        "control_socket",
+        "Service",
+        convert.optional_text,
+        None,
+        "The Unix socket on which sdservectl finds the server; the empty string means none.",
+        flags=("--control-socket",),
+        metavar="PATH",
+        fallback=("RUNTIME_DIRECTORY", lambda directories: f"{directories.partition(':')[0]}/control"),
+        effect="start",
+        default_doc="$RUNTIME_DIRECTORY/control where systemd sets RUNTIME_DIRECTORY, else none",
+    ),
+    # --- Logging ------------------------------------------------------------------------------------------------------
+    Setting(
+        "errorlog",
+        "Logging",
+        convert.text,
+        "-",
+        "The file for the server's own messages; - is the standard error stream, and so the journal of a service.",
+        flags=("--error-logfile", "--log-file"),
+        metavar="FILE",
+    ),
+    Setting(
+        "accesslog",
+        "Logging",
+        convert.optional_text,
+        None,
+        "The file for one line on each request; - is the standard output stream. None is written by default.",
+        flags=("--access-logfile",),
+        metavar="FILE",
+    ),
+    Setting(
+        "access_log_format",
+        "Logging",
+        convert.text,
+        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
+        "The format of an access line, with gunicorn's atoms.",
+        flags=("--access-logformat",),
+        metavar="FORMAT",
+    ),
+    Setting(
+        "loglevel",
+        "Logging",
+        convert.choice(
+            "trace", "debug", "info", "warning", "error", "critical", also={"warn": "warning", "fatal": "critical"}
+        ),
+        "info",
+        """The least level that is logged: trace, debug, info, warning, error or critical. trace follows each process
+        through its life.""",
+        flags=("--log-level",),
+        metavar="LEVEL",
+    ),
+)
