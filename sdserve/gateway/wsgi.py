@@ -275,7 +275,10 @@ class Response:
             body = result[0] if len(result) == 1 else b"".join(result)  # type: ignore[index,arg-type]
             if type(body) is not bytes:
                 raise TypeError(f"the application returned {type(body).__name__}, not bytes")
-            self._whole(body)
+            if self._head is not None and self._head.length == len(body) and self.keep_alive:
+                self._usual(body)
+            else:
+                self._whole(body)
             return
         if kind is FileWrapper and not self.head_sent:
             region = result.region()  # type: ignore[attr-defined]
@@ -310,6 +313,21 @@ class Response:
         elif head or data:
             self._sink.send(head + data if head else data)
         self.sent += len(data)
+
+    def _usual(self, body: bytes) -> None:
+        """What most answers are: whole, of the length that was said. Does what `_whole` does, in one go."""
+        head, request, gateway = self._head, self._request, self._gateway
+        assert head is not None
+        if not body or head.close or head.dated or head.served or not (gateway.open and request.minor):
+            self._whole(body)
+            return
+        if head.code in NO_BODY or request.method == "HEAD":
+            self._whole(body)
+            return
+        self.head_sent = True
+        size = self.sent = len(body)
+        self._sink.send(b"%bContent-Length: %d\r\n%b\r\n%b" % (head.start, size, gateway.writer.signature, body))
+        self.complete = True
 
     def _whole(self, body: bytes) -> None:
         """The complete body is known: one head, one write."""
@@ -404,7 +422,7 @@ class Response:
     def fail(self, answer: bytes, status: int) -> None:
         """Sends a ready-made answer instead of the application's."""
         self.status = answer[9:].partition(b"\r\n")[0].decode("ascii")
-        self._head = Head(status, b"")
+        self._head = Head(status)
         self.headers = []
         self.head_sent = self.complete = True
         try:

@@ -28,6 +28,9 @@ class State(IntEnum):
     CLOSED = 2
 
 
+HEAD, CLOSED = State.HEAD, State.CLOSED
+
+
 class Connection:
     """The reading side of one connection. `reader` may be shared by all connections of one thread."""
 
@@ -62,12 +65,12 @@ class Connection:
 
     def receive(self, data: bytes) -> None:
         """Takes what the socket gave. Ignored once the connection is closed."""
-        if self.state != 2:
+        if self.state is not CLOSED:
             self._buffer = self._buffer + data if self._buffer else data
 
     def next_request(self) -> Request | None:
         """The next request, or None while its head is incomplete. Raises HTTPError, and is CLOSED from then on."""
-        if self.state:
+        if self.state is not HEAD:
             if self.state is State.BODY:
                 raise IllegalMove("the body of the last request was not read to its end")
             return None

@@ -37,7 +37,18 @@ _DECISIVE = {
     b"upgrade": UPGRADE,
 }
 CODINGS = frozenset((b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"))
+REMEMBERED = 1000  # request lines, hosts
 MAX_LENGTH_DIGITS = 18  # what fits 63 bits, whatever the configured limit
+
+
+# A request line taken apart: method, target, path, query, and the minor version (2 and above count as 1).
+Line = tuple[str, str, str, str, int]
+
+
+def split_line(method: bytes, target: bytes, minor: bytes) -> Line:
+    uri = target.decode("ascii")
+    path, _, query = uri.partition("#")[0].partition("?")
+    return method.decode("ascii"), uri, path, query, 0 if minor == b"0" else 1
 
 
 class Request:
@@ -61,17 +72,14 @@ class Request:
         "uri",
     )
 
-    def __init__(self, method: bytes, target: bytes, minor: bytes, fields: Fields) -> None:
-        self.method = method.decode("ascii")
-        self.uri = target.decode("ascii")
-        self.minor = 0 if minor == b"0" else 1
+    def __init__(self, line: Line, fields: Fields) -> None:
+        self.method, self.uri, self.path, self.query, self.minor = line
         self.fields = fields
         self.length = 0
-        self.keep_alive = minor != b"0"
+        self.keep_alive = self.minor == 1
         self.expect = False
         self.host = b""
         self.upgrade = b""
-        self.path, _, self.query = self.uri.partition("?")
 
     @property
     def version(self) -> tuple[int, int]:
@@ -98,6 +106,8 @@ class RequestReader:
         # Each spelling of a name that was seen, and what it means. Bounded: spellings are the client's to choose.
         self._meaning: dict[bytes, int] = dict(_DECISIVE)
         self._hosts: set[bytes] = set()
+        # Request lines repeat. They are taken apart once; httptools still reads each of them.
+        self._lines: dict[bytes, Line] = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields.append((name, value.strip(b" \t")))
@@ -105,16 +115,12 @@ class RequestReader:
     def read(self, head: bytes) -> Request:
         """The request of a complete head, which ends with its empty line. Raises HTTPError."""
         limits = self._limits
-        end = head.find(b"\r\n")
-        line = head[:end].split(b" ")
-        if len(line) != 3 or len(head) > limits.field_size or end > limits.request_line:
+        if len(head) > limits.field_size:
             return self._slowly(head)
-        method, target, version = line
-        minor = MINOR.get(version)
-        if minor is None or method not in FAMILIAR:
+        raw = head[: head.find(b"\r\n")]
+        line = self._lines.get(raw) or self._line(raw)
+        if line is None:
             return self._slowly(head)
-        if target[:1] != b"/":
-            scan.check_target(method, target)
         self._fields = []
         try:
             self._parser.feed_data(head)
@@ -132,8 +138,8 @@ class RequestReader:
         if len(fields) > limits.fields:
             self._renew()
             raise FieldsTooLarge(f"more than {limits.fields} header fields")
-        request = Request(method, target, minor, fields)
-        if request.minor == 0:
+        request = Request(line, fields)
+        if not request.minor:
             self._renew()
         try:
             self._interpret(request)
@@ -144,6 +150,22 @@ class RequestReader:
             self._renew()
         return request
 
+    def _line(self, raw: bytes) -> Line | None:
+        """A request line without its end, None when the exact reader must decide. Raises HTTPError."""
+        words = raw.split(b" ")
+        if len(words) != 3 or len(raw) > self._limits.request_line:
+            return None
+        method, target, version = words
+        minor = MINOR.get(version)
+        if minor is None or method not in FAMILIAR or not target.isascii():
+            return None
+        if target[:1] != b"/":
+            scan.check_target(method, target)
+        line = split_line(method, target, minor)
+        if len(raw) <= 100 and len(self._lines) < REMEMBERED:
+            self._lines[raw] = line
+        return line
+
     def _renew(self) -> None:
         """llhttp now waits for a body, or is in its error state; a new parser costs 0.2 microseconds."""
         self._parser = httptools.HttpRequestParser(self)
@@ -151,8 +173,9 @@ class RequestReader:
     def _slowly(self, head: bytes) -> Request:
         """Reads an unusual or refused head by the exact reader. httptools must agree about its fields."""
         (method, target, minor), fields = scan.verdict(head, self._limits)
-        request = Request(method, target, minor, fields)
+        request = Request(split_line(method, target, minor), fields)
         self._interpret(request)
+        self._fields = []
         self._renew()
         try:
             self._parser.feed_data(b"GET / HTTP/1.1" + head[head.index(b"\r\n") :])
@@ -210,9 +233,6 @@ class RequestReader:
             self._absolute(request)
         if not request.length:
             request.expect = False
-        if "#" in request.uri:
-            request.path = request.path.partition("#")[0]
-            request.query = request.query.partition("#")[0] if "?" in request.uri.partition("#")[0] else ""
 
     def _connection(self, request: Request, value: bytes) -> None:
         options = {option.strip(b" \t") for option in value.lower().split(b",")}
@@ -247,7 +267,7 @@ class RequestReader:
             return
         if not scan.HOST.fullmatch(request.host):
             raise BadRequest("Host is malformed")
-        if len(self._hosts) < 1000:
+        if len(self._hosts) < REMEMBERED:
             self._hosts.add(request.host)
 
     def _absolute(self, request: Request) -> None:
@@ -257,5 +277,5 @@ class RequestReader:
         if request.host.lower() not in (found[1].lower(), b""):
             raise BadRequest("Host and the target's authority contradict each other")
         request.host = found[1]
-        request.path, _, request.query = found[2].decode("ascii").partition("?")
+        request.path, _, request.query = found[2].decode("ascii").partition("#")[0].partition("?")
         request.path = request.path or "/"

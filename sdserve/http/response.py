@@ -29,6 +29,9 @@ _KINDS = {
     "upgrade": DROPPED,
 }
 REMEMBERED = 1000
+
+# A checked field: its kind, its bytes if they are sent as they are, and what its value says (length, or close).
+Line = tuple[int, bytes, int]
 NO_BODY = (204, 304)
 
 
@@ -48,9 +51,9 @@ class Head:
 
     __slots__ = ("close", "code", "dated", "length", "served", "start")
 
-    def __init__(self, code: int, start: bytes) -> None:
+    def __init__(self, code: int) -> None:
         self.code = code
-        self.start = start
+        self.start = b""
         self.length = -1  # the application's Content-Length, -1: none
         self.close = False  # the application wants the connection closed
         self.dated = False  # it sent its own Date
@@ -63,16 +66,16 @@ class HeadWriter:
     def __init__(self, server: str) -> None:
         self._server = f"Server: {server}\r\n".encode("latin-1")
         self._statuses: dict[str, tuple[int, bytes]] = {}
-        self._lines: dict[tuple[str, str], tuple[int, bytes]] = {}
-        self._until = 0.0
+        self._lines: dict[tuple[str, str], Line] = {}
+        self.until = 0.0
         self._date = b""
         self.signature = b""
 
     def clock(self, now: float) -> None:
-        """Keeps Date right; `now` is monotonic seconds, read once a turn. Called often, works once a second."""
-        if now >= self._until:
+        """Keeps Date right: to be called once `now`, monotonic seconds, is `until` or later."""
+        if now >= self.until:
             wall = time.time()
-            self._until = now + 1 - wall % 1
+            self.until = now + 1 - wall % 1
             self._date = b"Date: %b\r\n" % http_date(wall)
             self.signature = self._date + self._server
 
@@ -81,8 +84,8 @@ class HeadWriter:
         known = self._statuses.get(status)
         if known is None:
             known = self._status(status)
-        lines = [known[1]]
-        found = Head(known[0], b"")
+        found = Head(known[0])
+        start = known[1]
         remembered = self._lines
         for field in fields:
             try:
@@ -93,12 +96,8 @@ class HeadWriter:
                 line = self._line(field)
             if line[0]:
                 self._special(found, line)
-            else:
-                lines.append(line[1])
-                continue
-            if line[0] in (DATE, SERVER):
-                lines.append(line[1])
-        found.start = b"".join(lines)
+            start += line[1]
+        found.start = start
         return found
 
     def framed(self, head: Head, framing: bytes) -> bytes:
@@ -106,7 +105,7 @@ class HeadWriter:
         if head.dated or head.served:
             own = (b"" if head.dated else self._date) + (b"" if head.served else self._server)
             return b"%b%b%b\r\n" % (head.start, own, framing)
-        return b"%b%b%b\r\n" % (head.start, self.signature, framing)
+        return head.start + self.signature + framing
 
     def _status(self, status: str) -> tuple[int, bytes]:
         found = STATUS.fullmatch(status) if isinstance(status, str) else None
@@ -118,7 +117,7 @@ class HeadWriter:
             self._statuses[status] = known
         return known
 
-    def _line(self, field: tuple[str, str]) -> tuple[int, bytes]:
+    def _line(self, field: tuple[str, str]) -> Line:
         try:
             name, value = field
         except (TypeError, ValueError) as error:
@@ -132,23 +131,21 @@ class HeadWriter:
         kind = _KINDS.get(name.lower(), PLAIN)
         if kind == LENGTH and not (value.isascii() and value.isdigit() and len(value) < 19):
             raise InvalidResponse(f"Content-Length {value!r} is not a number")
-        line = (
-            kind,
-            value.encode("latin-1") if kind in (LENGTH, CONNECTION) else f"{name}: {value}\r\n".encode("latin-1"),
-        )
+        text = b"" if kind in (LENGTH, CONNECTION, DROPPED) else f"{name}: {value}\r\n".encode("latin-1")
+        line = (kind, text, int(value) if kind == LENGTH else int("close" in value.lower()))
         if len(value) <= 80 and len(self._lines) < REMEMBERED and type(field) is tuple:
             self._lines[field] = line
         return line
 
-    def _special(self, head: Head, line: tuple[int, bytes]) -> None:
-        kind, value = line
+    def _special(self, head: Head, line: Line) -> None:
+        kind, _, number = line
         if kind == LENGTH:
-            length = int(value)
+            length = number
             if head.length not in (-1, length):
                 raise InvalidResponse(f"two Content-Length headers, {head.length} and {length}")
             head.length = length
         elif kind == CONNECTION:
-            head.close = head.close or b"close" in value.lower()
+            head.close = head.close or bool(number)
         elif kind == DATE:
             head.dated = True
         elif kind == SERVER:

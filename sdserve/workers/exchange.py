@@ -42,6 +42,7 @@ class Exchange:
         self.gateway = gateway
         self._writer = writer
         self._times = values.times
+        self._last = values.limits.requests
         self._before = before
         self._after = after
         self._record = record
@@ -58,7 +59,8 @@ class Exchange:
     def answer(self, stream: Stream, request: Request, began: float) -> None:
         """Serves one request. Afterwards `stream.close_after` says whether the connection goes on. Never raises."""
         writer, gateway = self._writer, self.gateway
-        writer.clock(began)
+        if began >= writer.until:
+            writer.clock(began)
         try:
             environ = gateway.environ(stream.base, request, stream.trusted)
         except HTTPError as error:
@@ -81,8 +83,10 @@ class Exchange:
             self._abort(stream, response)
         elif not response.keep_alive:
             stream.close_after = True
+            stream.lingers = request.keep_alive or stream.conn.requests == self._last
             stream.conn.close()
-        self._worker.count_request(response.sent, 1 if response.status_code >= 500 else 0)
+        stream.sent = response.sent
+        stream.failed = response.status[:1] == "5"
         if self._record is not None:
             self._record(environ, response, time.monotonic() - began)
         if self._after is not None:

@@ -41,6 +41,7 @@ EPOLLEXCLUSIVE = select.EPOLLEXCLUSIVE
 EVENTS = 64  # of one poll
 SWEEP = 0.25  # seconds between two looks at all deadlines, at least
 QUIET = 20  # looks of the watcher at an empty table before it sleeps
+MARK = 0.1  # seconds that the busy mark may be older than the request it is for
 ACTIVE = 1.0  # seconds after its last response in which a client's next request is waited for at retirement
 HEAD, BODY, CALL, FLUSH, LINGER = Phase.HEAD, Phase.BODY, Phase.CALL, Phase.FLUSH, Phase.LINGER
 
@@ -64,7 +65,8 @@ class Loop:
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._ready: deque[Stream] = deque()  # streams with a whole request in their buffer, perhaps
         self._sweep_at = NEVER
-        self._idle_since = 0.0
+        self._mark_again = 0.0  # when the busy mark must be written next
+        self._answered = self._bytes = self._errors = 0  # since the last turn
         self.retiring = False
         self.stopped = False
         # --- threads
@@ -125,11 +127,18 @@ class Loop:
         self._alarm.set()
 
     def _rests(self) -> None:
-        """The leader is about to wait. While other threads are in calls the process is not idle, but it is well: the
-        busy mark is renewed, and the master's time-out is left to a process in which nothing moves."""
+        """Before the leader waits: what the turn did is counted, and the busy mark is taken away.
+
+        While other threads are in calls the process is not idle, but it is well: the mark is renewed, and the master's
+        time-out is left to a process in which nothing moves.
+        """
+        if self._answered:
+            self._worker.count_requests(self._answered, self._bytes, self._errors)
+            self._answered = self._bytes = self._errors = 0
         if self.running:
             self._worker.request_begins(time.monotonic())
-        else:
+        elif self._mark_again:
+            self._mark_again = 0.0
             self._worker.request_ends()
 
     def _lead(self) -> None:
@@ -151,7 +160,7 @@ class Loop:
                     return
             for _ in range(len(ready)):
                 stream = ready.popleft()
-                if stream.phase == HEAD and not self._advance(stream, clock()):
+                if stream.phase is HEAD and not self._advance(stream, clock()):
                     return
             if not worker.alive and self._retirement_ends(clock()):
                 self._stop()
@@ -228,10 +237,10 @@ class Loop:
     def _event(self, stream: Stream, mask: int) -> bool:
         """A stream is ready. False when the lead was lost."""
         phase = stream.phase
-        if phase == FLUSH:
+        if phase is FLUSH:
             self._flush(stream)
             return True
-        if phase == CALL:  # another thread has it, and its client has sent more or gone: later
+        if phase is CALL:  # another thread has it, and its client has sent more or gone: later
             self._mask(stream, 0)
             return True
         try:
@@ -243,15 +252,14 @@ class Loop:
         except OSError:
             self._close(stream)
             return True
-        if phase == LINGER:
-            if not data:
-                self._close(stream)
-            return True
         if not data:
             self._close(stream)
             return True
-        if phase == Phase.PREFACE:
-            return self._preface(stream, data)
+        if phase is not HEAD:
+            if phase is LINGER:
+                return True
+            if phase is Phase.PREFACE:
+                return self._preface(stream, data)
         stream.conn.receive(data)
         return self._advance(stream, time.monotonic())
 
@@ -259,7 +267,7 @@ class Loop:
         """Goes on with what was received, up to one answered request. False when the lead was lost."""
         conn = stream.conn
         try:
-            if stream.phase == HEAD:
+            if stream.phase is HEAD:
                 request = conn.next_request()
                 if request is None:
                     self._await_head(stream, now)
@@ -270,6 +278,7 @@ class Loop:
                 stream.spool = Spool()
                 stream.phase = BODY
                 stream.began = now
+                self._deadline(stream, now, self._times.body_grace if self._times.body_rate else 0)
             spool = stream.spool
             assert spool is not None and stream.request is not None
             while data := conn.read_body():
@@ -283,7 +292,6 @@ class Loop:
             return True
         if data is None:
             return self._serve(stream, stream.request, now)
-        self._deadline(stream, now, self._times.body_grace if self._times.body_rate else 0)
         if not stream.mask:
             self._mask(stream, EPOLLIN)
         return True
@@ -305,7 +313,9 @@ class Loop:
         stream.request = request
         stream.phase = CALL
         stream.deadline = NEVER
-        self._worker.request_begins(now)
+        if now >= self._mark_again:
+            self._mark_again = now + MARK
+            self._worker.request_begins(now)
         if self._threads == 1:
             self._exchange.answer(stream, request, now)
             self._after(stream, time.monotonic())
@@ -317,6 +327,10 @@ class Loop:
 
     def _after(self, stream: Stream, now: float) -> None:
         """A request was answered, as far as the application goes."""
+        self._answered += 1
+        self._bytes += stream.sent
+        if stream.failed:
+            self._errors += 1
         stream.request = None
         if stream.spool is not None:
             stream.spool.close()
@@ -372,6 +386,8 @@ class Loop:
         self._exchange.refuse(stream, error, now)
         stream.phase = CALL
         stream.close_after = True
+        stream.sent = 0
+        stream.failed = False
         self._after(stream, now)
 
     def _end(self, stream: Stream) -> None:
@@ -384,10 +400,13 @@ class Loop:
             stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._close(stream)
             return
+        if not stream.lingers:
+            self._close(stream)
+            return
         try:
             stream.sock.shutdown(socket.SHUT_WR)
-            while stream.sock.recv(RECEIVE):
-                pass
+            if stream.sock.recv(RECEIVE):
+                raise BlockingIOError  # there may be more
         except BlockingIOError:
             stream.phase = LINGER
             stream.conn.close()
@@ -461,11 +480,11 @@ class Loop:
 
     def _expired(self, stream: Stream, now: float) -> None:
         phase = stream.phase
-        if phase == HEAD and stream.conn.buffered:
+        if phase is HEAD and stream.conn.buffered:
             self._refuse(stream, RequestTimedOut("the head did not arrive in time"), now)
-        elif phase == HEAD and self._last_look(stream, now):
+        elif phase is HEAD and self._last_look(stream, now):
             return
-        elif phase == BODY:
+        elif phase is BODY:
             spool = stream.spool
             if spool is not None and not too_slow(self._times, spool.size, now - stream.began):
                 self._deadline(stream, now, 1.0)
@@ -502,7 +521,7 @@ class Loop:
                 self._accept_all()
             self._listen(False)
             for stream in list(self._streams.values()):
-                if stream.phase == HEAD and not stream.conn.buffered:
+                if stream.phase is HEAD and not stream.conn.buffered:
                     # Active clients get time for one more request; for the others this is in the past.
                     stream.deadline = min(stream.deadline, (stream.last or stream.began) + ACTIVE)
             self._sweep(now)

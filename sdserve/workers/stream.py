@@ -52,8 +52,10 @@ class Stream:
         "close_after",
         "conn",
         "deadline",
+        "failed",
         "fd",
         "last",
+        "lingers",
         "mask",
         "outbox",
         "patience",
@@ -62,6 +64,7 @@ class Stream:
         "preface",
         "request",
         "reset",
+        "sent",
         "sock",
         "spool",
         "trusted",
@@ -84,6 +87,9 @@ class Stream:
         self.spool: Spool | None = None
         self.outbox: Outbox | None = None
         self.close_after = False  # the response being sent is the last
+        self.lingers = True  # the peer may be sending still
+        self.sent = 0  # body bytes of the last response
+        self.failed = False  # it had a status of 500 or above
         self.reset = False  # and it was cut short where only a reset can say so
         self.preface = b""
 

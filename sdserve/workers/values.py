@@ -7,7 +7,6 @@ from typing import Any
 
 from sdserve.http.limits import Limits, Times
 
-
 RESERVED_DESCRIPTORS = 100  # for the application, temporary files and ourselves
 
 

@@ -83,6 +83,13 @@ class WSGIWorker(Worker):
 
         return record
 
+    def count_requests(self, count: int, size: int, errors: int) -> None:
+        """`count_request` for all that one turn of the loop answered."""
+        self.nr += count - 1
+        if count > 1:
+            self.cell.count(count - 1)
+        self.count_request(size, errors)
+
     def request_stuck(self, request: Request | None, seconds: float, thread: int) -> None:
         """A request exceeded the time-out in one of several threads: the log says where, and a successor is asked for.
 

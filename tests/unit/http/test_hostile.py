@@ -1,6 +1,7 @@
 """Bad input and its answer: each row of the table is refused with the right status, however it is split."""
 
 import pytest
+
 from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits

@@ -1,5 +1,6 @@
 """Properties of the engine: the splits do not matter, the two readers agree, and so does an independent peer."""
 
+import itertools
 import re
 
 import h11
@@ -7,11 +8,11 @@ import httptools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sdserve.http import scan
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
-
 from tests.unit.http.test_hostile import ROWS, connection, feed
 
 SMALL = Limits(request_line=40, fields=4, field_size=60, head=150, body=100, chunk_line=20)
@@ -36,7 +37,7 @@ STREAMS = st.one_of(
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 @given(STREAMS, st.lists(st.integers(0, 4000), max_size=12), st.sampled_from([Limits(), SMALL]))
