@@ -13,123 +13,68 @@ from collections.abc import Callable
 from dataclasses import replace
 from signal import Signals
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sdserve import SERVER_SOFTWARE, __version__
 from sdserve.arbiter import crash, pool
 from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
 from sdserve.arbiter.crew import Crew, backoff_after
+from sdserve.arbiter.daemon import daemonize
 from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.handle import Handle, describe
-from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, Phase, Upgrade, advance, allows
+from sdserve.arbiter.hookview import HookView
+from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, Phase, advance
 from sdserve.arbiter.loop import Deadline, Loop
 from sdserve.arbiter.pool import Backoff, Goal, Kill, Retire, Spawn
 from sdserve.arbiter.reload import Reload
 from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.spawn import fork_worker
 from sdserve.arbiter.supervision import Supervision
-from sdserve.arbiter.upgrade import Launch, Reexec, Succession
+from sdserve.arbiter.upgrade import Upgrade
+from sdserve.arbiter.verdict import Verdict, on_failed_boot
 from sdserve.errors import AppImportError, BootError, ListenError, SdserveError
 from sdserve.log import Logger
 from sdserve.process import listeners
 from sdserve.process.handover import VARIABLE, Handover
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfile import Pidfile
-from sdserve.process.scoreboard import REQUESTS
-from sdserve.status import Status, WorkerStatus
+from sdserve.status import Status
 from sdserve.systemd import activation
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
-from sdserve.workers.base import Worker
 from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
     from sdserve.config import Config
 
-BOOT_KILLS = 3  # boots ended by a signal from outside (the OOM killer, say) before they count as failed
-LAST_BOOTS = 5  # failed boots in a row, with nobody serving, before the master gives up
 CRASHED = 255
 
 
-class Arbiter:
-    """A master process. `load` gives the configuration anew at each reload and raises ConfigError if it cannot.
+class Arbiter(HookView):
+    """A master process. `load` gives the configuration anew at each reload and raises ConfigError if it cannot."""
 
-    The attributes that hooks find in gunicorn's arbiter are here under the same names.
-    """
-
-    def __init__(self, cfg: "Config", load: "Callable[[], Config]", handover: Handover | None = None) -> None:
-        self.launched_with = dict(os.environ)
-        os.environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
-        self.cfg = cfg
+    def __init__(self, cfg: "Config", load: "Callable[[], Config]") -> None:
+        super().__init__(cfg, Logger(cfg.errorlog, cfg.accesslog, cfg.loglevel))
         self.load = load
-        self._handover = handover or Handover.inherited(os.environ)
-        self.launched_with.pop(VARIABLE, None)
-        self.log = Logger(cfg.errorlog, cfg.accesslog, cfg.loglevel)
+        self.launched_with = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        os.environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
         self.state = Master.STARTING
-        self.goal = Goal(cfg.workers, gpus=max(1, len(cfg.gpus)))
-        self.backoff = Backoff()
-        self.worker_age = 0
-        self.master_name = "Master"
-        self.pid = os.getpid()
-        self.pidfile: Pidfile | None = None
-        self.systemd = False
-        self.trouble = ""
         self.exit_status = 0
-        self.succession: Succession | None = None
-        self.upgrade_again = False
-        self._kills_at_boot = 0
+        self.trouble = ""  # the last failed reload or upgrade, in one line
+        self.backoff = Backoff()
+        self._boot_kills = 0
         self._wake: Deadline | None = None
-
-    # --- what hooks read, by gunicorn's names ---------------------------------------------------------------------
-
-    @property
-    def num_workers(self) -> int:
-        """The wanted number of workers; setting it tells `nworkers_changed`."""
-        return self.goal.size
-
-    @num_workers.setter
-    def num_workers(self, value: int) -> None:
-        old, self.goal = self.goal.size, replace(self.goal, size=value)
-        self.cfg.nworkers_changed(self, value, old)
-
-    @property
-    def WORKERS(self) -> dict[int, Worker]:
-        return {handle.pid: handle.worker for handle in self.crew}
-
-    @property
-    def LISTENERS(self) -> list[Listener]:
-        return self.generation.listeners
-
-    @property
-    def master_pid(self) -> int:
-        """The old master's pid while this one succeeds it, else 0."""
-        return self.succession.parent if self.succession else 0
-
-    @property
-    def reexec_pid(self) -> int:
-        """The new master's pid while an upgrade is under way, else 0."""
-        return self.reexecution.pid
-
-    @property
-    def proc_name(self) -> str:
-        return f"{self.cfg.proc_name}.2" if self.master_pid else str(self.cfg.proc_name)
-
-    @property
-    def app(self) -> Any:
-        return self.generation.app
-
-    @property
-    def worker_class(self) -> type[Worker]:
-        return self.generation.worker_class
-
-    @property
-    def address(self) -> list[Any]:
-        return list(self.cfg.address)
-
-    @property
-    def timeout(self) -> float:
-        return float(self.cfg.timeout)
+        self.loop = Loop()
+        self.signals = SignalQueue()
+        self.crew = Crew(self.loop, self.log, self)
+        self.reloading = Reload(self)
+        self.upgrade = Upgrade(self, Handover.inherited(os.environ))
+        self.commands = Commands(self)
+        self.control = Control(self.loop, self.log, self.commands.table())
+        notifier = Notifier.from_environ(os.environ, muted=self.upgrade.succeeding)
+        watchdog = Watchdog.from_environ(os.environ)
+        self.supervision = Supervision(self.loop, self.log, notifier, watchdog, self._healthy)
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -152,47 +97,36 @@ class Arbiter:
             self._abandon()
         sys.exit(self.exit_status)
 
-    def setup(self, cfg: "Config") -> None:
-        """Makes `cfg` the configuration that everything here reads."""
-        self.cfg = cfg
-        self.log.setup(cfg.errorlog, cfg.accesslog, cfg.loglevel)
+    def setup(self, generation: Generation) -> None:
+        """Makes `generation` the one in force: what new workers are forked with, and what everything here reads."""
+        self.generation = generation
+        self.cfg = generation.cfg
+        self.log.setup(self.cfg.errorlog, self.cfg.accesslog, self.cfg.loglevel)
 
     def start(self) -> None:
         """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded."""
-        if self.cfg.daemon and self._handover is None:
-            from sdserve.arbiter.daemon import daemonize
-
+        if self.cfg.daemon and not self.upgrade.succeeding:
             daemonize()
         self.pid = os.getpid()
-        self.loop = Loop()
-        self.signals = SignalQueue()
         self.init_signals()
-        self.crew = Crew(self.loop, self.log, self)
-        self.reexecution = Reexec(self.loop, self.log, self._successor_serves, self._successor_lost)
-        self.reloading = Reload(self)
-        self.commands = Commands(self)
-        self.control = Control(self.loop, self.log, self.commands.table())
-        self._adopt_predecessor()
-        notifier = Notifier.from_environ(os.environ, muted=self.succession is not None)
-        watchdog = Watchdog.from_environ(os.environ)
-        self.supervision = Supervision(self.loop, self.log, notifier, watchdog, self._healthy)
         self.log.info("Starting sdserve %s", __version__)
         self._claim_pidfile()
         self.cfg.on_starting(self)
-        self.generation = Generation.of(self.goal.generation, self.cfg, self.log)
-        self.generation.enter()
-        self.generation.open_listeners(self._inherited())
+        generation = Generation.of(self.goal.generation, self.cfg, self.log)
+        generation.enter()
+        generation.open_listeners(self._inherited())
+        self.setup(generation)
         set_title(f"sdserve: master [{self.proc_name}]")
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
         self.supervision.begin()
         self.supervision.ask_for_time(True)
-        self.generation.preload()
-        self.num_workers = self.cfg.workers
-        if self.succession is None:
-            self._open_control()
-        else:
-            self.succession.begin()
+        generation.preload()
+        self.goal = Goal(self.cfg.workers, gpus=max(1, len(self.cfg.gpus)))
+        self.cfg.nworkers_changed(self, self.num_workers, None)
+        if not self.upgrade.succeeding:
+            self.open_control()
+        self.upgrade.listen()
         self.cfg.when_ready(self)
 
     def init_signals(self) -> None:
@@ -212,11 +146,6 @@ class Arbiter:
         """Waits for the next event or deadline and runs what it calls for."""
         self.loop.turn()
 
-    def _adopt_predecessor(self) -> None:
-        if self._handover is not None:
-            self.succession = Succession(self.loop, self._handover, self._became_main, self.maybe_promote_master)
-            self.master_name = "Master.2" if self.master_pid else "Master"
-
     def _claim_pidfile(self) -> None:
         if self.cfg.pidfile is not None:
             self.pidfile = Pidfile(f"{self.cfg.pidfile}.2" if self.master_pid else self.cfg.pidfile)
@@ -225,18 +154,18 @@ class Arbiter:
     def _inherited(self) -> list[Listener]:
         """The listeners from systemd, or from the old master, who also knows which were systemd's."""
         passed = activation.take(os.environ)
-        if self.succession is None:
-            found = [listeners.adopt(each.fd, each.name, activated=True) for each in passed]
-        else:
-            described = self.succession.described
-            found = [
-                listeners.adopt(each.fd, each.name, activated=told["activated"], inode=told["inode"])
-                for each, told in zip(passed, described, strict=True)
-            ]
+        described = self.upgrade.described
+        if described is None:
+            described = [{"activated": True, "inode": None}] * len(passed)
+        found = [
+            listeners.adopt(each.fd, each.name, activated=told["activated"], inode=told["inode"])
+            for each, told in zip(passed, described, strict=True)
+        ]
         self.systemd = any(listener.activated for listener in found)
         return found
 
-    def _open_control(self) -> None:
+    def open_control(self) -> None:
+        """Listens to sdservectl, unless the control socket came from the old master."""
         if self.cfg.control_socket and self.control.listener is None:
             try:
                 self.control.open(self.cfg.control_socket)
@@ -328,6 +257,7 @@ class Arbiter:
         """Forks a worker into `slot` and returns its pid."""
         self.worker_age += 1
         generation = self.generation
+        assert generation is not None
         worker = generation.worker_class(
             self.worker_age, self.pid, generation.listeners, generation.app, self.timeout, self.cfg, self.log
         )
@@ -376,37 +306,42 @@ class Arbiter:
 
     def worker_ready(self, handle: Handle) -> None:
         """A worker serves."""
-        self._kills_at_boot = 0
+        self._boot_kills = 0
 
     def worker_gone(self, handle: Handle, status: int) -> None:
         """A worker has ended: what that means depends on how far it had come, and on what the master is doing."""
         self.backoff = backoff_after(self.backoff, handle, time.monotonic())
-        if handle.ended_in in (Phase.BOOTING, Phase.ABORTED) and handle.serving_since is None:
+        if handle.serving_since is None and handle.ended_in in (Phase.BOOTING, Phase.ABORTED):
             self._boot_failed(handle, status)
         elif self.backoff.deaths > 1:
-            wait = max(0.0, self.backoff.not_before - time.monotonic())
-            self.log.warning("Workers keep dying (%d in a row), the next boots in %.1f s", self.backoff.deaths, wait)
+            self.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._patience())
         self.cfg.child_exit(self, handle.worker)
 
     def _boot_failed(self, handle: Handle, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
-        if code < 0 and not handle.worker.aborted:
-            self._kills_at_boot += 1
-            if self._kills_at_boot < BOOT_KILLS:
-                return  # somebody killed it, which says nothing about the application: try again
+        killed = code < 0 and not handle.worker.aborted
+        self._boot_kills += killed
         app = code == AppImportError.exit_code
         what = "App failed to load" if app else "Worker failed to boot"
         reason = f"{what}: {handle.reason or f'it {describe(status)}'}"
-        if self.state is Master.STARTING:
+        verdict = on_failed_boot(
+            self.state,
+            newest=handle.generation == self.goal.generation,
+            kills=self._boot_kills if killed else 0,
+            deaths=self.backoff.deaths,
+            some_serve=pool.some_serve(self.crew.members()),
+        )
+        self.log.trace("a failed boot while %s: %s", self.state.value, verdict.value)
+        if verdict is Verdict.HALT:
             self.halt(reason, AppImportError(reason) if app else BootError(reason))
-        elif self.state is Master.RELOADING and handle.generation == self.goal.generation:
+        elif verdict is Verdict.ROLL_BACK:
             self.reloading.roll_back(reason)
-        elif self.state is not Master.STOPPING:
-            self.trouble = reason
-            wait = max(0.0, self.backoff.not_before - time.monotonic())
-            self.log.error("%s (attempt %d, the next in %.1f s)", reason, self.backoff.deaths, wait)
-            if self.backoff.deaths >= LAST_BOOTS and not pool.some_serve(self.crew.members()):
-                self.halt(reason, AppImportError(reason) if app else BootError(reason))
+        elif verdict is Verdict.RETRY:
+            self.log.error("%s (%d in a row, the next boots in %.1f s)", reason, *self._patience())
+            self.trouble = reason if self.state is Master.RUNNING else self.trouble
+
+    def _patience(self) -> tuple[int, float]:
+        return self.backoff.deaths, max(0.0, self.backoff.not_before - time.monotonic())
 
     def _healthy(self) -> bool:
         """Whether the watchdog may be told that all is well: a worker can answer, or none is wanted."""
@@ -428,16 +363,11 @@ class Arbiter:
             self.advance(MasterEvent.SERVES)
             self.log.info("Ready: %s", self.status().line())
             self.supervision.ready(self.status().line())
-            if self.succession is not None:
-                self.succession.ready()
+            self.upgrade.serves()
         elif self.state is Master.RELOADING and serve and self.reloading.heeded():
             self.reloading.commit()
-        elif self.state is Master.STOPPING and not self.crew and not self._predecessor_drains():
+        elif self.state is Master.STOPPING and not self.crew and not self.upgrade.parent_drains:
             self.advance(MasterEvent.EMPTY)
-
-    def _predecessor_drains(self) -> bool:
-        """Whether the old master is finishing requests: when the main process ends, systemd kills what is left."""
-        return self.succession is not None and self.succession.is_main and bool(self.master_pid)
 
     def reload(self) -> None:
         """Begins a reload; during a start or another reload, the next one after it."""
@@ -445,78 +375,11 @@ class Arbiter:
 
     def reexec(self) -> None:
         """Launches a new master, unless there is a child or a parent of an upgrade already."""
-        if self.reexec_pid:
-            self.log.warning("USR2 signal ignored. Child exists.")
-        elif self.master_pid and self.succession is not None and self.succession.is_main:
-            self.log.info("USR2: the old master (pid %s) still drains, the upgrade follows its end", self.master_pid)
-            self.upgrade_again = True
-        elif self.master_pid:
-            self.log.warning("USR2 signal ignored. Parent exists.")
-        elif not allows(MASTER, self.state, MasterEvent.STOP) or self.state in (Master.STARTING, Master.STOPPING):
-            self.log.warning("USR2 signal ignored. The server is %s.", self.state.value)
-        else:
-            launch = Launch(
-                self.cfg.directory, self.launched_with, self._for_successor, lambda: self.cfg.pre_exec(self)
-            )
-            patience = self.cfg.boot_timeout + pool.Backoff.CAP if self.cfg.boot_timeout else None
-            self.reexecution.start(self.LISTENERS, launch, patience)
-            self.log.info("Upgrade: the new master is pid %s", self.reexec_pid)
-
-    def _for_successor(self, pid: int) -> dict[str, str]:
-        return {**self.supervision.notifier.variables(), **self.supervision.watchdog.variables(pid)}
-
-    @property
-    def upgrades_itself(self) -> bool:
-        """Whether a new master takes over by itself once it serves (upgrade=auto), or waits for the operator."""
-        if self.cfg.upgrade is None:
-            return self.systemd or self.supervision.notifier.enabled
-        return bool(self.cfg.upgrade == "auto")
-
-    def _successor_serves(self) -> None:
-        self.log.info("Upgrade: the new master (pid %s) serves", self.reexec_pid)
-        self.trouble = ""
-        if self.upgrades_itself:
-            self.stop()
-        else:
-            self.commands.upgraded("")
-
-    def _successor_lost(self, reason: str) -> None:
-        self.log.error("Upgrade backed out, this master serves on: %s", reason)
-        self.trouble = f"upgrade failed: {reason}"
-        self.commands.upgraded(reason)
-
-    def hand_over(self) -> None:
-        """Makes the new master the main process: first for systemd, then for itself, with the control socket."""
-        self.log.info("Handing over to the new master (pid %s)", self.reexec_pid)
-        self.supervision.main_pid(self.reexec_pid)
-        self.commands.upgraded("")
-        self.reexecution.hand_over(self.control.release())
-
-    def _became_main(self, message: dict[str, Any]) -> None:
-        for fd in message["fds"]:
-            told = message["control"]
-            self.control.adopt(listeners.adopt(fd, activated=told["activated"], inode=told["inode"]))
-        self._open_control()
-        self.supervision.become_main(self.status().line())
-        self.log.info("This master (pid %s) is the main process now", self.pid)
+        self.upgrade.begin()
 
     def maybe_promote_master(self) -> None:
         """Takes the pidfile and the name of the old master, once that has ended."""
-        if self.succession is None or self.master_pid:
-            return
-        was_main = self.succession.is_main
-        self.succession = None
-        self.master_name = "Master"
-        self.log.info("Master has been promoted.")
-        if self.pidfile is not None and self.cfg.pidfile is not None:
-            self.pidfile.rename(self.cfg.pidfile)
-        set_title(f"sdserve: master [{self.proc_name}]")
-        if not was_main and self.state is not Master.STOPPING:
-            self._open_control()
-            self.supervision.become_main(self.status().line())
-        if self.upgrade_again:
-            self.upgrade_again = False
-            self.reexec()
+        self.upgrade.promote()
 
     def stop(self, graceful: bool = True) -> None:
         """Begins to stop: no new connections, workers finish, or leave at once; ends when all are gone."""
@@ -525,10 +388,7 @@ class Arbiter:
         first = self.state is not Master.STOPPING
         if first:
             self.reloading.abandon()
-            if self.reexecution.state is Upgrade.SERVING:
-                self.hand_over()
-            elif self.reexecution.state is Upgrade.BOOTING and self.upgrades_itself:
-                self.reexecution.drop("the service is being stopped")
+            self.upgrade.before_stop()
         self.advance(MasterEvent.STOP)
         self.goal = replace(self.goal, stopping=True)
         if first:
@@ -543,8 +403,7 @@ class Arbiter:
         self.log.error("%s", reason)
         self.exit_status = error.exit_code
         self.trouble = reason
-        if self.succession is not None:
-            self.succession.failed(reason)
+        self.upgrade.failed(reason)
         self.stop(graceful=False)
         self.supervision.failed(reason, error.errno)
 
@@ -569,20 +428,16 @@ class Arbiter:
         self.log.error("%s", error)
         self.log.debug("the start failed", exc_info=True)
         self.exit_status = error.exit_code
-        if self._handover is not None:
-            self._handover.send("failed", reason=str(error))
-        if hasattr(self, "supervision"):
-            self.supervision.failed(str(error), error.errno)
-        if hasattr(self, "generation"):
-            self._close_listeners()
+        self.upgrade.failed(str(error))
+        self.supervision.failed(str(error), error.errno)
+        self._close_listeners()
         if self.pidfile is not None:
             self.pidfile.unlink()
 
     def _abandon(self) -> None:
         """Ends everything after the loop itself broke."""
         self.exit_status = CRASHED
-        if hasattr(self, "crew"):
-            crash.end_all(self.crew)
+        crash.end_all(self.crew)
         if self.pidfile is not None:
             self.pidfile.unlink()
 
@@ -602,7 +457,7 @@ class Arbiter:
             predecessor=self.master_pid,
             trouble=self.trouble,
             listeners=tuple(map(str, self.LISTENERS)),
-            workers=tuple(worker_status(handle, now) for handle in self.crew),
+            workers=tuple(handle.status(now) for handle in self.crew),
         )
 
     def _report(self) -> None:
@@ -622,16 +477,3 @@ VERBS: dict[Signals, Callable[[Arbiter], None]] = {
     signal.SIGWINCH: Arbiter.handle_winch,
     signal.SIGCHLD: Arbiter.handle_chld,
 }
-
-
-def worker_status(handle: Handle, now: float) -> WorkerStatus:
-    """A worker as the scoreboard shows it at `now`."""
-    since = handle.cell.busy_since
-    return WorkerStatus(
-        pid=handle.pid,
-        slot=handle.worker.slot,
-        generation=handle.generation,
-        phase=handle.phase.value,
-        requests=handle.cell.word(REQUESTS),
-        busy=now - since if since else None,
-    )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
 from sdserve.arbiter.pool import Member
 from sdserve.process.pidfd import PidFd
-from sdserve.process.scoreboard import Cell
+from sdserve.process.scoreboard import REQUESTS, Cell
+from sdserve.status import WorkerStatus
 
 if TYPE_CHECKING:
     from sdserve.workers.base import Worker
@@ -112,6 +113,18 @@ class Handle:
         """A stopped worker may stay so for `timeout` seconds (0: for ever) while it should serve."""
         if self.phase is Phase.SERVING:
             self.deadline = time.monotonic() + timeout if self.stopped and timeout else None
+
+    def status(self, now: float) -> WorkerStatus:
+        """The worker as the scoreboard shows it at `now` (monotonic seconds)."""
+        since = self.cell.busy_since
+        return WorkerStatus(
+            pid=self.pid,
+            slot=self.worker.slot,
+            generation=self.worker.generation,
+            phase=self.phase.value,
+            requests=self.cell.word(REQUESTS),
+            busy=now - since if since else None,
+        )
 
     def served(self) -> float | None:
         """For how many seconds it has served, None if it never did."""

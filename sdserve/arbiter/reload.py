@@ -66,8 +66,7 @@ class Reload:
         if cfg.preload_app:
             arbiter.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
         generation.preload()
-        arbiter.generation = generation
-        arbiter.setup(cfg)
+        arbiter.setup(generation)
         arbiter.log.reopen_files()
         cfg.on_reload(arbiter)
         arbiter.goal = replace(arbiter.goal, generation=generation.number, gpus=max(1, len(cfg.gpus)))
@@ -78,10 +77,9 @@ class Reload:
         arbiter, previous = self._arbiter, self._previous
         assert previous is not None
         arbiter.log.error("Reload failed, the old workers serve on: %s", reason)
-        if arbiter.generation is not previous:
+        if arbiter.generation is not None and arbiter.generation is not previous:
             reset_environment(arbiter.generation.cfg.env, arbiter.launched_with)
-        arbiter.generation = previous
-        arbiter.setup(previous.cfg)
+        arbiter.setup(previous)
         previous.enter()
         for listener in self._opened:
             listener.unlink()
@@ -115,7 +113,7 @@ class Reload:
         arbiter, previous = self._arbiter, self._previous
         assert previous is not None
         for listener in previous.listeners:
-            if listener not in arbiter.generation.listeners:
+            if listener not in arbiter.LISTENERS:
                 listener.unlink()
                 listener.close()
         self._claim_pidfile()

@@ -1,277 +1,169 @@
-"""USR2: a new master by re-exec, seen from both sides.
+"""USR2: what an upgrade means for a master, in either role.
 
-The old master (`Reexec`) forks twice, so that the new one is a child of the service manager: systemd supervises only
-its own children properly, and an init reaps it elsewhere. The new master gets the listeners at 3 and up as if from
-socket activation, and a line back (process/handover.py). When its workers serve, the old master, who is still the
-unit's main process and may therefore speak, names it MAINPID and drains.
-
-The new master (`Succession`) stays silent towards systemd until it is told that it is the main process, and is promoted
-when the old one has ended.
+As the old master (reexec.py): it launches a new one, and once that serves, hands over to it by itself (`auto`) or waits
+for the operator (`manual`), whose TERM then hands over. A new master that fails or is too slow is dropped, and this one
+serves on. As the new master (succession.py): it becomes the main process when it is told so, and is promoted at the old
+one's end.
 """
 
-import os
-import select
-import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from sdserve.arbiter import signals
-from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, advance, allows
-from sdserve.arbiter.loop import Deadline, Loop
-from sdserve.log import Logger
-from sdserve.process.handover import VARIABLE, Handover
-from sdserve.process.listeners import Listener, pass_on
-from sdserve.process.pidfd import PidFd
-from sdserve.systemd import activation
+from sdserve.arbiter.lifecycle import Master
+from sdserve.arbiter.lifecycle import Upgrade as State
+from sdserve.arbiter.pool import Backoff
+from sdserve.arbiter.reexec import Launch, Reexec
+from sdserve.arbiter.succession import Succession
+from sdserve.process import listeners
+from sdserve.process.handover import Handover
+from sdserve.workers.boot import set_title
 
-EXEC_FAILED = 127
+if TYPE_CHECKING:
+    from sdserve.arbiter.arbiter import Arbiter
 
 
-class Reexec:
-    """The old master's side: at most one new master at a time.
+class Upgrade:
+    """The upgrade that a master is part of, if any: as the old one, or as the new one with `line` to the old."""
 
-    `on_ready` is called when the new master serves, `on_lost` with the reason when there is none any more.
-    """
-
-    def __init__(self, loop: Loop, log: Logger, on_ready: Callable[[], None], on_lost: Callable[[str], None]) -> None:
-        self._loop = loop
-        self._log = log
-        self._on_ready = on_ready
-        self._on_lost = on_lost
-        self.state = Upgrade.NONE
-        self.pid = 0
-        self._line: Handover | None = None
-        self._process: PidFd | None = None
-        self._deadline: Deadline | None = None
-        self._reason = ""
-
-    def start(self, listeners: Sequence[Listener], launch: "Launch", patience: float | None) -> None:
-        """Launches the new master, which must serve within `patience` seconds (None: whenever it does)."""
-        ours, theirs = Handover.pair()
-        ours.send("hello", listeners=[describe(listener) for listener in listeners])
-        pid = _fork_twice(lambda: launch.execute(listeners, theirs))
-        theirs.close()
-        self.advance(UpgradeEvent.REEXEC)
-        self.pid = pid
-        self._reason = ""
-        self._line = ours
-        self._loop.watch(ours, self._hear)
-        try:
-            self._process = PidFd(pid)
-        except ProcessLookupError:
-            self._lose("it ended at once")
-            return
-        self._loop.watch(self._process, self._ended)
-        if patience is not None:
-            self._deadline = self._loop.call_at(
-                time.monotonic() + patience, lambda: self.drop("it did not serve in time")
-            )
-
-    def hand_over(self, control: Listener | None) -> None:
-        """Tells the new master that it is the main process now, and passes the control socket on."""
-        assert self._line is not None
-        self.advance(UpgradeEvent.HAND_OVER)
-        self._cancel_deadline()
-        if control is None:
-            self._line.send("main")
-            return
-        self._line.send("main", fds=[control.fileno()], control=describe(control))
-        control.close()
-
-    def drop(self, reason: str) -> None:
-        """Ends a new master that is not the main process yet: TERM now, KILL if it stays."""
-        if self._process is None or self.state is Upgrade.HANDED_OVER:
-            return
-        self._reason = self._reason or reason
-        self._process.send(signal.SIGTERM)
-        self._cancel_deadline()
-        self._deadline = self._loop.call_at(time.monotonic() + 5.0, self._kill)
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.send(signal.SIGKILL)
-
-    def _hear(self) -> None:
-        while self._line is not None and (message := self._line.receive()) is not None:
-            if message["type"] == "ready" and allows(UPGRADE, self.state, UpgradeEvent.READY):
-                self.advance(UpgradeEvent.READY)
-                self._cancel_deadline()
-                self._on_ready()
-            elif message["type"] == "failed":
-                self._reason = str(message.get("reason", ""))
-            elif message["type"] == "gone":
-                self._loop.unwatch(self._line)  # its end, or its exec into something else, shows at the pidfd
-                return
-
-    def _ended(self) -> None:
-        self._hear()
-        self._lose(self._reason or "it ended before it served")
-
-    def _lose(self, reason: str) -> None:
-        for watched in (self._line, self._process):
-            if watched is not None:
-                self._loop.unwatch(watched)
-                watched.close()
-        self._line = self._process = None
-        self._cancel_deadline()
-        was = self.state
-        self.advance(UpgradeEvent.LOST)
-        if was is not Upgrade.HANDED_OVER:
-            self.pid = 0
-            self._on_lost(reason)
-
-    def advance(self, event: UpgradeEvent) -> None:
-        before = self.state
-        self.state = advance(UPGRADE, self.state, event)
-        self._log.trace("upgrade to %s: %s, was %s, now %s", self.pid, event.value, before.value, self.state.value)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-
-class Succession:
-    """The new master's side: who was there before, and what it passed on.
-
-    `on_main` is called with the message that makes this master the main process; `on_promoted` when the old one ended.
-    """
-
-    def __init__(
-        self, loop: Loop, line: Handover, on_main: Callable[[dict[str, Any]], None], on_promoted: Callable[[], None]
-    ) -> None:
-        self._loop = loop
+    def __init__(self, arbiter: "Arbiter", line: Handover | None) -> None:
+        self._arbiter = arbiter
         self._line = line
-        self._on_main = on_main
-        self._on_promoted = on_promoted
-        self.parent = line.peer_pid()
-        self.is_main = False
-        hello = line.receive() or {}
-        self.described: list[dict[str, Any]] = hello.get("listeners", [])
-        self._process: PidFd | None = None
-        try:
-            self._process = PidFd(self.parent)
-        except ProcessLookupError:  # it died meanwhile
-            self.parent = 0
+        self._reexec = Reexec(arbiter.loop, arbiter.log, self._child_serves, self._child_lost)
+        self._succession = (
+            Succession(arbiter.loop, line, self._became_main, arbiter.maybe_promote_master) if line else None
+        )
+        self._again = False
 
-    def begin(self) -> None:
-        """Starts to listen to the old master."""
-        if self._process is None:
-            self._on_promoted()
-            return
-        self._loop.watch(self._line, self._hear)
-        self._loop.watch(self._process, self._ended)
+    # --- the new master -------------------------------------------------------------------------------------------
 
-    def ready(self) -> None:
-        self._line.send("ready")
+    @property
+    def parent_pid(self) -> int:
+        return self._succession.parent if self._succession else 0
+
+    @property
+    def succeeding(self) -> bool:
+        """Whether another master still has, or shares, what this one claims."""
+        return self._succession is not None
+
+    @property
+    def parent_drains(self) -> bool:
+        """Whether the old master finishes requests: when the main process ends, systemd kills what is left."""
+        return self._succession is not None and self._succession.is_main and bool(self.parent_pid)
+
+    @property
+    def described(self) -> list[dict[str, Any]] | None:
+        """What the old master said of each listener that it passed on, in their order; None without an old master."""
+        return self._succession.described if self._succession else None
+
+    def listen(self) -> None:
+        """Starts to hear the old master."""
+        if self._succession is not None:
+            self._succession.begin()
+
+    def serves(self) -> None:
+        """Tells the old master that the workers here serve."""
+        if self._succession is not None:
+            self._succession.ready()
 
     def failed(self, reason: str) -> None:
-        self._line.send("failed", reason=reason)
+        """Tells the old master why this one ends."""
+        if self._line is not None:
+            self._line.send("failed", reason=reason)
 
-    def _hear(self) -> None:
-        while (message := self._line.receive()) is not None:
-            if message["type"] == "main":
-                self.is_main = True
-                self._on_main(message)
-            elif message["type"] == "gone":
-                self._loop.unwatch(self._line)
-                return
+    def _became_main(self, message: dict[str, Any]) -> None:
+        arbiter = self._arbiter
+        for fd in message["fds"]:
+            told = message["control"]
+            arbiter.control.adopt(listeners.adopt(fd, activated=told["activated"], inode=told["inode"]))
+        arbiter.open_control()
+        arbiter.supervision.become_main(arbiter.status().line())
+        arbiter.log.info("This master (pid %s) is the main process now", arbiter.pid)
 
-    def _ended(self) -> None:
-        self._hear()
-        for watched in (self._line, self._process):
-            if watched is not None:
-                self._loop.unwatch(watched)
-                watched.close()
-        self._process = None
-        self.parent = 0
-        self._on_promoted()
+    def promote(self) -> None:
+        """Takes what the old master held by name, if it has ended."""
+        arbiter, succession = self._arbiter, self._succession
+        if succession is None or succession.parent:
+            return
+        self._succession = self._line = None
+        arbiter.log.info("Master has been promoted.")
+        if arbiter.pidfile is not None and arbiter.cfg.pidfile is not None:
+            arbiter.pidfile.rename(arbiter.cfg.pidfile)
+        set_title(f"sdserve: master [{arbiter.proc_name}]")
+        if not succession.is_main and arbiter.state is not Master.STOPPING:
+            arbiter.open_control()
+            arbiter.supervision.become_main(arbiter.status().line())
+        if self._again:
+            self._again = False
+            self.begin()
 
+    # --- the old master -------------------------------------------------------------------------------------------
 
-class Launch:
-    """How this program was started, kept from its start: arguments, directory, environment.
+    @property
+    def child_pid(self) -> int:
+        return self._reexec.pid
 
-    `extra` gives the environment that depends on the new pid (notify socket, watchdog), `pre_exec` is the hook.
-    """
+    @property
+    def automatic(self) -> bool:
+        """Whether a new master takes over by itself once it serves; the default is yes under systemd."""
+        arbiter = self._arbiter
+        if arbiter.cfg.upgrade is None:
+            return arbiter.systemd or arbiter.supervision.notifier.enabled
+        return bool(arbiter.cfg.upgrade == "auto")
 
-    def __init__(
-        self,
-        directory: str,
-        environ: Mapping[str, str],
-        extra: Callable[[int], Mapping[str, str]],
-        pre_exec: Callable[[], None],
-    ) -> None:
-        self._directory = directory
-        self._environ = environ
-        self._extra = extra
-        self._pre_exec = pre_exec
+    def begin(self) -> None:
+        """Launches a new master, unless there is a child or a parent of an upgrade already."""
+        arbiter = self._arbiter
+        if self.child_pid:
+            arbiter.log.warning("USR2 signal ignored. Child exists.")
+        elif self.parent_drains:
+            arbiter.log.info("USR2: the old master (pid %s) still drains, the upgrade follows its end", self.parent_pid)
+            self._again = True
+        elif self.parent_pid:
+            arbiter.log.warning("USR2 signal ignored. Parent exists.")
+        elif arbiter.state not in (Master.RUNNING, Master.RELOADING):
+            arbiter.log.warning("USR2 signal ignored. The server is %s.", arbiter.state.value)
+        else:
+            self._launch()
 
-    def execute(self, listeners: Sequence[Listener], line: Handover) -> NoReturn:
-        """Becomes the new master, in the forked child. Reports and ends if that cannot be done."""
-        try:
-            self._pre_exec()
-            signals.ready_for_exec()
-            os.chdir(self._directory)
-            [line_fd] = pass_on([listener.fileno() for listener in listeners], [line.fileno()])
-            pid = os.getpid()
-            environ = {
-                **{name: value for name, value in self._environ.items() if name not in activation.VARIABLES},
-                **self._extra(pid),
-                **activation.variables(pid, [listener.name for listener in listeners]),
-                VARIABLE: str(line_fd),
-            }
-            os.execvpe(sys.orig_argv[0], sys.orig_argv, environ)
-        except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
-            traceback.print_exc()
-            line.send("failed", reason=f"cannot execute {sys.orig_argv[0]}: {error}")
-        finally:
-            os._exit(EXEC_FAILED)
+    def _launch(self) -> None:
+        arbiter = self._arbiter
+        supervision = arbiter.supervision
+        launch = Launch(
+            arbiter.cfg.directory,
+            arbiter.launched_with,
+            lambda pid: {**supervision.notifier.variables(), **supervision.watchdog.variables(pid)},
+            lambda: arbiter.cfg.pre_exec(arbiter),
+        )
+        # Its own boot time-out ends it first, as a rule, and says why.
+        boot = arbiter.cfg.boot_timeout
+        self._reexec.start(arbiter.LISTENERS, launch, boot + Backoff.CAP if boot else None)
+        arbiter.log.info("Upgrade: the new master is pid %s", self.child_pid)
 
+    def _child_serves(self) -> None:
+        arbiter = self._arbiter
+        arbiter.log.info("Upgrade: the new master (pid %s) serves", self.child_pid)
+        arbiter.trouble = ""
+        if self.automatic:
+            arbiter.stop()
+        else:
+            arbiter.commands.upgraded("")
 
-def describe(listener: Listener) -> dict[str, Any]:
-    """What a listener's descriptor alone does not tell the next master."""
-    return {"activated": listener.activated, "inode": listener.inode}
+    def _child_lost(self, reason: str) -> None:
+        arbiter = self._arbiter
+        arbiter.log.error("Upgrade backed out, this master serves on: %s", reason)
+        arbiter.trouble = f"upgrade failed: {reason}"
+        arbiter.commands.upgraded(reason)
 
+    def before_stop(self) -> None:
+        """A stop begins: a new master that serves takes over, any other is dropped if it is ours to drop."""
+        if self._reexec.state is State.SERVING:
+            self._hand_over()
+        elif self._reexec.state is State.BOOTING and self.automatic:
+            self._reexec.drop("the service is being stopped")
 
-def _fork_twice(child: Callable[[], NoReturn]) -> int:
-    """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pid."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    read, write = os.pipe()
-    signals.block_all()
-    try:
-        middle = os.fork()
-        if middle == 0:
-            _middle(write, child)
-        os.close(write)
-        with os.fdopen(read, "rb") as told:
-            pid = int(told.read())
-        os.waitpid(middle, 0)
-    finally:
-        signals.unblock_all()
-    return pid
-
-
-def _middle(write: int, child: Callable[[], NoReturn]) -> NoReturn:
-    middle = os.getpid()
-    pid = os.fork()
-    if pid:
-        os.write(write, str(pid).encode())
-        os._exit(0)
-    os.close(write)
-    _wait_for_reparenting(middle)
-    child()
-
-
-def _wait_for_reparenting(middle: int) -> None:
-    """Returns when this process is no child of `middle` any more: reparenting comes before the pidfd's news."""
-    while os.getppid() == middle:
-        try:
-            process = PidFd(middle)
-        except ProcessLookupError:
-            continue
-        select.select([process], [], [])
-        process.close()
+    def _hand_over(self) -> None:
+        """Makes the new master the main process: first for systemd, then for itself, with the control socket."""
+        arbiter = self._arbiter
+        arbiter.log.info("Handing over to the new master (pid %s)", self.child_pid)
+        arbiter.supervision.main_pid(self.child_pid)
+        arbiter.commands.upgraded("")
+        self._reexec.hand_over(arbiter.control.release())

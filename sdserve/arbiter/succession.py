@@ -1,0 +1,69 @@
+"""The new master's side of an upgrade: who was there before, what it passed on, and when it has ended.
+
+A new master stays silent towards systemd until the old one tells it that it is the main process, and is promoted when
+the old one has ended.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sdserve.arbiter.loop import Loop
+from sdserve.process.handover import Handover
+from sdserve.process.pidfd import PidFd
+
+
+class Succession:
+    """The new master's side: who was there before, and what it passed on.
+
+    `on_main` is called with the message that makes this master the main process; `on_promoted` when the old one ended.
+    """
+
+    def __init__(
+        self, loop: Loop, line: Handover, on_main: Callable[[dict[str, Any]], None], on_promoted: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._line = line
+        self._on_main = on_main
+        self._on_promoted = on_promoted
+        self.parent = line.peer_pid()
+        self.is_main = False
+        hello = line.receive() or {}
+        self.described: list[dict[str, Any]] = hello.get("listeners", [])
+        self._process: PidFd | None = None
+        try:
+            self._process = PidFd(self.parent)
+        except ProcessLookupError:  # it died meanwhile
+            self.parent = 0
+
+    def begin(self) -> None:
+        """Starts to listen to the old master."""
+        if self._process is None:
+            self._on_promoted()
+            return
+        self._loop.watch(self._line, self._hear)
+        self._loop.watch(self._process, self._ended)
+
+    def ready(self) -> None:
+        self._line.send("ready")
+
+    def failed(self, reason: str) -> None:
+        self._line.send("failed", reason=reason)
+
+    def _hear(self) -> None:
+        while (message := self._line.receive()) is not None:
+            if message["type"] == "main":
+                self.is_main = True
+                self._on_main(message)
+            elif message["type"] == "gone":
+                self._loop.unwatch(self._line)
+                return
+
+    def _ended(self) -> None:
+        self._hear()
+        for watched in (self._line, self._process):
+            if watched is not None:
+                self._loop.unwatch(watched)
+                watched.close()
+        self._process = None
+        self.parent = 0
+        self._on_promoted()
