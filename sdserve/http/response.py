@@ -105,7 +105,7 @@ class HeadWriter:
         if head.dated or head.served:
             own = (b"" if head.dated else self._date) + (b"" if head.served else self._server)
             return b"%b%b%b\r\n" % (head.start, own, framing)
-        return head.start + self.signature + framing
+        return b"%b%b%b\r\n" % (head.start, self.signature, framing)
 
     def _status(self, status: str) -> tuple[int, bytes]:
         found = STATUS.fullmatch(status) if isinstance(status, str) else None
