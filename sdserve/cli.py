@@ -72,7 +72,7 @@ def check(cfg: Config) -> None:
 def report(error: SdserveError) -> None:
     """Tells the operator, and whoever waits for this process to become ready.
 
-    That is the old master when this one was started by an upgrade, else systemd if it asks to be notified (sd_notify(3)).
+    That is the old master when an upgrade started this process, else systemd if it asks to be notified (sd_notify(3)).
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     for line in lines:

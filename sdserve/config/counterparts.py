@@ -88,6 +88,15 @@ NO_COUNTERPART: dict[str, tuple[str, object]] = {
     "control_socket_disable": ("the control socket is off when control_socket is empty", False),
 }
 
+# gunicorn calls these hooks only where one of the settings named here is in force: without it they are mere functions.
+MATTERS_WITH = {
+    "ssl_context": ("certfile", "keyfile"),
+    "on_dirty_starting": ("dirty_apps", "dirty_workers"),
+    "dirty_post_fork": ("dirty_apps", "dirty_workers"),
+    "dirty_worker_init": ("dirty_apps", "dirty_workers"),
+    "dirty_worker_exit": ("dirty_apps", "dirty_workers"),
+}
+
 # Flags whose name does not follow from the setting's, and short ones.
 _FLAGS = {
     "-R": "enable_stdio_inheritance",
@@ -115,9 +124,10 @@ def asks_for_nothing(name: str, value: object) -> bool:
     return not value and not default
 
 
-def refusal(name: str) -> str:
-    """A clause about one of gunicorn's settings without a counterpart, with the way out."""
-    return f"gunicorn's setting {name} has no counterpart in sdserve: {NO_COUNTERPART[name][0]}"
+def refusal(name: str, value: str = "") -> str:
+    """A clause about one of gunicorn's settings without a counterpart, with the way out; `value` is how it was set."""
+    setting = f"{name} = {value}" if value else name
+    return f"gunicorn's setting {setting} has no counterpart in sdserve: {NO_COUNTERPART[name][0]}"
 
 
 def foreign_flag(flag: str) -> str | None:

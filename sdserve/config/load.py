@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from sdserve.config import commandline, counterparts, file, paths
-from sdserve.config.convert import address
+from sdserve.config.address import address
+from sdserve.config.convert import show
 from sdserve.config.schema import RESERVED_ENVIRONMENT, SETTINGS
 from sdserve.config.setting import ENV_PREFIX, Given, SettingValue
 from sdserve.errors import ConfigError
@@ -21,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sdserve.config.convert import Address
+    from sdserve.config.address import Address
 
     Layer = Mapping[str, Given]
 
@@ -210,15 +211,16 @@ def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list
             if text.strip():
                 value: object = setting.split(text) if setting.split else text
                 given[setting.name] = Given(value, variable, f"environment {variable}")
-    for variable in environ:
+    for variable, text in environ.items():
         if not variable.startswith(ENV_PREFIX) or variable in RESERVED_ENVIRONMENT or variable.startswith(_FOREIGN):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if name in counterparts.NO_COUNTERPART:
-            problems.append(f"{variable}: {counterparts.refusal(name)}")
+            problems.append(f"{variable}: {counterparts.refusal(name, show(text))}")
         elif name not in SETTINGS:
-            known = (setting.env for setting in SETTINGS.values())
-            problems.append(f"{variable} is not a setting{counterparts.did_you_mean(variable, known)}")
+            close = counterparts.nearest(name, SETTINGS)
+            hint = f"; did you mean {SETTINGS[close].env}?" if close else ""
+            problems.append(f"{variable}={show(text)} is not a setting{hint}")
     return given, problems
 
 

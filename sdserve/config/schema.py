@@ -9,6 +9,7 @@ gunicorn's wherever gunicorn has the setting.
 from __future__ import annotations
 
 from sdserve.config import convert
+from sdserve.config.address import binds
 from sdserve.config.hooks import HOOKS
 from sdserve.config.schema_http import HTTP_SETTINGS
 from sdserve.config.schema_process import PROCESS_SETTINGS
@@ -63,7 +64,7 @@ _SERVER = (
     Setting(
         "bind",
         "Sockets",
-        convert.binds,
+        binds,
         ["127.0.0.1:8000"],
         """Where to listen: host:port, host, :port, [v6]:port, unix:/path, unix:@abstract, or fd://N for an inherited
         descriptor. The default port is 8000. Under socket activation systemd's sockets are served instead.""",

@@ -49,8 +49,11 @@ def misread(path: str, source: bytes, suspects: Mapping[str, object], settings: 
         line = usage.line(name)
         where = f"{path}:{line}" if line else path
         if name in counterparts.NO_COUNTERPART:
+            if suspects.keys().isdisjoint(counterparts.MATTERS_WITH.get(name, (name,))):
+                continue
             if line or isinstance(value, _PLAIN):  # else it is an imported helper
-                problems.append(f"{where}: {counterparts.refusal(name)} (the value is {show(value)})")
+                shown = "" if callable(value) else show(value)
+                problems.append(f"{where}: {counterparts.refusal(name, shown)}")
         elif name in usage.read:
             continue
         elif name in usage.assigned:

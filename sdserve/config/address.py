@@ -1,0 +1,75 @@
+"""Addresses to listen on, as gunicorn's `bind` takes them."""
+
+from __future__ import annotations
+
+import os
+
+from sdserve.config.convert import each, show, text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Address = tuple[str, int] | str | int
+
+DEFAULT_PORT = 8000
+UNIX_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, the last one for the NUL
+
+
+def address(spec: str) -> Address:
+    """Where to listen, from `host:port`, `host`, `:port`, `[v6]:port`, `unix:path`, `unix:@abstract` or `fd://N`.
+
+    Returns (host, port), or the path (abstract names keep their @), or the number of an inherited file descriptor. The
+    port defaults to 8000, the host to all of IPv4. Raises ValueError.
+    """
+    word = spec.strip()
+    if word.startswith("unix:"):
+        return _unix(spec, word.removeprefix("unix:").removeprefix("//"))
+    if word.startswith("fd://"):
+        number = word.removeprefix("fd://")
+        if not (number.isascii() and number.isdigit()):
+            raise ValueError(f"{show(spec)}: {show(number)} is not the number of a file descriptor")
+        return int(number)
+    word = word.removeprefix("tcp://")
+    if word.startswith("["):
+        host, bracket, rest = word[1:].partition("]")
+        if not bracket or not host or (rest and not rest.startswith(":")):
+            raise ValueError(f"{show(spec)} is not an IPv6 address and port such as [::1]:8000")
+        colon, number = rest[:1], rest[1:]
+    else:
+        host, colon, number = word.partition(":")
+        if ":" in number:
+            raise ValueError(f"{show(spec)} has several colons; an IPv6 address is written [::1]:8000")
+    if "/" in host or any(c.isspace() for c in host):
+        raise ValueError(f"{show(spec)} is not an address; a Unix socket is written unix:/path")
+    return host.lower() or "0.0.0.0", _port(spec, number) if colon else DEFAULT_PORT
+
+
+def _unix(spec: str, path: str) -> str:
+    if not path or path == "@" or "\0" in path:
+        raise ValueError(f"{show(spec)} has no usable path; a Unix socket is written unix:/path")
+    if len(os.fsencode(path)) > UNIX_PATH_MAX:
+        raise ValueError(f"{show(spec)}: the path of a Unix socket has at most {UNIX_PATH_MAX} bytes")
+    return path
+
+
+def _port(spec: str, number: str) -> int:
+    if not (number.isascii() and number.isdigit() and len(number) <= 5 and int(number) <= 65535):
+        raise ValueError(f"{show(spec)}: {show(number)} is not a port, 0 to 65535")
+    return int(number)
+
+
+def binds(value: object) -> list[str]:
+    """Addresses to listen on, each checked, none twice; kept as text (see `address`)."""
+    known: dict[Address, str] = {}
+
+    def one(spec: object) -> str:
+        word = text(spec)
+        where = address(word)
+        if where in known and not (isinstance(where, tuple) and where[1] == 0):
+            raise ValueError(f"{show(word)} is the same address as {show(known[where])}")
+        known[where] = word
+        return word
+
+    specs: list[str] = each(one)(value)
+    if not specs:
+        raise ValueError(f"{show(value)} is no address to listen on")
+    return specs
