@@ -156,10 +156,9 @@ class Arbiter(HookView):
         passed = activation.take(os.environ)
         described = self.upgrade.described
         if described is None:
-            described = [{"activated": True, "inode": None}] * len(passed)
+            described = [{"activated": True}] * len(passed)
         found = [
-            listeners.adopt(each.fd, each.name, activated=told["activated"], inode=told["inode"])
-            for each, told in zip(passed, described, strict=True)
+            listeners.adopt_described(each.fd, each.name, told) for each, told in zip(passed, described, strict=True)
         ]
         self.systemd = any(listener.activated for listener in found)
         return found

@@ -12,14 +12,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sdserve.arbiter import signals
 from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, advance, allows
 from sdserve.arbiter.loop import Deadline, Loop
 from sdserve.log import Logger
 from sdserve.process.handover import VARIABLE, Handover
-from sdserve.process.listeners import Listener, pass_on
+from sdserve.process.listeners import Listener, describe, pass_on
 from sdserve.process.pidfd import PidFd
 from sdserve.systemd import activation
 
@@ -168,11 +168,6 @@ class Launch:
             line.send("failed", reason=f"cannot execute {sys.orig_argv[0]}: {error}")
         finally:
             os._exit(EXEC_FAILED)
-
-
-def describe(listener: Listener) -> dict[str, Any]:
-    """What a listener's descriptor alone does not tell the next master."""
-    return {"activated": listener.activated, "inode": listener.inode}
 
 
 def _fork_twice(child: Callable[[], NoReturn]) -> int:

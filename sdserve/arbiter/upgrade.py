@@ -72,8 +72,7 @@ class Upgrade:
     def _became_main(self, message: dict[str, Any]) -> None:
         arbiter = self._arbiter
         for fd in message["fds"]:
-            told = message["control"]
-            arbiter.control.adopt(listeners.adopt(fd, activated=told["activated"], inode=told["inode"]))
+            arbiter.control.adopt(listeners.adopt_described(fd, "", message["control"]))
         arbiter.open_control()
         arbiter.supervision.become_main(arbiter.status().line())
         arbiter.log.info("This master (pid %s) is the main process now", arbiter.pid)

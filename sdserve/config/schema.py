@@ -161,7 +161,7 @@ _SERVER = (
         "boot_timeout",
         "Workers",
         convert.seconds,
-        0,
+        120,
         "Seconds that a worker may take from its fork until it can serve. 0 means no limit.",
         flags=("--boot-timeout",),
         metavar="SECONDS",

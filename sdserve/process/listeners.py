@@ -12,9 +12,10 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sdserve.errors import ListenError
 
@@ -27,13 +28,15 @@ class Listener:
     """One listening socket, non-blocking and close-on-exec.
 
     `name` is what LISTEN_FDNAMES called it (sd_listen_fds(3)), "" otherwise; `activated` is true for systemd's sockets,
-    which are never unlinked by us; `inode` is (device, inode) of the Unix socket's file that we bound, None otherwise.
+    which are never unlinked by us; `inode` is (device, inode) of the Unix socket's file that we bound, None otherwise;
+    `passed_as` is N of the configured address fd://N, whatever number the descriptor has since an upgrade.
     """
 
     sock: socket.socket
     name: str = ""
     activated: bool = False
     inode: tuple[int, int] | None = None
+    passed_as: int | None = None
     address: tuple[str, int] | str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +66,14 @@ class Listener:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def adopt(fd: int, name: str = "", *, activated: bool, inode: Sequence[int] | None = None) -> Listener:
+def adopt(
+    fd: int,
+    name: str = "",
+    *,
+    activated: bool,
+    inode: Sequence[int] | None = None,
+    passed_as: int | None = None,
+) -> Listener:
     """A listener on an inherited descriptor. Raises ListenError that names it when it is no listening stream."""
     what = f"inherited fd {fd}" + (f" ({name})" if name else "")
     try:
@@ -81,9 +91,21 @@ def adopt(fd: int, name: str = "", *, activated: bool, inode: Sequence[int] | No
     else:
         sock.set_inheritable(False)
         sock.setblocking(False)
-        return Listener(sock, name, activated, (inode[0], inode[1]) if inode else None)
+        return Listener(sock, name, activated, (inode[0], inode[1]) if inode else None, passed_as)
     sock.detach()
     raise ListenError(f"{what} {trouble}")
+
+
+def describe(listener: Listener) -> dict[str, Any]:
+    """What a listener's descriptor alone does not tell the next master."""
+    return {"activated": listener.activated, "inode": listener.inode, "passed_as": listener.passed_as}
+
+
+def adopt_described(fd: int, name: str, told: Mapping[str, Any]) -> Listener:
+    """A listener passed on by another master, with what its `describe` said; another version may say less or more."""
+    return adopt(
+        fd, name, activated=bool(told.get("activated")), inode=told.get("inode"), passed_as=told.get("passed_as")
+    )
 
 
 def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mode: int = 0o600) -> Listener:
@@ -94,7 +116,7 @@ def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mod
     """
     try:
         if isinstance(address, int):
-            return adopt(address, activated=False)
+            return adopt(address, activated=False, passed_as=address)
         if isinstance(address, str):
             return _bind_unix(address, backlog, socket_mode)
         return _bind_tcp(address, backlog, reuse_port)
@@ -138,7 +160,7 @@ def match(addresses: Iterable[Address], current: Sequence[Listener]) -> list[tup
 
 def _serves(listener: Listener, address: Address) -> bool:
     if isinstance(address, int):
-        return listener.fileno() == address
+        return listener.passed_as == address
     if isinstance(address, str) or isinstance(listener.address, str):
         return listener.address == address
     if address[1] != listener.address[1]:

@@ -97,7 +97,8 @@ def _live(worker: Worker, server: Any, birth: Birth) -> int:
         set_identity(birth)
         worker.init_process()
     except AppImportError as error:
-        log.debug("the application cannot be loaded", exc_info=error.__cause__ or error)
+        told = isinstance(error.__cause__, (SyntaxError, ModuleNotFoundError, AttributeError, type(None)))
+        log.log("debug" if told else "error", "Exception while loading the application", exc_info=error.__cause__)
         worker.tell(FAILED + str(error).encode(errors="replace"))
         return error.exit_code
     except Exception as error:
