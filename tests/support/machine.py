@@ -33,6 +33,8 @@ UNITS = CHECKOUT / "units"
 CLONE_NEWNET = 0x40000000
 BOOT_TIMEOUT = 60.0
 COMMAND_TIMEOUT = 120.0
+NAMESPACES = ("-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w")
+"""All of the machine's namespaces, its root and its working directory, for nsenter(1)."""
 
 
 class CannotBoot(Exception):
@@ -102,7 +104,7 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside as root; `stdout` has all output. AssertionError if it fails and `check`."""
         done = subprocess.run(
-            ["nsenter", "-t", str(self.pid), "-mpuinCrw", "--", *map(str, argv)],
+            ["nsenter", "-t", str(self.pid), *NAMESPACES, "--", *map(str, argv)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -191,13 +193,12 @@ class Machine:
 
     # -- journal
 
-    def journal(self, *matches: str) -> list[dict[str, str]]:
+    def journal(self, *matches: str, check: bool = True) -> list[dict[str, str]]:
         """Journal entries since the last `reset`, oldest first, as `journalctl -o json` gives them."""
-        self.run("journalctl", "--sync")
-        lines = self.run(
-            "journalctl", "-q", "-o", "json", "--no-pager", f"--after-cursor={self._cursor}", *matches
-        ).stdout
-        return [json.loads(line) for line in lines.splitlines()]
+        self.run("journalctl", "--sync", check=check)
+        since = f"--after-cursor={self._cursor}"
+        lines = self.run("journalctl", "-q", "-o", "json", "--no-pager", since, *matches, check=check).stdout
+        return [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
 
     def messages(self, *matches: str) -> list[str]:
         """The text of `journal(*matches)`."""
@@ -210,7 +211,7 @@ class Machine:
     def story(self) -> str:
         """What happened since `reset`, for a failed assertion."""
         lines = []
-        for entry in self.journal()[-120:]:
+        for entry in self.journal(check=False)[-120:]:
             stamp = int(entry["__REALTIME_TIMESTAMP"]) % 1_000_000_000
             lines.append(f"{stamp / 1e6:10.3f} {entry.get('_COMM')}[{entry.get('_PID')}]: {entry.get('MESSAGE')}")
         return "\n".join(lines)

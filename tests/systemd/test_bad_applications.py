@@ -1,0 +1,42 @@
+"""What cannot serve says so: exit status, one clear line, and `systemctl status` shows it."""
+
+import pytest
+
+from tests.support.machine import Machine
+from tests.support.service import deploy
+
+GOOD = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
+DEATH = "def post_fork(server, worker):\n    raise RuntimeError('no licence today')\n"
+
+CASES = {
+    "syntax error": ("def application(:\n", "app:application", "", 4, ("app.py", "1")),
+    "missing module": (GOOD, "absent:application", "", 4, ("absent",)),
+    "missing module of the application": ("import requirement_x\n" + GOOD, "app", "", 4, ("requirement_x",)),
+    "wrong callable": (GOOD, "app:aplication", "", 4, ("aplication", "application")),
+    "death in post_fork": (GOOD, "app:application", DEATH, 3, ("post_fork", "no licence today")),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exit_status_and_reason(machine: Machine, case: str) -> None:
+    source, app, config, status, words = CASES[case]
+    service = deploy(machine, {"app.py": source, "conf.py": config}, app, {"CONFIG": "/srv/app/conf.py"})
+
+    assert machine.systemctl("start", service.unit, check=False).returncode != 0
+
+    machine.wait_for(service.unit, ActiveState="failed", Result="exit-code", ExecMainStatus=str(status), NRestarts="0")
+    assert all(word in service.status for word in words), service.status
+    shown = machine.systemctl("status", "--no-pager", service.unit, check=False).stdout
+    assert f"status={status}" in shown
+    assert any(all(word in line for word in words) for line in shown.splitlines() if "Status:" in line), shown
+    said = [line for line in machine.messages("-u", service.unit, "_COMM=sdserve") if all(w in line for w in words)]
+    assert said, machine.story()
+
+
+def test_the_first_request_does_not_start_a_broken_application_for_ever(machine: Machine) -> None:
+    service = deploy(machine, {"app.py": "def application(:\n"}, "app")
+    with service.connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        machine.wait_for(service.socket, ActiveState="failed")
+    machine.wait_for(service.unit, ActiveState="failed", ExecMainStatus="4")
+    assert "app.py" in service.status

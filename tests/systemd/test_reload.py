@@ -1,0 +1,92 @@
+"""`systemctl reload`: new workers and new code under the same master, or the old ones still, with the reason."""
+
+from tests.support.machine import Machine
+from tests.support.service import deploy
+from tests.support.waiting import eventually
+
+APP = """
+import os
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "3"), ("X-Pid", str(os.getpid()))])
+    return [b"{text}"]
+"""
+
+
+def app(text: str) -> str:
+    return APP.replace("{text}", text)
+
+
+def test_returns_when_the_new_code_serves(machine: Machine) -> None:
+    service = deploy(machine, {"one.py": app("old")}, "one:application")
+    assert service.ask().body == b"old"
+    main, workers = service.main, service.worker_pids()
+    machine.write("/srv/app/one.py", app("new"))
+
+    machine.systemctl("reload", service.unit)
+
+    # The very next requests, to whichever worker, get the new code.
+    assert [service.ask().body for _ in range(8)] == [b"new"] * 8
+    service.check(workers=2, main=main)
+    assert not workers & service.worker_pids()
+
+
+def test_reads_the_settings_of_the_config_file_again(machine: Machine) -> None:
+    service = deploy(machine, settings={"CONFIG": "/srv/app/conf.py"}, start=False)
+    service.configure({"WSGI_APP": "plain:application", "CHDIR": "/srv/app", "CONFIG": "/srv/app/conf.py"})
+    machine.write("/srv/app/conf.py", "workers = 1\n")
+    machine.systemctl("start", service.unit)
+    service.check(workers=1)
+    main = service.main
+    machine.write("/srv/app/conf.py", "workers = 3\nraw_env = ['COLOUR=green']\n")
+
+    machine.systemctl("reload", service.unit)
+
+    service.check(workers=3, main=main)
+    assert service.ask("/environ/COLOUR").body == b"green"
+
+
+def test_code_that_cannot_be_imported_is_rolled_back(machine: Machine) -> None:
+    service = deploy(machine, {"one.py": app("old")}, "one:application")
+    service.ask()
+    main, workers = service.main, service.worker_pids()
+    machine.write("/srv/app/one.py", "def broken(:\n")
+
+    reload = machine.systemctl("reload", service.unit, check=False)
+
+    assert reload.returncode != 0
+    assert service.ask().body == b"old"
+    service.check(workers=2, main=main)
+    assert service.worker_pids() == workers
+    assert "one.py" in service.status
+    assert any("sdservectl" in line and "one.py" in line for line in service.machine.unit_messages(service.unit))
+
+    machine.write("/srv/app/one.py", app("new"))
+    machine.systemctl("reload", service.unit)
+    assert service.ask().body == b"new"
+    assert "one.py" not in service.status
+
+
+def test_a_setting_that_does_not_exist_is_rolled_back(machine: Machine) -> None:
+    service = deploy(machine, settings={"CONFIG": "/srv/app/conf.py"}, start=False)
+    machine.write("/srv/app/conf.py", "timeout = 20\n")
+    machine.systemctl("start", service.unit)
+    main, workers = service.main, service.worker_pids()
+    machine.write("/srv/app/conf.py", "timeuot = 20\n")
+
+    assert machine.systemctl("reload", service.unit, check=False).returncode != 0
+
+    service.check(workers=2, main=main)
+    assert service.worker_pids() == workers
+    assert "timeuot" in service.status
+
+
+def test_hup_by_kill_is_a_reload_too(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    main, workers = service.main, service.worker_pids()
+
+    machine.systemctl("kill", "-s", "HUP", "--kill-whom=main", service.unit)
+
+    eventually(lambda: not workers & service.worker_pids(), "new workers")
+    service.check(workers=2, main=main)

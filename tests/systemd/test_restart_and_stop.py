@@ -1,0 +1,77 @@
+"""Stop and restart: requests in progress are answered, connections wait in the backlog of the socket unit."""
+
+import signal
+
+from tests.support.machine import Machine
+from tests.support.service import deploy
+from tests.support.waiting import eventually
+
+
+def test_restart_loses_no_new_connection(machine: Machine) -> None:
+    service = deploy(machine, settings={"=DELAY": "0.05", "THREADS": "8"})
+    service.ask()
+    with service.load(clients=8, reuse=0) as load:
+        for _ in range(3):
+            load.wait_answers(50)
+            before = service.main
+            machine.systemctl("restart", service.unit)
+            assert service.main not in (0, before)
+        load.wait_answers(50)
+    service.check(workers=2)
+    assert not load.record.failures, load.record
+    assert set(load.record.statuses) == {200}
+    assert machine.get(service.unit, "NRestarts") == "0"
+
+
+def test_stop_answers_what_it_has_begun(machine: Machine) -> None:
+    service = deploy(machine, settings={"THREADS": "4"})
+    service.ask()
+    with service.load(clients=4, reuse=0, path="/sleep/1.5") as load:
+        eventually(lambda: "busy for" in machine.run("/opt/sdserve/bin/sdservectl", "status").stdout, "busy workers")
+        machine.systemctl("stop", service.socket, service.unit)
+        machine.wait_for(service.unit, ActiveState="inactive", SubState="dead", Result="success", MainPID="0")
+    assert set(load.record.statuses) == {200}, load.record
+    assert len(load.record.answers) >= 4
+
+
+def test_a_drain_may_take_longer_than_the_unit_allows(machine: Machine) -> None:
+    service = deploy(machine, drop_in="[Service]\nTimeoutStopSec=1\n")
+    with service.load(clients=2, reuse=0, path="/sleep/3") as load:
+        eventually(lambda: machine.get(service.unit, "ActiveState") == "active", "started")
+        eventually(lambda: "busy for" in machine.run("/opt/sdserve/bin/sdservectl", "status").stdout, "busy workers")
+        machine.systemctl("stop", service.socket, service.unit)
+        machine.wait_for(service.unit, ActiveState="inactive", Result="success")
+    assert set(load.record.statuses) == {200}, load.record
+
+
+def test_a_boot_may_take_longer_than_the_unit_allows(machine: Machine) -> None:
+    app = "import time\ntime.sleep(2.5)\ndef application(e, s):\n    s('200 OK', [])\n    return [b'slow']\n"
+    service = deploy(machine, {"slow.py": app}, "slow:application", drop_in="[Service]\nTimeoutStartSec=1\n")
+    machine.systemctl("start", service.unit)
+    assert service.ask().body == b"slow"
+
+
+def test_a_killed_master_is_restarted_on_the_same_socket(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    master, workers = service.master, service.workers
+
+    master.kill(signal.SIGKILL)
+
+    for process in [master, *workers]:
+        process.wait_gone()
+    assert service.ask().status == 200
+    machine.wait_for(service.unit, ActiveState="active", NRestarts="1")
+    service.check(workers=2)
+
+
+def test_a_killed_worker_is_replaced(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    main, victim = service.main, service.workers[0]
+
+    victim.kill(signal.SIGKILL)
+
+    victim.wait_gone()
+    service.check(workers=2, main=main)
+    assert service.ask().status == 200

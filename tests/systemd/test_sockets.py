@@ -1,0 +1,75 @@
+"""Several sockets of several units: told apart by name and address, all served, all kept over an upgrade."""
+
+import pytest
+
+from tests.support.load import get
+from tests.support.machine import Machine
+from tests.support.service import PLAIN, deploy
+
+UNITS = {
+    "public": "ListenStream=127.0.0.1:8001\nListenStream=[::1]:8002\nFileDescriptorName=public\n",
+    "proxy": "ListenStream=/run/proxy.sock\nFileDescriptorName=proxy\n",
+    "admin": "ListenStream=/run/admin.sock\n",
+}
+ADDRESSES = [("127.0.0.1", 8000), ("127.0.0.1", 8001), ("::1", 8002), "/run/proxy.sock", "/run/admin.sock"]
+
+
+def deploy_many(machine: Machine) -> object:
+    service = deploy(machine, drop_in="[Service]\nSockets=public.socket proxy.socket admin.socket\n", start=False)
+    for name, text in UNITS.items():
+        machine.install(f"{name}.socket", f"[Socket]\n{text}Service={service.unit}\n")
+    machine.reload_units()
+    machine.systemctl("start", service.socket, *(f"{name}.socket" for name in UNITS))
+    return service
+
+
+@pytest.mark.parametrize("first", range(len(ADDRESSES)))
+def test_every_socket_starts_and_serves(machine: Machine, first: int) -> None:
+    service = deploy_many(machine)
+    for address in [ADDRESSES[first], *ADDRESSES]:
+        assert get(lambda a=address: machine.connect(a)).body == b"hello", address
+    service.check(workers=2)
+
+
+def test_all_sockets_outlive_reload_upgrade_and_restart(machine: Machine) -> None:
+    service = deploy_many(machine)
+    service.ask()
+    for change in (
+        lambda: machine.systemctl("reload", service.unit),
+        service.upgrade,
+        lambda: machine.systemctl("restart", service.unit),
+    ):
+        change()
+        for address in ADDRESSES:
+            assert get(lambda a=address: machine.connect(a)).body == b"hello", address
+    assert machine.get(service.unit, "FileDescriptorStoreMax") == "0", "none of this needs the fd store"
+    assert machine.get(service.unit, "NRestarts") == "0"
+
+
+@pytest.mark.parametrize("listen", ["ListenDatagram=127.0.0.1:9999", "ListenSequentialPacket=/run/packets"])
+def test_a_socket_that_cannot_carry_http_is_refused_by_name(machine: Machine, listen: str) -> None:
+    service = deploy(machine, drop_in="[Service]\nSockets=odd.socket\n", start=False)
+    machine.install("odd.socket", f"[Socket]\n{listen}\nFileDescriptorName=odd\nService={service.unit}\n")
+    machine.reload_units()
+    assert machine.systemctl("start", "odd.socket", service.unit, check=False).returncode != 0
+    machine.wait_for(service.unit, ActiveState="failed")
+    assert "odd" in service.status
+    machine.systemctl("stop", "odd.socket")
+
+
+def test_instances_of_the_template_live_side_by_side(machine: Machine) -> None:
+    for unit in ("sdserve@.socket", "sdserve@.service"):
+        machine.install(unit)
+    machine.reload_units()
+    machine.write("/srv/app/plain.py", PLAIN)
+    for name in ("shop", "blog"):
+        machine.write(
+            f"/etc/sdserve/{name}.env",
+            f"SDSERVE_WSGI_APP=plain:application\nSDSERVE_CHDIR=/srv/app\nNAME={name}\n",
+        )
+        machine.systemctl("start", f"sdserve@{name}.socket")
+    for name in ("shop", "blog"):
+        answer = get(lambda n=name: machine.connect(f"/run/sdserve-{n}.sock"), "/environ/NAME")
+        assert answer.body == name.encode()
+        machine.systemctl("reload", f"sdserve@{name}.service")
+    assert machine.main_pid("sdserve@shop.service") != machine.main_pid("sdserve@blog.service") != 0

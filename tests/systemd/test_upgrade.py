@@ -1,0 +1,120 @@
+"""`systemctl kill -s USR2`: a new master takes over, as a child of systemd's own, and nobody else hears the signal."""
+
+import signal
+
+from tests.support.machine import Machine
+from tests.support.service import Service, deploy
+from tests.support.waiting import eventually
+
+
+def complaints(machine: Machine) -> list[str]:
+    """What systemd says when it dislikes whom it has to supervise."""
+    bad = ("not our child", "reception only permitted", "does not belong to service", "Killing process")
+    return [line for line in machine.messages() if any(word in line for word in bad)]
+
+
+def test_a_new_master_takes_over(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    main, workers = service.main, service.worker_pids()
+
+    new = service.upgrade()
+
+    service.check(workers=2, main=new)
+    assert new != main
+    assert not workers & service.worker_pids()
+    assert service.ask().pid in service.worker_pids()
+    assert machine.get(service.unit, "NRestarts") == "0"
+    assert not complaints(machine)
+
+
+def test_twenty_in_a_row(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    masters = [service.main]
+    for _ in range(20):
+        masters.append(service.upgrade())
+        service.check(workers=2, main=masters[-1])
+        assert service.ask().pid in service.worker_pids()
+    assert len(set(masters)) == 21
+    assert machine.get(service.unit, "NRestarts") == "0"
+    assert not complaints(machine)
+
+    stops_gracefully(machine, service)
+
+
+def stops_gracefully(machine: Machine, service: Service) -> None:
+    """A request in progress is answered, then the unit is down without a kill."""
+    with service.load(clients=2, path="/sleep/1") as load:
+        load.wait(lambda record: record.answers, "the first answers")
+        machine.systemctl("stop", service.unit)
+        machine.wait_for(service.unit, ActiveState="inactive", Result="success", MainPID="0")
+    # The socket still listens, so the clients' next requests start the service anew: none of them may fail.
+    assert not load.record.failures, load.record
+    assert not complaints(machine)
+
+
+def test_the_new_master_is_supervised(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    new = service.upgrade()
+    service.check(workers=2, main=new)
+    doomed = service.master
+
+    doomed.kill(signal.SIGKILL)
+
+    doomed.wait_gone()
+    assert service.ask().status == 200  # its socket never closed
+    machine.wait_for(service.unit, ActiveState="active", NRestarts="1")
+    assert service.main not in (0, new)
+    service.check(workers=2)
+
+
+def test_a_new_master_that_cannot_import_the_application_is_dropped(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    main, workers = service.main, service.worker_pids()
+    machine.write("/srv/app/plain.py", "import no_such_module_anywhere\n")
+
+    machine.systemctl("kill", "-s", "USR2", service.unit)
+
+    machine_says(machine, service, "no_such_module_anywhere")
+    service.check(workers=2, main=main)
+    assert service.worker_pids() == workers
+    assert service.ask().pid in workers
+    assert not complaints(machine)
+
+
+def machine_says(machine: Machine, service: Service, word: str) -> None:
+    eventually(lambda: word in service.status, f"{word} in the status")
+    assert any(word in line for line in machine.unit_messages(service.unit))
+
+
+def test_reload_restart_and_stop_go_to_the_new_master(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    new = service.upgrade()
+    service.check(workers=2, main=new)
+
+    machine.systemctl("reload", service.unit)
+    service.check(workers=2, main=new)
+
+    machine.systemctl("restart", service.unit)
+    service.check(workers=2)
+    assert service.main != new
+
+    machine.systemctl("stop", service.unit)
+    machine.wait_for(service.unit, ActiveState="inactive", Result="success")
+
+
+def test_sdservectl_upgrade_waits_for_the_outcome(machine: Machine) -> None:
+    service = deploy(machine)
+    service.ask()
+    main = service.main
+
+    machine.run("/opt/sdserve/bin/sdservectl", "upgrade")
+
+    service.check(workers=2)
+    assert service.main != main
+    status = machine.run("/opt/sdserve/bin/sdservectl", "status").stdout
+    assert str(service.main) in status
