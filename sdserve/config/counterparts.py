@@ -22,6 +22,7 @@ _PEP = "requests come by HTTP: use proxy_pass instead of uwsgi_pass"
 
 # name: (what to do instead, gunicorn's default)
 NO_COUNTERPART: dict[str, tuple[str, object]] = {
+    "worker_connections": ("connections cost no thread and are bounded by LimitNOFILE= of the unit", 1000),
     "reload": (_RELOADER, False),
     "reload_engine": (_RELOADER, "auto"),
     "reload_extra_files": (_RELOADER, ()),

@@ -160,7 +160,10 @@ class _Loading:
             contents = file.read(path, self._directory, SETTINGS)
         self._cause = contents.cause
         self._problems += [*contents.problems, *env_problems, *extra.problems, *arguments.problems]
-        return [_fallbacks(environ), contents.given, env, extra.given, arguments.given]
+        defaults = _fallbacks(environ)
+        if location is None and path:
+            defaults["config"] = Given(path, "config", "default")
+        return [defaults, contents.given, env, extra.given, arguments.given]
 
     def _settle(self, name: str, layers: Sequence[Layer]) -> None:
         """Converts what each layer says, for the mistakes in it, and keeps what the most important one says."""
@@ -180,9 +183,10 @@ class _Loading:
     def _value(self, name: str, raw: object) -> object:
         value = SETTINGS[name].convert(raw)
         if name == "chdir":
-            value = os.path.normpath(os.path.join(self._directory, value))
-            if not os.path.isdir(value):
-                raise ValueError(f"{value!r} is not a directory")
+            path = os.path.normpath(os.path.join(self._directory, value))
+            if not os.path.isdir(path):
+                raise ValueError(f"{value!r} is not a directory" + ("" if value == path else f": {path}"))
+            return path
         return value
 
     def _completed(self, settled: SettingValue) -> SettingValue:

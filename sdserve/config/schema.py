@@ -185,6 +185,55 @@ _SERVER = (
         metavar="N",
     ),
     Setting(
+        "max_memory",
+        "Workers",
+        convert.size,
+        0,
+        """Replace a worker that holds more than this many bytes of memory: its proportional share (PSS) where pages are
+        shared. The replacement serves before the worn worker retires. 0 means no limit.""",
+        flags=("--max-memory",),
+        metavar="BYTES",
+    ),
+    Setting(
+        "max_age",
+        "Workers",
+        convert.seconds,
+        0,
+        """Replace a worker that has served for this many seconds, up to a tenth more at random. The replacement serves
+        before the worn worker retires. 0 means no limit.""",
+        flags=("--max-age",),
+        metavar="SECONDS",
+    ),
+    Setting(
+        "reload_strategy",
+        "Workers",
+        convert.choice("all", "rolling"),
+        "all",
+        """How a reload replaces workers. `all`: a whole new generation boots, then the old one retires; `rolling`: one
+        worker after the other, which needs less memory, while old and new code serve side by side.""",
+        flags=("--reload-strategy",),
+        metavar="NAME",
+    ),
+    Setting(
+        "surge",
+        "Workers",
+        convert.whole(1),
+        1,
+        "How many workers more than wanted may be alive during a rolling reload.",
+        flags=("--surge",),
+        metavar="N",
+    ),
+    Setting(
+        "idle_exit",
+        "Workers",
+        convert.seconds,
+        0,
+        """Exit after this many seconds without a request, and leave the socket to systemd, whose next connection starts
+        the service again. Needs socket activation. 0 means never.""",
+        flags=("--idle-exit",),
+        metavar="SECONDS",
+    ),
+    Setting(
         "preload_app",
         "Workers",
         convert.boolean,

@@ -9,6 +9,13 @@ from sdserve.config import convert
 from sdserve.config.setting import Setting
 
 _LOCAL = ["127.0.0.1", "::1"]
+_MAX_FIELDS = 32768
+
+
+def _fields(value: object) -> int:
+    """A number of header fields; what is beyond the greatest one, and 0, mean the greatest, as in gunicorn."""
+    return min(convert.whole()(value) or _MAX_FIELDS, _MAX_FIELDS)
+
 
 HTTP_SETTINGS = (
     # --- HTTP ---------------------------------------------------------------------------------------------------------
@@ -42,9 +49,9 @@ HTTP_SETTINGS = (
     Setting(
         "limit_request_fields",
         "HTTP",
-        convert.whole(0, 32768),
+        _fields,
         100,
-        "Header fields of a request.",
+        "Header fields of a request, 32768 at most. 0 means 32768.",
         flags=("--limit-request-fields",),
         metavar="N",
     ),
@@ -92,24 +99,6 @@ HTTP_SETTINGS = (
         "Bytes a second that a request's body must come in at, on average, to be waited for. 0 means no minimum.",
         flags=("--body-min-rate",),
         metavar="BYTES",
-    ),
-    Setting(
-        "send_timeout",
-        "HTTP",
-        convert.seconds,
-        60,
-        "Seconds that the reader of a response may take without accepting a single byte of it. 0 means no limit.",
-        flags=("--send-timeout",),
-        metavar="SECONDS",
-    ),
-    Setting(
-        "worker_connections",
-        "HTTP",
-        convert.whole(1),
-        1000,
-        "Connections that one worker holds open at the same time; it accepts no more until one of them ends.",
-        flags=("--worker-connections",),
-        metavar="N",
     ),
     # --- Proxies ------------------------------------------------------------------------------------------------------
     Setting(
