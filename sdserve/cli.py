@@ -83,7 +83,7 @@ def report(error: SdserveError) -> None:
     handover = Handover.inherited(os.environ)
     if handover is not None:
         handover.send("failed", reason=reason)
-    elif "NOTIFY_SOCKET" in os.environ:
+    else:
         from sdserve.systemd.notify import Notifier
 
         Notifier.from_environ(os.environ).failed(reason, error.errno)

@@ -21,12 +21,13 @@ from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
 from sdserve.arbiter.crew import Crew, backoff_after
 from sdserve.arbiter.daemon import daemonize
-from sdserve.arbiter.generation import Generation
+from sdserve.arbiter.generation import Generation, goal_of
 from sdserve.arbiter.handle import Handle, describe
 from sdserve.arbiter.hookview import HookView
+from sdserve.arbiter.idle import IdleExit
 from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, Phase, advance
 from sdserve.arbiter.loop import Deadline, Loop
-from sdserve.arbiter.pool import Backoff, Goal, Kill, Retire, Spawn
+from sdserve.arbiter.pool import Backoff, Kill, Retire, Spawn
 from sdserve.arbiter.reload import Reload
 from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.spawn import fork_worker
@@ -122,11 +123,12 @@ class Arbiter(HookView):
         self.supervision.begin()
         self.supervision.ask_for_time(True)
         generation.preload()
-        self.goal = Goal(self.cfg.workers, gpus=max(1, len(self.cfg.gpus)))
+        self.goal = goal_of(self.cfg, generation.number)
         self.cfg.nworkers_changed(self, self.num_workers, None)
         if not self.upgrade.succeeding:
             self.open_control()
         self.upgrade.listen()
+        self._watch_idleness()
         self.cfg.when_ready(self)
 
     def init_signals(self) -> None:
@@ -162,6 +164,17 @@ class Arbiter(HookView):
         ]
         self.systemd = any(listener.activated for listener in found)
         return found
+
+    def _watch_idleness(self) -> None:
+        if self.cfg.idle_exit and not self.systemd:
+            self.log.warning("idle_exit has no effect: only systemd can start the service again at the next connection")
+        elif self.cfg.idle_exit:
+            IdleExit(self.loop, self.cfg.idle_exit, self.crew, self._leave_idle)
+
+    def _leave_idle(self) -> None:
+        if self.state is Master.RUNNING and not self.reexec_pid and not self.master_pid:
+            self.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", self.cfg.idle_exit)
+            self.stop()
 
     def open_control(self) -> None:
         """Listens to sdservectl, unless the control socket came from the old master."""

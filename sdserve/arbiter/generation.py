@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sdserve.arbiter.pool import Goal
 from sdserve.errors import ListenError
 from sdserve.log import Logger
 from sdserve.process.listeners import Address, Listener, bind, match
@@ -81,6 +82,16 @@ def socket_mode(cfg: "Config") -> int:
     if cfg.settings["socket_mode"].source == "default" and cfg.settings["umask"].source != "default":
         return 0o777 & ~int(cfg.umask)
     return int(cfg.socket_mode)
+
+
+def goal_of(cfg: "Config", generation: int) -> Goal:
+    """What the pool should be with a configuration."""
+    return Goal(
+        size=cfg.workers,
+        generation=generation,
+        gpus=max(1, len(cfg.gpus)),
+        surge=cfg.surge if cfg.reload_strategy == "rolling" else 0,
+    )
 
 
 def reset_environment(names: Mapping[str, str], original: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ the master needs. Phases change through `advance` alone.
 """
 
 import os
+import random
 import signal
 import socket
 import time
@@ -33,6 +34,7 @@ class Handle:
         self.ended_in: Phase | None = None  # the phase in which it ended
         self.deadline: float | None = time.monotonic() + boot_timeout if boot_timeout else None
         self.serving_since: float | None = None
+        self.worn_at: float | None = None  # when it has served for long enough (max_age)
         self.worn = False
         self.stopped = False
         self.heeded = False  # it has said that it takes no more connections
@@ -55,6 +57,7 @@ class Handle:
             self.phase,
             self.deadline,
             self.worn,
+            self.worn_at,
             self.stopped,
         )
 
@@ -65,8 +68,9 @@ class Handle:
             return  # it said so before it heard that it should leave
         self.phase = advance(WORKER, self.phase, event)
         self.deadline = None if patience is None else time.monotonic() + patience
-        if event is WorkerEvent.READY and self.phase is Phase.SERVING:
+        if event is WorkerEvent.READY:
             self.serving_since = time.monotonic()
+            self.worn_at = worn_at(self.serving_since, self.worker.cfg.max_age)
         if before is not self.phase:
             self.worker.log.trace(
                 "worker %s: slot %s, generation %s: %s, now %s",
@@ -129,6 +133,11 @@ class Handle:
     def served(self) -> float | None:
         """For how many seconds it has served, None if it never did."""
         return None if self.serving_since is None else time.monotonic() - self.serving_since
+
+
+def worn_at(serving_since: float, max_age: float) -> float | None:
+    """When a worker has served for `max_age` seconds (0: never), and a random tenth more: never all in step."""
+    return serving_since + max_age * random.uniform(1.0, 1.1) if max_age else None
 
 
 def describe(status: int) -> str:

@@ -3,8 +3,8 @@
 The rules, in the order of `decide`:
 
 1. A wanted place without a worker of the current generation gets one (`Spawn`), unless a back-off says when.
-2. A worker of another generation, and one that asked for its replacement, goes (`Retire`) once what follows it serves.
-   Replacements for worn workers come one at a time.
+2. A worker of another generation, and one that asked for its replacement, goes (`Retire`) once what follows it serves:
+   the whole new generation, or with a surge one worker for one. Replacements for worn workers come one at a time.
 3. Too many workers: the oldest retires first; with GPUs, the oldest on the fullest one, so that they stay balanced.
 4. Who does not boot, finish or abort in time is ended (`Kill`).
 
@@ -30,6 +30,7 @@ class Member:
     phase: Phase
     deadline: float | None = None
     worn: bool = False  # asked for its replacement
+    worn_at: float | None = None  # when it will have served for long enough
     stopped: bool = False  # SIGSTOP, or a tracer: it cannot serve
 
 
@@ -41,6 +42,7 @@ class Goal:
     generation: int = 1
     gpus: int = 1
     stopping: bool = False
+    surge: int = 0  # during a reload, so many more than `size` may be alive; 0: a whole generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ def decide(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) 
     actions: list[Action] = [Kill(m.age, m.phase) for m in members if m.deadline is not None and m.deadline <= now]
     doomed = {action.age for action in actions if isinstance(action, Kill)}
     wake: list[float] = [m.deadline for m in members if m.deadline is not None and m.deadline > now]
-    live = [m for m in members if m.phase in LIVE and m.age not in doomed]
+    wake += [m.worn_at for m in members if m.worn_at is not None and m.worn_at > now]
+    live = [aged(m, now) for m in members if m.phase in LIVE and m.age not in doomed]
     if goal.stopping:
         actions += [Retire(m.age) for m in live]
         return Decision(tuple(actions), min(wake, default=None))
@@ -109,7 +112,11 @@ def decide(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) 
     replacing = worn_in_turn(current, goal)
     incoming = [m for m in current if m is not replacing]
 
+    outgoing = sorted((m for m in live if m.generation != goal.generation), key=lambda m: m.age)
+
     missing = spawns(incoming, replacing, goal)
+    if goal.surge and outgoing:
+        missing = missing[: max(0, goal.size + goal.surge - len(members))]
     if missing and now < backoff.not_before:
         wake.append(backoff.not_before)
     else:
@@ -120,11 +127,31 @@ def decide(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) 
 
     kept = [m for m in incoming if m not in surplus]
     serving = [m for m in kept if m.phase is Phase.SERVING]
-    if len(serving) >= goal.size:
-        actions += [Retire(m.age) for m in live if m.generation != goal.generation]
+    actions += [Retire(m.age) for m in replaced(outgoing, serving, goal)]
     if replacing is not None and (goal.size == 0 or any(m.slot == replacing.slot for m in serving)):
         actions.append(Retire(replacing.age))
     return Decision(tuple(actions), min(wake, default=None))
+
+
+def aged(member: Member, now: float) -> Member:
+    """The member with `worn` set if its time has come."""
+    if member.worn_at is None or member.worn_at > now:
+        return member
+    return replace(member, worn=True)
+
+
+def replaced(outgoing: Sequence[Member], serving: Sequence[Member], goal: Goal) -> Sequence[Member]:
+    """The workers of other generations, oldest first in `outgoing`, that `serving` ones of the current replace.
+
+    All of them once the whole current generation serves; with a surge one for one, in the same slot if there is one.
+    """
+    if len(serving) >= goal.size:
+        return outgoing
+    if not goal.surge:
+        return ()
+    spare = len(serving) + len(outgoing) - goal.size
+    slots = {m.slot for m in serving}
+    return sorted(outgoing, key=lambda m: (m.slot not in slots, m.phase is Phase.SERVING, m.age))[: max(0, spare)]
 
 
 def worn_in_turn(current: Sequence[Member], goal: Goal) -> Member | None:

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sdserve.arbiter.generation import Generation, reset_environment
+from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.errors import SdserveError
 from sdserve.process.listeners import Listener
@@ -69,8 +69,8 @@ class Reload:
         arbiter.setup(generation)
         arbiter.log.reopen_files()
         cfg.on_reload(arbiter)
-        arbiter.goal = replace(arbiter.goal, generation=generation.number, gpus=max(1, len(cfg.gpus)))
-        arbiter.num_workers = cfg.workers
+        before, arbiter.goal = arbiter.num_workers, goal_of(cfg, generation.number)
+        cfg.nworkers_changed(arbiter, cfg.workers, before)
 
     def roll_back(self, reason: str) -> None:
         """Back to the generation that serves; `reason` goes to the log, to systemd, and to who waits for the reload."""
@@ -84,12 +84,7 @@ class Reload:
         for listener in self._opened:
             listener.unlink()
             listener.close()
-        arbiter.goal = replace(
-            arbiter.goal,
-            generation=previous.number,
-            size=self._previous_size,
-            gpus=max(1, len(previous.cfg.gpus)),
-        )
+        arbiter.goal = replace(goal_of(previous.cfg, previous.number), size=self._previous_size)
         self._finish(MasterEvent.ROLLED_BACK, f"reload failed: {reason}")
 
     def heeded(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 CELL_BYTES = 64
 WORDS = CELL_BYTES // 8
-PID, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, GENERATION, STOPPING = range(WORDS)
+PID, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, GENERATION, LAST_BUSY = range(WORDS)
 
 
 class Cell:
@@ -30,7 +30,7 @@ class Cell:
 
     def begin(self, now: float) -> bool:
         """The worker is busy since `now`; true if the master must be told, because it watches nobody here."""
-        self._floats[self._at + BUSY_SINCE] = now
+        self._floats[self._at + BUSY_SINCE] = self._floats[self._at + LAST_BUSY] = now
         if self._words[self._at + WATCHED]:
             return False
         self._words[self._at + WATCHED] = 1
@@ -53,6 +53,11 @@ class Cell:
     def busy_since(self) -> float:
         """When the oldest request in progress began, or 0.0."""
         return float(self._floats[self._at + BUSY_SINCE])
+
+    @property
+    def last_busy(self) -> float:
+        """When the worker last became busy, or 0.0."""
+        return float(self._floats[self._at + LAST_BUSY])
 
     def word(self, field: int) -> int:
         return int(self._words[self._at + field])

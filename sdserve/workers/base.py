@@ -27,6 +27,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import ConfigError
+from sdserve.workers.wear import Wear
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -83,10 +84,8 @@ class Worker:
         self.quick = False
         self.drain_by: float | None = None
         self.nr = 0
-        self.max_requests: int = sys.maxsize
-        if cfg.max_requests > 0:
-            self.max_requests = cfg.max_requests + random.randint(0, cfg.max_requests_jitter)
-        self._recycle_asked = False
+        self._wear = Wear(cfg.max_requests, cfg.max_requests_jitter, cfg.max_memory)
+        self._worn = False
         self._wake_read = self._wake_write = -1
 
     def __str__(self) -> str:
@@ -146,14 +145,24 @@ class Worker:
     def count_request(self, size: int = 0, errors: int = 0) -> None:
         """Counts one answered request (body bytes, 1 if its status was 500 or above) and asks for a successor in time.
 
-        A worker that reached max_requests serves on: the master boots the replacement first and retires it then.
+        A worn worker serves on: the master boots the replacement first and retires it then.
         """
         self.nr += 1
         self.cell.count(1, size, errors)
-        if self.nr >= self.max_requests and not self._recycle_asked:
-            self._recycle_asked = True
-            self.log.info("Worker %s answered %d requests and asks for its replacement", self.pid, self.nr)
+        if not self._worn and (reason := self._wear.reason(self.nr)):
+            self.ask_for_replacement(reason)
+
+    def ask_for_replacement(self, reason: str) -> None:
+        """Has the master boot a replacement, and retire this worker when that serves. Asking again changes nothing."""
+        if not self._worn:
+            self._worn = True
+            self.log.info("Worker %s %s and asks for its replacement", self.pid, reason)
             self.tell(RECYCLE)
+
+    @property
+    def max_requests(self) -> int:
+        """After how many requests this worker is replaced, jitter included."""
+        return self._wear.max_requests
 
     def notify(self) -> None:
         """gunicorn's heartbeat, for classes that call it. The master reads the busy mark instead."""

@@ -11,7 +11,7 @@ from sdserve.gateway.forwarded import Forwarding, Trusted
 from sdserve.gateway.wsgi import Environ, ErrorStream, Gateway, Response, Terms
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
-from sdserve.workers.base import RECYCLE, Worker
+from sdserve.workers.base import Worker
 from sdserve.workers.exchange import Exchange
 from sdserve.workers.loop import Loop
 from sdserve.workers.values import Values
@@ -105,6 +105,4 @@ class WSGIWorker(Worker):
             self.pid,
             stack,
         )
-        if not self._recycle_asked:
-            self._recycle_asked = True
-            self.tell(RECYCLE)
+        self.ask_for_replacement("has a thread that is stuck")

@@ -1,0 +1,36 @@
+"""Exit on idle: a service that nobody uses ends, and systemd keeps its socket for the next client.
+
+Race-free because leaving is an ordinary graceful stop: workers first cease to accept, then serve what they hold. A
+connection that comes too late for them waits in the socket's backlog, and starts the service again.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+
+from sdserve.arbiter.handle import Handle
+from sdserve.arbiter.loop import Loop
+
+
+class IdleExit:
+    """Calls `on_idle` when no worker has been busy for `limit` seconds."""
+
+    def __init__(self, loop: Loop, limit: float, workers: Iterable[Handle], on_idle: Callable[[], None]) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._workers = workers
+        self._on_idle = on_idle
+        self._since = time.monotonic()
+        self._look()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        quiet_since = max((self._since, *(self._last_use(handle, now) for handle in self._workers)))
+        self._since = quiet_since
+        if now - quiet_since >= self._limit:
+            self._on_idle()
+            quiet_since = now  # it may have had reasons to stay
+        self._loop.call_at(quiet_since + self._limit, self._look)
+
+    @staticmethod
+    def _last_use(handle: Handle, now: float) -> float:
+        return now if handle.cell.busy_since else handle.cell.last_busy
