@@ -49,6 +49,7 @@ class Values:
             head=cfg.header_timeout,
             keepalive=cfg.keepalive,
             body_rate=cfg.body_min_rate,
+            body_grace=cfg.header_timeout or 30.0,
         )
         return cls(
             limits=limits,

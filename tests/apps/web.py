@@ -156,4 +156,4 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     name = environ["PATH_INFO"].strip("/") or "hello"
     if name in RAW:  # wrong on purpose, or too fast to be checked: not for the validator
         return RAW[name](environ, start_response)
-    return validator(PAGES[name])(environ, start_response)  # type: ignore[no-any-return]
+    return validator(PAGES[name])(environ, start_response)

@@ -4,7 +4,7 @@ import http.client
 import re
 import socket
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -28,13 +28,14 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def client(server: Server) -> Iterator[http.client.HTTPConnection]:
-    client = http.client.HTTPConnection(*server.address, timeout=20)  # type: ignore[attr-defined]
+    host, port = server.address  # type: ignore[attr-defined]
+    client = http.client.HTTPConnection(host, port, timeout=20)
     yield client
     client.close()
 
 
-def ask(client: http.client.HTTPConnection, method: str, path: str, **kwargs: object) -> http.client.HTTPResponse:
-    client.request(method, path, **kwargs)  # type: ignore[arg-type]
+def ask(client: http.client.HTTPConnection, method: str, path: str, **kwargs: Any) -> http.client.HTTPResponse:
+    client.request(method, path, **kwargs)
     return client.getresponse()
 
 

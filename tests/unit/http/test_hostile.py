@@ -136,9 +136,10 @@ def feed(conn: Connection, pieces: list[bytes]) -> tuple[list[object], int | Non
                     if data is None:
                         out.append(("end", conn.trailers))
                     elif data:
-                        if out and isinstance(out[-1], bytes):
-                            data = out.pop() + data
-                        out.append(data)
+                        if isinstance(out[-1], bytes):
+                            out[-1] += data
+                        else:
+                            out.append(data)
                     else:
                         break
                 else:

@@ -1,0 +1,138 @@
+"""Slow clients cost a buffer and no thread, and only for as long as they are allowed to."""
+
+import http.client
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server, answer, connector, free_port
+
+Address = tuple[str, int]
+GET = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def serve(start: Callable[..., Server], *args: str) -> tuple[Server, Address]:
+    address = ("127.0.0.1", free_port())
+    server = start("-b", "{}:{}".format(*address), *args, "web")
+    return server.wait_ready(), address
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    got = []
+    while data := sock.recv(65536):
+        got.append(data)
+    return b"".join(got)
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that a process has had, in bytes (proc(5), VmHWM)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_half_open_requests_starve_nobody(start: Callable[..., Server], threads: str) -> None:
+    _, address = serve(start, "--threads", threads)
+    heads = [b"", b"G", b"GET / HTTP/1.1\r\nHost", b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234"]
+    open_ones = [connector(address)() for _ in range(8)]
+    for number, sock in enumerate(open_ones):
+        sock.sendall(heads[number % 4])
+    for _ in range(20):
+        assert answer(address, "/hello").body == b"hello"
+    open_ones[3].sendall(b"56789")
+    assert open_ones[3].recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_head_that_does_not_arrive_gets_408(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--header-timeout", "0.5", "--keep-alive", "20")
+    with connector(address)() as idle, connector(address)() as part, connector(address)() as second:
+        second.sendall(GET)
+        assert second.recv(65536).endswith(b"hello")
+        part.sendall(GET[:20])
+        second.sendall(GET[:20])
+        assert until_closed(part).startswith(b"HTTP/1.1 408 ")
+        assert until_closed(second).startswith(b"HTTP/1.1 408 ")
+        assert until_closed(idle) == b""  # it asked for nothing
+
+
+def test_a_byte_at_a_time_does_not_extend_the_time(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--header-timeout", "1")
+    with connector(address)() as head, connector(address)() as body:
+        body.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        for sock in (head, body):
+            sock.settimeout(0.05)
+            began = time.monotonic()
+            got = b""
+            while not got and time.monotonic() - began < 15:
+                try:
+                    sock.sendall(b"a")
+                    got = sock.recv(65536)
+                except TimeoutError:
+                    continue
+            assert got.startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_idle_connection_is_closed_in_time(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--keep-alive", "0.4")
+    with connector(address)() as sock:
+        sock.sendall(GET)
+        began = time.monotonic()
+        assert b"Connection: close" not in until_closed(sock)
+        assert 0.3 < time.monotonic() - began < 5
+
+
+def test_without_keep_alive_each_answer_says_so(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--keep-alive", "0")
+    with connector(address)() as sock:
+        sock.sendall(GET)
+        assert b"Connection: close\r\n" in until_closed(sock)
+
+
+def test_a_connections_requests_can_be_limited(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--keepalive-requests", "3")
+    with connector(address)() as sock:
+        sock.sendall(GET * 5)
+        got = until_closed(sock)
+    assert got.count(b"200 OK") == 3
+    assert got.count(b"Connection: close") == 1
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_readers_that_do_not_read_hold_up_nobody(start: Callable[..., Server], threads: str) -> None:
+    server, address = serve(start, "--threads", threads)
+    (worker,) = server.workers
+    before = peak_memory(worker.pid)
+    lazy = [connector(address)() for _ in range(4)]
+    for sock in lazy:
+        sock.sendall(b"GET /big?20 HTTP/1.1\r\nHost: a\r\n\r\n")
+    for _ in range(20):
+        assert answer(address, "/hello").body == b"hello"
+    for sock in lazy:
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        size = 0
+        while piece := response.read(1 << 20):
+            assert piece == b"x" * len(piece)
+            size += len(piece)
+        assert size == 20 << 20
+    assert peak_memory(worker.pid) - before < 30 << 20
+
+
+def test_large_bodies_do_not_fill_the_memory(start: Callable[..., Server]) -> None:
+    server, address = serve(start)
+    (worker,) = server.workers
+    before = peak_memory(worker.pid)
+    client = http.client.HTTPConnection(address[0], address[1], timeout=60)
+    client.request("POST", "/ignore", body=(b"x" * 65536 for _ in range(1600)), headers={"Content-Length": "104857600"})
+    assert client.getresponse().read() == b"hello"
+    client.request("GET", "/big?100")
+    response = client.getresponse()
+    size = 0
+    while piece := response.read(1 << 20):
+        size += len(piece)
+    assert size == 100 << 20
+    client.close()
+    assert peak_memory(worker.pid) - before < 16 << 20

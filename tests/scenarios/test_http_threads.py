@@ -1,0 +1,163 @@
+"""Leaders and followers: slow calls at the same time, fast ones beside them, and a way out for those that hang."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import Load, ask
+from tests.support.server import Server, answer, connector, free_port
+
+Address = tuple[str, int]
+
+
+def serve(start: Callable[..., Server], *args: str) -> tuple[Server, Address]:
+    address = ("127.0.0.1", free_port())
+    server = start("-b", "{}:{}".format(*address), *args, "web")
+    return server.wait_ready(), address
+
+
+def send(address: Address, path: str) -> socket.socket:
+    sock = connector(address)()
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    return sock
+
+
+@pytest.mark.parametrize("kind", ["sleep", "spin"])
+def test_a_slow_call_does_not_hold_up_others(start: Callable[..., Server], kind: str) -> None:
+    _, address = serve(start, "--threads", "4")
+    slow = [send(address, f"/{kind}?1") for _ in range(3)]
+    began = time.monotonic()
+    for _ in range(10):
+        assert answer(address, "/hello").status == 200
+    assert time.monotonic() - began < 0.9
+    for sock in slow:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_as_many_slow_calls_at_a_time_as_threads(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--threads", "8")
+    with Load(connector(address), clients=8, path="/sleep?0.05") as load:
+        load.wait_answers(8)
+        began, before = time.monotonic(), len(load.record.answers)
+        load.wait_answers(160)
+        rate = (len(load.record.answers) - before) / (time.monotonic() - began)
+    assert not load.record.failures
+    assert rate > 0.75 * 8 / 0.05
+
+
+def test_when_all_threads_are_busy_requests_wait(start: Callable[..., Server], tmp_path: Path) -> None:
+    _, address = serve(start, "--threads", "2")
+    door = tmp_path / "door"
+    door.touch()
+    held = [send(address, f"/held?{door}") for _ in range(6)]
+    door.unlink()
+    for sock in held:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_connection_is_served_again_after_a_slow_call(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--threads", "2")
+    with connector(address)() as sock:
+        for path in ("/hello", "/sleep?0.02", "/hello", "/sleep?0.02", "/sleep?0.02", "/hello"):
+            assert ask(sock, path).body == b"hello"
+
+
+def test_what_a_client_sends_during_a_slow_call_is_served_after_it(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--threads", "2")
+    with connector(address)() as sock:
+        sock.sendall(b"GET /sleep?0.3 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer(address, "/hello").status == 200
+        sock.sendall(b"GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer(address, "/hello").status == 200
+        got = []
+        while data := sock.recv(65536):
+            got.append(data)
+        assert b"".join(got).count(b"200 OK") == 2
+
+
+def test_a_client_that_leaves_during_a_slow_call_costs_nothing(start: Callable[..., Server], tmp_path: Path) -> None:
+    server, address = serve(start, "--threads", "2")
+    door = tmp_path / "door"
+    door.touch()
+    send(address, f"/held?{door}").close()
+    assert answer(address, "/hello").status == 200
+    door.unlink()
+    for _ in range(5):
+        assert answer(address, "/sleep?0.01").status == 200
+    assert "Traceback" not in server.log
+
+
+def test_a_request_that_exceeds_the_time_out_is_named_and_its_worker_replaced(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server, address = serve(start, "--threads", "3", "--timeout", "1", "--graceful-timeout", "5")
+    door = tmp_path / "door"
+    door.touch()
+    stuck = send(address, f"/held?{door}")
+    (old,) = server.workers
+    server.wait_log(r"GET /held\?\S+ has run for 1\.\d s")
+    server.wait_log(r"web\.py.* in held")
+    assert answer(address, "/hello").status == 200
+    server.wait_workers(1, besides=[old.pid])
+    assert int(answer(address, "/pid").body) != old.pid
+    stuck.close()
+
+
+def test_a_retiring_worker_finishes_what_it_holds(start: Callable[..., Server], tmp_path: Path) -> None:
+    server, address = serve(start, "--threads", "4", "--keep-alive", "10")
+    (old,) = server.workers
+    door = tmp_path / "door"
+    door.touch()
+    idle = connector(address)()
+    assert ask(idle, "/hello").body == b"hello"
+    held = [send(address, f"/held?{door}") for _ in range(2)]
+    half = connector(address)()
+    half.sendall(b"GET /pid HTTP/1.1\r\nHo")
+    assert answer(address, "/hello").status == 200
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded")
+    assert int(answer(address, "/pid").body) != old.pid
+    half.sendall(b"st: a\r\n\r\n")
+    got = half.recv(65536)
+    assert b"Connection: close" in got
+    assert f"X-Pid: {old.pid}".encode() in got
+    door.unlink()
+    for sock in held:
+        got = sock.recv(65536)
+        assert got.startswith(b"HTTP/1.1 200 OK")
+        assert b"Connection: close" in got
+    assert idle.recv(1) == b""
+    server.wait_log(rf"Worker exiting \(pid: {old.pid}\)")
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_reloads_under_load_fail_no_request(start: Callable[..., Server], threads: str) -> None:
+    server, address = serve(start, "--threads", threads, "-w", "2", "--keep-alive", "5")
+    with Load(connector(address), clients=8, path="/sleep?0.01") as load:
+        for _ in range(4):
+            load.wait_answers(20)
+            mark = server.mark
+            server.kill(signal.SIGHUP)
+            server.wait_log("Reloaded", since=mark)
+        load.wait_answers(50)
+    assert not load.record.failures, load.record
+    assert not load.record.stale, load.record
+
+
+def test_threads_do_not_lose_requests_under_mixed_load(start: Callable[..., Server]) -> None:
+    _, address = serve(start, "--threads", "3")
+    loads = [Load(connector(address), clients=4, path=path) for path in ("/hello", "/sleep?0.004", "/spin?0.004")]
+    for load in loads:
+        load.start()
+    for load in loads:
+        load.wait_answers(60)
+    for load in loads:
+        record = load.stop()
+        assert not record.failures, record
+        assert not record.stale, record
+    assert threading.active_count() < 50
