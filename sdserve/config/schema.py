@@ -232,6 +232,7 @@ _SERVER = (
         the service again. Needs socket activation. 0 means never.""",
         flags=("--idle-exit",),
         metavar="SECONDS",
+        effect="upgrade",
     ),
     Setting(
         "preload_app",

@@ -1,8 +1,12 @@
 """The declarations: complete, consistent, and a superset of gunicorn's names where a promise says so."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from sdserve.config import SETTINGS
+import sdserve
+from sdserve.config import SETTINGS, load
 from sdserve.config.counterparts import MATTERS_WITH, NO_COUNTERPART, asks_for_nothing, foreign_flag
 from sdserve.config.schema import RESERVED_ENVIRONMENT
 from sdserve.config.setting import Setting
@@ -129,3 +133,26 @@ def test_a_value_that_asks_for_something_does(name: str, value: object) -> None:
 def test_declarations_are_immutable() -> None:
     with pytest.raises(AttributeError, match="immutable"):
         SETTINGS["workers"].default = 3
+
+
+def _names_read_by_the_server() -> set[str]:
+    """Names that code outside the config package reads off a configuration, as an attribute or from `settings`."""
+    package = Path(sdserve.__file__).parent
+    sources = [path.read_text() for path in package.rglob("*.py") if path.parent.name != "config"]
+    found = set()
+    for source in sources:
+        found |= set(re.findall(r"\bcfg\.([a-z_]+)", source)) | set(re.findall(r'"([a-z_]+)"', source))
+    return found
+
+
+def test_every_setting_is_read_by_the_server() -> None:
+    derived = {"config", "bind", "worker_class", "chdir", "pythonpath", "raw_env"}  # read as address, env, ...
+    assert set(SETTINGS) - derived <= _names_read_by_the_server()
+
+
+def test_the_server_reads_only_what_there_is() -> None:
+    package = Path(sdserve.__file__).parent
+    cfg = load([], {}, "/")
+    for path in package.rglob("*.py"):
+        for name in re.findall(r"\bcfg\.([a-z_]+)", path.read_text()):
+            assert hasattr(cfg, name), f"{path.relative_to(package)} reads cfg.{name}"
