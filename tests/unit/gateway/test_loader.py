@@ -1,0 +1,96 @@
+"""The application by its name: what is found, and the one line for everything that is not."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdserve.errors import AppImportError
+from sdserve.gateway.loader import load
+
+GOOD = """
+def application(environ, start_response): ...
+def app(environ, start_response): ...
+def create_app(name="x", *, debug=False):
+    def made(environ, start_response): ...
+    made.name, made.debug = name, debug
+    return made
+class Holder:
+    inner = staticmethod(app)
+holder = Holder()
+number = 5
+def broken_factory(): return 1 / 0
+def empty_factory(): pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    (tmp_path / "ld_good.py").write_text(GOOD)
+    (tmp_path / "ld_syntax.py").write_text("x = 1\ndef f(:\n")
+    (tmp_path / "ld_needs.py").write_text("import ld_not_installed\n")
+    (tmp_path / "ld_raises.py").write_text("\nraise ValueError('no\\nluck')\n")
+    (tmp_path / "ld_pkg").mkdir()
+    (tmp_path / "ld_pkg" / "__init__.py").write_text("")
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("ld_good", "application"),
+        ("ld_good:app", "app"),
+        ("ld_good:holder.inner", "app"),
+        ("ld_good:create_app()", "made"),
+        ("ld_good:create_app('y', debug=True)", "made"),
+    ],
+)
+def test_it_is_found(uri: str, name: str) -> None:
+    assert load(uri).__name__ == name
+
+
+def test_a_factory_gets_its_arguments() -> None:
+    made = load("ld_good:create_app('y', debug=True)")
+    assert (made.name, made.debug) == ("y", True)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("", "write package.module:callable"),
+        ("../x:app", "write package.module:callable"),
+        ("ld_nowhere:app", "no module named 'ld_nowhere'"),
+        ("ld_pkg.nowhere:app", "ld_pkg has no module 'nowhere'"),
+        ("ld_needs:app", "ld_needs imports ld_not_installed, which is not installed"),
+        ("ld_syntax:app", "ld_syntax.py, line 2"),
+        ("ld_raises:app", "ld_raises.py, line 2): ValueError: no"),
+        ("ld_good:aplication", "did you mean application"),
+        ("ld_good:zzz", "did you mean application or app or create_app?"),
+        ("ld_good:number", "'number' is a int, not a WSGI or ASGI callable"),
+        ("ld_good:number()", "is a int and cannot be called"),
+        ("ld_good:create_app(open('x'))", "must be literals"),
+        ("ld_good:create_app(**{})", "must be literals"),
+        ("ld_good:broken_factory()", "the factory failed"),
+        ("ld_good:empty_factory()", "returned None"),
+        ("ld_good:create_app(1, 2)", "TypeError"),
+        ("ld_good:1 + 1", "is not a name or a call"),
+        ("ld_good:a b", "is not a name or a call"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(uri: str, said: str) -> None:
+    with pytest.raises(AppImportError) as caught:
+        load(uri)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_the_error_behind_it_is_chained() -> None:
+    with pytest.raises(AppImportError) as caught:
+        load("ld_raises:app")
+    assert isinstance(caught.value.__cause__, ValueError)

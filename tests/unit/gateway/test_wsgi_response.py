@@ -1,0 +1,278 @@
+"""From what an application says to bytes: framing, persistence, and everything that can be wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sdserve.gateway.forwarded import Forwarding, Trusted
+from sdserve.gateway.wsgi import ClientGone, Gateway, Response, Terms
+from sdserve.http.limits import Limits
+from sdserve.http.request import Request, RequestReader
+from sdserve.http.response import HeadWriter
+from sdserve.log import Logger
+
+LOG = Logger("-", None, "critical")
+
+
+class Wire:
+    """A sink that remembers; `gone` makes it a client that has left."""
+
+    def __init__(self, gone: bool = False) -> None:
+        self.data = b""
+        self.gone = gone
+
+    def send(self, data: bytes) -> None:
+        if self.gone:
+            raise ClientGone("gone")
+        self.data += data
+
+    def send_file(self, fd: int, offset: int, count: int) -> None:
+        with open(fd, "rb", closefd=False) as file:
+            file.seek(offset)
+            self.send(file.read(count))
+
+
+def read(data: bytes) -> Request:
+    return RequestReader(Limits()).read(data)
+
+
+GET = read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+HEAD = read(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+OLD = read(b"GET / HTTP/1.0\r\n\r\n")
+OLD_KEPT = read(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+
+
+def gateway(app: Callable[..., Any], **terms: Any) -> Gateway:
+    writer = HeadWriter("test")
+    writer.clock(1.0)
+    return Gateway(app, writer, Forwarding(Trusted(["10.0.0.1"]), {"X-FORWARDED-PROTO": "https"}), Terms(**terms), LOG)
+
+
+def respond(app: Callable[..., Any], request: Request = GET, wire: Wire | None = None) -> tuple[bytes, bytes, Response]:
+    """(head, body, response) of one call."""
+    wire = wire or Wire()
+    gate = gateway(app)
+    response = Response(gate, wire, request)
+    gate.call({"REQUEST_METHOD": request.method, "RAW_URI": "/"}, response)
+    head, _, body = wire.data.partition(b"\r\n\r\n")
+    return head, body, response
+
+
+def saying(result: Any, status: str = "200 OK", headers: Any = ()) -> Callable[..., Any]:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response(status, list(headers))
+        return result
+
+    return app
+
+
+LENGTH = [("Content-Length", "5")]
+
+
+@pytest.mark.parametrize("headers", [(), LENGTH])
+@pytest.mark.parametrize("result", [[b"hello"], (b"hello",), [b"he", b"llo"], [b"", b"hello", b""]])
+def test_a_list_has_a_length(result: Any, headers: Any) -> None:
+    head, body, response = respond(saying(result, headers=headers))
+    assert body == b"hello"
+    assert head.count(b"Content-Length: 5") == 1
+    assert response.keep_alive
+    assert response.sent == 5
+
+
+def test_an_iterator_is_chunked_and_empty_pieces_are_not_its_end() -> None:
+    head, body, response = respond(saying(iter([b"he", b"", b"llo"])))
+    assert b"Transfer-Encoding: chunked" in head
+    assert body == b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+    assert response.keep_alive
+
+
+def test_an_iterator_with_a_length_is_not_chunked() -> None:
+    head, body, _ = respond(saying(iter([b"he", b"llo"]), headers=LENGTH))
+    assert b"chunked" not in head
+    assert body == b"hello"
+
+
+def test_http_1_0_ends_with_the_connection() -> None:
+    head, body, response = respond(saying(iter([b"he", b"llo"])), OLD_KEPT)
+    assert body == b"hello"
+    assert b"Connection: close" in head
+    assert not response.keep_alive
+    head, _, response = respond(saying([b"hello"]), OLD_KEPT)
+    assert b"Connection: keep-alive" in head
+    assert response.keep_alive
+    head, _, response = respond(saying([b"hello"]), OLD)
+    assert b"Connection: close" in head
+
+
+@pytest.mark.parametrize("result", [[b"hello"], iter([b"he", b"llo"])])
+def test_head_has_no_body(result: Any) -> None:
+    head, body, response = respond(saying(result, headers=LENGTH), HEAD)
+    assert body == b""
+    assert b"Content-Length: 5" in head
+    assert response.keep_alive
+    assert not response.broken
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_statuses_without_body(status: str) -> None:
+    head, body, response = respond(saying([b"hello"], status))
+    assert body == b""
+    assert b"Content-Length" not in head
+    assert b"Transfer-Encoding" not in head
+    assert response.keep_alive
+    assert (b"Content-Length: 5" in respond(saying([], status, LENGTH))[0]) == (status[:3] == "304")
+
+
+def test_connection_fields_are_the_servers() -> None:
+    fields = [("Connection", "close"), ("Transfer-Encoding", "chunked"), ("Keep-Alive", "x"), ("Upgrade", "y")]
+    head, body, response = respond(saying([b"hello"], headers=fields))
+    assert head.lower().count(b"connection: close") == 1
+    assert b"chunked" not in head
+    assert b"Keep-Alive" not in head
+    assert body == b"hello"
+    assert not response.keep_alive
+
+
+def test_date_and_server_are_ours_unless_the_application_has_its_own() -> None:
+    head, _, _ = respond(saying([b"hello"], headers=[("Server", "mine"), ("Date", "now")]))
+    assert head.count(b"Server: ") == head.count(b"Date: ") == 1
+    assert b"Server: mine\r\nDate: now" in head
+    head, _, _ = respond(saying([b"hello"]))
+    assert head.count(b"Server: test") == head.count(b"Date: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        ("200 OK\r\nA: b", []),
+        ("OK", []),
+        ("99 Low", []),
+        ("101 Switching Protocols", []),
+        (200, []),
+        (b"200 OK", []),
+        ("200 OK", [("A", "b\nc")]),
+        ("200 OK", [("A", "b\x00")]),
+        ("200 OK", [("A\r\nB", "c")]),
+        ("200 OK", [("A B", "c")]),
+        ("200 OK", [("", "c")]),
+        ("200 OK", [("A", b"c")]),
+        ("200 OK", [("A", 5)]),
+        ("200 OK", [("A", "\u20ac")]),
+        ("200 OK", [("A",)]),
+        ("200 OK", [None]),
+        ("200 OK", [("Content-Length", "5"), ("Content-Length", "6")]),
+        ("200 OK", [("Content-Length", "-1")]),
+        ("200 OK", [("Content-Length", "\u0665")]),
+    ],
+)
+def test_what_cannot_be_sent_becomes_a_500(status: Any, headers: Any) -> None:
+    for _ in range(2):
+        head, body, response = respond(saying([b"hello"], status, headers))
+        assert head.startswith(b"HTTP/1.1 500 ")
+        assert body == b"500 Internal Server Error\n"
+        assert not response.keep_alive
+        assert response.status_code == 500
+
+
+@pytest.mark.parametrize("result", [["hello"], "hello", [bytearray(b"hello")], [5], None, iter([b"", "x"]), 5])
+def test_what_is_no_body_becomes_a_500(result: Any) -> None:
+    assert respond(saying(result))[0].startswith(b"HTTP/1.1 500 ")
+
+
+def test_start_response_may_be_called_again_only_with_an_error() -> None:
+    def twice(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        start_response("200 OK", [])
+        return [b""]
+
+    assert respond(twice)[0].startswith(b"HTTP/1.1 500 ")
+
+    def replaced(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        try:
+            raise KeyError
+        except KeyError as error:
+            start_response("502 Bad", [("A", "b")], (type(error), error, error.__traceback__))
+        return [b"bad"]
+
+    head, body, _ = respond(replaced)
+    assert head.startswith(b"HTTP/1.1 502 Bad\r\nA: b")
+    assert body == b"bad"
+
+    def too_late(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])(b"begun")
+        try:
+            raise KeyError
+        except KeyError as error:
+            start_response("502 Bad", [], (type(error), error, error.__traceback__))
+        return [b"never"]
+
+    _, body, response = respond(too_late)
+    assert body == b"5\r\nbegun\r\n"
+    assert response.broken
+
+
+def test_an_iterable_is_closed_whatever_happens() -> None:
+    class Body:
+        closed = 0
+
+        def __init__(self, fails: bool) -> None:
+            self.fails = fails
+
+        def __iter__(self) -> Any:
+            yield b"a"
+            if self.fails:
+                raise ValueError
+
+        def close(self) -> None:
+            Body.closed += 1
+
+    for fails, wire in ((False, Wire()), (True, Wire()), (False, Wire(gone=True))):
+        respond(saying(Body(fails)), wire=wire)
+    assert Body.closed == 3
+
+
+def test_a_client_that_has_gone_is_no_error_of_the_application() -> None:
+    _, _, response = respond(saying([b"hello"]), wire=Wire(gone=True))
+    assert response.broken
+    assert response.status == "200 OK"
+
+
+def environ_of(data: bytes, trusted: bool = False, peer: str = "10.0.0.1", **terms: Any) -> dict[str, Any]:
+    gate = gateway(saying([]), **terms)
+    base = gate.connection_environ(("1.1.1.1", "80"), (peer, "5"))
+    return gate.environ(base, read(data), trusted)
+
+
+def test_environ_follows_the_request_line() -> None:
+    environ = environ_of(b"GET /a%20b/%C3%A4%2f?x=%20#y HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert environ["PATH_INFO"] == "/a b/\xc3\xa4/"
+    assert environ["QUERY_STRING"] == "x=%20"
+    assert environ["RAW_URI"] == "/a%20b/%C3%A4%2f?x=%20#y"
+    environ = environ_of(b"GET http://H:80/a?b HTTP/1.1\r\nHost: h:80\r\n\r\n")
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"], environ["HTTP_HOST"]) == ("/a", "b", "H:80")
+    assert environ_of(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")["PATH_INFO"] == "*"
+
+
+def test_underscores_need_a_trusted_forwarder() -> None:
+    data = b"GET /app/x HTTP/1.1\r\nHost: h\r\nSCRIPT_NAME: /app\r\nX_A: 1\r\nREMOTE_USER: root\r\n\r\n"
+    environ = environ_of(data)
+    assert environ["SCRIPT_NAME"] == ""
+    assert not {"X_A", "HTTP_X_A", "REMOTE_USER", "HTTP_REMOTE_USER"} & environ.keys()
+    environ = environ_of(data, trusted=True)
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/app", "/x")
+    assert "HTTP_X_A" not in environ
+    assert environ_of(data, header_map="dangerous")["HTTP_X_A"] == "1"
+    with pytest.raises(Exception, match="underscore"):
+        environ_of(data, header_map="refuse")
+    with pytest.raises(Exception, match="outside"):
+        environ_of(data.replace(b"/app/x", b"/application"), trusted=True)
+
+
+def test_forwarded_headers_count_from_trusted_peers_only() -> None:
+    data = b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n"
+    environ = environ_of(data)
+    assert (environ["wsgi.url_scheme"], environ["REMOTE_ADDR"]) == ("http", "10.0.0.1")
+    environ = environ_of(data, trusted=True)
+    assert (environ["wsgi.url_scheme"], environ["REMOTE_ADDR"]) == ("https", "9.9.9.9")
