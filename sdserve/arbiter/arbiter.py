@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sdserve import SERVER_SOFTWARE, __version__
 from sdserve.arbiter import crash, pool
+from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
 from sdserve.arbiter.crew import Crew, backoff_after
@@ -41,7 +42,7 @@ from sdserve.process.handover import VARIABLE, Handover
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfile import Pidfile
 from sdserve.status import Status
-from sdserve.systemd import activation
+from sdserve.systemd import activation, fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
 from sdserve.workers.boot import set_title
@@ -93,9 +94,9 @@ class Arbiter(HookView):
             self.leave()
         except SdserveError as error:  # before anything was forked
             self._refuse(error)
-        except Exception:
+        except Exception as error:
             self.log.exception("Unhandled exception in main loop")
-            self._abandon()
+            self._abandon(f"Unhandled exception in main loop: {type(error).__name__}: {error}")
         sys.exit(self.exit_status)
 
     def setup(self, generation: Generation) -> None:
@@ -114,12 +115,12 @@ class Arbiter(HookView):
         self._claim_pidfile()
         self.cfg.on_starting(self)
         generation = Generation.of(self.goal.generation, self.cfg, self.log)
-        generation.enter()
         generation.open_listeners(self._inherited())
         self.setup(generation)
         set_title(f"sdserve: master [{self.proc_name}]")
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
+        self.adoption.store(self.supervision.notifier)
         self.supervision.begin()
         self.supervision.ask_for_time(True)
         generation.preload()
@@ -155,7 +156,11 @@ class Arbiter(HookView):
 
     def _inherited(self) -> list[Listener]:
         """The listeners from systemd, or from the old master, who also knows which were systemd's."""
-        passed = activation.take(os.environ)
+        taken = activation.take(os.environ)
+        stored = [each for each in taken if each.name in fdstore.NAMES]
+        passed = [each for each in taken if each.name not in fdstore.NAMES]
+        kept = fdstore.offered(os.environ) or self.cfg.fd_store
+        self.adoption = Adoption.found(stored, self.upgrade.inherited_queue, kept=kept)
         described = self.upgrade.described
         if described is None:
             described = [{"activated": True}] * len(passed)
@@ -250,7 +255,9 @@ class Arbiter(HookView):
             if isinstance(action, Spawn):
                 self.spawn_worker(action.slot)
             elif isinstance(action, Retire):
-                self.crew.retire(self.crew.of_age(action.age))
+                handle = self.crew.of_age(action.age)
+                self.adoption.allow(handle.cell, successors=self._has_successors())
+                self.crew.retire(handle)
             elif isinstance(action, Kill):
                 self.crew.overdue(self.crew.of_age(action.age), action.phase)
         # The actions set deadlines of their own: the next decision is due at the earliest of all.
@@ -277,9 +284,15 @@ class Arbiter(HookView):
         worker.generation = generation.number
         self.cfg.pre_fork(self, worker)
         title = f"sdserve: worker [{self.proc_name}]"
+        worker.adoption = self.adoption.queue
         handle = fork_worker(worker, self, self.crew.scoreboard, title, self.loop.close)
+        self.adoption.allow(handle.cell, successors=True)
         self.crew.add(handle)
         return handle.pid
+
+    def _has_successors(self) -> bool:
+        """Whether somebody will serve the connections of a worker that is told to leave now."""
+        return self.upgrade.child_serves or (self.goal.size > 0 and not self.goal.stopping)
 
     def spawn_workers(self) -> None:
         """Forks what is missing."""
@@ -376,6 +389,7 @@ class Arbiter(HookView):
             self.log.info("Ready: %s", self.status().line())
             self.supervision.ready(self.status().line())
             self.upgrade.serves()
+            self.reloading.catch_up()
         elif self.state is Master.RELOADING and serve and self.reloading.heeded():
             self.reloading.commit()
         elif self.state is Master.STOPPING and not self.crew and not self.upgrade.parent_drains:
@@ -446,10 +460,13 @@ class Arbiter(HookView):
         if self.pidfile is not None:
             self.pidfile.unlink()
 
-    def _abandon(self) -> None:
+    def _abandon(self, reason: str) -> None:
         """Ends everything after the loop itself broke."""
         self.exit_status = CRASHED
+        self.upgrade.failed(reason)
+        self.supervision.failed(reason, SdserveError.errno)
         crash.end_all(self.crew)
+        self._close_listeners()
         if self.pidfile is not None:
             self.pidfile.unlink()
 

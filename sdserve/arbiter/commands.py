@@ -31,6 +31,9 @@ class Commands:
         if self._arbiter.reexec_pid or self._arbiter.master_pid:
             answer({"ok": False, "text": "an upgrade is under way already"})
             return
+        if refusal := self._arbiter.upgrade.refusal:
+            answer({"ok": False, "text": f"no upgrade now: {refusal}"})
+            return
         self._upgrades.append(answer)
         self._arbiter.handle_usr2()
 

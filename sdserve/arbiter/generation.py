@@ -28,15 +28,11 @@ class Generation:
 
     @classmethod
     def of(cls, number: int, cfg: "Config", log: Logger) -> "Generation":
-        """Checks a configuration as far as the master can. Raises ConfigError."""
+        """Enters a configuration, whose directory the worker class may come from, and checks it. Raises ConfigError."""
+        enter(cfg)
         worker_class = resolve(cfg.worker_class_uri)
         worker_class.check_config(cfg, log)
         return cls(number, cfg, Application(cfg.wsgi_app or ""), worker_class)
-
-    def enter(self) -> None:
-        """Takes on this configuration's environment, directory and import path. Raises ConfigError."""
-        os.environ.update(self.cfg.env)
-        self.cfg.enter_directory()
 
     def preload(self) -> None:
         """Imports the application in the master, so that workers share its memory. Raises AppImportError."""
@@ -75,6 +71,12 @@ class Generation:
     def _bind(self, address: Address) -> Listener:
         cfg = self.cfg
         return bind(address, backlog=cfg.backlog, reuse_port=cfg.reuse_port, socket_mode=socket_mode(cfg))
+
+
+def enter(cfg: "Config") -> None:
+    """Takes on a configuration's environment, directory and import path. Raises ConfigError."""
+    os.environ.update(cfg.env)
+    cfg.enter_directory()
 
 
 def socket_mode(cfg: "Config") -> int:

@@ -18,6 +18,7 @@ from sdserve.arbiter import signals
 from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, advance, allows
 from sdserve.arbiter.loop import Deadline, Loop
 from sdserve.log import Logger
+from sdserve.process.adoption import AdoptionQueue
 from sdserve.process.handover import VARIABLE, Handover
 from sdserve.process.listeners import Listener, describe, pass_on
 from sdserve.process.pidfd import PidFd
@@ -44,10 +45,12 @@ class Reexec:
         self._deadline: Deadline | None = None
         self._reason = ""
 
-    def start(self, listeners: Sequence[Listener], launch: "Launch", patience: float | None) -> None:
+    def start(
+        self, listeners: Sequence[Listener], queue: AdoptionQueue, launch: "Launch", patience: float | None
+    ) -> None:
         """Launches the new master, which must serve within `patience` seconds (None: whenever it does)."""
         ours, theirs = Handover.pair()
-        ours.send("hello", listeners=[describe(listener) for listener in listeners])
+        ours.send("hello", fds=queue.fds(), listeners=[describe(listener) for listener in listeners])
         pid = _fork_twice(lambda: launch.execute(listeners, theirs))
         theirs.close()
         self.advance(UpgradeEvent.REEXEC)
@@ -104,7 +107,8 @@ class Reexec:
 
     def _ended(self) -> None:
         self._hear()
-        self._lose(self._reason or "it ended before it served")
+        served = self.state is not Upgrade.BOOTING
+        self._lose(self._reason or ("it ended" if served else "it ended before it served"))
 
     def _lose(self, reason: str) -> None:
         for watched in (self._line, self._process):

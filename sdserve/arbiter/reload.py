@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sdserve.arbiter.generation import Generation, goal_of, reset_environment
+from sdserve.arbiter.generation import Generation, enter, goal_of, reset_environment
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.errors import SdserveError
 from sdserve.process.listeners import Listener
@@ -19,6 +19,7 @@ from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
+    from sdserve.config import Config
 
 HEED = 1.0  # seconds that a reload waits for old workers which are too busy to say that they heard
 
@@ -30,6 +31,7 @@ class Reload:
         self._arbiter = arbiter
         self._previous: Generation | None = None
         self._previous_size = 0
+        self._candidate: Config | None = None  # what was loaded last; parts of it may be in force
         self._opened: list[Listener] = []
         self._newest = 1
         self._again = False
@@ -42,14 +44,17 @@ class Reload:
             return
         if arbiter.state is not Master.RUNNING:
             arbiter.log.info("HUP ignored, the server is stopping")
+            arbiter.commands.reloaded("the service is being stopped")
             return
         arbiter.advance(MasterEvent.RELOAD)
         arbiter.supervision.reloading(arbiter.status().line())
         self._previous, self._previous_size = arbiter.generation, arbiter.goal.size
         self._heed_by = None
         self._opened = []
+        self._candidate = None
         try:
             self._install()
+            arbiter.wakeup()  # a reload may begin at the end of a turn, and its workers are forked in the next one
         except Exception as error:  # noqa: BLE001 - whatever it is, the old generation serves on
             self.roll_back(explain(arbiter, error))
 
@@ -58,10 +63,9 @@ class Reload:
         arbiter, previous = self._arbiter, self._previous
         assert previous is not None
         reset_environment(previous.cfg.env, arbiter.launched_with)
-        cfg = arbiter.load()
+        self._candidate = cfg = arbiter.load()
         self._newest += 1
         generation = Generation.of(self._newest, cfg, arbiter.log)
-        generation.enter()
         self._opened = generation.open_listeners(previous.listeners)
         if cfg.preload_app:
             arbiter.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
@@ -77,10 +81,10 @@ class Reload:
         arbiter, previous = self._arbiter, self._previous
         assert previous is not None
         arbiter.log.error("Reload failed, the old workers serve on: %s", reason)
-        if arbiter.generation is not None and arbiter.generation is not previous:
-            reset_environment(arbiter.generation.cfg.env, arbiter.launched_with)
+        if self._candidate is not None:
+            reset_environment(self._candidate.env, arbiter.launched_with)
         arbiter.setup(previous)
-        previous.enter()
+        enter(previous.cfg)
         for listener in self._opened:
             listener.unlink()
             listener.close()
@@ -147,6 +151,10 @@ class Reload:
         # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
         arbiter.supervision.ready(arbiter.status().line())
         arbiter.commands.reloaded(trouble)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Begins the reload that was asked for when none could begin, during a start or another reload."""
         if self._again:
             self._again = False
             self.begin()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter import signals
 from sdserve.arbiter.handle import Handle
-from sdserve.process.scoreboard import GENERATION, PID, WATCHED, Scoreboard
+from sdserve.process.scoreboard import GENERATION, WATCHED, Scoreboard
 from sdserve.workers.boot import Birth, become
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ def fork_worker(
         signals.unblock_all()
     theirs.close()
     worker.pid = pid
-    cell.set_word(PID, pid)
     return Handle(worker, pid, ours, cell, worker.cfg.boot_timeout)
 
 

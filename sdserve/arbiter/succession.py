@@ -29,6 +29,7 @@ class Succession:
         self.is_main = False
         hello = line.receive() or {}
         self.described: list[dict[str, Any]] = hello.get("listeners", [])
+        self.queue: list[int] = hello.get("fds", [])
         self._process: PidFd | None = None
         try:
             self._process = PidFd(self.parent)

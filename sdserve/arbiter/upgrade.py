@@ -54,6 +54,11 @@ class Upgrade:
         """What the old master said of each listener that it passed on, in their order; None without an old master."""
         return self._succession.described if self._succession else None
 
+    @property
+    def inherited_queue(self) -> list[int]:
+        """The two ends of the adoption queue, from the old master; [] without one."""
+        return self._succession.queue if self._succession else []
+
     def listen(self) -> None:
         """Starts to hear the old master."""
         if self._succession is not None:
@@ -101,6 +106,11 @@ class Upgrade:
         return self._reexec.pid
 
     @property
+    def child_serves(self) -> bool:
+        """Whether a new master's workers serve beside ours, or instead of them."""
+        return self._reexec.state in (State.SERVING, State.HANDED_OVER)
+
+    @property
     def automatic(self) -> bool:
         """Whether a new master takes over by itself once it serves; the default is yes under systemd."""
         arbiter = self._arbiter
@@ -108,18 +118,24 @@ class Upgrade:
             return arbiter.systemd or arbiter.supervision.notifier.enabled
         return bool(arbiter.cfg.upgrade == "auto")
 
+    @property
+    def refusal(self) -> str:
+        """Why no new master can be launched now, or ""."""
+        state = self._arbiter.state
+        if self.child_pid:
+            return "Child exists."
+        if self.parent_pid:
+            return "Parent exists."
+        return "" if state in (Master.RUNNING, Master.RELOADING) else f"The server is {state.value}."
+
     def begin(self) -> None:
         """Launches a new master, unless there is a child or a parent of an upgrade already."""
         arbiter = self._arbiter
-        if self.child_pid:
-            arbiter.log.warning("USR2 signal ignored. Child exists.")
-        elif self.parent_drains:
+        if self.parent_drains and not self.child_pid:
             arbiter.log.info("USR2: the old master (pid %s) still drains, the upgrade follows its end", self.parent_pid)
             self._again = True
-        elif self.parent_pid:
-            arbiter.log.warning("USR2 signal ignored. Parent exists.")
-        elif arbiter.state not in (Master.RUNNING, Master.RELOADING):
-            arbiter.log.warning("USR2 signal ignored. The server is %s.", arbiter.state.value)
+        elif self.refusal:
+            arbiter.log.warning("USR2 signal ignored. %s", self.refusal)
         else:
             self._launch()
 
@@ -134,7 +150,7 @@ class Upgrade:
         )
         # Its own boot time-out ends it first, as a rule, and says why.
         boot = arbiter.cfg.boot_timeout
-        self._reexec.start(arbiter.LISTENERS, launch, boot + Backoff.CAP if boot else None)
+        self._reexec.start(arbiter.LISTENERS, arbiter.adoption.queue, launch, boot + Backoff.CAP if boot else None)
         arbiter.log.info("Upgrade: the new master is pid %s", self.child_pid)
 
     def _child_serves(self) -> None:

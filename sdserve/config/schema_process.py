@@ -121,6 +121,16 @@ PROCESS_SETTINGS = (
         default_doc="auto under systemd, manual elsewhere",
     ),
     Setting(
+        "fd_store",
+        "Service",
+        convert.boolean,
+        False,
+        """Keep idle client connections open across a restart, in systemd's file descriptor store. Set it where the unit
+        has FileDescriptorStoreMax=2 or more; systemd 254 and newer tell by themselves.""",
+        flags=("--fd-store",),
+        effect="upgrade",
+    ),
+    Setting(
         "control_socket",
         "Service",
         convert.optional_text,

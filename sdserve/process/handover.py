@@ -69,7 +69,7 @@ class Handover:
         `fds` lists the descriptors that came with it; they are the caller's to close.
         """
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, 65536, 16)
+            data, fds, _, _ = socket.recv_fds(self._sock, 65536, 16, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except ConnectionResetError:

@@ -1,8 +1,10 @@
 """The scoreboard: what each worker is doing, in memory that master and workers share.
 
 One anonymous shared mapping (mmap(2), MAP_SHARED|MAP_ANONYMOUS) is made before the first fork. Each worker owns one
-cell of a cache line and is its only writer, but for `watched`. Every field is one aligned machine word, so a write is
+cell of a cache line and is its only writer, but for two words. Every field is one aligned machine word, so a write is
 one store: no lock, no system call, no file, and an idle process is never woken to say that it is idle.
+
+`hand_on` is the master's word too: whether a worker that leaves may pass its idle connections on.
 
 `watched` is how a master without a poll notices a hung worker. The master sets it while it has a deadline running for
 the worker and clears it when it finds the worker idle; a worker that becomes busy and finds it cleared tells the master
@@ -14,7 +16,9 @@ from collections.abc import Iterator
 
 CELL_BYTES = 64
 WORDS = CELL_BYTES // 8
-PID, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, GENERATION, LAST_BUSY = range(WORDS)
+HAND_ON, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, GENERATION, LAST_BUSY = range(WORDS)
+
+HAND_ON_SUCCESSORS, HAND_ON_STORE = 1, 2  # bits of HAND_ON: other workers adopt; systemd keeps the queue
 
 
 class Cell:

@@ -69,11 +69,15 @@ class Notifier:
         """Hands the unit to another process. With NotifyAccess=main only the main process of the moment may."""
         self._send(f"MAINPID={pid}")
 
+    def store(self, name: str, fd: int) -> None:
+        """Has systemd keep a copy of `fd` as `name`; without FileDescriptorStoreMax= it only logs that it cannot."""
+        self._send("FDSTORE=1", f"FDNAME={name}", fds=[fd])
+
     def variables(self) -> dict[str, str]:
         """The environment that lets a successor notify."""
         return {} if self._socket_path is None else {"NOTIFY_SOCKET": self._socket_path}
 
-    def _send(self, *fields: str) -> None:
+    def _send(self, *fields: str, fds: list[int] | None = None) -> None:
         if self.muted or self._socket_path is None:
             return
         from systemd import daemon
@@ -81,7 +85,7 @@ class Notifier:
         # libsystemd reads the C environment, so the variable lives there for just this call.
         os.environ["NOTIFY_SOCKET"] = self._socket_path
         try:
-            daemon.notify("\n".join(field.replace("\n", " ") for field in fields))
+            daemon.notify("\n".join(field.replace("\n", " ") for field in fields), fds=fds)
         except OSError as error:
             self.trouble = error
         finally:

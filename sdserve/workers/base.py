@@ -27,11 +27,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import ConfigError
+from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE
 from sdserve.workers.wear import Wear
 
 if TYPE_CHECKING:
     from sdserve.config import Config
     from sdserve.log import Logger
+    from sdserve.process.adoption import AdoptionQueue
     from sdserve.process.listeners import Listener
     from sdserve.process.scoreboard import Cell
     from sdserve.workers.application import Application
@@ -51,12 +53,13 @@ class Worker:
     """One process that serves. Subclasses implement `run()` and may extend `check_config`, `init_process`.
 
     The master makes the object before it forks (hooks see it there), so `__init__` must open nothing that only the
-    child needs. `slot`, `generation`, `cell` and `channel` are the master's to set.
+    child needs. `slot`, `generation`, `cell`, `adoption` and `channel` are the master's to set.
     """
 
     slot: int = 0
     generation: int = 0
     cell: "Cell"
+    adoption: "AdoptionQueue"
     channel: socket.socket
     wsgi: Callable[..., Any]
 
@@ -86,6 +89,7 @@ class Worker:
         self.nr = 0
         self._wear = Wear(cfg.max_requests, cfg.max_requests_jitter, cfg.max_memory)
         self._worn = False
+        self._orphaned = False
         self._wake_read = self._wake_write = -1
 
     def __str__(self) -> str:
@@ -167,6 +171,11 @@ class Worker:
     def notify(self) -> None:
         """gunicorn's heartbeat, for classes that call it. The master reads the busy mark instead."""
 
+    def hands_on(self) -> bool:
+        """Whether this worker, which leaves, may pass its idle connections on: somebody will adopt them."""
+        allowed = self.cell.word(HAND_ON)
+        return bool(allowed & HAND_ON_STORE if self._orphaned else allowed)
+
     def retire(self) -> None:
         """Stop taking connections, finish, leave. Does nothing when it was said before."""
         if not self.alive:
@@ -241,6 +250,7 @@ class Worker:
             message = b""
         if not message and self.alive:
             self.log.info("The master is gone, worker %s finishes its requests and leaves", self.pid)
+            self._orphaned = True
             self.retire()
 
 

@@ -1,0 +1,137 @@
+"""The adoption queue: idle client connections on their way from a worker that leaves to one that serves.
+
+One AF_UNIX SOCK_SEQPACKET socketpair (unix(7)) for all masters and workers of a service. A retiring worker sends its
+idle connections into it, many to a message, as descriptors (SCM_RIGHTS) with a JSON list that says of each what the
+descriptor does not; any serving worker, of whichever generation or master, takes a message whole. A message is
+delivered once or not at all, so no connection is ever served twice; one that cannot be sent stays with its sender.
+
+Only processes that inherited the pair, or got it from systemd's fd store, can reach it. What comes out is checked all
+the same: a stream socket, connected, of the expected family, or it is closed.
+"""
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+BATCH = 32  # connections in a message: small enough to spread over the workers, SCM_MAX_FD is 253
+LONGEST = 65536  # bytes of a message
+FULL = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
+
+
+@dataclass(frozen=True, slots=True)
+class Foundling:
+    """A connection to be adopted. `listener` is the address that it was accepted at (Listener's str).
+
+    `peer` and `port` are set when they are not the socket's own but came with the PROXY protocol; `data` are bytes that
+    were received and not used.
+    """
+
+    sock: socket.socket
+    listener: str
+    peer: str = ""
+    port: str = ""
+    data: bytes = b""
+
+
+class AdoptionQueue:
+    """Both ends of the queue: `send_end` is for those who leave, `receive_end` for those who serve."""
+
+    def __init__(self, send_end: socket.socket, receive_end: socket.socket) -> None:
+        self.send_end = send_end
+        self.receive_end = receive_end
+        for end in (send_end, receive_end):
+            end.setblocking(False)
+
+    @classmethod
+    def new(cls) -> "AdoptionQueue":
+        send_end, receive_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        send_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)  # the kernel takes what wmem_max allows
+        return cls(send_end, receive_end)
+
+    @classmethod
+    def inherited(cls, send_fd: int, receive_fd: int) -> "AdoptionQueue":
+        """The queue on two inherited descriptors. Raises OSError when they are not sockets."""
+        ends = []
+        for fd in (send_fd, receive_fd):
+            os.set_inheritable(fd, False)
+            ends.append(socket.socket(fileno=fd))
+        return cls(*ends)
+
+    def fds(self) -> tuple[int, int]:
+        return self.send_end.fileno(), self.receive_end.fileno()
+
+    def offer(self, foundlings: Sequence[Foundling]) -> int:
+        """Sends connections away; returns how many went, from the first on: those are the caller's to close."""
+        sent = 0
+        while sent < len(foundlings):
+            batch = foundlings[sent : sent + BATCH]
+            message = json.dumps([_told(each) for each in batch]).encode()
+            if len(message) > LONGEST:
+                return sent
+            try:
+                socket.send_fds(self.send_end, [message], [each.sock.fileno() for each in batch])
+            except OSError as error:
+                if error.errno in FULL:
+                    return sent
+                raise
+            sent += len(batch)
+        return sent
+
+    def take(self) -> list[Foundling]:
+        """The connections of one message; [] when there is none. What is not a client's connection is closed."""
+        try:
+            message, fds, flags, _ = socket.recv_fds(self.receive_end, LONGEST, 253, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return []
+        socks = [socket.socket(fileno=fd) for fd in fds]
+        told = _parsed(message)
+        if flags & socket.MSG_CTRUNC or told is None or len(told) != len(socks):
+            for sock in socks:
+                sock.close()
+            return []
+        return list(_checked(socks, told))
+
+
+def _told(foundling: Foundling) -> dict[str, str]:
+    said = {"listener": foundling.listener}
+    if foundling.peer:
+        said |= {"peer": foundling.peer, "port": foundling.port}
+    if foundling.data:
+        said["data"] = foundling.data.decode("latin-1")
+    return said
+
+
+def _parsed(message: bytes) -> list[dict[str, Any]] | None:
+    try:
+        told = json.loads(message)
+    except ValueError:
+        return None
+    if not isinstance(told, list) or not all(isinstance(each, dict) for each in told):
+        return None
+    return told
+
+
+def _checked(socks: Iterable[socket.socket], told: Iterable[dict[str, Any]]) -> Iterable[Foundling]:
+    for sock, said in zip(socks, told, strict=True):
+        fields = [said.get(name, "") for name in ("listener", "peer", "port", "data")]
+        if not (is_client(sock) and all(isinstance(field, str) for field in fields)):
+            sock.close()
+            continue
+        sock.setblocking(False)
+        listener, peer, port, data = fields
+        yield Foundling(sock, listener, peer, port, data.encode("latin-1", errors="ignore"))
+
+
+def is_client(sock: socket.socket) -> bool:
+    """Whether `sock` is a stream connection of a client: TCP or Unix, connected, not listening."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or sock.type != socket.SOCK_STREAM:
+        return False
+    try:
+        sock.getpeername()
+    except OSError:  # not connected, or no longer
+        return False
+    return True
