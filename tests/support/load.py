@@ -85,6 +85,7 @@ class Load:
     connect    makes one connection, time-out set; called in the client's thread
     reuse      how many of the clients keep their connections (default: half)
     think      seconds between an answer and the client's next request
+    requests   how many each client sends at most (default: until `stop`)
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class Load:
         path: str = "/",
         think: float = 0.0,
         body: bytes = b"",
+        requests: int | None = None,
     ) -> None:
         self.record = Record()
         self._connect = connect
         self._think = think
+        self._requests = requests
         method = "POST" if body else "GET"
         self._head = f"{method} {path} HTTP/1.1\r\nHost: test\r\n"
         self._body = body
@@ -145,7 +148,9 @@ class Load:
 
     def _client(self, number: int, reuse: bool) -> None:
         sock: socket.socket | None = None
-        while not self._stopped.is_set():
+        asked = 0
+        while not self._stopped.is_set() and asked != self._requests:
+            asked += 1
             if sock is not None and _closed(sock):
                 sock.close()
                 sock = None

@@ -5,6 +5,7 @@ units/sdserve.socket and units/sdserve.service as they are, and starts the socke
 first request's part.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ class Service:
             eventually(look, f"{self.unit} runs with {workers} workers")
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.machine.story()}") from None
+
+    def wait_busy(self, workers: int = 2) -> None:
+        """Wait until so many workers are inside a request."""
+
+        def look() -> bool:
+            text = self.machine.run("/opt/sdserve/bin/sdservectl", "status", "--json", check=False).stdout
+            busy = [worker for worker in json.loads(text)["workers"] if worker["busy"] is not None]
+            assert len(busy) >= workers, text
+            return True
+
+        eventually(look, f"{workers} busy workers")
 
     # -- commands
 

@@ -39,6 +39,6 @@ def test_served_reloaded_and_upgraded(machine: Machine, tmp_path: Path, project:
         assert service.ask().body == b"second one"
 
     machine.pip_install(wheel(tmp_path, "greeting", "2.0", "TEXT = 'two'\n"))
-    service.upgrade()
+    new = service.upgrade()
+    service.check(workers=2, main=new)
     assert service.ask().body == b"second two"
-    service.check(workers=2)

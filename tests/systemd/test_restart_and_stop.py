@@ -4,7 +4,6 @@ import signal
 
 from tests.support.machine import Machine
 from tests.support.service import deploy
-from tests.support.waiting import eventually
 
 
 def test_restart_loses_no_new_connection(machine: Machine) -> None:
@@ -26,22 +25,22 @@ def test_restart_loses_no_new_connection(machine: Machine) -> None:
 def test_stop_answers_what_it_has_begun(machine: Machine) -> None:
     service = deploy(machine, settings={"THREADS": "4"})
     service.ask()
-    with service.load(clients=4, reuse=0, path="/sleep/1.5") as load:
-        eventually(lambda: "busy for" in machine.run("/opt/sdserve/bin/sdservectl", "status").stdout, "busy workers")
-        machine.systemctl("stop", service.socket, service.unit)
+    with service.load(clients=4, path="/sleep/1.5", requests=1) as load:
+        service.wait_busy()
+        machine.systemctl("stop", service.unit)
         machine.wait_for(service.unit, ActiveState="inactive", SubState="dead", Result="success", MainPID="0")
-    assert set(load.record.statuses) == {200}, load.record
-    assert len(load.record.answers) >= 4
+        machine.wait_for(service.socket, ActiveState="active")
+    assert load.record.statuses == {200: 4}, load.record
 
 
 def test_a_drain_may_take_longer_than_the_unit_allows(machine: Machine) -> None:
     service = deploy(machine, drop_in="[Service]\nTimeoutStopSec=1\n")
-    with service.load(clients=2, reuse=0, path="/sleep/3") as load:
-        eventually(lambda: machine.get(service.unit, "ActiveState") == "active", "started")
-        eventually(lambda: "busy for" in machine.run("/opt/sdserve/bin/sdservectl", "status").stdout, "busy workers")
-        machine.systemctl("stop", service.socket, service.unit)
+    service.ask()
+    with service.load(clients=2, path="/sleep/3", requests=1) as load:
+        service.wait_busy()
+        machine.systemctl("stop", service.unit)
         machine.wait_for(service.unit, ActiveState="inactive", Result="success")
-    assert set(load.record.statuses) == {200}, load.record
+    assert load.record.statuses == {200: 2}, load.record
 
 
 def test_a_boot_may_take_longer_than_the_unit_allows(machine: Machine) -> None:
