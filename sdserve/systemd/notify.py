@@ -8,7 +8,7 @@ A master that is not (yet) the unit's main process is `muted`: systemd would ref
 
 import os
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -77,7 +77,7 @@ class Notifier:
         """The environment that lets a successor notify."""
         return {} if self._socket_path is None else {"NOTIFY_SOCKET": self._socket_path}
 
-    def _send(self, *fields: str, fds: list[int] | None = None) -> None:
+    def _send(self, *fields: str, fds: Sequence[int] = ()) -> None:
         if self.muted or self._socket_path is None:
             return
         from systemd import daemon
@@ -85,7 +85,7 @@ class Notifier:
         # libsystemd reads the C environment, so the variable lives there for just this call.
         os.environ["NOTIFY_SOCKET"] = self._socket_path
         try:
-            daemon.notify("\n".join(field.replace("\n", " ") for field in fields), fds=fds)
+            daemon.notify("\n".join(field.replace("\n", " ") for field in fields), fds=list(fds))
         except OSError as error:
             self.trouble = error
         finally:
