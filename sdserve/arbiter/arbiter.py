@@ -463,12 +463,12 @@ class Arbiter(HookView):
     def _abandon(self, reason: str) -> None:
         """Ends everything after the loop itself broke."""
         self.exit_status = CRASHED
-        self.upgrade.failed(reason)
-        self.supervision.failed(reason, SdserveError.errno)
         crash.end_all(self.crew)
         self._close_listeners()
         if self.pidfile is not None:
             self.pidfile.unlink()
+        self.upgrade.failed(reason)
+        self.supervision.failed(reason, SdserveError.errno)
 
     # --- what others are told ---------------------------------------------------------------------------------------
 
