@@ -8,7 +8,7 @@ response or an aborted one: too few bytes end the connection, too many are cut, 
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
@@ -24,6 +24,11 @@ from sdserve.log import Logger
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+
+# Every environ has these; a connection's own part keeps a place for them.
+PER_REQUEST = ["REQUEST_METHOD", "SERVER_PROTOCOL", "RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input"]
+SPARE = 6  # makes the table the next size: room for some twenty headers
 
 
 class ClientGone(ConnectionError):
@@ -110,6 +115,13 @@ class Gateway:
         }
         if peer[1]:
             environ["REMOTE_PORT"] = peer[1]
+        # Copies are made for every request. What each of them gets has its place already, and the table is made to grow
+        # here, with keys that go again, so that a copy does not grow when headers are added.
+        environ |= dict.fromkeys(PER_REQUEST, "")
+        spare = dict.fromkeys(map(str, range(SPARE)))
+        environ |= spare
+        for key in spare:
+            del environ[key]
         return environ
 
     def environ(self, base: Environ, request: Request, trusted: bool) -> Environ:
@@ -207,38 +219,22 @@ class Gateway:
 class Response:
     """One answer. `keep_alive` and `broken` say what must become of the connection afterwards."""
 
-    __slots__ = (
-        "_bodyless",
-        "_gateway",
-        "_head",
-        "_left",
-        "_request",
-        "_sink",
-        "broken",
-        "chunked",
-        "complete",
-        "head_sent",
-        "headers",
-        "keep_alive",
-        "sent",
-        "status",
-    )
+    _head: Head | None = None
+    _left = -1  # bytes that Content-Length still promises, -1: no promise
+    _bodyless = False
+    broken = False  # the answer is cut short: the connection must be aborted
+    complete = False
+    chunked = False
+    head_sent = False
+    sent = 0
+    status = ""
+    headers: Sequence[tuple[str, str]] = ()
 
     def __init__(self, gateway: Gateway, sink: Sink, request: Request) -> None:
         self._gateway = gateway
         self._sink = sink
         self._request = request
-        self._head: Head | None = None
-        self._left = -1  # bytes that Content-Length still promises, -1: no promise
-        self._bodyless = False
         self.keep_alive = request.keep_alive
-        self.broken = False  # the answer is cut short: the connection must be aborted
-        self.complete = False
-        self.chunked = False
-        self.head_sent = False
-        self.sent = 0
-        self.status = ""
-        self.headers: list[tuple[str, str]] = []
 
     @property
     def headers_sent(self) -> bool:

@@ -58,28 +58,15 @@ class Request:
     it is the path of the URI. `fields` keep the order and spelling of the wire, without surrounding blanks.
     """
 
-    __slots__ = (
-        "expect",
-        "fields",
-        "host",
-        "keep_alive",
-        "length",
-        "method",
-        "minor",
-        "path",
-        "query",
-        "upgrade",
-        "uri",
-    )
+    length = 0
+    expect = False
+    host = b""
+    upgrade = b""
 
     def __init__(self, line: Line, fields: Fields) -> None:
         self.method, self.uri, self.path, self.query, self.minor = line
         self.fields = fields
-        self.length = 0
         self.keep_alive = self.minor == 1
-        self.expect = False
-        self.host = b""
-        self.upgrade = b""
 
     @property
     def version(self) -> tuple[int, int]:

@@ -47,7 +47,10 @@ def http_date(wall: float) -> bytes:
 
 
 class Head:
-    """A checked head without its framing: `start` is status line and fields, the rest says what is still open."""
+    """A checked head without its framing: `start` is status line and fields, the rest says what is still open.
+
+    Heads are remembered and shared: nobody changes one.
+    """
 
     __slots__ = ("close", "code", "dated", "length", "served", "start")
 
@@ -67,6 +70,7 @@ class HeadWriter:
         self._server = f"Server: {server}\r\n".encode("latin-1")
         self._statuses: dict[str, tuple[int, bytes]] = {}
         self._lines: dict[tuple[str, str], Line] = {}
+        self._heads: dict[tuple[object, ...], Head] = {}
         self.until = 0.0
         self._date = b""
         self.signature = b""
@@ -81,6 +85,15 @@ class HeadWriter:
 
     def head(self, status: str, fields: Iterable[tuple[str, str]]) -> Head:
         """Raises InvalidResponse when the status or a field cannot be sent."""
+        key = None
+        if type(fields) is list:
+            try:
+                key = (status, *fields)
+                whole = self._heads.get(key)
+            except TypeError:  # a field that is a list, or is not hashable in another way
+                key = whole = None
+            if whole is not None:
+                return whole
         known = self._statuses.get(status)
         if known is None:
             known = self._status(status)
@@ -98,6 +111,8 @@ class HeadWriter:
                 self._special(found, line)
             start += line[1]
         found.start = start
+        if key is not None and len(start) <= 500 and len(self._heads) < REMEMBERED:
+            self._heads[key] = found
         return found
 
     def framed(self, head: Head, framing: bytes) -> bytes:

@@ -53,6 +53,7 @@ class Loop:
         self._worker = worker
         self._values = values
         self._times = values.times
+        self._keepalive = values.times.keepalive
         self._exchange = exchange
         self._reader = RequestReader(values.limits)
         self._trusted = Trusted(values.forwarded_allow_ips)
@@ -338,8 +339,16 @@ class Loop:
         if stream.outbox is not None:
             stream.phase = FLUSH
             self._flush(stream)
-        else:
+        elif stream.close_after or not stream.conn.idle:
             self._next(stream, now)
+        else:
+            stream.phase = HEAD
+            stream.last = now
+            deadline = stream.deadline = now + self._keepalive
+            if deadline < self._sweep_at:
+                self._sweep_at = deadline
+            if stream.mask != EPOLLIN:
+                self._mask(stream, EPOLLIN)
 
     def _next(self, stream: Stream, now: float) -> None:
         """A response has left. The stream waits for the next request, or ends."""
@@ -355,15 +364,8 @@ class Loop:
             stream.last = 0.0
             stream.began = now
             return
-        keepalive = self._times.keepalive
-        if not keepalive:
-            self._end(stream)
-            return
-        deadline = stream.deadline = now + keepalive
-        if deadline < self._sweep_at:
-            self._sweep_at = deadline
-        if stream.mask != EPOLLIN:
-            self._mask(stream, EPOLLIN)
+        self._deadline(stream, now, self._keepalive)
+        self._mask(stream, EPOLLIN)
 
     def _flush(self, stream: Stream) -> None:
         now = time.monotonic()
