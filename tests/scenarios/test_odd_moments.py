@@ -1,0 +1,117 @@
+"""Commands and signals that come when nothing can be done about them yet, and failures half-way, leave no trace."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdserve.ctl import ask
+from tests.support.server import Server, answer
+
+APP = """
+import os
+{first}
+def application(environ, start_response):
+    body = os.environ.get("GREETING", "none").encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+class Gate:
+    """A booting application waits here: it connects, and goes on at the end of file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.bind(str(path))
+        self._sock.listen()
+        self._sock.settimeout(15)
+
+    @property
+    def first(self) -> str:
+        return f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({str(self.path)!r}); s.recv(1); s.close()"
+
+    def arrived(self) -> socket.socket:
+        """Waits until a worker boots; closing the result lets it go on."""
+        return self._sock.accept()[0]
+
+
+def write(path: Path, first: str = "") -> None:
+    (path / "web.py").write_text(APP.format(first=first))
+
+
+def test_a_reload_that_was_asked_for_during_the_start_follows_it(
+    start: Callable[..., Server], short_path: Path
+) -> None:
+    gate = Gate(short_path / "gate")
+    write(short_path, gate.first)
+    server = start("-b", f"unix:{short_path}/s", "web:application", cwd=short_path)
+    with gate.arrived():
+        server.kill(signal.SIGHUP)
+        server.wait_log("Handling signal: hup")
+    with gate.arrived():
+        server.wait_log("Ready: Running")
+    server.wait_log("Reloaded: Running: 1 of 1 worker serving, generation 2")
+
+
+def test_an_upgrade_that_is_asked_for_during_the_start_is_refused(
+    start: Callable[..., Server], short_path: Path
+) -> None:
+    gate = Gate(short_path / "gate")
+    write(short_path, gate.first)
+    control = str(short_path / "c")
+    server = start("-b", f"unix:{short_path}/s", "--control-socket", control, "web:application", cwd=short_path)
+    with gate.arrived():
+        assert ask(control, "upgrade", 15) == {"ok": False, "text": "no upgrade now: The server is starting."}
+    server.wait_ready()
+
+
+def test_a_reload_that_fails_takes_its_environment_back(start: Callable[..., Server], short_path: Path) -> None:
+    write(short_path)
+    config = short_path / "sdserve.conf.py"
+    config.write_text(f"bind = ['unix:{short_path}/s']\nwsgi_app = 'web:application'\n")
+    server = start(cwd=short_path).wait_ready()
+    config.write_text(
+        f"bind = ['unix:{short_path}/s', 'unix:{short_path}/missing/s']\nwsgi_app = 'web:application'\n"
+        "raw_env = ['GREETING=from a reload that failed']\n"
+    )
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reload failed")
+    [old] = server.workers
+    ready = server.notify.mark
+    old.kill()
+    server.wait_workers(1, besides=[old.pid])
+    server.notify.wait(lambda message: "1 of 1" in message.fields.get("STATUS", ""), since=ready)
+    assert answer(f"{short_path}/s").body == b"none"
+
+
+def test_a_new_master_that_the_operator_ends_is_not_called_one_that_never_served(
+    start: Callable[..., Server], short_path: Path
+) -> None:
+    write(short_path)
+    server = start("-b", f"unix:{short_path}/s", "--upgrade", "manual", "web:application", cwd=short_path).wait_ready()
+    server.kill(signal.SIGUSR2)
+    new = server.wait_log(r"the new master \(pid (\d+)\) serves")
+    os.kill(int(new[1]), signal.SIGTERM)
+    server.wait_log("Upgrade backed out, this master serves on: it ended$")
+    assert answer(f"{short_path}/s").status == 200
+
+
+@pytest.mark.parametrize("hook", ["on_starting", "when_ready", "nworkers_changed", "pre_fork"])
+def test_a_hook_of_the_master_that_raises_ends_it_without_remains(
+    start: Callable[..., Server], short_path: Path, hook: str
+) -> None:
+    write(short_path)
+    (short_path / "sdserve.conf.py").write_text(
+        f"bind = ['unix:{short_path}/s']\npidfile = '{short_path}/pid'\nwsgi_app = 'web:application'\n"
+        f"def {hook}(*args):\n    raise ValueError('boom')\n"
+    )
+    server = start(cwd=short_path)
+    assert server.wait() == 255
+    assert "ValueError: boom" in server.status()
+    assert not (short_path / "s").exists()
+    assert not (short_path / "pid").exists()
