@@ -59,7 +59,7 @@ class Worker:
     slot: int = 0
     generation: int = 0
     cell: "Cell"
-    adoption: "AdoptionQueue"
+    adoption: "AdoptionQueue | None" = None
     channel: socket.socket
     wsgi: Callable[..., Any]
 
@@ -173,6 +173,8 @@ class Worker:
 
     def hands_on(self) -> bool:
         """Whether this worker, which leaves, may pass its idle connections on: somebody will adopt them."""
+        if self.adoption is None:
+            return False
         allowed = self.cell.word(HAND_ON)
         return bool(allowed & HAND_ON_STORE if self._orphaned else allowed)
 

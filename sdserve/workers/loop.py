@@ -8,9 +8,10 @@ Threads (see leaders.py): the thread in `lead` owns everything here. Before it c
 on `_table`; whoever takes the token away, the leader when the call returns or the watcher when the call lasts, has
 the lead from then on. A thread that comes back without the lead puts its stream on `_returned` and joins the followers.
 
-Retirement: listeners are left at once, requests that arrived are answered with `Connection: close`, and a connection
-that was active within `ACTIVE` seconds is kept until its client has had that long to send its next request, which
-would otherwise meet a closing connection. The last look before an idle connection is closed is a read.
+Retirement: listeners are left at once, and idle connections are given to the workers that stay (foster.py). Where
+nobody would adopt them, requests that arrived are answered with `Connection: close`, and a connection that was active
+within `ACTIVE` seconds is kept until its client has had that long to send its next request, which would otherwise meet
+a closing connection. The last look before an idle connection is closed is a read.
 """
 
 import select
@@ -27,6 +28,7 @@ from sdserve.gateway.wsgi import ClientGone
 from sdserve.http.connection import Connection, State
 from sdserve.http.errors import BadRequest, HTTPError, RequestTimedOut
 from sdserve.http.request import Request, RequestReader
+from sdserve.workers import foster
 from sdserve.workers.body import Spool, too_slow
 from sdserve.workers.leaders import PROMOTE_AFTER, SLOW, Pace
 from sdserve.workers.stream import EPOLLIN, NEVER, RECEIVE, WANTS, Phase, Stream
@@ -63,6 +65,9 @@ class Loop:
         self._listeners: dict[int, Listener] = {listener.fileno(): listener for listener in worker.sockets}
         self._control = set(worker.control_fds())
         self._listening = False
+        self._adoption = worker.adoption
+        self._adopting = -1 if self._adoption is None else self._adoption.receive_end.fileno()
+        self._giving = False  # idle connections go to other workers
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._ready: deque[Stream] = deque()  # streams with a whole request in their buffer, perhaps
         self._sweep_at = NEVER
@@ -182,7 +187,10 @@ class Loop:
         """An event of a listener or of a control fd. False when the lead was lost."""
         if fd in self._listeners:
             return self._accept(self._listeners[fd]) if self._listening else True
-        if fd in self._control:
+        if fd == self._adopting:
+            if self._listening:
+                self._adopt()
+        elif fd in self._control:
             self._worker.handle_control(fd)
         elif fd == self._wake:
             eventfd_read(fd)
@@ -199,6 +207,11 @@ class Loop:
                 self._epoll.register(fd, EPOLLIN | EPOLLEXCLUSIVE)
             else:
                 self._epoll.unregister(fd)
+        if self._adopting >= 0:
+            if wanted:
+                self._epoll.register(self._adopting, EPOLLIN | EPOLLEXCLUSIVE)
+            else:
+                self._epoll.unregister(self._adopting)
 
     def _accept(self, listener: "Listener") -> bool:
         """Takes one connection and serves what has arrived on it. False when the lead was lost."""
@@ -218,20 +231,53 @@ class Loop:
             self._sweep_at = min(self._sweep_at, time.monotonic() + SWEEP)
             return True
         sock.setblocking(False)
-        values = self._values
         peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
-        base = self._exchange.base(listener, sock, peer)
-        stream = Stream(sock, Connection(self._reader, values.limits), base, peer[0], self._times.send)
-        stream.trusted = peer[0] in self._trusted
-        self._streams[stream.fd] = stream
-        if len(self._streams) >= values.connections:
-            self._listen(False)
+        stream = self._welcome(sock, listener, peer)
         now = time.monotonic()
         stream.began = now
         self._deadline(stream, now, self._times.head)
         if self._proxies is not None and peer[0] in self._proxies:
             stream.phase = Phase.PREFACE
         return self._event(stream, EPOLLIN)
+
+    def _welcome(self, sock: socket.socket, listener: "Listener", peer: tuple[str, str]) -> Stream:
+        values = self._values
+        base = self._exchange.base(listener, sock, peer)
+        stream = Stream(sock, Connection(self._reader, values.limits), base, peer[0], self._times.send)
+        stream.listener = str(listener)
+        stream.trusted = peer[0] in self._trusted
+        self._streams[stream.fd] = stream
+        if len(self._streams) >= values.connections:
+            self._listen(False)
+        return stream
+
+    # --- adoption -----------------------------------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Takes in connections that another worker gave away; they may have something to read already."""
+        assert self._adoption is not None
+        now = time.monotonic()
+        for foundling in self._adoption.take():
+            listener = foster.listener_of(foundling, self._listeners.values())
+            if listener is None or foundling.sock.fileno() in self._streams:
+                foundling.sock.close()
+                continue
+            stream = self._welcome(foundling.sock, listener, foster.peer_of(foundling))
+            stream.proxied = bool(foundling.peer)
+            stream.last = now
+            self._deadline(stream, now, self._times.keepalive or self._times.head)
+            self._pending.append((stream.fd, EPOLLIN))
+
+    def _give_away(self) -> None:
+        """Sends idle connections to the workers that stay; when the queue is full, the rest ends here."""
+        assert self._adoption is not None
+        gone, all_went = foster.give_away(self._adoption, self._streams.values())
+        for stream in gone:
+            self._close(stream)
+        if not all_went:
+            self._giving = False
+            self._exchange.gateway.open = False
+            self._hurry()
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -457,6 +503,7 @@ class Loop:
         if found.source is not None:
             stream.peer = found.source[0]
             stream.base["REMOTE_ADDR"], stream.base["REMOTE_PORT"] = found.source
+            stream.proxied = True
             stream.trusted = stream.peer in self._trusted
         stream.phase = HEAD
         if rest:
@@ -518,19 +565,26 @@ class Loop:
             return True
         if not self.retiring:
             self.retiring = True
-            self._exchange.gateway.open = False
+            self._giving = worker.hands_on()
+            self._exchange.gateway.open = self._giving
             if self._values.reuse_port:
                 self._accept_all()
             self._listen(False)
-            for stream in list(self._streams.values()):
-                if stream.phase is HEAD and not stream.conn.buffered:
-                    # Active clients get time for one more request; for the others this is in the past.
-                    stream.deadline = min(stream.deadline, (stream.last or stream.began) + ACTIVE)
-            self._sweep(now)
+            if not self._giving:
+                self._hurry()
+        if self._giving:
+            self._give_away()
         if worker.drain_by is not None and now >= worker.drain_by:
             return True
         left = len(self._streams) - sum(1 for stream in self.stuck if stream.phase is CALL)
         return left <= 0 and not self._ready
+
+    def _hurry(self) -> None:
+        """Gives active clients time for one more request, and closes the connections of the others."""
+        for stream in list(self._streams.values()):
+            if stream.phase is HEAD and not stream.conn.buffered:
+                stream.deadline = min(stream.deadline, (stream.last or stream.began) + ACTIVE)
+        self._sweep(time.monotonic())
 
     def _accept_all(self) -> None:
         """With reuse_port the queue of a listener is this worker's own: what is in it would be lost."""

@@ -56,12 +56,14 @@ class Stream:
         "fd",
         "last",
         "lingers",
+        "listener",
         "mask",
         "outbox",
         "patience",
         "peer",
         "phase",
         "preface",
+        "proxied",
         "request",
         "reset",
         "sent",
@@ -78,6 +80,8 @@ class Stream:
         self.peer = peer
         self.patience = patience
         self.trusted = False
+        self.listener = ""  # where it came in
+        self.proxied = False  # its peer's address came with the PROXY protocol
         self.phase = Phase.HEAD
         self.mask = 0  # what epoll is told now
         self.deadline = NEVER
