@@ -3,16 +3,18 @@
 The rules, in the order of `decide`:
 
 1. A wanted place without a worker of the current generation gets one (`Spawn`), unless a back-off says when.
-2. A worker of another generation, and one that asked for its replacement, goes (`Retire`) once what follows it serves:
-   the whole new generation, or with a surge one worker for one. Replacements for worn workers come one at a time.
-3. Too many workers: the oldest retires first; with GPUs, the oldest on the fullest one, so that they stay balanced.
+2. Others go (`Retire`) once what follows them serves: workers of another generation when the whole new one does, or
+   with a surge one for one; a worn one, which asked for its replacement, or one on a GPU that has too many, when its
+   replacement does. Such replacements come one at a time, while all else is well.
+3. Too many workers: first go those that cannot answer (yet), then worn ones, then the oldest; with GPUs, of those on
+   the fullest one.
 4. Who does not boot, finish or abort in time is ended (`Kill`).
 
 A slot is a worker's stable number; its replacement takes it over. GPUs are dealt by slot, `slot % gpus`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sdserve.arbiter.lifecycle import Phase
@@ -109,28 +111,27 @@ def decide(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) 
         return Decision(tuple(actions), min(wake, default=None))
 
     current = [m for m in live if m.generation == goal.generation]
-    replacing = worn_in_turn(current, goal)
-    incoming = [m for m in current if m is not replacing]
+    outgoing = [m for m in live if m.generation != goal.generation]
+    leaving = superseded(current)
+    leaving += surplus([m for m in current if m not in leaving], goal)
+    kept = [m for m in current if m not in leaving]
+    leaving += replaced(outgoing, [m for m in kept if answers(m)], goal)
+    actions += [Retire(m.age) for m in leaving]
 
-    outgoing = sorted((m for m in live if m.generation != goal.generation), key=lambda m: m.age)
-
-    missing = spawns(incoming, replacing, goal)
-    if goal.surge and outgoing:
-        missing = missing[: max(0, goal.size + goal.surge - len(members))]
-    if missing and now < backoff.not_before:
+    slots = missing(kept, goal) or relief(kept, goal)
+    if goal.surge and any(m not in leaving for m in outgoing):
+        slots = slots[: max(0, goal.size + goal.surge - len(members))]
+    if slots and now < backoff.not_before:
         wake.append(backoff.not_before)
     else:
-        actions += [Spawn(slot) for slot in missing]
+        actions += [Spawn(slot) for slot in slots]
 
-    surplus = oldest_surplus(incoming, goal)
-    actions += [Retire(m.age) for m in surplus]
-
-    kept = [m for m in incoming if m not in surplus]
-    serving = [m for m in kept if m.phase is Phase.SERVING]
-    actions += [Retire(m.age) for m in replaced(outgoing, serving, goal)]
-    if replacing is not None and (goal.size == 0 or any(m.slot == replacing.slot for m in serving)):
-        actions.append(Retire(replacing.age))
     return Decision(tuple(actions), min(wake, default=None))
+
+
+def answers(member: Member) -> bool:
+    """Whether it can answer clients."""
+    return member.phase is Phase.SERVING and not member.stopped
 
 
 def aged(member: Member, now: float) -> Member:
@@ -141,9 +142,10 @@ def aged(member: Member, now: float) -> Member:
 
 
 def replaced(outgoing: Sequence[Member], serving: Sequence[Member], goal: Goal) -> Sequence[Member]:
-    """The workers of other generations, oldest first in `outgoing`, that `serving` ones of the current replace.
+    """The workers of other generations that `serving` ones of the current replace.
 
-    All of them once the whole current generation serves; with a surge one for one, in the same slot if there is one.
+    All of them once the whole current generation serves; with a surge one for one: those first that cannot answer, then
+    those whose slot is served again.
     """
     if len(serving) >= goal.size:
         return outgoing
@@ -151,72 +153,100 @@ def replaced(outgoing: Sequence[Member], serving: Sequence[Member], goal: Goal) 
         return ()
     spare = len(serving) + len(outgoing) - goal.size
     slots = {m.slot for m in serving}
-    return sorted(outgoing, key=lambda m: (m.slot not in slots, m.phase is Phase.SERVING, m.age))[: max(0, spare)]
+    return sorted(outgoing, key=lambda m: (answers(m), m.slot not in slots, m.age))[: max(0, spare)]
 
 
-def worn_in_turn(current: Sequence[Member], goal: Goal) -> Member | None:
-    """The one worn worker whose replacement may boot now: the oldest, while no other boot is under way.
+def superseded(current: Sequence[Member]) -> list[Member]:
+    """The worn workers whose replacement, a younger worker in their slot, serves."""
+    return [m for m in current if m.worn and any(n.slot == m.slot and n.age > m.age and answers(n) for n in current)]
 
-    A worker whose replacement already boots in its slot stays the one in turn until it is retired.
+
+def surplus(current: Sequence[Member], goal: Goal) -> list[Member]:
+    """The workers beyond the wanted number, but for one that boots to replace another.
+
+    Those that cannot answer (yet) leave first, so that what serves is never less than it need be; then the worn ones;
+    then the oldest on the fullest GPU.
     """
-    worn = sorted((m for m in current if m.worn), key=lambda m: m.age)
-    fresh_slots = {m.slot for m in current if not m.worn}
-    for member in worn:
-        if member.slot in fresh_slots:
+    rest = sorted(current, key=lambda m: m.age)
+    leaving: list[Member] = []
+    while True:
+        replacement = under_way(rest, goal)
+        if len(rest) <= goal.size + (replacement is not None):
+            return leaving
+        load = gpu_load(rest, goal)
+        idle = [m for m in rest if not answers(m) and m is not replacement]
+        worn = [m for m in rest if m.worn]
+        leaver = max(idle or worn or rest, key=lambda m: (load[m.slot % goal.gpus], -m.age))
+        rest.remove(leaver)
+        leaving.append(leaver)
+
+
+def under_way(current: Sequence[Member], goal: Goal) -> Member | None:
+    """The worker that will replace a worn one, or one on a GPU that has too many, once it can answer."""
+    crowd = gpu_load([m for m in current if answers(m)], goal)
+    for member in current:
+        if goal.size == 0 or answers(member):
+            continue
+        if any(m.worn and m.slot == member.slot and m.age < member.age for m in current):
             return member
-    return worn[0] if worn and len(current) <= goal.size else None
+        if crowded(crowd, goal) and crowd[member.slot % goal.gpus] < most(goal):
+            return member
+    return None
 
 
-def spawns(incoming: Sequence[Member], replacing: Member | None, goal: Goal) -> list[int]:
+def missing(current: Iterable[Member], goal: Goal) -> list[int]:
     """The slots of the workers that are missing: lowest first, the least loaded GPU before others."""
-    taken = {m.slot for m in incoming}
-    load = Counter(slot % goal.gpus for slot in taken)
+    taken = {m.slot for m in current}
     chosen: list[int] = []
-    if replacing is not None and replacing.slot not in taken and len(taken) < goal.size:
-        chosen.append(replacing.slot)
-        taken.add(replacing.slot)
-        load[replacing.slot % goal.gpus] += 1
     while len(taken) < goal.size:
-        free = (slot for slot in range(goal.size + len(taken) + goal.gpus) if slot not in taken)
-        slot = min(free, key=lambda slot: (load[slot % goal.gpus], slot))
+        slot = free_slot(taken, goal)
         chosen.append(slot)
         taken.add(slot)
-        load[slot % goal.gpus] += 1
     return chosen
 
 
-def oldest_surplus(incoming: Iterable[Member], goal: Goal) -> list[Member]:
-    """The workers beyond the wanted number: the oldest first, on the fullest GPU."""
-    rest = sorted(incoming, key=lambda m: m.age)
-    surplus: list[Member] = []
-    while len(rest) > goal.size:
-        load = Counter(m.slot % goal.gpus for m in rest)
-        fullest = max(load.values())
-        last = _last_serving(rest)
-        candidates = [m for m in rest if load[m.slot % goal.gpus] == fullest and (m is not last or goal.size == 0)]
-        leaving = next(iter(candidates), None) or next(m for m in rest if m is not last)
-        rest.remove(leaving)
-        surplus.append(leaving)
-    return surplus
+def relief(current: Sequence[Member], goal: Goal) -> list[int]:
+    """The slot of a replacement to boot for the oldest worn worker, or for one on a GPU that has too many.
+
+    One at a time, and only while everybody serves.
+    """
+    if len(current) != goal.size or not all(map(answers, current)):
+        return []
+    worn = min((m for m in current if m.worn), key=lambda m: m.age, default=None)
+    if worn is not None:
+        return [worn.slot]
+    if crowded(gpu_load(current, goal), goal):
+        return [free_slot({m.slot for m in current}, goal)]
+    return []
 
 
-def _last_serving(members: Sequence[Member]) -> Member | None:
-    """The only member that serves, if it is the only one: nobody may retire it while the others still boot."""
-    serving = [m for m in members if m.phase is Phase.SERVING]
-    return serving[0] if len(serving) == 1 else None
+def free_slot(taken: Collection[int], goal: Goal) -> int:
+    """The lowest free slot of the least loaded GPU."""
+    load = Counter(slot % goal.gpus for slot in taken)
+    free = (slot for slot in range(len(taken) + goal.gpus) if slot not in taken)
+    return min(free, key=lambda slot: (load[slot % goal.gpus], slot))
+
+
+def gpu_load(members: Iterable[Member], goal: Goal) -> Counter[int]:
+    """How many workers each GPU has, by its number."""
+    return Counter(m.slot % goal.gpus for m in members)
+
+
+def most(goal: Goal) -> int:
+    """How many workers a GPU may have: ceil(size / gpus)."""
+    return -(-goal.size // goal.gpus)
+
+
+def crowded(load: Counter[int], goal: Goal) -> bool:
+    """Whether a GPU has more workers than it may."""
+    return max(load.values(), default=0) > most(goal)
 
 
 def all_serve(members: Iterable[Member], goal: Goal) -> bool:
     """True when the wanted number of the current generation serves."""
-    serving = sum(1 for m in members if m.phase is Phase.SERVING and m.generation == goal.generation)
-    return serving >= goal.size
+    return sum(1 for m in members if answers(m) and m.generation == goal.generation) >= goal.size
 
 
 def some_serve(members: Iterable[Member]) -> bool:
     """True when at least one worker can answer: it serves and is not stopped."""
-    return any(m.phase is Phase.SERVING and not m.stopped for m in members)
-
-
-def rolled_back(goal: Goal, generation: int, size: int) -> Goal:
-    """The goal after a generation that could not boot: the one before it, and its size."""
-    return replace(goal, generation=generation, size=size)
+    return any(map(answers, members))

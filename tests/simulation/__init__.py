@@ -1,0 +1,1 @@
+"""The master's decisions, driven through histories that no test with real processes could wait for."""
