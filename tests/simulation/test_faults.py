@@ -1,6 +1,6 @@
 """Each promise that the simulation watches is worth something: it catches a fault planted in the decisions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,8 +10,6 @@ from sdserve.arbiter.lifecycle import Phase
 from sdserve.arbiter.pool import Backoff, Decision, Goal, Member, Retire, Spawn
 from tests.simulation.histories import drive
 from tests.simulation.world import Broken, Decide
-
-Fault = Callable[[Sequence[Member], Goal, Backoff, float], Decision]
 
 
 def takes_booting_for_serving(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
@@ -90,27 +88,25 @@ FAULTS: list[tuple[Decide, str]] = [
 ]
 
 
-def found(decide: Decide) -> set[str]:
-    """The promises that a few hundred short lives with a faulty judgement break."""
-    broken = set()
-    for seed in range(400):
+def broken(decide: Decide, lives: int = 400) -> Iterator[str]:
+    """The promises that short lives with a faulty judgement break, one after the other."""
+    for seed in range(lives):
         try:
             drive(seed, 40, decide)
         except Broken as error:
-            broken.add(error.promise)
-    return broken
+            yield error.promise
 
 
 @pytest.mark.parametrize(("fault", "promise"), FAULTS, ids=lambda each: getattr(each, "__name__", each))
 def test_a_planted_fault_is_caught(fault: Decide, promise: str) -> None:
-    assert promise in found(fault)
+    assert promise in broken(fault)
 
 
 def test_crowded_gpus_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the move from a crowded GPU to a free one, only kills and signals in unlucky order show it."""
     monkeypatch.setattr(pool, "crowded", lambda load, goal: False)
-    assert "balance" in found(pool.decide)
+    assert "balance" in broken(pool.decide)
 
 
 def test_the_judgement_itself_breaks_nothing() -> None:
-    assert found(pool.decide) == set()
+    assert not list(broken(pool.decide, lives=100))
