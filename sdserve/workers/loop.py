@@ -59,7 +59,7 @@ class Loop:
         self._exchange = exchange
         self._reader = RequestReader(values.limits)
         self._trusted = Trusted(values.forwarded_allow_ips)
-        self._proxies = Trusted(values.proxy_allow_ips) if values.proxy_protocol else None
+        self._proxies = Trusted(values.proxy_allow_ips) if values.proxy_protocol != "off" else None
         self._epoll = select.epoll()
         self._streams: dict[int, Stream] = {}
         self._listeners: dict[int, Listener] = {listener.fileno(): listener for listener in worker.sockets}
@@ -186,15 +186,21 @@ class Loop:
     def _other(self, fd: int) -> bool:
         """An event of a listener or of a control fd. False when the lead was lost."""
         if fd in self._listeners:
-            return self._accept(self._listeners[fd]) if self._listening else True
+            # Once told to leave, what has been queued is the business of `_accept_rest`.
+            return self._accept(self._listeners[fd]) if self._listening and self._worker.alive else True
         if fd == self._adopting:
-            if self._listening:
+            if self._listening and self._worker.alive:
                 self._adopt()
         elif fd in self._control:
             self._worker.handle_control(fd)
         elif fd == self._wake:
             eventfd_read(fd)
         return True
+
+    def calls(self) -> list[tuple[Request, float]]:
+        """The requests that the application has now, and since when."""
+        now = [stream for stream in self._streams.values() if stream.phase is CALL]
+        return [(stream.request, stream.called) for stream in now if stream.request is not None]
 
     # --- accepting ----------------------------------------------------------------------------------------------------
 
@@ -213,8 +219,8 @@ class Loop:
             else:
                 self._epoll.unregister(self._adopting)
 
-    def _accept(self, listener: "Listener") -> bool:
-        """Takes one connection and serves what has arrived on it. False when the lead was lost."""
+    def _accept(self, listener: "Listener", *, read: bool = True) -> bool:
+        """Takes one connection and, with `read`, serves what has arrived on it. False when the lead was lost."""
         try:
             sock, address = listener.sock.accept()
         except BlockingIOError:  # another worker was quicker
@@ -238,6 +244,9 @@ class Loop:
         self._deadline(stream, now, self._times.head)
         if self._proxies is not None and peer[0] in self._proxies:
             stream.phase = Phase.PREFACE
+        if not read:
+            self._mask(stream, EPOLLIN)
+            return True
         return self._event(stream, EPOLLIN)
 
     def _welcome(self, sock: socket.socket, listener: "Listener", peer: tuple[str, str]) -> Stream:
@@ -359,6 +368,7 @@ class Loop:
         """Calls the application and goes on with the stream. False when the lead was lost."""
         stream.request = request
         stream.phase = CALL
+        stream.called = now
         stream.deadline = NEVER
         if now >= self._mark_again:
             self._mark_again = now + MARK
@@ -490,7 +500,7 @@ class Loop:
 
         stream.preface += data
         try:
-            found = proxy.parse(stream.preface)
+            found = proxy.parse(stream.preface, self._values.proxy_protocol)
         except BadRequest as error:
             self._worker.log.warning("%s: %s", stream.peer, error)
             self._close(stream)
@@ -567,8 +577,8 @@ class Loop:
             self.retiring = True
             self._giving = worker.hands_on()
             self._exchange.gateway.open = self._giving
-            if self._values.reuse_port:
-                self._accept_all()
+            if self._giving or self._values.reuse_port:
+                self._accept_rest()
             self._listen(False)
             if not self._giving:
                 self._hurry()
@@ -586,13 +596,17 @@ class Loop:
                 stream.deadline = min(stream.deadline, (stream.last or stream.began) + ACTIVE)
         self._sweep(time.monotonic())
 
-    def _accept_all(self) -> None:
-        """With reuse_port the queue of a listener is this worker's own: what is in it would be lost."""
+    def _accept_rest(self) -> None:
+        """Takes what is queued, to be given away unread, or served where nobody adopts.
+
+        An exclusive wake-up is for one worker: a connection that only we were told of would wait for the next one. And
+        with reuse_port the queue of a listener is this worker's own: what is in it would be lost.
+        """
         for listener in self._listeners.values():
             before = -1
             while before != len(self._streams):
                 before = len(self._streams)
-                self._accept(listener)
+                self._accept(listener, read=False)
 
     # --- threads ------------------------------------------------------------------------------------------------------
 
