@@ -285,7 +285,7 @@ class Arbiter(HookView):
         self.cfg.pre_fork(self, worker)
         title = f"sdserve: worker [{self.proc_name}]"
         worker.adoption = self.adoption.queue
-        handle = fork_worker(worker, self, self.crew.scoreboard, title, self.loop.close)
+        handle = fork_worker(worker, self, self.crew.scoreboard, title, self._forget)
         self.adoption.allow(handle.cell, successors=True)
         self.crew.add(handle)
         return handle.pid
@@ -293,6 +293,12 @@ class Arbiter(HookView):
     def _has_successors(self) -> bool:
         """Whether somebody will serve the connections of a worker that is told to leave now."""
         return self.upgrade.child_serves or (self.goal.size > 0 and not self.goal.stopping)
+
+    def _forget(self) -> None:
+        """In a forked worker: lets go of what is the master's alone, or an earlier generation's."""
+        self.loop.close()
+        for listener in self.reloading.outgoing():
+            listener.close()
 
     def spawn_workers(self) -> None:
         """Forks what is missing."""

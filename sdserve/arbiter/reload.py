@@ -109,16 +109,20 @@ class Reload:
 
     def commit(self) -> None:
         """The new generation serves: what only the old one needed goes."""
-        arbiter, previous = self._arbiter, self._previous
-        assert previous is not None
-        for listener in previous.listeners:
-            if listener not in arbiter.LISTENERS:
-                listener.unlink()
-                listener.close()
+        arbiter = self._arbiter
+        for listener in self.outgoing():
+            listener.unlink()
+            listener.close()
         self._claim_pidfile()
         set_title(f"sdserve: master [{arbiter.proc_name}]")
         self._finish(MasterEvent.RELOADED, "")
         arbiter.log.info("Reloaded: %s", arbiter.status().line())
+
+    def outgoing(self) -> list[Listener]:
+        """The listeners that only the old generation serves, while a reload is under way."""
+        if self._previous is None:
+            return []
+        return [listener for listener in self._previous.listeners if listener not in self._arbiter.LISTENERS]
 
     def abandon(self) -> None:
         """The service stops: nobody shall wait for a reload any more."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sdserve.ctl import ask
-from tests.support.server import Server, answer
+from tests.support.server import Server, answer, free_port
 
 APP = """
 import os
@@ -87,6 +87,23 @@ def test_a_reload_that_fails_takes_its_environment_back(start: Callable[..., Ser
     server.wait_workers(1, besides=[old.pid])
     server.notify.wait(lambda message: "1 of 1" in message.fields.get("STATUS", ""), since=ready)
     assert answer(f"{short_path}/s").body == b"none"
+
+
+def test_an_address_that_a_reload_gave_up_is_free_again(start: Callable[..., Server], short_path: Path) -> None:
+    write(short_path)
+    config = short_path / "sdserve.conf.py"
+    before, after = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    config.write_text(f"bind = '127.0.0.1:{before[1]}'\nwsgi_app = 'web:application'\n")
+    server = start(cwd=short_path).wait_ready()
+    assert answer(before).status == 200
+    [old] = server.workers
+    config.write_text(f"bind = '127.0.0.1:{after[1]}'\nwsgi_app = 'web:application'\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded")
+    old.wait_gone()
+    assert answer(after).status == 200
+    with pytest.raises(ConnectionRefusedError):
+        answer(before)
 
 
 def test_a_new_master_that_the_operator_ends_is_not_called_one_that_never_served(
