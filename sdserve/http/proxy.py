@@ -27,11 +27,14 @@ class Header:
     source: tuple[str, str] | None
 
 
-def parse(data: bytes) -> Header | None:
-    """The header at the start of `data`, None when more is needed. Raises BadRequest."""
-    if data[:12] == SIGNATURE[: len(data)]:
+def parse(data: bytes, versions: str = "auto") -> Header | None:
+    """The header at the start of `data`, None when more is needed. Raises BadRequest.
+
+    `versions` is v1, v2, or auto for either.
+    """
+    if versions != "v1" and data[:12] == SIGNATURE[: len(data)]:
         return _version_2(data)
-    if data[:6] == b"PROXY "[: len(data)]:
+    if versions != "v2" and data[:6] == b"PROXY "[: len(data)]:
         return _version_1(data)
     raise BadRequest("a PROXY header was expected first")
 

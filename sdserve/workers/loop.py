@@ -237,6 +237,9 @@ class Loop:
             self._sweep_at = min(self._sweep_at, time.monotonic() + SWEEP)
             return True
         sock.setblocking(False)
+        # The kernel wakes the worker that registered first: the one that got a connection goes to the end of the line.
+        self._epoll.unregister(listener.fileno())
+        self._epoll.register(listener.fileno(), EPOLLIN | EPOLLEXCLUSIVE)
         peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
         stream = self._welcome(sock, listener, peer)
         now = time.monotonic()

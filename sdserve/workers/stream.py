@@ -49,6 +49,7 @@ class Stream:
     __slots__ = (
         "base",
         "began",
+        "called",
         "close_after",
         "conn",
         "deadline",
@@ -86,6 +87,7 @@ class Stream:
         self.mask = 0  # what epoll is told now
         self.deadline = NEVER
         self.began = 0.0  # of the head or body that is arriving
+        self.called = 0.0  # when the application got the request
         self.last = 0.0  # when the last response was finished
         self.request: Request | None = None
         self.spool: Spool | None = None

@@ -31,7 +31,7 @@ class Values:
     secure_scheme_headers: dict[str, str]
     forwarder_headers: frozenset[str]
     header_map: str
-    proxy_protocol: bool
+    proxy_protocol: str  # off, v1, v2, auto
     proxy_allow_ips: tuple[str, ...]
     reuse_port: bool
 
@@ -63,7 +63,7 @@ class Values:
             secure_scheme_headers=dict(cfg.secure_scheme_headers),
             forwarder_headers=frozenset(name.upper() for name in cfg.forwarder_headers),
             header_map=cfg.header_map,
-            proxy_protocol=bool(cfg.proxy_protocol) and cfg.proxy_protocol != "off",
+            proxy_protocol=cfg.proxy_protocol,
             proxy_allow_ips=tuple(cfg.proxy_allow_ips),
             reuse_port=bool(cfg.reuse_port),
         )

@@ -1,8 +1,10 @@
 """The WSGI worker: wires configuration, gateway and loop together. The work itself is in loop.py and exchange.py."""
 
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdserve import SERVER_SOFTWARE
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 class WSGIWorker(Worker):
     """Serves a WSGI application, with one thread or several."""
+
+    _loop: Loop | None = None
 
     @classmethod
     def check_config(cls, cfg: "Config", log: "Logger") -> None:
@@ -62,7 +66,8 @@ class WSGIWorker(Worker):
             after=self._hook("post_request"),
             record=self._access_record(),
         )
-        Loop(self, values, exchange).run()
+        self._loop = Loop(self, values, exchange)
+        self._loop.run()
 
     def _hook(self, name: str) -> Callable[..., Any] | None:
         if self.cfg.settings[name].source == "default":
@@ -89,6 +94,14 @@ class WSGIWorker(Worker):
         if count > 1:
             self.cell.count(count - 1)
         self.count_request(size, errors)
+
+    def handle_abort(self, signum: int, frame: FrameType | None) -> None:
+        """Names the requests that are in the application; the stacks are in the log already."""
+        if self._loop is not None:
+            now = time.monotonic()
+            for request, began in self._loop.calls():
+                self.log.critical("%s %s has run for %.1f s", request.method, request.uri, now - began)
+        super().handle_abort(signum, frame)
 
     def request_stuck(self, request: Request | None, seconds: float, thread: int) -> None:
         """A request exceeded the time-out in one of several threads: the log says where, and a successor is asked for.

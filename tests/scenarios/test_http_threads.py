@@ -105,13 +105,29 @@ def test_a_request_that_exceeds_the_time_out_is_named_and_its_worker_replaced(
     assert answer(address, "/hello").status == 200
     server.wait_workers(1, besides=[old.pid])
     assert int(answer(address, "/pid").body) != old.pid
+    stuck.close()
+
+
+def test_a_retiring_worker_finishes_what_it_holds(start: Callable[..., Server], tmp_path: Path) -> None:
+    server, address = serve(start, "--threads", "4", "--keep-alive", "20")
+    (old,) = server.workers
+    door = tmp_path / "door"
+    door.touch()
+    idle, half = connector(address)(), connector(address)()
+    assert ask(idle, "/pid").body.decode() == str(old.pid)
+    held = [send(address, f"/held?{door}") for _ in range(2)]
+    half.sendall(b"GET /pid HTTP/1.1\r\nHo")
+    assert answer(address, "/hello").status == 200
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded")
+    assert int(answer(address, "/pid").body) != old.pid
     half.sendall(b"st: a\r\n\r\n")
     assert f"X-Pid: {old.pid}".encode() in half.recv(65536)
     door.unlink()
     for sock in held:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
     server.wait_log(rf"Worker exiting \(pid: {old.pid}\)")
-    (new,) = server.workers
+    (new,) = server.wait_workers(1, besides=[old.pid])
     for sock in (idle, half, *held):  # they were given to the worker that stays
         assert ask(sock, "/pid").pid == new.pid
 

@@ -64,3 +64,12 @@ def test_a_header_is_read_at_every_split(header: bytes, source: tuple[str, str] 
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(BadRequest):
         parse(data)
+
+
+def test_one_version_may_be_demanded() -> None:
+    first, second = b"PROXY UNKNOWN\r\n", version_2(0x20, 0x00, b"")
+    assert parse(first, "v1")
+    assert parse(second, "v2")
+    for data, versions in ((first, "v2"), (second, "v1")):
+        with pytest.raises(BadRequest):
+            parse(data, versions)
