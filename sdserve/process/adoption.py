@@ -17,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sdserve.process import rights
+
 BATCH = 32  # connections in a message: small enough to spread over the workers, SCM_MAX_FD is 253
 LONGEST = 65536  # bytes of a message
 FULL = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
@@ -84,15 +86,15 @@ class AdoptionQueue:
     def take(self) -> list[Foundling]:
         """The connections of one message; [] when there is none. What is not a client's connection is closed."""
         try:
-            message, fds, flags, _ = socket.recv_fds(self.receive_end, LONGEST, 253, socket.MSG_CMSG_CLOEXEC)
+            message, fds, lost = rights.receive(self.receive_end, LONGEST)
         except BlockingIOError:
             return []
-        socks = [socket.socket(fileno=fd) for fd in fds]
         told = _parsed(message)
-        if flags & socket.MSG_CTRUNC or told is None or len(told) != len(socks):
-            for sock in socks:
-                sock.close()
+        if lost or told is None or len(told) != len(fds):
+            for fd in fds:
+                os.close(fd)
             return []
+        socks = [_socket(fd) for fd in fds]
         return list(_checked(socks, told))
 
 
@@ -115,8 +117,19 @@ def _parsed(message: bytes) -> list[dict[str, Any]] | None:
     return told
 
 
-def _checked(socks: Iterable[socket.socket], told: Iterable[dict[str, Any]]) -> Iterable[Foundling]:
+def _socket(fd: int) -> socket.socket | None:
+    """The socket of a descriptor; None, and the descriptor closed, if it is something else."""
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        return None
+
+
+def _checked(socks: Iterable[socket.socket | None], told: Iterable[dict[str, Any]]) -> Iterable[Foundling]:
     for sock, said in zip(socks, told, strict=True):
+        if sock is None:
+            continue
         fields = [said.get(name, "") for name in ("listener", "peer", "port", "data")]
         if not (is_client(sock) and all(isinstance(field, str) for field in fields)):
             sock.close()

@@ -19,6 +19,8 @@ import struct
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from sdserve.process import rights
+
 VARIABLE = "_SDSERVE_HANDOVER"
 _CREDENTIALS = struct.Struct("3i")
 
@@ -69,7 +71,7 @@ class Handover:
         `fds` lists the descriptors that came with it; they are the caller's to close.
         """
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, 65536, 16, socket.MSG_CMSG_CLOEXEC)
+            data, fds, _ = rights.receive(self._sock, 65536)
         except BlockingIOError:
             return None
         except ConnectionResetError:

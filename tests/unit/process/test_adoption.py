@@ -1,0 +1,120 @@
+"""The adoption queue: connections move whole, once, and nothing else comes out of it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from sdserve.process.adoption import BATCH, AdoptionQueue, Foundling, is_client
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def queue() -> Iterator[AdoptionQueue]:
+    queue = AdoptionQueue.new()
+    yield queue
+    queue.send_end.close()
+    queue.receive_end.close()
+
+
+def connection(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """(the client's end, the server's end) of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = stack.enter_context(socket.create_connection(listener.getsockname()))
+        return client, stack.enter_context(listener.accept()[0])
+
+
+def taken(queue: AdoptionQueue, stack: ExitStack) -> list[Foundling]:
+    found = queue.take()
+    for each in found:
+        stack.enter_context(each.sock)
+    return found
+
+
+def test_a_connection_lives_on_in_another_hand(queue: AdoptionQueue, opened: ExitStack) -> None:
+    client, server = connection(opened)
+    told = Foundling(server, "http://127.0.0.1:80", peer="192.0.2.7", port="99", data=b"GET \xff\x00")
+    assert queue.offer([told]) == 1
+    server.close()
+    [found] = taken(queue, opened)
+    assert (found.listener, found.peer, found.port, found.data) == (told.listener, "192.0.2.7", "99", b"GET \xff\x00")
+    assert not found.sock.getblocking()
+    assert not os.get_inheritable(found.sock.fileno())
+    found.sock.send(b"answer")
+    assert client.recv(10) == b"answer"
+    assert taken(queue, opened) == []
+
+
+def test_batches_are_spread_over_the_takers(queue: AdoptionQueue, opened: ExitStack) -> None:
+    _, server = connection(opened)
+    assert queue.offer([Foundling(server, "x")] * (2 * BATCH + 1)) == 2 * BATCH + 1
+    assert [len(taken(queue, opened)) for _ in range(4)] == [BATCH, BATCH, 1, 0]
+
+
+def test_a_full_queue_leaves_the_rest_with_their_sender(queue: AdoptionQueue, opened: ExitStack) -> None:
+    _, server = connection(opened)
+    queue.send_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    many = [Foundling(server, "x")] * 3000
+    sent = queue.offer(many)
+    assert 0 < sent < len(many)
+    received = 0
+    while found := queue.take():
+        received += len(found)
+        for each in found:
+            each.sock.close()
+    assert received == sent
+
+
+@pytest.mark.parametrize(
+    "message", [b"no json", b"{}", b"[]", b'["x"]', b"[{}, {}]", b'[{"listener": 1}]', b'[{"data": ["x"]}]', b"\xff"]
+)
+def test_nonsense_is_closed(queue: AdoptionQueue, opened: ExitStack, message: bytes) -> None:
+    client, server = connection(opened)
+    socket.send_fds(queue.send_end, [message], [server.fileno()])
+    server.close()
+    assert queue.take() == []
+    client.settimeout(15)
+    assert client.recv(1) == b""
+
+
+def test_only_clients_come_out(queue: AdoptionQueue, opened: ExitStack) -> None:
+    _, server = connection(opened)
+    listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+    datagram = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    read, write = os.pipe()
+    opened.callback(os.close, read)
+    opened.callback(os.close, write)
+    before = set(os.listdir("/proc/self/fd"))
+    fds = [listener.fileno(), read, server.fileno(), datagram.fileno()]
+    socket.send_fds(queue.send_end, [b"[{},{},{},{}]"], fds)
+    [found] = queue.take()
+    assert found.sock.getsockname() == server.getsockname()
+    found.sock.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_inherited_queue_is_the_same_queue(queue: AdoptionQueue, opened: ExitStack) -> None:
+    _, server = connection(opened)
+    send, receive = (os.dup(fd) for fd in queue.fds())
+    os.set_inheritable(send, True)
+    heir = AdoptionQueue.inherited(send, receive)
+    assert not any(map(os.get_inheritable, heir.fds()))
+    queue.offer([Foundling(server, "x")])
+    assert len(taken(heir, opened)) == 1
+    heir.send_end.close()
+    heir.receive_end.close()
+
+
+def test_who_is_a_client(opened: ExitStack) -> None:
+    client, server = connection(opened)
+    one, other = socket.socketpair()
+    opened.enter_context(other)
+    assert all(map(is_client, (client, server, opened.enter_context(one))))
+    assert not is_client(opened.enter_context(socket.socket()))
