@@ -134,25 +134,6 @@ def show(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@dataclass(frozen=True)
-class Change:
-    """What a new list of addresses asks of the open listeners."""
-
-    keep: list[Listener]
-    open: list[Address]
-    close: list[Listener]
-
-
-def reconcile(current: Sequence[Listener], configured: Sequence[tuple[Address, Listener | None]]) -> Change:
-    """Decides which listeners stay; `configured` pairs each wanted address with the open listener that has it."""
-    keep = [listener for _, listener in configured if listener is not None]
-    return Change(
-        keep=keep,
-        open=[address for address, listener in configured if listener is None],
-        close=[listener for listener in current if not any(listener is kept for kept in keep)],
-    )
-
-
 def match(addresses: Iterable[Address], current: Sequence[Listener]) -> list[tuple[Address, Listener | None]]:
     """Pairs addresses with the open listeners that serve them; a name such as `localhost` is compared resolved."""
     return [(address, next((each for each in current if _serves(each, address)), None)) for address in addresses]

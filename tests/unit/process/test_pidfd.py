@@ -1,0 +1,50 @@
+"""A handle on a process, not on a number."""
+
+import os
+import select
+import signal
+
+import pytest
+
+from sdserve.process.pidfd import PidFd
+
+
+def waiting_child() -> tuple[int, int]:
+    """A child that waits for the end of a pipe: (pid, the end to close)."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    return pid, write
+
+
+def test_readable_when_the_process_has_ended() -> None:
+    pid, end = waiting_child()
+    handle = PidFd(pid)
+    assert select.select([handle], [], [], 0)[0] == []
+    os.close(end)
+    assert select.select([handle], [], [], 15)[0] == [handle]
+    os.waitpid(pid, 0)
+    handle.close()
+
+
+def test_signals() -> None:
+    pid, end = waiting_child()
+    handle = PidFd(pid)
+    assert handle.send(signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    assert not handle.send(signal.SIGKILL)
+    handle.close()
+    handle.close()
+    os.close(end)
+
+
+def test_a_process_that_is_none() -> None:
+    pid, end = waiting_child()
+    os.close(end)
+    os.waitpid(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        PidFd(pid)

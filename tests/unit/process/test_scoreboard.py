@@ -1,0 +1,82 @@
+"""The scoreboard: what a worker writes, its master reads, across a real fork and without a system call."""
+
+import os
+
+import pytest
+
+from sdserve.process.scoreboard import BYTES, ERRORS, GENERATION, REQUESTS, WATCHED, Scoreboard
+
+
+def in_a_child(work: object) -> None:
+    """Runs `work` in a forked child and waits for its end."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()  # type: ignore[operator]
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_counts_and_the_busy_mark_cross_a_fork() -> None:
+    board = Scoreboard(8)
+    cell = board.take()
+    cell.set_word(GENERATION, 7)
+
+    def serve() -> None:
+        assert cell.word(GENERATION) == 7
+        cell.count(size=10)
+        cell.count(size=5, errors=1)
+        assert cell.begin(123.5)
+
+    in_a_child(serve)
+    assert [cell.word(field) for field in (REQUESTS, BYTES, ERRORS)] == [2, 15, 1]
+    assert cell.busy_since == cell.last_busy == 123.5
+    in_a_child(cell.end)
+    assert (cell.busy_since, cell.last_busy) == (0.0, 123.5)
+
+
+def test_the_master_is_told_once_until_it_looks_away() -> None:
+    cell = Scoreboard(1).take()
+    assert [cell.begin(1.0), cell.begin(2.0)] == [True, False]
+    cell.end()
+    assert not cell.begin(3.0)
+    cell.set_word(WATCHED, 0)
+    assert cell.begin(4.0)
+
+
+def test_neighbours_do_not_touch() -> None:
+    board = Scoreboard(3)
+    cells = [board.take() for _ in range(3)]
+    cells[1].begin(9.0)
+    cells[1].count(3, 2**40, 1)
+    for cell in (cells[0], cells[2]):
+        assert cell.busy_since == 0.0
+        assert cell.word(REQUESTS) == cell.word(BYTES) == cell.word(ERRORS) == 0
+
+
+def test_a_cell_is_cleared_for_its_next_owner() -> None:
+    board = Scoreboard(1)
+    first = board.take()
+    first.begin(9.0)
+    first.count(5, 5, 5)
+    board.give_back(first)
+    second = board.take()
+    assert second.index == first.index
+    assert (second.busy_since, second.last_busy, second.word(REQUESTS), second.word(WATCHED)) == (0.0, 0.0, 0, 0)
+
+
+def test_only_taken_cells_are_shown() -> None:
+    board = Scoreboard(4)
+    cells = [board.take() for _ in range(3)]
+    board.give_back(cells[1])
+    assert {cell.index for cell in board} == {cells[0].index, cells[2].index}
+
+
+def test_full() -> None:
+    board = Scoreboard(1)
+    board.take()
+    with pytest.raises(RuntimeError, match="the scoreboard is full"):
+        board.take()
