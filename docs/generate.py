@@ -1,0 +1,110 @@
+"""Writes the parts of these pages that follow from the code: state diagrams, the list of files, tables of names.
+
+`python docs/generate.py` brings every page up to date; tests/unit/test_docs.py fails while one is not. A generated part
+stands between `<!-- generated: NAME -->` and `<!-- end -->`, and PARTS says what NAME is made of.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+CHECKOUT = DOCS.parent
+sys.path.insert(0, str(CHECKOUT))
+
+from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E402 - of this checkout
+from sdserve.config.counterparts import NO_COUNTERPART  # noqa: E402
+
+# From the top to the bottom: the layer, and the files or packages of it.
+LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Layer 6, commands", ("__main__.py", "cli.py", "ctl.py")),
+    ("Layer 5, the master", ("arbiter",)),
+    ("Layer 4, the workers", ("workers",)),
+    ("Layer 3, between HTTP and application", ("gateway",)),
+    ("Layer 2, logs", ("log.py", "access.py")),
+    ("Layer 1, configuration", ("config",)),
+    ("Layer 1, systemd", ("systemd",)),
+    ("Layer 1, the operating system", ("process",)),
+    ("Layer 1, HTTP", ("http",)),
+    ("Layer 0, words for all", ("errors.py", "status.py")),
+)
+MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def diagram(table: Table[Enum, Enum]) -> str:
+    """A state machine as a Mermaid diagram: the first state is where it begins, states without a way out end it."""
+    states = list(table)
+    lines = ["```mermaid", "stateDiagram-v2"]
+    lines += [f'    state "{state.value}" as {_id(state)}' for state in states if _id(state) != state.value]
+    lines.append(f"    [*] --> {_id(states[0])}")
+    for state in states:
+        arrows: dict[Enum, list[str]] = {}
+        for event, target in table[state].items():
+            arrows.setdefault(target, []).append(str(event.value))
+        lines += [f"    {_id(state)} --> {_id(target)}: {', '.join(events)}" for target, events in arrows.items()]
+        if not arrows:
+            lines.append(f"    {_id(state)} --> [*]")
+    return "\n".join([*lines, "```"])
+
+
+def _id(state: Enum) -> str:
+    return str(state.value).replace(" ", "_")
+
+
+def files() -> str:
+    """Every file of the package with the first line of its docstring, by layer."""
+    lines: list[str] = []
+    for title, parts in LAYERS:
+        lines += [f"### {title}", "", "| file | what it is |", "|---|---|"]
+        lines += [f"| `{path.relative_to(CHECKOUT)}` | {purpose(path)} |" for path in _files_of(parts)]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _files_of(parts: tuple[str, ...]) -> Iterator[Path]:
+    for part in parts:
+        place = CHECKOUT / "sdserve" / part
+        yield from [place] if place.is_file() else sorted(p for p in place.glob("*.py") if p.name != "__init__.py")
+
+
+def purpose(path: Path) -> str:
+    """The first line of a file's docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return text.partition("\n")[0].replace("|", "\\|")
+
+
+def counterparts() -> str:
+    """gunicorn's settings that sdserve does not have, with what to do instead."""
+    lines = ["| gunicorn's setting | instead |", "|---|---|"]
+    lines += [f"| `{name}` | {instead} |" for name, (instead, _) in sorted(NO_COUNTERPART.items())]
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "master-states": lambda: diagram(MASTER),
+    "worker-states": lambda: diagram(WORKER),
+    "upgrade-states": lambda: diagram(UPGRADE),
+    "files": files,
+    "counterparts": counterparts,
+}
+
+
+def renewed(text: str) -> str:
+    """A page's text with its generated parts made anew."""
+    return MARKED.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[3]}", text)
+
+
+def main() -> None:
+    for page in sorted(DOCS.glob("*.md")):
+        before = page.read_text()
+        after = renewed(before)
+        if after != before:
+            page.write_text(after)
+            print(f"written: {page.relative_to(CHECKOUT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The documentation says what the code says: generated parts are current, nothing is missing, links lead somewhere."""
+
+import importlib.util
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdserve.arbiter.signals import QUEUED
+from sdserve.config.counterparts import NO_COUNTERPART
+from sdserve.config.hooks import HOOK_PARAMETERS
+from sdserve.workers.base import HANDLED, IGNORED
+from tests.unit.test_layers import LAYERS
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DOCS = CHECKOUT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def generate() -> Any:
+    """The module docs/generate.py."""
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_generated_parts_are_up_to_date(path: Path, generate: Any) -> None:
+    text = path.read_text()
+    assert text == generate.renewed(text), f"{path.name} is out of date: run python docs/generate.py"
+
+
+def test_every_generated_part_has_its_place(generate: Any) -> None:
+    found = [name for path in PAGES for _, name, _ in generate.MARKED.findall(path.read_text())]
+    assert sorted(found) == sorted(generate.PARTS)
+
+
+def test_a_diagram_has_every_state_and_every_move(generate: Any) -> None:
+    for table in (generate.MASTER, generate.WORKER, generate.UPGRADE):
+        drawn = generate.diagram(table)
+        for state, moves in table.items():
+            assert str(state.value) in drawn
+            for event, target in moves.items():
+                arrow = f"    {state.value} --> {target.value}: ".replace("handed over", "handed_over")
+                [line] = [line for line in drawn.splitlines() if line.startswith(arrow)]
+                assert event.value in line.removeprefix(arrow).split(", ")
+
+
+def test_the_list_of_files_is_complete() -> None:
+    listed = re.findall(r"^\| `(sdserve/\S+\.py)` \| (.*) \|$", page("architecture.md"), re.MULTILINE)
+    present = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "sdserve").rglob("*.py")}
+    assert {path for path, _ in listed} == {path for path in present if not path.endswith("__init__.py")}
+    assert not [path for path, purpose in listed if not purpose], "these files do not say what they are"
+
+
+def test_the_table_of_layers_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", page("architecture.md"), re.MULTILINE)
+    found: dict[int, set[str]] = {}
+    for number, parts in rows:
+        names = {name.removesuffix(".py").rstrip("/") for name in re.findall(r"`([^`]+)`", parts)}
+        found.setdefault(int(number), set()).update(names)
+    assert found == {number: names - {"__init__"} for number, names in enumerate(LAYERS) if names != {"__main__"}}
+
+
+def test_every_hook_is_on_its_page() -> None:
+    text = page("hooks.md")
+    missing = [name for name, given in HOOK_PARAMETERS.items() if f"| `{name}({', '.join(given)})` |" not in text]
+    assert not missing
+    consequences = text.partition("## When a hook raises")[2].partition("\n## ")[0]
+    assert not [name for name in HOOK_PARAMETERS if f"`{name}`" not in consequences]
+
+
+def test_every_signal_is_on_its_page() -> None:
+    master, _, worker = page("signals.md").partition("## To a worker")
+    assert not [name for name in QUEUED if not re.search(rf"^\|[^|]*\b{name}\b", master, re.MULTILINE)]
+    names = {signal.Signals(signum).name.removeprefix("SIG") for signum in (*HANDLED, *IGNORED, signal.SIGABRT)}
+    assert not [name for name in names if not re.search(rf"^\|[^|]*\b{name}\b", worker, re.MULTILINE)]
+
+
+def test_every_setting_without_a_counterpart_is_in_the_table() -> None:
+    text = page("from-gunicorn.md")
+    assert not [name for name in NO_COUNTERPART if f"\n| `{name}` | " not in text]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = [target for target in LINK.findall(path.read_text()) if "://" not in target]
+    assert not [target for target in targets if not (path.parent / target).exists()]
