@@ -98,7 +98,8 @@ class Loop:
     def turn(self) -> None:
         """Waits until something happens, then runs what is due: descriptors first, since they may cancel deadlines."""
         for key, _ in self._selector.select(self._patience()):
-            if key.fd in self._watched:  # an earlier callback of this turn may have ended it
+            # An earlier callback of this turn may have ended it, and its number may be another's by now.
+            if self._watched.get(key.fd) is key.fileobj:
                 key.data()
         now = time.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:

@@ -1,0 +1,101 @@
+"""Signals: merged or counted while they wait, never lost, and forgotten before an exec."""
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+
+from sdserve.arbiter import signals
+from sdserve.arbiter.signals import COUNTED, IGNORED_ACROSS_EXEC, QUEUED, SignalQueue
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """Runs `work` in a forked child, whose signals are its own; returns the wait status."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitpid(pid, 0)[1]
+
+
+def test_do_it_signals_are_merged_and_one_more_signals_are_counted() -> None:
+    queue = SignalQueue()
+    for signum in (signal.SIGHUP, signal.SIGTTIN, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTIN):
+        queue.put(signum)
+    ttin, ttou = signal.SIGTTIN, signal.SIGTTOU
+    assert queue.take() == [signal.SIGHUP, ttin, ttin, ttou, ttin]
+    assert queue.take() == []
+    queue.put(signal.SIGHUP)
+    assert queue.take() == [signal.SIGHUP]
+    queue.pipe.close()
+
+
+def test_a_master_catches_them_all_and_the_loop_hears() -> None:
+    def life() -> None:
+        queue = SignalQueue()
+        queue.install(lambda signum, frame: queue.put(signum))
+        for name in QUEUED:
+            signal.raise_signal(getattr(signal, f"SIG{name}"))
+        assert select.select([queue.pipe], [], [], 0)[0]
+        assert {signum.name for signum in queue.take()} == {f"SIG{name}" for name in QUEUED}
+
+    assert in_a_child(life) == 0
+
+
+def test_what_arrives_while_blocked_is_heard_afterwards() -> None:
+    def life() -> None:
+        queue = SignalQueue()
+        queue.install(lambda signum, frame: queue.put(signum))
+        signals.block_all()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert queue.take() == []
+        signals.unblock_all()
+        assert queue.take() == [signal.SIGTERM]
+
+    assert in_a_child(life) == 0
+
+
+def test_before_an_exec_handlers_are_forgotten_and_nothing_is_blocked() -> None:
+    def life() -> None:
+        SignalQueue().install(lambda signum, frame: None)
+        signals.block_all()
+        signals.ready_for_exec()
+        for signum in (getattr(signal, f"SIG{name}") for name in QUEUED):
+            wanted = signal.SIG_IGN if signum in IGNORED_ACROSS_EXEC else signal.SIG_DFL
+            assert signal.getsignal(signum) == wanted
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        os.kill(os.getpid(), signal.SIGUSR2)  # systemctl kill meets this moment too
+
+    assert in_a_child(life) == 0
+
+
+def test_a_signal_that_came_while_blocked_before_an_exec_is_dropped_not_kept() -> None:
+    """Kept pending, it would start an upgrade in the new master."""
+
+    def life() -> None:
+        SignalQueue().install(lambda signum, frame: None)
+        signals.block_all()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        signals.ready_for_exec()
+        assert not signal.sigpending()
+
+    assert in_a_child(life) == 0
+
+
+def test_the_stop_signals_still_end_a_program_about_to_exec() -> None:
+    def life() -> None:
+        SignalQueue().install(lambda signum, frame: None)
+        signals.ready_for_exec()
+        signal.raise_signal(signal.SIGTERM)
+
+    assert os.WTERMSIG(in_a_child(life)) == signal.SIGTERM
+
+
+def test_only_what_adds_up_is_counted() -> None:
+    assert set(COUNTED) == {signal.SIGTTIN, signal.SIGTTOU}
