@@ -19,11 +19,12 @@ RISE, FALL, CEILING, THRESHOLD = 4, 1, 16, 8
 class Pace:
     """Which calls to expect to be slow."""
 
-    __slots__ = ("_paths", "_score")
+    __slots__ = ("_paths", "_score", "calm")
 
     def __init__(self) -> None:
         self._paths: dict[str, None] = {}
         self._score = 0
+        self.calm = True  # nothing slow is remembered: no question needs to be asked
 
     def expect_slow(self, path: str) -> bool:
         return path in self._paths or self._score >= THRESHOLD
@@ -34,13 +35,10 @@ class Pace:
         if len(self._paths) > PATHS:
             self._paths.pop(next(iter(self._paths)), None)
         self._score = min(CEILING, self._score + RISE)
+        self.calm = False
 
     def was_quick(self, path: str) -> None:
         self._paths.pop(path, None)
         if self._score:
             self._score -= FALL
-
-    @property
-    def calm(self) -> bool:
-        """Nothing slow is remembered: no question needs to be asked."""
-        return not self._score and not self._paths
+        self.calm = not self._score and not self._paths

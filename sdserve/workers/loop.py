@@ -18,9 +18,9 @@ import select
 import socket
 import struct
 import threading
-import time
 from collections import deque
 from os import eventfd, eventfd_read, eventfd_write
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from sdserve.gateway.forwarded import Trusted
@@ -90,7 +90,7 @@ class Loop:
         self._alarm = threading.Event()
         self._tick = threading.Lock()
         self._tick.acquire()
-        self._caller = 0  # thread of the call on the table
+        self._caller = 0  # the thread that leads, and whose call is on the table
         self._wake = eventfd(0) if self._threads > 1 else -1
         for fd in self._control:
             self._epoll.register(fd, EPOLLIN)
@@ -142,17 +142,18 @@ class Loop:
             self._worker.count_requests(self._answered, self._bytes, self._errors)
             self._answered = self._bytes = self._errors = 0
         if self.running:
-            self._worker.request_begins(time.monotonic())
+            self._worker.request_begins(monotonic())
         elif self._mark_again:
             self._mark_again = 0.0
             self._worker.request_ends()
 
     def _lead(self) -> None:
         """Turns until the lead is lost, or until all is over."""
+        self._caller = threading.get_ident()
         worker = self._worker
         poll, pending, ready, returned = self._epoll.poll, self._pending, self._ready, self._returned
         streams = self._streams
-        clock = time.monotonic
+        clock = monotonic
         while True:
             while returned:
                 self._after(returned.popleft(), clock())
@@ -234,7 +235,7 @@ class Loop:
                 "cannot accept on %s: %s; worker %s has %d connections", listener, error, *self._load()
             )
             self._listen(False)
-            self._sweep_at = min(self._sweep_at, time.monotonic() + SWEEP)
+            self._sweep_at = min(self._sweep_at, monotonic() + SWEEP)
             return True
         sock.setblocking(False)
         # The kernel wakes the worker that registered first: the one that got a connection goes to the end of the line.
@@ -242,7 +243,7 @@ class Loop:
         self._epoll.register(listener.fileno(), EPOLLIN | EPOLLEXCLUSIVE)
         peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
         stream = self._welcome(sock, listener, peer)
-        now = time.monotonic()
+        now = monotonic()
         stream.began = now
         self._deadline(stream, now, self._times.head)
         if self._proxies is not None and peer[0] in self._proxies:
@@ -268,7 +269,7 @@ class Loop:
     def _adopt(self) -> None:
         """Takes in connections that another worker gave away; they may have something to read already."""
         assert self._adoption is not None
-        now = time.monotonic()
+        now = monotonic()
         for foundling in self._adoption.take():
             listener = foster.listener_of(foundling, self._listeners.values())
             if listener is None or foundling.sock.fileno() in self._streams:
@@ -320,7 +321,7 @@ class Loop:
             if phase is Phase.PREFACE:
                 return self._preface(stream, data)
         stream.conn.receive(data)
-        return self._advance(stream, time.monotonic())
+        return self._advance(stream, monotonic())
 
     def _advance(self, stream: Stream, now: float) -> bool:
         """Goes on with what was received, up to one answered request. False when the lead was lost."""
@@ -378,11 +379,11 @@ class Loop:
             self._worker.request_begins(now)
         if self._threads == 1:
             self._exchange.answer(stream, request, now)
-            self._after(stream, time.monotonic())
+            self._after(stream, monotonic())
             return True
         if self._loses_lead(stream, request, now):
             return False
-        self._after(stream, time.monotonic())
+        self._after(stream, monotonic())
         return True
 
     def _after(self, stream: Stream, now: float) -> None:
@@ -427,7 +428,7 @@ class Loop:
         self._mask(stream, EPOLLIN)
 
     def _flush(self, stream: Stream) -> None:
-        now = time.monotonic()
+        now = monotonic()
         outbox = stream.outbox
         try:
             done = stream.flush()
@@ -471,7 +472,7 @@ class Loop:
         except BlockingIOError:
             stream.phase = LINGER
             stream.conn.close()
-            self._deadline(stream, time.monotonic(), self._times.linger)
+            self._deadline(stream, monotonic(), self._times.linger)
             self._mask(stream, EPOLLIN)
             return
         except OSError:
@@ -521,7 +522,7 @@ class Loop:
         stream.phase = HEAD
         if rest:
             stream.conn.receive(rest)
-        return self._advance(stream, time.monotonic())
+        return self._advance(stream, monotonic())
 
     # --- deadlines ----------------------------------------------------------------------------------------------------
 
@@ -597,7 +598,7 @@ class Loop:
         for stream in list(self._streams.values()):
             if stream.phase is HEAD and not stream.conn.buffered:
                 stream.deadline = min(stream.deadline, (stream.last or stream.began) + ACTIVE)
-        self._sweep(time.monotonic())
+        self._sweep(monotonic())
 
     def _accept_rest(self) -> None:
         """Takes what is queued, to be given away unread, or served where nobody adopts.
@@ -625,12 +626,11 @@ class Loop:
             self._baton.release()
             self._exchange.answer(stream, request, now)
             del self.running[stream]
-            if time.monotonic() - now < SLOW:
+            if monotonic() - now < SLOW:
                 pace.was_quick(path)
             self._give_back(stream)
             return True
         self._calls += 1
-        self._caller = threading.get_ident()
         self._table.append(stream)
         if self._parked:
             self._ring()
@@ -683,7 +683,7 @@ class Loop:
                     self._promote()
                 seen = self._calls
             if self.running:
-                self._look_for_stuck(time.monotonic())
+                self._look_for_stuck(monotonic())
 
     def _promote(self) -> None:
         """Takes the lead from a call that lasts, and gives it to a follower."""
@@ -692,7 +692,7 @@ class Loop:
                 stream = self._table.pop()
             except IndexError:  # it returned just now
                 return
-            self.running[stream] = (time.monotonic() - PROMOTE_AFTER, self._caller)
+            self.running[stream] = (monotonic() - PROMOTE_AFTER, self._caller)
         request = stream.request
         if request is not None:
             self._pace.was_slow(request.path)
@@ -703,7 +703,7 @@ class Loop:
         if not self._values.timeout:
             return None
         since = [began for stream, (began, _) in list(self.running.items()) if stream not in self.stuck]
-        return max(0.0, min(since) + self._values.timeout - time.monotonic()) + 0.001 if since else None
+        return max(0.0, min(since) + self._values.timeout - monotonic()) + 0.001 if since else None
 
     def _look_for_stuck(self, now: float) -> None:
         timeout = self._values.timeout
