@@ -441,9 +441,8 @@ class Arbiter(HookView):
 
     def _close_listeners(self) -> None:
         """Lets go of the listeners; a Unix socket's file is removed by the last master that has it."""
-        alone = not self.reexec_pid and not self.master_pid
         for listener in self.LISTENERS:
-            if alone:
+            if not self.upgrade.shares_listeners:
                 listener.unlink()
             listener.close()
 

@@ -40,6 +40,7 @@ class Reexec:
         self._on_lost = on_lost
         self.state = Upgrade.NONE
         self.pid = 0
+        self.dropped = False
         self._line: Handover | None = None
         self._process: PidFd | None = None
         self._deadline: Deadline | None = None
@@ -55,6 +56,7 @@ class Reexec:
         theirs.close()
         self.advance(UpgradeEvent.REEXEC)
         self.pid = pid
+        self.dropped = False
         self._reason = ""
         self._line = ours
         self._loop.watch(ours, self._hear)
@@ -85,6 +87,7 @@ class Reexec:
         if self._process is None or self.state is Upgrade.HANDED_OVER:
             return
         self._reason = self._reason or reason
+        self.dropped = True
         self._process.send(signal.SIGTERM)
         self._cancel_deadline()
         self._deadline = self._loop.call_at(time.monotonic() + 5.0, self._kill)

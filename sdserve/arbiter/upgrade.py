@@ -111,6 +111,11 @@ class Upgrade:
         return self._reexec.state in (State.SERVING, State.HANDED_OVER)
 
     @property
+    def shares_listeners(self) -> bool:
+        """Whether another master serves on when this one ends; one that was dropped does not."""
+        return bool(self.parent_pid or (self.child_pid and not self._reexec.dropped))
+
+    @property
     def automatic(self) -> bool:
         """Whether a new master takes over by itself once it serves; the default is yes under systemd."""
         arbiter = self._arbiter

@@ -118,6 +118,23 @@ def test_a_new_master_that_the_operator_ends_is_not_called_one_that_never_served
     assert answer(f"{short_path}/s").status == 200
 
 
+def test_a_stop_in_the_middle_of_an_upgrade_leaves_no_socket_behind(
+    start: Callable[..., Server], short_path: Path
+) -> None:
+    write(short_path)
+    server = start("-b", f"unix:{short_path}/s", "--upgrade", "auto", "web:application", cwd=short_path).wait_ready()
+    gate = Gate(short_path / "gate")
+    write(short_path, gate.first)
+    server.kill(signal.SIGUSR2)
+    with gate.arrived():
+        everybody = server.session
+        server.kill(signal.SIGTERM)
+        for process in everybody:
+            process.wait_gone()
+    assert server.wait() == 0
+    assert not (short_path / "s").exists()
+
+
 @pytest.mark.parametrize("hook", ["on_starting", "when_ready", "nworkers_changed", "pre_fork"])
 def test_a_hook_of_the_master_that_raises_ends_it_without_remains(
     start: Callable[..., Server], short_path: Path, hook: str
