@@ -44,6 +44,11 @@ class Process:
         return [p for p in map(_maybe, _read(self.pid, f"task/{self.pid}/children").split()) if p is not None]
 
     @property
+    def descriptors(self) -> int:
+        """How many file descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
     def alive(self) -> bool:
         """Whether it runs; a zombie does not."""
         try:
