@@ -1,0 +1,107 @@
+"""Each notification is one datagram with all that belongs to it."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdserve.systemd.notify import Notifier
+from tests.support.notify import NotifySocket
+
+
+@pytest.fixture
+def manager(short_path: Path) -> Iterator[NotifySocket]:
+    with NotifySocket(str(short_path / "notify")) as sock:
+        yield sock
+
+
+def said(manager: NotifySocket, notifier: Notifier) -> list[dict[str, str]]:
+    """All messages so far: an end mark goes behind them."""
+    mark = manager.mark
+    heard = Notifier(manager.address)
+    heard.main_pid(42)
+    manager.wait("MAINPID=42", since=mark)
+    return [message.fields for message in manager.messages if message.fields != {"MAINPID": "42"}]
+
+
+def test_every_message(manager: NotifySocket) -> None:
+    notifier = Notifier(manager.address)
+    before = time.monotonic_ns() // 1000
+    notifier.ready("Running")
+    notifier.reloading("Reloading")
+    notifier.stopping("Stopping")
+    notifier.failed("no such module", 8)
+    notifier.extend_timeout(1.5)
+    notifier.watchdog()
+    notifier.main_pid(17)
+    messages = said(manager, notifier)
+    usec = int(messages[1].pop("MONOTONIC_USEC"))
+    assert before <= usec <= time.monotonic_ns() // 1000
+    assert messages == [
+        {"READY": "1", "STATUS": "Running"},
+        {"RELOADING": "1", "STATUS": "Reloading"},
+        {"STOPPING": "1", "STATUS": "Stopping"},
+        {"STATUS": "no such module", "ERRNO": "8"},
+        {"EXTEND_TIMEOUT_USEC": "1500000"},
+        {"WATCHDOG": "1"},
+        {"MAINPID": "17"},
+    ]
+    assert notifier.trouble is None
+
+
+def test_the_status_only_when_it_changed(manager: NotifySocket) -> None:
+    notifier = Notifier(manager.address)
+    notifier.ready("one")
+    notifier.status("one")
+    notifier.status("two")
+    notifier.status("two")
+    assert said(manager, notifier) == [{"READY": "1", "STATUS": "one"}, {"STATUS": "two"}]
+
+
+def test_a_line_break_in_a_text_is_no_new_assignment(manager: NotifySocket) -> None:
+    notifier = Notifier(manager.address)
+    notifier.failed("one\nREADY=1", 5)
+    assert said(manager, notifier) == [{"STATUS": "one READY=1", "ERRNO": "5"}]
+
+
+def test_a_muted_master_says_nothing(manager: NotifySocket) -> None:
+    notifier = Notifier(manager.address, muted=True)
+    notifier.ready("Running")
+    notifier.watchdog()
+    assert said(manager, notifier) == []
+    notifier.muted = False
+    notifier.watchdog()
+    assert said(manager, notifier) == [{"WATCHDOG": "1"}]
+
+
+def test_the_variable_is_taken_out_and_never_left_behind(manager: NotifySocket) -> None:
+    environ = {"NOTIFY_SOCKET": manager.address, "OTHER": "stays"}
+    notifier = Notifier.from_environ(environ)
+    assert environ == {"OTHER": "stays"}
+    notifier.ready("Running")
+    assert "NOTIFY_SOCKET" not in os.environ
+    assert notifier.variables() == {"NOTIFY_SOCKET": manager.address}
+
+
+def test_without_a_manager() -> None:
+    notifier = Notifier.from_environ({})
+    notifier.ready("Running")
+    assert not notifier.enabled
+    assert notifier.variables() == {}
+    assert notifier.trouble is None
+
+
+def test_a_manager_that_is_gone_is_trouble_but_no_harm(tmp_path: Path) -> None:
+    notifier = Notifier(str(tmp_path / "none"))
+    notifier.ready("Running")
+    assert isinstance(notifier.trouble, OSError)
+    assert "NOTIFY_SOCKET" not in os.environ
+
+
+def test_a_descriptor_to_keep(manager: NotifySocket) -> None:
+    notifier = Notifier(manager.address)
+    with open(os.devnull) as file:
+        notifier.store("queue", file.fileno())
+    assert said(manager, notifier) == [{"FDSTORE": "1", "FDNAME": "queue"}]
