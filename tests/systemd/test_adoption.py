@@ -1,5 +1,6 @@
 """Idle keep-alive connections outlive the processes that accepted them: the same socket, answered by a new pid."""
 
+import http.client
 import signal
 import socket
 
@@ -70,6 +71,11 @@ def test_across_a_crash_of_the_master(service: Service, machine: Machine) -> Non
     assert service.ask().status == 200
     machine.wait_for(service.unit, ActiveState="active", NRestarts="1")
     service.check(workers=2)
+    for connection in connections:
+        try:
+            assert ask(connection).pid in service.worker_pids()
+        except (EOFError, ConnectionError, http.client.HTTPException):
+            continue  # systemd's KILL came before its worker could give it away
 
 
 def test_no_descriptor_is_left_behind(service: Service) -> None:
