@@ -1,0 +1,122 @@
+"""Where connections come in: the listeners, and the queue of connections that other workers gave away.
+
+Each worker polls both with EPOLLEXCLUSIVE, so a new connection wakes one of them. The kernel wakes the one that
+registered first: a worker that got a connection registers anew and goes to the end of the line, and so does the next.
+A worker that is full, or out of descriptors, leaves the line: connections stay queued for the others.
+"""
+
+import select
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sdserve.gateway.forwarded import Trusted
+from sdserve.gateway.wsgi import Environ
+from sdserve.http.connection import Connection
+from sdserve.http.request import RequestReader
+from sdserve.workers import foster
+from sdserve.workers.stream import EPOLLIN, Phase, Stream
+from sdserve.workers.values import Values
+
+if TYPE_CHECKING:
+    from sdserve.process.listeners import Listener
+    from sdserve.workers.base import Worker
+
+IN_TURN = EPOLLIN | select.EPOLLEXCLUSIVE
+
+Base = Callable[["Listener", socket.socket, tuple[str, str]], Environ]
+
+
+class Door:
+    """Makes streams of the connections that reach `worker`. `base` gives what a connection's environs share."""
+
+    def __init__(self, worker: "Worker", values: Values, epoll: select.epoll, base: Base) -> None:
+        self._worker = worker
+        self._values = values
+        self._epoll = epoll
+        self._base = base
+        self._reader = RequestReader(values.limits)
+        self._trusted = Trusted(values.forwarded_allow_ips)
+        self._proxies = Trusted(values.proxy_allow_ips) if values.proxy_protocol != "off" else None
+        self.listeners: dict[int, Listener] = {listener.fileno(): listener for listener in worker.sockets}
+        self._adoption = worker.adoption
+        self.adopting = -1 if self._adoption is None else self._adoption.receive_end.fileno()
+        self.open = False
+        for listener in self.listeners.values():
+            if isinstance(listener.address, tuple):
+                listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+
+    def set_open(self, wanted: bool) -> None:
+        """Whether connections are taken."""
+        if wanted == self.open:
+            return
+        self.open = wanted
+        for fd in (*self.listeners, *([self.adopting] if self.adopting >= 0 else [])):
+            if wanted:
+                self._epoll.register(fd, IN_TURN)
+            else:
+                self._epoll.unregister(fd)
+
+    def accept(self, listener: "Listener") -> Stream | None:
+        """One connection from the queue of a listener; None when there is none.
+
+        Raises OSError when descriptors or memory ran out: the connection stays queued.
+        """
+        try:
+            sock, address = listener.sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or its client gave up
+            return None
+        sock.setblocking(False)
+        if self.open:
+            self._epoll.unregister(listener.fileno())
+            self._epoll.register(listener.fileno(), IN_TURN)
+        peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
+        stream = self._welcome(sock, listener, peer)
+        if self._proxies is not None and peer[0] in self._proxies:
+            stream.phase = Phase.PREFACE
+        return stream
+
+    def adopt(self) -> list[Stream]:
+        """The connections that another worker gave away; they may have something to read already."""
+        assert self._adoption is not None
+        streams = []
+        for foundling in self._adoption.take():
+            listener = foster.listener_of(foundling, self.listeners.values())
+            if listener is None:
+                foundling.sock.close()
+                continue
+            stream = self._welcome(foundling.sock, listener, foster.peer_of(foundling))
+            stream.proxied = bool(foundling.peer)
+            streams.append(stream)
+        return streams
+
+    def give_away(self, streams: list[Stream]) -> tuple[list[Stream], bool]:
+        """Offers idle connections to other workers; returns those that went, and whether all that may move did."""
+        assert self._adoption is not None
+        return foster.give_away(self._adoption, streams)
+
+    def read_preface(self, stream: Stream, data: bytes) -> bool:
+        """Reads the PROXY header that comes first; True when it is complete. Raises BadRequest."""
+        from sdserve.http import proxy
+
+        stream.preface += data
+        found = proxy.parse(stream.preface, self._values.proxy_protocol)
+        if found is None:
+            return False
+        stream.conn.receive(stream.preface[found.size :])
+        stream.preface = b""
+        stream.phase = Phase.HEAD
+        if found.source is not None:
+            stream.peer = found.source[0]
+            stream.base["REMOTE_ADDR"], stream.base["REMOTE_PORT"] = found.source
+            stream.proxied = True
+            stream.trusted = stream.peer in self._trusted
+        return True
+
+    def _welcome(self, sock: socket.socket, listener: "Listener", peer: tuple[str, str]) -> Stream:
+        values = self._values
+        conn = Connection(self._reader, values.limits)
+        stream = Stream(sock, conn, self._base(listener, sock, peer), peer[0], values.times.send)
+        stream.listener = str(listener)
+        stream.trusted = peer[0] in self._trusted
+        return stream

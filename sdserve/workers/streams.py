@@ -1,0 +1,356 @@
+"""What happens to streams: receive, parse, call, send, and what is due when nothing happens.
+
+Nothing waits for one client. Heads and bodies are collected as they come, responses that the peer does not take are
+kept and sent when it does, and every phase has a deadline. Deadlines are looked at when the earliest is due, not
+before, so an idle worker sleeps without end. Methods that may call the application return False when the lead was lost
+meanwhile: then the stream, and everything else here, belongs to another thread.
+"""
+
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sdserve.gateway.wsgi import ClientGone
+from sdserve.http.connection import State
+from sdserve.http.errors import BadRequest, HTTPError, RequestTimedOut
+from sdserve.http.limits import Times
+from sdserve.http.request import Request
+from sdserve.workers.body import Spool, too_slow
+from sdserve.workers.stream import EPOLLIN, NEVER, RECEIVE, WANTS, Phase, Stream
+
+if TYPE_CHECKING:
+    from sdserve.log import Logger
+    from sdserve.workers.door import Door
+    from sdserve.workers.exchange import Exchange
+    from sdserve.workers.lead import Lead
+
+SWEEP = 0.25  # seconds between two looks at all deadlines, at least
+MARK = 0.1  # seconds that the busy mark may be older than the request it is for
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; close(2) then resets the connection
+PREFACE, HEAD, BODY, CALL, FLUSH, LINGER = (
+    *(Phase.PREFACE, Phase.HEAD, Phase.BODY),
+    *(Phase.CALL, Phase.FLUSH, Phase.LINGER),
+)
+
+
+class Streams:
+    """All open connections of a loop, by descriptor.
+
+    `exchange` answers requests, through `lead` where there are several threads; `busy(now)` marks the process busy.
+    """
+
+    def __init__(
+        self,
+        epoll: select.epoll,
+        times: Times,
+        door: "Door",
+        exchange: "Exchange",
+        log: "Logger",
+        busy: Callable[[float], None],
+    ) -> None:
+        self._epoll = epoll
+        self._times = times
+        self._keepalive = times.keepalive
+        self._door = door
+        self._exchange = exchange
+        self._log = log
+        self._busy = busy
+        self._lead: Lead | None = None
+        self._mark_again = 0.0  # when the busy mark must be written next
+        self.open: dict[int, Stream] = {}
+        self.ready: deque[Stream] = deque()  # with a whole request in their buffer, perhaps
+        self.sweep_at = NEVER
+        self.count = self.size = self.errors = (
+            0  # answers, their body bytes, those of 500 and above; since `take_counts`
+        )
+
+    def use(self, lead: "Lead") -> None:
+        """Calls the application through `lead` from now on."""
+        self._lead = lead
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self.open.values()))
+
+    def __len__(self) -> int:
+        return len(self.open)
+
+    def add(self, stream: Stream, now: float, patience: float) -> None:
+        """A new stream, of which something is expected within `patience` seconds."""
+        self.open[stream.fd] = stream
+        stream.began = now
+        self.set_deadline(stream, now, patience)
+
+    def take_counts(self) -> tuple[int, int, int]:
+        """(answers, body bytes, errors) since the last time."""
+        counts = self.count, self.size, self.errors
+        self.count = self.size = self.errors = 0
+        return counts
+
+    def rest(self) -> bool:
+        """The loop is about to wait: the next request marks the process busy anew. True if it was marked."""
+        marked = self._mark_again > 0
+        self._mark_again = 0.0
+        return marked
+
+    def event(self, stream: Stream, mask: int) -> bool:
+        """A stream is ready. False when the lead was lost."""
+        phase = stream.phase
+        if phase is FLUSH:
+            self._flush(stream)
+            return True
+        if phase is CALL:  # another thread has it, and its client has sent more or gone: later
+            self.poll_for(stream, 0)
+            return True
+        try:
+            data = stream.sock.recv(RECEIVE)
+        except BlockingIOError:
+            if not stream.mask:
+                self.poll_for(stream, EPOLLIN)
+            return True
+        except OSError:
+            self.close(stream)
+            return True
+        if not data:
+            self.close(stream)
+            return True
+        if phase is not HEAD:
+            if phase is LINGER:
+                return True
+            if phase is PREFACE:
+                return self._preface(stream, data)
+        stream.conn.receive(data)
+        return self.advance(stream, monotonic())
+
+    def advance(self, stream: Stream, now: float) -> bool:
+        """Goes on with what was received, up to one answered request. False when the lead was lost."""
+        conn = stream.conn
+        try:
+            if stream.phase is HEAD:
+                request = conn.next_request()
+                if request is None:
+                    self._await_head(stream, now)
+                    return True
+                if not request.length or request.expect:
+                    return self._serve(stream, request, now)
+                stream.request = request
+                stream.spool = Spool()
+                stream.phase = BODY
+                stream.began = now
+                self.set_deadline(stream, now, self._times.body_grace if self._times.body_rate else 0)
+            spool = stream.spool
+            assert spool is not None and stream.request is not None
+            while data := conn.read_body():
+                spool.append(data)
+        except HTTPError as error:
+            self._refuse(stream, error, now)
+            return True
+        except OSError as error:  # no room for the body
+            self._log.error("cannot keep a request's body: %s", error)
+            self.close(stream)
+            return True
+        if data is None:
+            return self._serve(stream, stream.request, now)
+        if not stream.mask:
+            self.poll_for(stream, EPOLLIN)
+        return True
+
+    def _await_head(self, stream: Stream, now: float) -> None:
+        conn = stream.conn
+        if conn.state is State.CLOSED:
+            self.close(stream)
+            return
+        if conn.buffered and stream.last:  # the first bytes of the next request; before the first one, accept counts
+            stream.began = now
+            stream.last = 0.0
+            self.set_deadline(stream, now, self._times.head)
+        if not stream.mask:
+            self.poll_for(stream, EPOLLIN)
+
+    def _serve(self, stream: Stream, request: Request, now: float) -> bool:
+        """Calls the application and goes on with the stream. False when the lead was lost."""
+        stream.request = request
+        stream.phase = CALL
+        stream.called = now
+        stream.deadline = NEVER
+        if now >= self._mark_again:
+            self._mark_again = now + MARK
+            self._busy(now)
+        if self._lead is None:
+            self._exchange.answer(stream, request, now)
+        elif not self._lead.call(stream, request, now):
+            return False
+        self.answered(stream, monotonic())
+        return True
+
+    def answered(self, stream: Stream, now: float) -> None:
+        """A request was answered, as far as the application goes."""
+        self.count += 1
+        self.size += stream.sent
+        if stream.failed:
+            self.errors += 1
+        stream.request = None
+        if stream.spool is not None:
+            stream.spool.close()
+            stream.spool = None
+        if stream.outbox is not None:
+            stream.phase = FLUSH
+            self._flush(stream)
+        elif stream.close_after or not stream.conn.idle:
+            self._next(stream, now)
+        else:
+            stream.phase = HEAD
+            stream.last = now
+            deadline = stream.deadline = now + self._keepalive
+            if deadline < self.sweep_at:
+                self.sweep_at = deadline
+            if stream.mask != EPOLLIN:
+                self.poll_for(stream, EPOLLIN)
+
+    def _next(self, stream: Stream, now: float) -> None:
+        """A response has left. The stream waits for the next request, or ends."""
+        if stream.close_after:
+            self._end(stream)
+            return
+        stream.phase = HEAD
+        stream.last = now
+        conn = stream.conn
+        if conn.buffered:
+            self.ready.append(stream)
+            self.set_deadline(stream, now, self._times.head)
+            stream.last = 0.0
+            stream.began = now
+            return
+        self.set_deadline(stream, now, self._keepalive)
+        self.poll_for(stream, EPOLLIN)
+
+    def _flush(self, stream: Stream) -> None:
+        now = monotonic()
+        outbox = stream.outbox
+        try:
+            done = stream.flush()
+        except ClientGone:
+            self.close(stream)
+            return
+        if done:
+            self._next(stream, now)
+            return
+        if outbox is not None and (outbox.moved or stream.deadline == NEVER):
+            outbox.moved = 0
+            self.set_deadline(stream, now, self._times.send)
+        self.poll_for(stream, WANTS[FLUSH])
+
+    def _refuse(self, stream: Stream, error: HTTPError, now: float) -> None:
+        """Answers a request that could not be read, and ends the connection."""
+        self._exchange.refuse(stream, error, now)
+        stream.phase = CALL
+        stream.close_after = True
+        stream.sent = 0
+        stream.failed = False
+        self.answered(stream, now)
+
+    def _end(self, stream: Stream) -> None:
+        """Closes a stream so that its client can still read what was sent.
+
+        Closing a socket with unread data resets the connection, and the reset may overtake the response (RFC 9112
+        section 9.6): the sending half is closed first, and what still comes is dropped until the client closes.
+        """
+        if stream.reset:
+            stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.close(stream)
+            return
+        if not stream.lingers:
+            self.close(stream)
+            return
+        try:
+            stream.sock.shutdown(socket.SHUT_WR)
+            if stream.sock.recv(RECEIVE):
+                raise BlockingIOError  # there may be more
+        except BlockingIOError:
+            stream.phase = LINGER
+            stream.conn.close()
+            self.set_deadline(stream, monotonic(), self._times.linger)
+            self.poll_for(stream, EPOLLIN)
+            return
+        except OSError:
+            pass  # it is gone already, which is all that was wanted
+        self.close(stream)
+
+    def _preface(self, stream: Stream, data: bytes) -> bool:
+        try:
+            complete = self._door.read_preface(stream, data)
+        except BadRequest as error:
+            self._log.warning("%s: %s", stream.peer, error)
+            self.close(stream)
+            return True
+        if complete:
+            return self.advance(stream, monotonic())
+        self.poll_for(stream, EPOLLIN)
+        return True
+
+    def close(self, stream: Stream) -> None:
+        """Forgets a stream and closes its connection."""
+        if stream.mask:
+            self._epoll.unregister(stream.fd)
+            stream.mask = 0
+        del self.open[stream.fd]
+        stream.close()
+
+    def poll_for(self, stream: Stream, mask: int) -> None:
+        """Tells epoll what to report of a stream; 0: nothing."""
+        if mask == stream.mask:
+            return
+        if not stream.mask:
+            self._epoll.register(stream.fd, mask)
+        elif mask:
+            self._epoll.modify(stream.fd, mask)
+        else:
+            self._epoll.unregister(stream.fd)
+        stream.mask = mask
+
+    # --- deadlines ----------------------------------------------------------------------------------------------------
+
+    def set_deadline(self, stream: Stream, now: float, seconds: float) -> None:
+        """What the stream does now must be done in `seconds`; 0: never mind."""
+        stream.deadline = deadline = now + seconds if seconds else NEVER
+        if deadline < self.sweep_at:
+            self.sweep_at = deadline
+
+    def sweep(self, now: float) -> None:
+        """Looks at every deadline; the next time is when the earliest is due, but in `SWEEP` seconds at least."""
+        for stream in [stream for stream in self.open.values() if stream.deadline <= now]:
+            self._expired(stream, now)
+        earliest = min((stream.deadline for stream in self.open.values()), default=NEVER)
+        self.sweep_at = max(earliest, now + SWEEP)
+
+    def _expired(self, stream: Stream, now: float) -> None:
+        phase = stream.phase
+        if phase is HEAD and stream.conn.buffered:
+            self._refuse(stream, RequestTimedOut("the head did not arrive in time"), now)
+        elif phase is HEAD and self._last_look(stream, now):
+            return
+        elif phase is BODY:
+            spool = stream.spool
+            if spool is not None and not too_slow(self._times, spool.size, now - stream.began):
+                self.set_deadline(stream, now, 1.0)
+                return
+            self._refuse(stream, RequestTimedOut("the body is slower than the minimum rate"), now)
+        else:
+            self.close(stream)
+
+    def _last_look(self, stream: Stream, now: float) -> bool:
+        """Before an idle connection is closed: has a request arrived after all?"""
+        try:
+            data = stream.sock.recv(RECEIVE)
+        except OSError:
+            return False
+        if not data:
+            return False
+        stream.conn.receive(data)
+        self.set_deadline(stream, now, self._times.head)
+        stream.last = 0.0
+        self.ready.append(stream)
+        return True
