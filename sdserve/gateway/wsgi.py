@@ -1,72 +1,30 @@
-"""WSGI (PEP 3333): environ in, start_response and the iterable out.
+"""WSGI (PEP 3333): the environ of a request, and the call of the application.
 
-`Gateway` makes environs and calls the application; `Response` is one answer: it checks what the application says,
-decides the framing and writes to a sink. Whatever the application does, the bytes on the wire are a well-formed
-response or an aborted one: too few bytes end the connection, too many are cut, an exception becomes a 500 or an abort.
+What the application answers is response.py's. Whatever it raises ends here: before its head was sent it becomes a 500,
+afterwards an aborted response, and the log names the request.
 """
 
-import os
-import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.gateway.forwarded import Forwarding
-from sdserve.http.errors import BadRequest, HTTPError, InvalidResponse
+from sdserve.gateway.response import ClientGone, FileWrapper, Response
+from sdserve.http.errors import BadRequest, HTTPError
 from sdserve.http.request import CHUNKED, Request
-from sdserve.http.response import NO_BODY, Head, HeadWriter
+from sdserve.http.response import HeadWriter
 from sdserve.log import Logger
 
 Environ = dict[str, Any]
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 # Every environ has these; a connection's own part keeps a place for them.
 PER_REQUEST = ["REQUEST_METHOD", "SERVER_PROTOCOL", "RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input"]
 SPARE = 6  # makes the table the next size: room for some twenty headers
-
-
-class ClientGone(ConnectionError):
-    """The reader of a response has gone, or reads nothing any more."""
-
-
-class Sink(Protocol):
-    """Where a response goes. Both methods raise ClientGone."""
-
-    def send(self, data: bytes) -> None: ...
-
-    def send_file(self, fd: int, offset: int, count: int) -> None:
-        """Sends `count` bytes of `fd` from `offset`; the descriptor may be closed as soon as this returns."""
-
-
-class FileWrapper:
-    """wsgi.file_wrapper: an iterable over a file, which the server may send without reading it."""
-
-    def __init__(self, file: Any, block_size: int = 8192) -> None:
-        self.file = file
-        self.block_size = block_size
-        if hasattr(file, "close"):
-            self.close = file.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(lambda: self.file.read(self.block_size), b"")
-
-    def region(self) -> tuple[int, int, int] | None:
-        """(descriptor, offset, bytes) when this is a regular file, else None."""
-        try:
-            fd = self.file.fileno()
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                return None
-            offset = self.file.tell()
-        except (AttributeError, OSError, ValueError):
-            return None
-        return fd, offset, max(0, found.st_size - offset)
 
 
 @dataclass(frozen=True)
@@ -183,7 +141,7 @@ class Gateway:
             raise BadRequest(f"the path is outside of SCRIPT_NAME {prefix!r}")
         environ["PATH_INFO"] = path[len(prefix) :]
 
-    def call(self, environ: Environ, response: "Response") -> None:
+    def call(self, environ: Environ, response: Response) -> None:
         """Runs the application for one request and answers, whatever happens. Never raises an application's error."""
         result: Any = None
         try:
@@ -197,7 +155,7 @@ class Gateway:
             except BaseException as error:  # noqa: BLE001 - as above
                 self._failed(environ, response, error)
 
-    def _failed(self, environ: Environ, response: "Response", error: BaseException) -> None:
+    def _failed(self, environ: Environ, response: Response, error: BaseException) -> None:
         response.keep_alive = False
         what = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
         if isinstance(error, ClientGone):
@@ -214,225 +172,6 @@ class Gateway:
             response.broken = not response.complete
             return
         response.fail(answer, error.status if isinstance(error, HTTPError) else 500)
-
-
-class Response:
-    """One answer. `keep_alive` and `broken` say what must become of the connection afterwards."""
-
-    _head: Head | None = None
-    _left = -1  # bytes that Content-Length still promises, -1: no promise
-    _bodyless = False
-    broken = False  # the answer is cut short: the connection must be aborted
-    complete = False
-    chunked = False
-    head_sent = False
-    sent = 0
-    status = ""
-    headers: Sequence[tuple[str, str]] = ()
-
-    def __init__(self, gateway: Gateway, sink: Sink, request: Request) -> None:
-        self._gateway = gateway
-        self._sink = sink
-        self._request = request
-        self.keep_alive = request.keep_alive
-
-    @property
-    def headers_sent(self) -> bool:
-        return self.head_sent
-
-    @property
-    def response_length(self) -> int | None:
-        return self._head.length if self._head and self._head.length >= 0 else None
-
-    @property
-    def status_code(self) -> int:
-        return self._head.code if self._head else int(self.status[:3] or 0)
-
-    def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None
-    ) -> Callable[[bytes], None]:
-        if exc_info is not None:
-            try:
-                if self.head_sent:
-                    raise exc_info[1].with_traceback(exc_info[2])
-            finally:
-                exc_info = None  # no cycle through the traceback
-        elif self._head is not None:
-            raise AssertionError("start_response was called twice without exc_info")
-        self._head = self._gateway.writer.head(status, headers)
-        self.status = status
-        self.headers = headers
-        return self.write
-
-    def send_result(self, result: Iterable[bytes]) -> None:
-        """Sends what the application returned. Raises what iterating it raises, InvalidResponse, ClientGone."""
-        kind = type(result)
-        if (kind is list or kind is tuple) and not self.head_sent:
-            body = result[0] if len(result) == 1 else b"".join(result)  # type: ignore[index,arg-type]
-            if type(body) is not bytes:
-                raise TypeError(f"the application returned {type(body).__name__}, not bytes")
-            if self._head is not None and self._head.length == len(body) and self.keep_alive:
-                self._usual(body)
-            else:
-                self._whole(body)
-            return
-        if kind is FileWrapper and not self.head_sent:
-            region = result.region()  # type: ignore[attr-defined]
-            if region is not None:
-                self._file(*region)
-                return
-        only = _single(result)
-        for piece in result:
-            if only and not self.head_sent and self._head is not None and type(piece) is bytes:
-                self._whole(piece)
-                return
-            self.write(piece)
-            if self._bodyless:
-                break  # nothing of the rest would be sent
-        self._finish()
-
-    def write(self, data: bytes) -> None:
-        """PEP 3333's write(), and one piece of an iterable."""
-        if not isinstance(data, bytes):
-            raise TypeError(f"the application returned {type(data).__name__}, not bytes")
-        if self._head is None:
-            raise InvalidResponse("the application did not call start_response before it sent data")
-        if not data:
-            return
-        head = b"" if self.head_sent else self._start(-1)
-        if self._bodyless:
-            data = b""
-        elif self._left >= 0:
-            data = self._bounded(data)
-        if self.chunked and data:
-            self._sink.send(b"%b%x\r\n%b\r\n" % (head, len(data), data))
-        elif head or data:
-            self._sink.send(head + data if head else data)
-        self.sent += len(data)
-
-    def _usual(self, body: bytes) -> None:
-        """What most answers are: whole, of the length that was said. Does what `_whole` does, in one go."""
-        head, request, gateway = self._head, self._request, self._gateway
-        assert head is not None
-        if not body or head.close or head.dated or head.served or not (gateway.open and request.minor):
-            self._whole(body)
-            return
-        if head.code in NO_BODY or request.method == "HEAD":
-            self._whole(body)
-            return
-        self.head_sent = True
-        size = self.sent = len(body)
-        self._sink.send(b"%bContent-Length: %d\r\n%b\r\n%b" % (head.start, size, gateway.writer.signature, body))
-        self.complete = True
-
-    def _whole(self, body: bytes) -> None:
-        """The complete body is known: one head, one write."""
-        head = self._start(len(body))
-        if self._bodyless:
-            body = b""
-        elif self._left != len(body):
-            body = self._bounded(body)
-        else:
-            self._left = 0
-        self._sink.send(head + body)
-        self.sent = len(body)
-        self._end()
-
-    def _start(self, total: int) -> bytes:
-        """The head's bytes; `total` is the body's length if it is known, else -1. Decides framing and persistence."""
-        head = self._head
-        if head is None:
-            raise InvalidResponse("the application did not call start_response")
-        request = self._request
-        length = head.length
-        if head.code in NO_BODY:
-            self._bodyless = True
-            framing = b"Content-Length: %d\r\n" % length if head.code == 304 and length >= 0 else b""
-        else:
-            self._bodyless = request.method == "HEAD"
-            if length < 0 and not (self._bodyless and not total):
-                length = total
-            if length >= 0:
-                self._left = length
-                framing = b"Content-Length: %d\r\n" % length
-            elif self._bodyless:
-                framing = b""
-            elif request.minor:
-                self.chunked = True
-                framing = b"Transfer-Encoding: chunked\r\n"
-            else:
-                self.keep_alive = False
-                framing = b""
-        if head.close or not self._gateway.open:
-            self.keep_alive = False
-        if not self.keep_alive:
-            framing += b"Connection: close\r\n"
-        elif not request.minor:
-            framing += b"Connection: keep-alive\r\n"
-        self.head_sent = True
-        return self._gateway.writer.framed(head, framing)
-
-    def _bounded(self, data: bytes) -> bytes:
-        """What of `data` Content-Length allows."""
-        if len(data) > self._left:
-            self._gateway.log.warning(
-                "%s %s: the application sent more than its Content-Length; the rest is cut",
-                *(self._request.method, self._request.uri),
-            )
-            data = data[: self._left]
-        self._left -= len(data)
-        return data
-
-    def _file(self, fd: int, offset: int, count: int) -> None:
-        head = self._start(count)
-        if self._bodyless:
-            count = 0
-        elif self._left < count:
-            count = self._left
-        self._sink.send(head)
-        if count:
-            self._sink.send_file(fd, offset, count)
-        self.sent = count
-        if not self._bodyless:
-            self._left -= count
-        self._end()
-
-    def _finish(self) -> None:
-        if not self.head_sent:
-            self._whole(b"")
-            return
-        if self.chunked:
-            self._sink.send(b"0\r\n\r\n")
-        self._end()
-
-    def _end(self) -> None:
-        self.complete = True
-        if self._left > 0 and not self._bodyless:
-            self._gateway.log.warning(
-                "%s %s: the application sent %d bytes less than its Content-Length; the connection is closed",
-                *(self._request.method, self._request.uri, self._left),
-            )
-            self.keep_alive = False
-            self.broken = True
-
-    def fail(self, answer: bytes, status: int) -> None:
-        """Sends a ready-made answer instead of the application's."""
-        self.status = answer[9:].partition(b"\r\n")[0].decode("ascii")
-        self._head = Head(status)
-        self.headers = []
-        self.head_sent = self.complete = True
-        try:
-            self._sink.send(answer)
-        except ClientGone:
-            self.broken = True
-
-
-def _single(result: Any) -> bool:
-    """PEP 3333: an iterable of length 1 is the whole body."""
-    try:
-        return len(result) == 1
-    except TypeError:
-        return False
 
 
 def set_body(environ: Environ, request: Request, body: Any, size: int) -> None:

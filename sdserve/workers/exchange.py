@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sdserve.gateway.wsgi import ClientGone, Environ, Gateway, Response, set_body
+from sdserve.gateway.response import ClientGone, Response
+from sdserve.gateway.wsgi import Environ, Gateway, set_body
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter

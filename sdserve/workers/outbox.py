@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import deque
 
-from sdserve.gateway.wsgi import ClientGone
+from sdserve.gateway.response import ClientGone
 
 IN_MEMORY = 256 * 1024
 SPILL_LIMIT = 1 << 30  # bytes of disk for one response; then the application waits for its client

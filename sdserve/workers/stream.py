@@ -8,7 +8,8 @@ import select
 import socket
 from enum import IntEnum
 
-from sdserve.gateway.wsgi import ClientGone, Environ
+from sdserve.gateway.response import ClientGone
+from sdserve.gateway.wsgi import Environ
 from sdserve.http.connection import Connection
 from sdserve.http.errors import BadRequest
 from sdserve.http.request import Request

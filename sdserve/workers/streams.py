@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sdserve.gateway.wsgi import ClientGone
+from sdserve.gateway.response import ClientGone
 from sdserve.http.connection import State
 from sdserve.http.errors import BadRequest, HTTPError, RequestTimedOut
 from sdserve.http.limits import Times

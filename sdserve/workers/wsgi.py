@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import ConfigError
 from sdserve.gateway.forwarded import Forwarding, Trusted
-from sdserve.gateway.wsgi import Environ, ErrorStream, Gateway, Response, Terms
+from sdserve.gateway.response import Response
+from sdserve.gateway.wsgi import Environ, ErrorStream, Gateway, Terms
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.workers.base import Worker

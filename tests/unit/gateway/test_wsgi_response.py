@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sdserve.gateway.forwarded import Forwarding, Trusted
-from sdserve.gateway.wsgi import ClientGone, Gateway, Response, Terms
+from sdserve.gateway.response import ClientGone, Response
+from sdserve.gateway.wsgi import Gateway, Terms
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
 from sdserve.http.response import HeadWriter

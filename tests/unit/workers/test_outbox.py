@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdserve.gateway.wsgi import ClientGone
+from sdserve.gateway.response import ClientGone
 from sdserve.workers.outbox import IN_MEMORY, Outbox
 
 Pair = tuple[socket.socket, socket.socket]
