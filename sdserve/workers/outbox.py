@@ -9,7 +9,6 @@ touches the disk.
 import os
 import select
 import socket
-import tempfile
 import time
 from collections import deque
 
@@ -125,6 +124,8 @@ class Outbox:
                 return
 
     def _begin_spill(self) -> None:
+        import tempfile  # few workers ever need it, and all would wait for it at their start
+
         fd, path = tempfile.mkstemp(prefix="sdserve-answer-")
         os.unlink(path)
         self._spill = Region(fd, 0, 0)
