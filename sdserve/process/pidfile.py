@@ -39,12 +39,15 @@ class Pidfile:
         self.pid = pid
 
     def rename(self, fname: str) -> None:
-        """Moves to another path: how a promoted master drops the `.2`. Raises PidfileError."""
+        """Moves to another path: how a promoted master drops the `.2`. Raises PidfileError.
+
+        The new file is there before the old one goes: who looks for the pid finds it at any moment.
+        """
         pid = self.pid
-        self.unlink()
-        self.fname = fname
         if pid is not None:
-            self.create(pid)
+            Pidfile(fname).create(pid)
+        self.unlink()
+        self.fname, self.pid = fname, pid
 
     def unlink(self) -> None:
         """Removes the file if it still names the process that we wrote; anybody else's is left alone."""
