@@ -46,6 +46,7 @@ class Server:
     ) -> None:
         self.notify = NotifySocket()
         environ = {k: v for k, v in os.environ.items() if k not in HANDED_ON and not k.startswith("SDSERVE_")}
+        environ["PYTHONDONTWRITEBYTECODE"] = "1"  # code that a test changes within a second must be read again
         environ["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), *filter(None, [environ.get("PYTHONPATH")])])
         if notify:
             environ["NOTIFY_SOCKET"] = self.notify.address

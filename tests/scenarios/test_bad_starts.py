@@ -1,0 +1,41 @@
+"""A first start that cannot succeed ends, with gunicorn's exit codes and one line that says why."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server
+
+GOOD = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
+POST_FORK = "def post_fork(server, worker):\n    raise RuntimeError('no licence today')\n"
+SUICIDE = "import os\n\ndef post_fork(server, worker):\n    os._exit(7)\n"
+CASES = {
+    "syntax error": ("def application(:\n", "app:application", "", 4, "app.py"),
+    "missing module": (GOOD, "absent:application", "", 4, "absent"),
+    "missing requirement": ("import requirement_x\n" + GOOD, "app", "", 4, "requirement_x"),
+    "wrong callable": (GOOD, "app:aplication", "", 4, "aplication"),
+    "not callable": ("application = 5\n", "app", "", 4, "application"),
+    "failing factory": ("def make():\n    raise RuntimeError('no key')\n", "app:make()", "", 4, "no key"),
+    "death in post_fork": (GOOD, "app", POST_FORK, 3, "no licence today"),
+    "exit in post_fork": (GOOD, "app", SUICIDE, 3, "7"),
+    "unknown setting": (GOOD, "app", "wokers = 3\n", 1, "wokers"),
+    "several bad settings": (GOOD, "app", "workers = -1\ntimeout = 'long'\n", 1, "timeout"),
+}
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["", "preloaded"])
+@pytest.mark.parametrize("case", CASES)
+def test_exit_code_and_reason(start: Callable[..., Server], short_path: Path, case: str, preload: bool) -> None:
+    source, app, config, code, word = CASES[case]
+    (short_path / "app.py").write_text(source)
+    (short_path / "conf.py").write_text(config)
+    arguments = ["-c", "conf.py", "-b", f"unix:{short_path}/s", "-w", "3", *(["--preload"] if preload else []), app]
+    server = start(*arguments, cwd=short_path)
+
+    assert server.wait() == code
+    assert word in server.log
+    assert not any("READY=1" in message for message in server.notify.messages)
+    if code != 1:
+        server.notify.wait(lambda m: "ERRNO" in m and word in m.fields.get("STATUS", ""))
+    assert not (short_path / "s").exists()

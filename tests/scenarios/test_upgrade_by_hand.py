@@ -1,0 +1,113 @@
+"""USR2 without systemd: old and new master serve side by side until the operator decides, as with gunicorn.
+
+The mode is given here, since a server that has somebody to notify takes itself to be systemd's.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import Load
+from tests.support.processes import Process
+from tests.support.server import Server, answer, connector
+from tests.support.waiting import eventually
+
+Start = Callable[..., Server]
+
+
+class Pair:
+    """A server with a pidfile, a socket and, after `upgrade`, a second master."""
+
+    def __init__(self, start: Start, directory: Path, mode: str = "manual") -> None:
+        self.pidfile, self.second = directory / "pid", directory / "pid.2"
+        self.address = str(directory / "s")
+        self.old = start(
+            "-b", f"unix:{self.address}", "-p", str(self.pidfile), "-w", "2", "--upgrade", mode, "plain:application"
+        ).wait_ready()
+        self.old.wait_workers(2)
+
+    def upgrade(self) -> Process:
+        """USR2; the new master, when its workers serve."""
+        mark = self.old.mark
+        self.old.kill(signal.SIGUSR2)
+        self.old.wait_log(r"\(pid \d+\) serves", since=mark)
+        new = Process.of(int(self.second.read_text()))
+        self.old.wait_workers(2, master=new.pid)
+        return new
+
+
+@pytest.fixture
+def pair(start: Start, short_path: Path) -> Pair:
+    return Pair(start, short_path)
+
+
+def test_both_serve_until_the_old_one_is_told_to_go(pair: Pair) -> None:
+    new = pair.upgrade()
+    assert int(pair.pidfile.read_text()) == pair.old.pid
+    both = {p.pid for p in pair.old.workers + new.children}
+    assert len(both) == 4
+
+    with Load(connector(pair.address), clients=4) as load:
+        load.wait(lambda record: record.pids, "answers")
+        pair.old.kill(signal.SIGTERM)
+        assert pair.old.wait() == 0
+        eventually(lambda: not pair.second.exists() and int(pair.pidfile.read_text()) == new.pid, "promotion")
+        load.wait_answers(20)
+    assert not load.record.failures, load.record
+    assert answer(pair.address).pid in {p.pid for p in new.children}
+
+    os.kill(new.pid, signal.SIGTERM)
+    new.wait_gone()
+    assert not pair.pidfile.exists()
+    assert not Path(pair.address).exists()
+
+
+def test_back_out(pair: Pair) -> None:
+    new = pair.upgrade()
+    pair.old.kill(signal.SIGWINCH)
+    pair.old.wait_workers(0)
+    assert {answer(pair.address).pid for _ in range(4)} <= {p.pid for p in new.children}
+
+    pair.old.kill(signal.SIGHUP)
+    pair.old.wait_workers(2)
+    os.kill(new.pid, signal.SIGTERM)
+    new.wait_gone()
+
+    eventually(lambda: not pair.second.exists(), "the second pidfile goes")
+    assert int(pair.pidfile.read_text()) == pair.old.pid
+    assert answer(pair.address).pid in {p.pid for p in pair.old.workers}
+    later = pair.upgrade()  # and the next attempt may succeed
+    assert later.pid != new.pid
+
+
+def test_a_second_usr2_is_refused_on_both_sides(pair: Pair) -> None:
+    new = pair.upgrade()
+    for pid in (pair.old.pid, new.pid):
+        mark = pair.old.mark
+        os.kill(pid, signal.SIGUSR2)
+        pair.old.wait_log("USR2|[Uu]pgrade", since=mark)
+    masters = [p for p in pair.old.session if "master" in p.title]
+    assert {p.pid for p in masters} == {pair.old.pid, new.pid}
+
+
+def test_the_old_master_is_killed(pair: Pair) -> None:
+    new = pair.upgrade()
+    pair.old.kill(signal.SIGKILL)
+    pair.old.wait()
+    eventually(lambda: not pair.second.exists() and int(pair.pidfile.read_text()) == new.pid, "promotion")
+    assert answer(pair.address).status == 200
+
+
+def test_automatic_by_choice(start: Start, short_path: Path) -> None:
+    pair = Pair(start, short_path, "auto")
+    with Load(connector(pair.address), clients=4) as load:
+        load.wait_answers(10)
+        pair.old.kill(signal.SIGUSR2)
+        assert pair.old.wait() == 0
+        eventually(lambda: int(pair.pidfile.read_text()) != pair.old.pid and not pair.second.exists(), "promotion")
+        load.wait_answers(10)
+    assert not load.record.failures, load.record
+    pair.old.notify.wait(f"MAINPID={pair.pidfile.read_text().strip()}")
