@@ -65,9 +65,10 @@ class Upgrade:
             self._succession.begin()
 
     def serves(self) -> None:
-        """Tells the old master that the workers here serve."""
+        """The workers here serve: the old master is told, and an upgrade that was asked for meanwhile begins."""
         if self._succession is not None:
             self._succession.ready()
+        self._catch_up()
 
     def failed(self, reason: str) -> None:
         """Tells the old master why this one ends."""
@@ -95,7 +96,11 @@ class Upgrade:
         if not succession.is_main and arbiter.state is not Master.STOPPING:
             arbiter.open_control()
             arbiter.supervision.become_main(arbiter.status().line())
-        if self._again:
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Begins the upgrade that was asked for too early."""
+        if self._again and not self.parent_pid:
             self._again = False
             self.begin()
 
@@ -134,10 +139,12 @@ class Upgrade:
         return "" if state in (Master.RUNNING, Master.RELOADING) else f"The server is {state.value}."
 
     def begin(self) -> None:
-        """Launches a new master, unless there is a child or a parent of an upgrade already."""
+        """Launches a new master, at once or after the start, unless an upgrade is under way already."""
         arbiter = self._arbiter
         if self.parent_drains and not self.child_pid:
             arbiter.log.info("USR2: the old master (pid %s) still drains, the upgrade follows its end", self.parent_pid)
+            self._again = True
+        elif arbiter.state is Master.STARTING and not self.parent_pid:
             self._again = True
         elif self.refusal:
             arbiter.log.warning("USR2 signal ignored. %s", self.refusal)

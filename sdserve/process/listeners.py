@@ -136,7 +136,14 @@ def show(address: Address) -> str:
 
 def match(addresses: Iterable[Address], current: Sequence[Listener]) -> list[tuple[Address, Listener | None]]:
     """Pairs addresses with the open listeners that serve them; a name such as `localhost` is compared resolved."""
-    return [(address, next((each for each in current if _serves(each, address)), None)) for address in addresses]
+    free = list(current)
+    pairs: list[tuple[Address, Listener | None]] = []
+    for address in addresses:
+        found = next((each for each in free if _serves(each, address)), None)
+        if found is not None:
+            free.remove(found)
+        pairs.append((address, found))
+    return pairs
 
 
 def _serves(listener: Listener, address: Address) -> bool:
@@ -144,7 +151,7 @@ def _serves(listener: Listener, address: Address) -> bool:
         return listener.passed_as == address
     if isinstance(address, str) or isinstance(listener.address, str):
         return listener.address == address
-    if address[1] != listener.address[1]:
+    if address[1] not in (0, listener.address[1]):  # 0: whatever port it was given
         return False
     try:
         found = socket.getaddrinfo(address[0] or None, address[1], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

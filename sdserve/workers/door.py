@@ -1,6 +1,7 @@
 """Where connections come in: the listeners, and the queue of connections that other workers gave away.
 
-Each worker polls both with EPOLLEXCLUSIVE, so a new connection wakes one of them. The kernel wakes the one that
+Each worker polls the listeners with EPOLLEXCLUSIVE, so a new connection wakes one of them. The queue wakes all: the one
+that was woken alone might be about to leave, and nobody would take what it left. The kernel wakes the one that
 registered first: a worker that got a connection registers anew and goes to the end of the line, and so does the next.
 A worker that is full, or out of descriptors, leaves the line: connections stay queued for the others.
 """
@@ -51,9 +52,12 @@ class Door:
         if wanted == self.open:
             return
         self.open = wanted
-        for fd in (*self.listeners, *([self.adopting] if self.adopting >= 0 else [])):
+        masks = dict.fromkeys(self.listeners, IN_TURN)
+        if self.adopting >= 0:
+            masks[self.adopting] = EPOLLIN
+        for fd, mask in masks.items():
             if wanted:
-                self._epoll.register(fd, IN_TURN)
+                self._epoll.register(fd, mask)
             else:
                 self._epoll.unregister(fd)
 
