@@ -66,7 +66,7 @@ class Pidfile:
             return None
         except PermissionError:  # it runs, as somebody else
             return pid
-        return pid
+        return None if _has_ended(pid) else pid
 
     def _read(self) -> int | None:
         try:
@@ -76,3 +76,12 @@ class Pidfile:
         except OSError as error:
             raise PidfileError(f"cannot read the pidfile {self.fname}: {error.strerror}") from error
         return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 2**31 else None
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether `pid` only waits for its parent to take note, as an old master may when its successor is promoted."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2][:1]
+    except OSError:  # gone meanwhile, or hidden from us (proc(5), hidepid)
+        return False
+    return state in ("Z", "X")

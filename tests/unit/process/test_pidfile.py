@@ -41,6 +41,18 @@ def test_a_stale_file_is_replaced(path: Path, dead: int) -> None:
     assert path.read_text() == f"{os.getpid()}\n"
 
 
+def test_one_who_has_ended_but_was_not_reaped_is_stale(path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    try:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        path.write_text(f"{child}\n")
+        assert Pidfile(str(path)).validate() is None
+    finally:
+        os.waitpid(child, 0)
+
+
 def test_a_live_one_is_refused_by_its_number(path: Path) -> None:
     path.write_text(f"{os.getppid()}\n")
     with pytest.raises(PidfileError, match=f"already running on pid {os.getppid()}: the pidfile {path}"):
