@@ -12,6 +12,7 @@ from typing import Any
 
 from sdserve.http.errors import BadRequest
 
+REMEMBERED = 10_000  # addresses
 SCHEMES = ("http", "https")
 
 
@@ -21,6 +22,7 @@ class Trusted:
     def __init__(self, allowed: Iterable[str]) -> None:
         names = [name.strip() for name in allowed if name.strip()]
         self.everyone = "*" in names
+        self._known: dict[str, bool] = {}
         self._exact = frozenset(name for name in names if "/" not in name)
         self._networks: list[IPv4Network | IPv6Network] = [ip_network(name) for name in names if name != "*"]
 
@@ -28,6 +30,14 @@ class Trusted:
         """`address` as the kernel or a proxy writes it; the empty one is a Unix socket's."""
         if self.everyone or not address or address in self._exact:
             return True
+        known = self._known.get(address)
+        if known is None:
+            known = self._look_up(address)
+            if len(self._known) < REMEMBERED:
+                self._known[address] = known
+        return known
+
+    def _look_up(self, address: str) -> bool:
         try:
             parsed = ip_address(address.partition("%")[0])
         except ValueError:

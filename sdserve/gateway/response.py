@@ -20,14 +20,20 @@ if TYPE_CHECKING:
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 
 
+LARGE = 16384  # bytes of a body that is cheaper to send from where it is than to copy
+
+
 class ClientGone(ConnectionError):
     """The reader of a response has gone, or reads nothing any more."""
 
 
 class Sink(Protocol):
-    """Where a response goes. Both methods raise ClientGone."""
+    """Where a response goes. All methods raise ClientGone."""
 
     def send(self, data: bytes) -> None: ...
+
+    def send_both(self, head: bytes, body: bytes) -> None:
+        """`send(head + body)`, without the copy."""
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         """Sends `count` bytes of `fd` from `offset`; the descriptor may be closed as soon as this returns."""
@@ -164,7 +170,11 @@ class Response:
             return
         self.head_sent = True
         size = self.sent = len(body)
-        self._sink.send(b"%bContent-Length: %d\r\n%b\r\n%b" % (head.start, size, gateway.writer.signature, body))
+        if size > LARGE:
+            start = b"%bContent-Length: %d\r\n%b\r\n" % (head.start, size, gateway.writer.signature)
+            self._sink.send_both(start, body)
+        else:
+            self._sink.send(b"%bContent-Length: %d\r\n%b\r\n%b" % (head.start, size, gateway.writer.signature, body))
         self.complete = True
 
     def _whole(self, body: bytes) -> None:

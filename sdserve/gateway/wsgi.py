@@ -52,9 +52,20 @@ class Gateway:
         self._terms = terms
         # Each spelling of a header name and its key; names that need a second look are never in it. Bounded.
         self._keys: dict[bytes, str] = {}
+        self._templates: dict[tuple[str, str], Environ] = {}  # by the address that was connected to
 
     def connection_environ(self, server: tuple[str, str], peer: tuple[str, str]) -> Environ:
         """What all environs of one connection have in common; `server` and `peer` are (address, port)."""
+        template = self._templates.get(server)
+        if template is None:
+            template = self._templates[server] = self._server_environ(server)
+        environ = template.copy()
+        environ["REMOTE_ADDR"] = peer[0]
+        if peer[1]:
+            environ["REMOTE_PORT"] = peer[1]
+        return environ
+
+    def _server_environ(self, server: tuple[str, str]) -> Environ:
         terms = self._terms
         environ: Environ = {
             "wsgi.version": (1, 0),
@@ -69,10 +80,8 @@ class Gateway:
             "SERVER_NAME": server[0],
             "SERVER_PORT": server[1],
             "SCRIPT_NAME": terms.script_name,
-            "REMOTE_ADDR": peer[0],
+            "REMOTE_ADDR": "",
         }
-        if peer[1]:
-            environ["REMOTE_PORT"] = peer[1]
         # Copies are made for every request. What each of them gets has its place already, and the table is made to grow
         # here, with keys that go again, so that a copy does not grow when headers are added.
         environ |= dict.fromkeys(PER_REQUEST, "")

@@ -125,6 +125,20 @@ class Stream:
         else:
             outbox.push(data, self.patience)
 
+    def send_both(self, head: bytes, body: bytes) -> None:
+        if self.outbox is not None:
+            self.send(head + body)
+            return
+        try:
+            sent = self.sock.sendmsg((head, body))
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+        if sent < len(head) + len(body):
+            self.outbox = Outbox(self.sock)
+            self.outbox.push(memoryview(head + body)[sent:], self.patience)
+
     def send_file(self, fd: int, offset: int, count: int) -> None:
         if self.outbox is None:
             self.outbox = Outbox(self.sock)

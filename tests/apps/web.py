@@ -33,6 +33,13 @@ def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [body]
 
 
+def plain_echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """A list and its length, without the validator's iterator around it."""
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [TEXT, ("Content-Length", str(len(body)))])
+    return [body]
+
+
 def ignore(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Answers without a look at the body."""
     return hello(environ, start_response)
@@ -144,7 +151,9 @@ def mute(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [b"hello"]
 
 
-RAW = {"bad_header": bad_header, "bad_status": bad_status, "mute": mute, "short": short, "long": long, "spin": spin}
+RAW = {"bad_header": bad_header, "bad_status": bad_status, "mute": mute, "short": short, "long": long, "spin": spin} | {
+    "plain_echo": plain_echo
+}
 PAGES: dict[str, Callable[..., Iterable[bytes]]] = {
     **{page.__name__: page for page in (hello, environ, echo, ignore, stream, write, nothing, unchanged, file, buffer)},
     **{page.__name__: page for page in (big, sleep, held, pid, early, late, leave)},

@@ -115,6 +115,13 @@ def test_bodies_by_length_and_by_chunks_are_the_same_to_the_application(client: 
         assert response.headers["X-Length"] == str(len(body))
 
 
+@pytest.mark.parametrize("size", [0, 1, 16384, 16385, 3_000_000])
+def test_answers_of_every_size_arrive_whole(client: http.client.HTTPConnection, size: int) -> None:
+    for path in ("/echo", "/plain_echo"):
+        body = b"0123456789abcde\n" * (size // 16) + b"x" * (size % 16)
+        assert ask(client, "POST", path, body=body).read() == body
+
+
 def test_a_body_that_nobody_reads_does_not_disturb_the_next_request(client: http.client.HTTPConnection) -> None:
     for _ in range(3):
         response = ask(client, "POST", "/ignore", body=b"GET /environ HTTP/1.1\r\n\r\n" * 10000)

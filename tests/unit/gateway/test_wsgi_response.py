@@ -28,6 +28,9 @@ class Wire:
             raise ClientGone("gone")
         self.data += data
 
+    def send_both(self, head: bytes, body: bytes) -> None:
+        self.send(head + body)
+
     def send_file(self, fd: int, offset: int, count: int) -> None:
         with open(fd, "rb", closefd=False) as file:
             file.seek(offset)
