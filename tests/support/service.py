@@ -37,6 +37,12 @@ class Service:
         """One GET on a connection of its own."""
         return get(self.connect, path)
 
+    def wake(self) -> Answer:
+        """The first request, which starts the service; returns when the start is over and all workers serve."""
+        answer = self.ask()
+        self.machine.wait_for(self.unit, ActiveState="active")
+        return answer
+
     def load(self, **options: Any) -> Load:
         return Load(self.connect, **options)
 

@@ -28,7 +28,9 @@ def answered_by(connections: list[socket.socket]) -> set[int]:
 
 @pytest.fixture
 def service(machine: Machine) -> Service:
-    return deploy(machine, settings={"KEEPALIVE": "60"})
+    service = deploy(machine, settings={"KEEPALIVE": "60"})
+    service.wake()
+    return service
 
 
 def test_across_a_reload(service: Service, machine: Machine) -> None:
@@ -85,7 +87,6 @@ def test_no_descriptor_is_left_behind(service: Service) -> None:
         service.check(workers=2)
         return sorted(process.descriptors for process in [service.master, *service.workers])
 
-    service.ask()
     service.upgrade()
     before = settled()
     for _ in range(5):

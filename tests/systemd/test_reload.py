@@ -19,7 +19,7 @@ def app(text: str) -> str:
 
 def test_returns_when_the_new_code_serves(machine: Machine) -> None:
     service = deploy(machine, {"one.py": app("old")}, "one:application")
-    assert service.ask().body == b"old"
+    assert service.wake().body == b"old"
     main, workers = service.main, service.worker_pids()
     machine.write("/srv/app/one.py", app("new"))
 
@@ -48,7 +48,7 @@ def test_reads_the_settings_of_the_config_file_again(machine: Machine) -> None:
 
 def test_code_that_cannot_be_imported_is_rolled_back(machine: Machine) -> None:
     service = deploy(machine, {"one.py": app("old")}, "one:application")
-    service.ask()
+    service.wake()
     main, workers = service.main, service.worker_pids()
     machine.write("/srv/app/one.py", "def broken(:\n")
 
@@ -83,7 +83,7 @@ def test_a_setting_that_does_not_exist_is_rolled_back(machine: Machine) -> None:
 
 def test_hup_by_kill_is_a_reload_too(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     main, workers = service.main, service.worker_pids()
 
     machine.systemctl("kill", "-s", "HUP", "--kill-whom=main", service.unit)

@@ -8,7 +8,7 @@ from tests.support.service import deploy
 
 def test_restart_loses_no_new_connection(machine: Machine) -> None:
     service = deploy(machine, settings={"=DELAY": "0.05", "THREADS": "8"})
-    service.ask()
+    service.wake()
     with service.load(clients=8, reuse=0) as load:
         for _ in range(3):
             load.wait_answers(50)
@@ -24,7 +24,7 @@ def test_restart_loses_no_new_connection(machine: Machine) -> None:
 
 def test_stop_answers_what_it_has_begun(machine: Machine) -> None:
     service = deploy(machine, settings={"THREADS": "4"})
-    service.ask()
+    service.wake()
     with service.load(clients=4, path="/sleep/1.5", requests=1) as load:
         service.wait_busy()
         machine.systemctl("stop", service.unit)
@@ -35,7 +35,7 @@ def test_stop_answers_what_it_has_begun(machine: Machine) -> None:
 
 def test_a_drain_may_take_longer_than_the_unit_allows(machine: Machine) -> None:
     service = deploy(machine, drop_in="[Service]\nTimeoutStopSec=1\n")
-    service.ask()
+    service.wake()
     with service.load(clients=2, path="/sleep/3", requests=1) as load:
         service.wait_busy()
         machine.systemctl("stop", service.unit)
@@ -47,12 +47,12 @@ def test_a_boot_may_take_longer_than_the_unit_allows(machine: Machine) -> None:
     app = "import time\ntime.sleep(2.5)\ndef application(e, s):\n    s('200 OK', [])\n    return [b'slow']\n"
     service = deploy(machine, {"slow.py": app}, "slow:application", drop_in="[Service]\nTimeoutStartSec=1\n")
     machine.systemctl("start", service.unit)
-    assert service.ask().body == b"slow"
+    assert service.wake().body == b"slow"
 
 
 def test_a_killed_master_is_restarted_on_the_same_socket(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     master, workers = service.master, service.workers
 
     master.kill(signal.SIGKILL)
@@ -66,7 +66,7 @@ def test_a_killed_master_is_restarted_on_the_same_socket(machine: Machine) -> No
 
 def test_a_killed_worker_is_replaced(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     main, victim = service.main, service.workers[0]
 
     victim.kill(signal.SIGKILL)

@@ -15,7 +15,7 @@ def complaints(machine: Machine) -> list[str]:
 
 def test_a_new_master_takes_over(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     main, workers = service.main, service.worker_pids()
 
     new = service.upgrade()
@@ -30,7 +30,7 @@ def test_a_new_master_takes_over(machine: Machine) -> None:
 
 def test_twenty_in_a_row(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     masters = [service.main]
     for _ in range(20):
         masters.append(service.upgrade())
@@ -55,7 +55,7 @@ def stops_gracefully(machine: Machine, service: Service) -> None:
 
 def test_the_new_master_is_supervised(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     new = service.upgrade()
     service.check(workers=2, main=new)
     doomed = service.master
@@ -71,7 +71,7 @@ def test_the_new_master_is_supervised(machine: Machine) -> None:
 
 def test_a_new_master_that_cannot_import_the_application_is_dropped(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     main, workers = service.main, service.worker_pids()
     machine.write("/srv/app/plain.py", "import no_such_module_anywhere\n")
 
@@ -91,7 +91,7 @@ def machine_says(machine: Machine, service: Service, word: str) -> None:
 
 def test_reload_restart_and_stop_go_to_the_new_master(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     new = service.upgrade()
     service.check(workers=2, main=new)
 
@@ -108,7 +108,7 @@ def test_reload_restart_and_stop_go_to_the_new_master(machine: Machine) -> None:
 
 def test_sdservectl_upgrade_waits_for_the_outcome(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     main = service.main
 
     machine.run("/opt/sdserve/bin/sdservectl", "upgrade")

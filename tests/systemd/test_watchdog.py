@@ -11,14 +11,14 @@ QUICK = "[Service]\nWatchdogSec=2\n"
 
 def test_a_stopped_master_is_noticed(machine: Machine) -> None:
     service = deploy(machine, drop_in=QUICK + "Restart=no\n")
-    service.ask()
+    service.wake()
     service.master.kill(signal.SIGSTOP)
     machine.wait_for(service.unit, ActiveState="failed", Result="watchdog")
 
 
 def test_a_stopped_master_is_replaced(machine: Machine) -> None:
     service = deploy(machine, drop_in=QUICK)
-    service.ask()
+    service.wake()
     main = service.main
     service.master.kill(signal.SIGSTOP)
     eventually(lambda: service.main not in (0, main), "a new master")
@@ -28,7 +28,7 @@ def test_a_stopped_master_is_replaced(machine: Machine) -> None:
 
 def test_an_idle_service_lives_and_so_does_its_successor(machine: Machine) -> None:
     service = deploy(machine, drop_in="[Service]\nWatchdogSec=1\n")
-    service.ask()
+    service.wake()
     lives(machine, service.unit, service.main)
     new = service.upgrade()
     lives(machine, service.unit, new)
@@ -51,7 +51,7 @@ def lives(machine: Machine, unit: str, main: int) -> None:
 
 def test_workers_that_are_all_stuck_are_noticed(machine: Machine) -> None:
     service = deploy(machine, settings={"TIMEOUT": "0"}, drop_in=QUICK + "Restart=no\n")
-    service.ask()
+    service.wake()
     service.check(workers=2)
     for worker in service.workers:
         worker.kill(signal.SIGSTOP)
