@@ -153,8 +153,8 @@ class Server:
 
     @property
     def workers(self) -> list[Process]:
-        """The children of the first master, oldest first."""
-        return children(self.pid)
+        """The live children of the first master, oldest first."""
+        return [p for p in children(self.pid) if p.alive]
 
     def wait_workers(
         self, count: int, besides: Sequence[int] = (), master: int = 0, timeout: float = 15.0
