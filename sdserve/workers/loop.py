@@ -46,10 +46,11 @@ class Loop:
             answer=exchange.answer,
             give_back=self._give_back,
             too_long=worker.request_stuck,
-            well=worker.request_begins,
+            well=self._is_well,
         )
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._returned: deque[Stream] = deque()  # streams whose call ended without the lead
+        self._marked = False  # the process is marked busy, from an earlier turn
         self._retiring = False
         self._giving = False  # idle connections go to other workers
         self._control = set(worker.control_fds())
@@ -120,13 +121,21 @@ class Loop:
         """
         if self._streams.count:
             self._worker.count_requests(*self._streams.take_counts())
-        marked = self._streams.rest()
+        self._marked |= self._streams.rest()
         if self._lead.running:
+            self._marked = True
             self._worker.request_begins(monotonic())
-        elif marked:
+        elif self._marked:
+            self._marked = False
             self._worker.request_ends()
         if not self._door.open:
             self._make_room()
+
+    def _is_well(self, now: float) -> None:
+        """Renews the mark: the watcher found calls in progress, and not all threads stuck. The leader looks again."""
+        self._marked = True
+        self._worker.request_begins(now)
+        eventfd_write(self._wake, 1)
 
     def _other(self, fd: int) -> bool:
         """An event of something that is no stream. False when the lead was lost."""

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sdserve.ctl import ask as sdservectl
 from tests.support.load import Load, ask
 from tests.support.server import Server, answer, connector, free_port
+from tests.support.waiting import eventually
 
 Address = tuple[str, int]
 
@@ -181,3 +183,15 @@ def test_two_workers_share_connections(start: Callable[..., Server]) -> None:
             ask(sock, "/pid")
     counts = [sum(1 for answer in answers if int(answer.body) == worker.pid) for worker in server.workers]
     assert sum(counts) == 32
+
+
+def test_a_worker_whose_threads_are_done_is_idle(start: Callable[..., Server], tmp_path: Path) -> None:
+    """The busy mark of calls that lasted goes with the last of them: the master would end an idle worker for it."""
+    _, address = serve(start, "--threads", "4", "--control-socket", str(tmp_path / "control"))
+    for sock in [send(address, "/sleep?0.3") for _ in range(4)]:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+    def busy() -> object:
+        return sdservectl(str(tmp_path / "control"), "status", None)["status"]["workers"][0]["busy"]
+
+    eventually(lambda: busy() is None, "an idle worker", timeout=5)

@@ -23,10 +23,10 @@ def test_restart_loses_no_new_connection(machine: Machine) -> None:
 
 
 def test_stop_answers_what_it_has_begun(machine: Machine) -> None:
-    service = deploy(machine, settings={"THREADS": "4"})
+    service = deploy(machine, settings={"WORKERS": "4"})
     service.wake()
     with service.load(clients=4, path="/sleep/1.5", requests=1) as load:
-        service.wait_busy()
+        service.wait_busy(4)
         machine.systemctl("stop", service.unit)
         machine.wait_for(service.unit, ActiveState="inactive", SubState="dead", Result="success", MainPID="0")
         machine.wait_for(service.socket, ActiveState="active")
