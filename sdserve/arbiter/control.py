@@ -90,7 +90,7 @@ class Control:
     def _parse(self, line: bytes) -> Command | None:
         try:
             request = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: nested too deep
             return None
         return self._commands.get(str(request.get("command"))) if isinstance(request, dict) else None
 

@@ -110,7 +110,7 @@ def _told(foundling: Foundling) -> dict[str, str]:
 def _parsed(message: bytes) -> list[dict[str, Any]] | None:
     try:
         told = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: nested too deep
         return None
     if not isinstance(told, list) or not all(isinstance(each, dict) for each in told):
         return None

@@ -73,7 +73,8 @@ def test_a_full_queue_leaves_the_rest_with_their_sender(queue: AdoptionQueue, op
 
 
 @pytest.mark.parametrize(
-    "message", [b"no json", b"{}", b"[]", b'["x"]', b"[{}, {}]", b'[{"listener": 1}]', b'[{"data": ["x"]}]', b"\xff"]
+    "message",
+    [b"[" * 5000, b"no json", b"{}", b"[]", b'["x"]', b"[{}, {}]", b'[{"listener": 1}]', b'[{"data": ["x"]}]', b"\xff"],
 )
 def test_nonsense_is_closed(queue: AdoptionQueue, opened: ExitStack, message: bytes) -> None:
     client, server = connection(opened)
