@@ -1,0 +1,123 @@
+"""sdservectl: the exit code is the outcome."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sdserve import ctl
+
+STATUS = {
+    "version": "1.0",
+    "master": "Master",
+    "pid": 10,
+    "listeners": ["http://127.0.0.1:80"],
+    "workers": [
+        {"pid": 11, "slot": 0, "generation": 1, "phase": "serving", "requests": 5, "busy": None},
+        {"pid": 12, "slot": 1, "generation": 1, "phase": "serving", "requests": 6, "busy": 2.25},
+    ],
+}
+
+
+@contextmanager
+def master(path: Path, answer: bytes | None) -> Iterator[list[bytes]]:
+    """Somebody who hears one request and gives one answer: bytes, or None to wait until the client has gone."""
+    heard: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            heard.append(connection.recv(4096))
+            if answer is None:
+                connection.recv(4096)
+            else:
+                for index in range(0, len(answer), 50):
+                    connection.send(answer[index : index + 50])
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield heard
+        thread.join(15)
+        assert not thread.is_alive()
+
+
+def line(**fields: object) -> bytes:
+    return json.dumps(fields).encode() + b"\n"
+
+
+@pytest.fixture
+def path(short_path: Path) -> Path:
+    return short_path / "control"
+
+
+def test_done(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with master(path, line(ok=True, text="reloaded: Running")) as heard:
+        assert ctl.main(["-s", str(path), "reload"]) == 0
+    assert json.loads(heard[0]) == {"command": "reload"}
+    assert capsys.readouterr().out == "reloaded: Running\n"
+
+
+def test_refused_with_the_reason(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with master(path, line(ok=False, text="reload failed: no module named shop")):
+        assert ctl.main(["--socket", str(path), "reload"]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "sdservectl: reload failed: no module named shop\n")
+
+
+def test_status(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with master(path, line(ok=True, text="Running", status=STATUS)):
+        assert ctl.main(["-s", str(path), "status"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Running",
+        "Master pid 10, sdserve 1.0",
+        "listening at http://127.0.0.1:80",
+        "worker 11: slot 0, generation 1, serving, 5 requests, idle",
+        "worker 12: slot 1, generation 1, serving, 6 requests, busy for 2.2 s",
+    ]
+
+
+def test_status_as_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with master(path, line(ok=True, text="Running", status=STATUS)):
+        assert ctl.main(["-s", str(path), "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == STATUS
+
+
+def test_nobody_there(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main(["-s", str(path), "status"]) == 2
+    assert capsys.readouterr().err == (
+        f"sdservectl: {path}: No such file or directory. Is sdserve running, with this control socket?\n"
+    )
+
+
+def test_a_master_that_ends_before_it_answers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with master(path, b'{"ok": tr'):
+        assert ctl.main(["-s", str(path), "upgrade"]) == 2
+    assert "the master ended before it answered" in capsys.readouterr().err
+
+
+def test_no_answer_in_time(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with master(path, None):
+        assert ctl.main(["-s", str(path), "--timeout", "0.05", "reload"]) == 2
+    assert "no answer in time" in capsys.readouterr().err
+
+
+def test_the_socket_of_the_unit(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{short_path}:/run/other")
+    with master(short_path / "control", line(ok=True, text="fine")):
+        assert ctl.main(["reload"]) == 0
+
+
+@pytest.mark.parametrize("argv", [[], ["restart"], ["--timeout", "soon", "status"]])
+def test_bad_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        ctl.main(argv)
+    assert leaving.value.code == 2

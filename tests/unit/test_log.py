@@ -1,0 +1,242 @@
+"""Loggers: the same record looks as its destination wants it, and log files can be moved away under them."""
+
+import logging
+import os
+import re
+import select
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from sdserve.errors import ConfigError
+from sdserve.log import COLOURS, Logger
+
+ESCAPE = "\x1b"
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """The two loggers of the process are everybody's: leave them as they were."""
+    both = [logging.getLogger(f"sdserve.{name}") for name in ("error", "access")]
+    before = [(each.handlers[:], each.level, each.propagate) for each in both]
+    for each in both:
+        each.handlers[:] = []
+    yield
+    for each, (handlers, level, propagate) in zip(both, before, strict=True):
+        for handler in each.handlers:
+            handler.close()
+        each.handlers[:] = handlers
+        each.setLevel(level)
+        each.propagate = propagate
+
+
+class Destination:
+    """A stream that takes the place of stderr and stdout while a logger is made."""
+
+    def __init__(self, stream: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stream = stream
+        self._monkeypatch = monkeypatch
+
+    def logger(self, *args: str, **options: str) -> Logger:
+        self._monkeypatch.setattr(sys, "stderr", self.stream)
+        self._monkeypatch.setattr(sys, "stdout", self.stream)
+        return Logger(*args, **options)
+
+
+class Terminal(Destination):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.screen, line = os.openpty()
+        super().__init__(os.fdopen(line, "w"), monkeypatch)
+
+    def shown(self) -> str:
+        """What stands on the screen, up to the end of a line."""
+        text = b""
+        while not text.endswith(b"\n"):
+            assert select.select([self.screen], [], [], 15)[0], text
+            text += os.read(self.screen, 65536)
+        return text.decode().replace("\r\n", "\n")
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self.screen)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal(monkeypatch)
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Destination]:
+    """A file that JOURNAL_STREAM names: journald's stream, as far as anybody can tell."""
+    with open(tmp_path / "journal", "w") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        yield Destination(stream, monkeypatch)
+
+
+def written(journal: Destination) -> str:
+    return Path(journal.stream.name).read_text()
+
+
+def a_failure(log: Logger) -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        log.exception("it broke")
+
+
+class TestFile:
+    def test_time_pid_and_level(self, tmp_path: Path) -> None:
+        Logger(str(tmp_path / "log")).info("hello %s", "world")
+        line = (tmp_path / "log").read_text()
+        assert re.fullmatch(
+            rf"\[\d{{4}}-\d\d-\d\d [\d:]{{8}} [+-]\d{{4}}\] \[{os.getpid()}\] \[INFO\] hello world\n", line
+        )
+
+    def test_never_coloured(self, tmp_path: Path, terminal: Terminal) -> None:
+        log = terminal.logger(str(tmp_path / "log"), level="trace")
+        log.trace("a state")
+        a_failure(log)
+        text = (tmp_path / "log").read_text()
+        assert "[TRACE] a state" in text
+        assert ESCAPE not in text
+
+    def test_a_redirected_stderr_is_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with open(tmp_path / "log", "w") as stream:
+            Destination(stream, monkeypatch).logger(level="trace").trace("a state")
+        assert ESCAPE not in (tmp_path / "log").read_text()
+
+    def test_one_that_cannot_be_opened(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"cannot open the log file .*/no/log: No such file or directory"):
+            Logger(str(tmp_path / "no" / "log"))
+
+    def test_a_configuration_that_fails_leaves_the_one_in_force(self, tmp_path: Path) -> None:
+        log = Logger(str(tmp_path / "log"), level="warning")
+        with pytest.raises(ConfigError):
+            log.setup(str(tmp_path / "new"), str(tmp_path / "no" / "access"), "debug")
+        log.debug("unheard")
+        log.warning("heard")
+        assert "heard" in (tmp_path / "log").read_text()
+        assert "unheard" not in (tmp_path / "log").read_text()
+
+
+class TestTerminal:
+    def test_coloured_when_tracing(self, terminal: Terminal) -> None:
+        terminal.logger(level="trace").info("hello")
+        colour = COLOURS[os.getpid() % len(COLOURS)]
+        text = terminal.shown()
+        assert text.startswith(f"{ESCAPE}[38;5;{colour}m[")
+        assert text.endswith(f"hello{ESCAPE}[0m\n")
+
+    @pytest.mark.parametrize("level", ["debug", "info"])
+    def test_plain_otherwise(self, terminal: Terminal, level: str) -> None:
+        terminal.logger(level=level).info("hello")
+        assert ESCAPE not in terminal.shown()
+
+    def test_plain_where_colours_are_not_wanted(self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        terminal.logger(level="trace").info("hello")
+        assert ESCAPE not in terminal.shown()
+
+    def test_each_process_in_its_own(self, terminal: Terminal) -> None:
+        log = terminal.logger(level="trace")
+        handler = log.error_log.handlers[0]
+        record = log.error_log.makeRecord("sdserve.error", logging.INFO, "", 0, "hello", (), None)
+        colours = []
+        for pid in range(4711, 4711 + len(COLOURS)):
+            record.process = pid
+            colours.append(handler.format(record).partition("m")[0])
+        assert len(set(colours)) == len(COLOURS)
+
+
+class TestJournal:
+    def test_a_priority_on_each_line_of_a_traceback(self, journal: Destination) -> None:
+        a_failure(journal.logger())
+        lines = written(journal).splitlines()
+        assert lines[0] == f"<3>[{os.getpid()}] it broke"
+        assert lines[1] == "<3>Traceback (most recent call last):"
+        assert lines[-2:] == ["<3>ValueError: two", "<3>lines"]
+        assert all(line.startswith("<3>") for line in lines)
+
+    def test_priorities(self, journal: Destination) -> None:
+        log = journal.logger(level="trace")
+        for level in ("trace", "debug", "info", "warning", "error", "critical"):
+            log.log(level, "%s", level)
+        marks = [line.partition(">")[0] for line in written(journal).splitlines()]
+        assert marks == ["<7", "<7", "<6", "<4", "<3", "<2"]
+
+    def test_no_time_and_no_colour(self, journal: Destination) -> None:
+        journal.logger(level="trace").info("hello")
+        assert written(journal) == f"<6>[{os.getpid()}] hello\n"
+
+    def test_access_records_too(self, journal: Destination) -> None:
+        journal.logger(accesslog="-").access_log.info("GET /")
+        assert written(journal) == "<6>GET /\n"
+
+    def test_a_file_beside_the_journal_gets_no_priorities(self, journal: Destination, tmp_path: Path) -> None:
+        journal.logger(str(tmp_path / "log")).info("hello")
+        assert "<6>" not in (tmp_path / "log").read_text()
+
+
+def test_levels(tmp_path: Path) -> None:
+    log = Logger(str(tmp_path / "log"), level="debug")
+    assert log.is_enabled("debug") and not log.is_enabled("trace")
+    for name in ("trace", "debug", "info", "warning", "error", "critical"):
+        getattr(log, name)("said by %s", name)
+    log.log(logging.ERROR, "by number")
+    log.log("no such level", "as info")
+    text = (tmp_path / "log").read_text()
+    assert "said by trace" not in text
+    assert [line.split("] ")[2] for line in text.splitlines()] == [
+        "[DEBUG", "[INFO", "[WARNING", "[ERROR", "[CRITICAL", "[ERROR", "[INFO"
+    ]  # fmt: skip
+
+
+def test_access_records_come_whole_or_not_at_all(tmp_path: Path) -> None:
+    log = Logger(str(tmp_path / "log"))
+    assert not log.access_enabled
+    log.setup(str(tmp_path / "log"), str(tmp_path / "access"), "critical")
+    assert log.access_enabled
+    log.access_log.info("GET / %s")
+    assert (tmp_path / "access").read_text() == "GET / %s\n"
+    assert (tmp_path / "log").read_text() == ""
+
+
+class TestReopen:
+    def test_after_logrotate(self, tmp_path: Path) -> None:
+        log = Logger(str(tmp_path / "log"), str(tmp_path / "access"))
+        log.info("before")
+        log.access_log.info("before")
+        for name in ("log", "access"):
+            (tmp_path / name).rename(tmp_path / f"{name}.1")
+        log.info("still the old")
+        log.reopen_files()
+        log.info("after")
+        log.access_log.info("after")
+        assert "still the old" in (tmp_path / "log.1").read_text()
+        assert "after" in (tmp_path / "log").read_text()
+        assert (tmp_path / "access").read_text() == "after\n"
+
+    def test_one_that_cannot_be_opened_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "logs").mkdir()
+        log = Logger(str(tmp_path / "logs" / "log"))
+        (tmp_path / "logs").rename(tmp_path / "moved")
+        log.reopen_files()
+        log.info("after")
+        text = (tmp_path / "moved" / "log").read_text()
+        assert "cannot reopen the log file" in text
+        assert "after" in text
+
+    def test_streams_are_left_alone(self, terminal: Terminal) -> None:
+        log = terminal.logger()
+        stream: TextIO = log.error_log.handlers[0].stream  # type: ignore[attr-defined]
+        log.reopen_files()
+        assert log.error_log.handlers[0].stream is stream  # type: ignore[attr-defined]
+        assert not stream.closed
