@@ -29,12 +29,12 @@ from sdserve.arbiter.idle import IdleExit
 from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, Phase, advance
 from sdserve.arbiter.loop import Deadline, Loop
 from sdserve.arbiter.pool import Backoff, Kill, Retire, Spawn
-from sdserve.arbiter.reload import Reload
+from sdserve.arbiter.reload import Reload, explain
 from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.spawn import fork_worker
 from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
-from sdserve.arbiter.verdict import Verdict, on_failed_boot
+from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot
 from sdserve.errors import AppImportError, BootError, ListenError, SdserveError
 from sdserve.log import Logger
 from sdserve.process import listeners
@@ -45,12 +45,14 @@ from sdserve.status import Status
 from sdserve.systemd import activation, fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
+from sdserve.workers.base import Worker
 from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
     from sdserve.config import Config
 
 CRASHED = 255
+LONG_IMPORT = 600.0  # seconds that the import of a preloaded application may take where boot_timeout has no limit
 
 
 class Arbiter(HookView):
@@ -92,11 +94,12 @@ class Arbiter(HookView):
                 self.manage_workers()
                 self._report()
             self.leave()
-        except SdserveError as error:  # before anything was forked
+        except SdserveError as error:
             self._refuse(error)
         except Exception as error:
             self.log.exception("Unhandled exception in main loop")
-            self._abandon(f"Unhandled exception in main loop: {type(error).__name__}: {error}")
+            reason = f"Unhandled exception in main loop: {type(error).__name__}: {error}"
+            self._abandon(reason, CRASHED, SdserveError.errno)
         sys.exit(self.exit_status)
 
     def setup(self, generation: Generation) -> None:
@@ -123,6 +126,8 @@ class Arbiter(HookView):
         self.adoption.store(self.supervision.notifier)
         self.supervision.begin()
         self.supervision.ask_for_time(True)
+        if self.cfg.preload_app:  # the loop does not turn meanwhile
+            self.supervision.ask_once(self.cfg.boot_timeout or LONG_IMPORT)
         generation.preload()
         self.goal = goal_of(self.cfg, generation.number)
         self.cfg.nworkers_changed(self, self.num_workers, None)
@@ -253,7 +258,8 @@ class Arbiter(HookView):
         decision = pool.decide(self.crew.members(), self.goal, self.backoff, now)
         for action in decision.actions:
             if isinstance(action, Spawn):
-                self.spawn_worker(action.slot)
+                if not self.spawn_worker(action.slot):
+                    break  # the goal, or the time of the next attempt, is another one now
             elif isinstance(action, Retire):
                 handle = self.crew.of_age(action.age)
                 self.adoption.allow(handle.cell, successors=self._has_successors())
@@ -273,22 +279,43 @@ class Arbiter(HookView):
         self._wake = None if when is None else self.loop.call_at(when, lambda: None)
 
     def spawn_worker(self, slot: int) -> int:
-        """Forks a worker into `slot` and returns its pid."""
-        self.worker_age += 1
+        """Forks a worker into `slot` and returns its pid, or 0 if that failed and was dealt with.
+
+        What a hook or a worker class raises ends a reload; at other times it is the caller's.
+        """
+        try:
+            worker = self._new_worker(slot)
+            self.cfg.pre_fork(self, worker)
+        except Exception as error:
+            if self.state is not Master.RELOADING:
+                raise
+            self.reloading.roll_back(explain(self, error))
+            return 0
+        try:
+            title = f"sdserve: worker [{self.proc_name}]"
+            handle = fork_worker(worker, self, self.crew.scoreboard, title, self._forget)
+        except OSError as error:
+            self.backoff = self.backoff.after_death(None, time.monotonic())
+            reason = f"no room for a worker process: {error.strerror}"
+            self.log.error("%s (%d in a row, the next attempt in %.1f s)", reason, *self._patience())
+            if self.state is Master.STARTING and self.backoff.deaths >= LAST_BOOTS:
+                self.halt(reason, BootError(reason))
+            return 0
+        self.adoption.allow(handle.cell, successors=True)
+        self.crew.add(handle)
+        return handle.pid
+
+    def _new_worker(self, slot: int) -> Worker:
         generation = self.generation
         assert generation is not None
+        self.worker_age += 1
         worker = generation.worker_class(
             self.worker_age, self.pid, generation.listeners, generation.app, self.timeout, self.cfg, self.log
         )
         worker.slot = slot
         worker.generation = generation.number
-        self.cfg.pre_fork(self, worker)
-        title = f"sdserve: worker [{self.proc_name}]"
         worker.adoption = self.adoption.queue
-        handle = fork_worker(worker, self, self.crew.scoreboard, title, self._forget)
-        self.adoption.allow(handle.cell, successors=True)
-        self.crew.add(handle)
-        return handle.pid
+        return worker
 
     def _has_successors(self) -> bool:
         """Whether somebody will serve the connections of a worker that is told to leave now."""
@@ -455,25 +482,20 @@ class Arbiter(HookView):
         self.cfg.on_exit(self)
 
     def _refuse(self, error: SdserveError) -> None:
-        """Ends a start that failed before there was a worker."""
+        """Ends a start that failed."""
         self.log.error("%s", error)
         self.log.debug("the start failed", exc_info=True)
-        self.exit_status = error.exit_code
-        self.upgrade.failed(str(error))
-        self.supervision.failed(str(error), error.errno)
-        self._close_listeners()
-        if self.pidfile is not None:
-            self.pidfile.unlink()
+        self._abandon(str(error), error.exit_code, error.errno)
 
-    def _abandon(self, reason: str) -> None:
-        """Ends everything after the loop itself broke."""
-        self.exit_status = CRASHED
+    def _abandon(self, reason: str, exit_status: int, errno: int) -> None:
+        """Ends everything at once, without the loop."""
+        self.exit_status = exit_status
         crash.end_all(self.crew)
         self._close_listeners()
         if self.pidfile is not None:
             self.pidfile.unlink()
         self.upgrade.failed(reason)
-        self.supervision.failed(reason, SdserveError.errno)
+        self.supervision.failed(reason, errno)
 
     # --- what others are told ---------------------------------------------------------------------------------------
 

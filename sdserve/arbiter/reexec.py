@@ -5,6 +5,7 @@ properly, and an init reaps it elsewhere. The new master gets the listeners at 3
 and a line back (process/handover.py). What follows from its answers is decided in upgrade.py.
 """
 
+import errno
 import os
 import select
 import signal
@@ -49,11 +50,19 @@ class Reexec:
     def start(
         self, listeners: Sequence[Listener], queue: AdoptionQueue, launch: "Launch", patience: float | None
     ) -> None:
-        """Launches the new master, which must serve within `patience` seconds (None: whenever it does)."""
+        """Launches the new master, which must serve within `patience` seconds (None: whenever it does).
+
+        Raises OSError when there is no room for another process.
+        """
         ours, theirs = Handover.pair()
         ours.send("hello", fds=queue.fds(), listeners=[describe(listener) for listener in listeners])
-        pid = _fork_twice(lambda: launch.execute(listeners, theirs))
-        theirs.close()
+        try:
+            pid = _fork_twice(lambda: launch.execute(listeners, theirs))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self.advance(UpgradeEvent.REEXEC)
         self.pid = pid
         self.dropped = False
@@ -178,33 +187,41 @@ class Launch:
 
 
 def _fork_twice(child: Callable[[], NoReturn]) -> int:
-    """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pid."""
+    """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pid.
+
+    Raises OSError when there is no room for another process.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
     signals.block_all()
-    try:
-        middle = os.fork()
-        if middle == 0:
-            _middle(write, child)
-        os.close(write)
-        with os.fdopen(read, "rb") as told:
-            pid = int(told.read())
-        os.waitpid(middle, 0)
-    finally:
-        signals.unblock_all()
-    return pid
+    with os.fdopen(read, "rb") as told:
+        try:
+            middle = os.fork()
+            if middle == 0:
+                _middle(write, child)
+        finally:
+            os.close(write)
+            signals.unblock_all()
+        pid = told.read()
+    os.waitpid(middle, 0)
+    if not pid:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return int(pid)
 
 
 def _middle(write: int, child: Callable[[], NoReturn]) -> NoReturn:
-    middle = os.getpid()
-    pid = os.fork()
-    if pid:
-        os.write(write, str(pid).encode())
-        os._exit(0)
-    os.close(write)
-    _wait_for_reparenting(middle)
-    child()
+    try:
+        middle = os.getpid()
+        pid = os.fork()
+        if pid:
+            os.write(write, str(pid).encode())
+            os._exit(0)
+        os.close(write)
+        _wait_for_reparenting(middle)
+        child()
+    finally:  # whatever happens, neither of the two may go on as a second master
+        os._exit(EXEC_FAILED)
 
 
 def _wait_for_reparenting(middle: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter import signals
 from sdserve.arbiter.handle import Handle
+from sdserve.errors import BootError
 from sdserve.process.scoreboard import GENERATION, WATCHED, Scoreboard
 from sdserve.workers.boot import Birth, become
 
@@ -21,7 +22,8 @@ def fork_worker(
 ) -> Handle:
     """Forks `worker`, whose `slot` and `generation` are set, and returns the master's handle on it.
 
-    `forget` closes, in the child, what belongs to the master alone. The child never returns from here.
+    `forget` closes, in the child, what belongs to the master alone. The child never returns from here. Raises OSError
+    when there is no room for another process.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
@@ -39,12 +41,19 @@ def fork_worker(
     try:
         pid = os.fork()
         if pid == 0:
-            forget()
-            ours.close()
-            become(worker, server, birth)
+            try:
+                forget()
+                ours.close()
+                become(worker, server, birth)
+            finally:  # whatever happens, the child must not go on as a second master
+                os._exit(BootError.exit_code)
+    except OSError:
+        ours.close()
+        scoreboard.give_back(cell)
+        raise
     finally:
         signals.unblock_all()
-    theirs.close()
+        theirs.close()
     worker.pid = pid
     return Handle(worker, pid, ours, cell, worker.cfg.boot_timeout)
 

@@ -51,6 +51,11 @@ class Supervision:
             self._asking.cancel()
             self._asking = None
 
+    def ask_once(self, seconds: float) -> None:
+        """Extends the time-out of the job under way, before something that keeps the loop from turning."""
+        self.notifier.extend_timeout(seconds)
+        self._log_trouble()
+
     def ready(self, status: str) -> None:
         self.notifier.ready(status)
         self._log_trouble()

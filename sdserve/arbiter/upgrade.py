@@ -162,7 +162,12 @@ class Upgrade:
         )
         # Its own boot time-out ends it first, as a rule, and says why.
         boot = arbiter.cfg.boot_timeout
-        self._reexec.start(arbiter.LISTENERS, arbiter.adoption.queue, launch, boot + Backoff.CAP if boot else None)
+        patience = boot + Backoff.CAP if boot else None
+        try:
+            self._reexec.start(arbiter.LISTENERS, arbiter.adoption.queue, launch, patience)
+        except OSError as error:
+            self._child_lost(f"no room for a new master: {error.strerror}")
+            return
         arbiter.log.info("Upgrade: the new master is pid %s", self.child_pid)
 
     def _child_serves(self) -> None:
