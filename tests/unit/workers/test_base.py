@@ -1,0 +1,177 @@
+"""The base of worker classes: what a worker hears, says and counts. Its life as a process is test_boot.py's matter."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sdserve.config import Config, load
+from sdserve.errors import ConfigError
+from sdserve.log import Logger
+from sdserve.process.scoreboard import BYTES, ERRORS, REQUESTS, WATCHED, Scoreboard
+from sdserve.workers.application import Application
+from sdserve.workers.base import BUSY, RECYCLE, RETIRING, Worker, resolve
+from sdserve.workers.wsgi import WSGIWorker
+
+
+class Made:
+    """A worker as the master makes it, and the master's end of its channel. It never leaves this process."""
+
+    def __init__(self, *argv: str) -> None:
+        cfg: Config = load(["app:app", *argv], {})
+        self.worker = Worker(1, os.getppid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
+        self.worker.cell = Scoreboard(1).take()
+        self.master, self.worker.channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.master.setblocking(False)
+        self.worker.channel.setblocking(False)
+        self.worker.booted = True
+
+    def said(self) -> list[bytes]:
+        messages = []
+        while True:
+            try:
+                message = self.master.recv(4096)
+            except BlockingIOError:
+                return messages
+            if not message:
+                return messages
+            messages.append(message)
+
+    def close(self) -> None:
+        self.master.close()
+        self.worker.channel.close()
+
+
+@pytest.fixture
+def made() -> Iterator[Made]:
+    made = Made("--graceful-timeout", "7")
+    yield made
+    made.close()
+
+
+def test_term_retires_once(made: Made) -> None:
+    worker = made.worker
+    before = time.monotonic()
+    worker.handle_signal(signal.SIGTERM)
+    assert (worker.alive, worker.quick) == (False, False)
+    assert worker.drain_by is not None and before + 7 <= worker.drain_by <= time.monotonic() + 7
+    drain_by = worker.drain_by
+    worker.handle_signal(signal.SIGTERM)
+    assert worker.drain_by == drain_by
+    assert made.said() == [RETIRING]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT])
+def test_int_and_quit_end_at_once_also_while_it_retires(made: Made, signum: int) -> None:
+    made.worker.handle_signal(signal.SIGTERM)
+    made.worker.handle_signal(signum)
+    assert (made.worker.alive, made.worker.quick) == (False, True)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_one_that_has_not_booted_need_not_finish_anything(made: Made, signum: int) -> None:
+    made.worker.booted = False
+    with pytest.raises(SystemExit) as leaving:
+        made.worker.handle_signal(signum)
+    assert leaving.value.code == 0
+
+
+def test_the_end_of_the_master_retires(made: Made) -> None:
+    fd = made.worker.channel.fileno()
+    made.worker.handle_control(fd)  # nothing was said
+    assert made.worker.alive
+    made.master.close()
+    made.worker.handle_control(fd)
+    assert not made.worker.alive
+    made.worker.handle_control(fd)
+
+
+def test_telling_a_master_that_is_gone(made: Made) -> None:
+    made.master.close()
+    made.worker.tell(BUSY)
+    assert not made.worker.alive
+
+
+def test_telling_a_master_that_does_not_read(made: Made) -> None:
+    for _ in range(100_000):
+        made.worker.tell(BUSY)
+    assert made.worker.alive
+    assert 0 < len(made.said()) < 100_000
+
+
+def test_the_master_is_told_of_the_first_request_only(made: Made) -> None:
+    worker = made.worker
+    worker.request_begins(5.0)
+    assert worker.cell.busy_since == 5.0
+    worker.request_ends()
+    worker.request_begins(6.0)
+    worker.request_ends()
+    assert worker.cell.busy_since == 0.0
+    assert made.said() == [BUSY]
+    worker.cell.set_word(WATCHED, 0)
+    worker.request_begins(7.0)
+    assert made.said() == [BUSY]
+
+
+def test_counters(made: Made) -> None:
+    made.worker.count_request(100)
+    made.worker.count_request(20, errors=1)
+    cell = made.worker.cell
+    assert (made.worker.nr, cell.word(REQUESTS), cell.word(BYTES), cell.word(ERRORS)) == (2, 2, 120, 1)
+    assert made.said() == []
+
+
+def test_max_requests_asks_for_a_replacement_once_and_serves_on() -> None:
+    made = Made("--max-requests", "3")
+    for _ in range(10):
+        made.worker.count_request()
+    assert made.worker.alive
+    assert made.said() == [RECYCLE]
+    made.close()
+
+
+def test_jitter() -> None:
+    limits = set()
+    for _ in range(100):
+        made = Made("--max-requests", "10", "--max-requests-jitter", "5")
+        limits.add(made.worker.max_requests)
+        made.close()
+    assert limits <= set(range(10, 16))
+    assert len(limits) > 1
+
+
+def test_a_class_without_run(made: Made) -> None:
+    with pytest.raises(NotImplementedError, match=r"Worker does not say how it serves: it has no run\(\)"):
+        made.worker.run()
+
+
+class Custom(Worker):
+    """A worker class that somebody wrote."""
+
+
+class TestResolve:
+    @pytest.mark.parametrize("name", ["wsgi", "sync", "gthread", "sdserve.workers.wsgi.WSGIWorker"])
+    def test_ours(self, name: str) -> None:
+        assert resolve(name) is WSGIWorker
+
+    @pytest.mark.parametrize("name", [Custom, f"{__name__}.Custom", f"{__name__}:Custom"])
+    def test_a_custom_one(self, name: str | type) -> None:
+        assert resolve(name) is Custom
+
+    @pytest.mark.parametrize(
+        ("name", "problem"),
+        [
+            ("gevent", "is gunicorn's and has no counterpart here: use 'wsgi' with threads"),
+            ("wsgy", "is not known: use one of wsgi"),
+            ("no.such.Class", "cannot be imported: No module named 'no'"),
+            (f"{__name__}.Nothing", "cannot be imported: module .* has no attribute 'Nothing'"),
+            ("os.path", r"does not derive from sdserve\.workers\.base\.Worker"),
+            (int, r"does not derive from sdserve\.workers\.base\.Worker"),
+        ],
+    )
+    def test_what_is_none(self, name: str | type, problem: str) -> None:
+        with pytest.raises(ConfigError, match=problem):
+            resolve(name)
