@@ -149,3 +149,32 @@ def test_a_hook_of_the_master_that_raises_ends_it_without_remains(
     assert "ValueError: boom" in server.status()
     assert not (short_path / "s").exists()
     assert not (short_path / "pid").exists()
+
+
+def test_a_hook_that_raises_before_the_fork_ends_the_reload_only(
+    start: Callable[..., Server], short_path: Path
+) -> None:
+    write(short_path)
+    (short_path / "conf.py").write_text("workers = 2\n")
+    server = start("-c", "conf.py", "-b", f"unix:{short_path}/s", "web:application", cwd=short_path)
+    server.wait_log("Ready: Running")
+    workers = {worker.pid for worker in server.workers}
+    (short_path / "conf.py").write_text("def pre_fork(server, worker):\n    raise RuntimeError('no luck')\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reload failed, the old workers serve on: RuntimeError: no luck")
+    assert answer(f"{short_path}/s").status == 200
+    assert {worker.pid for worker in server.workers} == workers
+
+
+def test_an_upgrade_that_was_asked_for_during_the_start_follows_it(
+    start: Callable[..., Server], short_path: Path
+) -> None:
+    gate = Gate(short_path / "gate")
+    write(short_path, gate.first)
+    server = start("--upgrade", "auto", "-b", f"unix:{short_path}/s", "web:application", cwd=short_path)
+    with gate.arrived():
+        server.kill(signal.SIGUSR2)
+        server.wait_log("Handling signal: usr2")
+    with gate.arrived():
+        server.wait_log("Upgrade: the new master is pid")
+    server.wait_log("Master has been promoted")

@@ -1,0 +1,60 @@
+"""Worn workers are replaced: the replacement serves first, one at a time, and no request is lost."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import Load
+from tests.support.server import Server, connector
+from tests.support.waiting import eventually
+
+APP = """
+import os
+kept = []
+def application(environ, start_response):
+    kept.append(b"x" * LEAK)
+    start_response("200 OK", [("Content-Length", "2"), ("X-Pid", str(os.getpid()))])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        ("--max-requests", "50", "--max-requests-jitter", "20"),
+        ("--max-memory", str(60 << 20)),
+        ("--max-age", "1"),
+    ],
+    ids=["requests", "memory", "age"],
+)
+def test_replaced_before_it_retires(start: Callable[..., Server], short_path: Path, limit: tuple[str, ...]) -> None:
+    leak = 1 << 17 if limit[0] == "--max-memory" else 1
+    (short_path / "web.py").write_text(APP.replace("LEAK", str(leak)))
+    address = f"{short_path}/s"
+    server = start(
+        "-w", "2", "--log-level", "trace", "-b", f"unix:{address}", *limit, "web:application", cwd=short_path
+    )
+    server.wait_log("Ready: Running")
+    first = {worker.pid for worker in server.workers}
+    with Load(connector(address), clients=4, think=0.002) as load:
+        eventually(lambda: len({a.pid for a in load.record.answers}) >= 5, "five workers have answered")
+        eventually(lambda: not first & {worker.pid for worker in server.workers}, "the first workers are gone")
+    assert not load.record.failures, load.record
+    assert not load.record.stale, load.record
+    alive = retiring_at_once(server.log)
+    assert max(alive) <= 3, "a worker and its replacement, and nobody else at the same time"
+
+
+def retiring_at_once(log: str) -> list[int]:
+    """How many workers served or booted after each event of the log."""
+    alive: set[str] = set()
+    counts = []
+    for line in log.splitlines():
+        if found := re.search(r"worker (\d+): slot \d+, generation \d+, booting", line):
+            alive.add(found[1])
+        elif found := re.search(r"worker (\d+): slot .* now (retiring|gone)", line):
+            alive.discard(found[1])
+        counts.append(len(alive))
+    return counts
