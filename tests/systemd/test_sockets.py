@@ -11,11 +11,12 @@ UNITS = {
     "proxy": "ListenStream=/run/proxy.sock\nFileDescriptorName=proxy\n",
     "admin": "ListenStream=/run/admin.sock\n",
 }
+NO_STORE = "[Service]\nFileDescriptorStoreMax=0\nEnvironment=SDSERVE_FD_STORE=0\n"
 ADDRESSES = [("127.0.0.1", 8000), ("127.0.0.1", 8001), ("::1", 8002), "/run/proxy.sock", "/run/admin.sock"]
 
 
 def deploy_many(machine: Machine) -> object:
-    service = deploy(machine, drop_in="[Service]\nSockets=public.socket proxy.socket admin.socket\n", start=False)
+    service = deploy(machine, drop_in=NO_STORE + "Sockets=public.socket proxy.socket admin.socket\n", start=False)
     for name, text in UNITS.items():
         machine.install(f"{name}.socket", f"[Socket]\n{text}Service={service.unit}\n")
     machine.reload_units()
