@@ -52,7 +52,7 @@ while True:
     if not message:
         break
     said.append(message.decode())
-    if message == READY:
+    if message == case.get("upon", READY):
         for signum in case.get("signals", [signal.SIGTERM]):
             handle.send(signum)
         if "meanwhile" in case:
@@ -109,8 +109,18 @@ def test_a_quick_end_and_its_hook(tmp_path: Path, signum: str) -> None:
 
 def test_an_abort_shows_where_it_hung(tmp_path: Path) -> None:
     hook = with_config("def worker_abort(worker):\n    worker.tell(b'worker_abort')\n")
-    code, said, log = life(hook + "signals = [signal.SIGABRT]", tmp_path)
-    assert (code, said) == (1, ["ready", "worker_abort"])
+    case = """
+signals = [signal.SIGABRT]
+upon = b"busy"
+class worker_class(Sample):
+    def run(self):
+        self.tell(b"busy")
+        self.hangs()
+    def hangs(self):
+        signal.pause()
+"""
+    code, said, log = life(hook + case, tmp_path)
+    assert (code, said) == (1, ["ready", "busy", "worker_abort"])
     assert "Fatal Python error: Aborted" in log
     assert "in run" in log
 

@@ -1,0 +1,120 @@
+"""Hung workers are noticed without a heartbeat, idle ones are left alone, and a wrong alarm is taken back."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sdserve.arbiter.handle import Handle
+from sdserve.arbiter.hang import GRACE, HangWatch
+from sdserve.arbiter.lifecycle import Phase, WorkerEvent
+from sdserve.arbiter.loop import Loop
+from sdserve.config import load
+from sdserve.log import Logger
+from sdserve.process.scoreboard import WATCHED, Scoreboard
+from sdserve.workers.application import Application
+from sdserve.workers.base import Worker
+
+TIMEOUT = 1
+
+
+class Watched:
+    """One worker that serves, as the master sees it, and the watch over it."""
+
+    def __init__(self, timeout: int = TIMEOUT) -> None:
+        cfg = load(["app:app", "--timeout", str(timeout)], {})
+        worker = Worker(1, os.getpid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
+        self.read, self.end = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:  # a process to have a handle on; it ends with the pipe
+            os.close(self.end)
+            os.read(self.read, 1)
+            os._exit(0)
+        os.close(self.read)
+        ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.handle = Handle(worker, self.pid, ours, Scoreboard(1).take(), 0)
+        self.handle.advance(WorkerEvent.READY)
+        self.loop = Loop()
+        self.hung: list[float] = []
+        self.watch = HangWatch(self.loop, lambda handle, seconds: self.hung.append(seconds))
+
+    def busy_for(self, seconds: float) -> None:
+        """The worker has been busy for so long, and says so now."""
+        if self.handle.cell.begin(time.monotonic() - seconds):
+            self.watch.busy(self.handle)
+
+    def turn_until(self, done: Callable[[], object]) -> None:
+        late = time.monotonic() + 15
+        self.loop.call_at(late, lambda: None)
+        while not done():
+            assert time.monotonic() < late
+            self.loop.turn()
+
+    def close(self) -> None:
+        os.close(self.end)
+        os.waitpid(self.pid, 0)
+        self.handle.pidfd.close()
+        self.handle.channel.close()
+        self.theirs.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    watched = Watched()
+    yield watched
+    watched.close()
+
+
+def test_hung(watched: Watched) -> None:
+    watched.busy_for(TIMEOUT + GRACE + 0.5)
+    assert len(watched.hung) == 1
+    assert watched.hung[0] >= TIMEOUT + GRACE
+
+
+def test_hung_later(watched: Watched) -> None:
+    watched.busy_for(TIMEOUT)
+    assert watched.hung == []
+    watched.turn_until(lambda: watched.hung)
+    assert TIMEOUT + GRACE <= watched.hung[0] < TIMEOUT + GRACE + 10
+
+
+def test_done_in_time(watched: Watched) -> None:
+    """At the deadline the worker is idle: the master looks away, and is told of the next request."""
+    watched.busy_for(TIMEOUT)
+    watched.handle.cell.end()
+    watched.turn_until(lambda: not watched.handle.cell.word(WATCHED))
+    assert watched.hung == []
+    watched.busy_for(TIMEOUT + GRACE)
+    assert len(watched.hung) == 1
+
+
+def test_busy_with_another_request_by_now(watched: Watched) -> None:
+    watched.busy_for(TIMEOUT + GRACE - 0.05)
+    younger = time.monotonic()
+    watched.handle.cell.begin(younger)
+    watched.turn_until(lambda: watched.hung)
+    assert time.monotonic() >= younger + TIMEOUT + GRACE
+
+
+@pytest.mark.parametrize("event", [WorkerEvent.HANG, WorkerEvent.KILL, WorkerEvent.EXIT])
+def test_who_is_being_ended_is_not_ended_again(watched: Watched, event: WorkerEvent) -> None:
+    watched.handle.advance(event)
+    watched.busy_for(TIMEOUT + GRACE + 1)
+    assert watched.hung == []
+
+
+def test_a_worker_that_retires_may_hang_too(watched: Watched) -> None:
+    watched.handle.advance(WorkerEvent.RETIRE)
+    assert watched.handle.phase is Phase.RETIRING
+    watched.busy_for(TIMEOUT + GRACE + 1)
+    assert len(watched.hung) == 1
+
+
+def test_without_a_time_out_nobody_hangs() -> None:
+    watched = Watched(timeout=0)
+    watched.busy_for(1e6)
+    assert watched.hung == []
+    watched.close()

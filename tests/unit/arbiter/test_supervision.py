@@ -1,0 +1,95 @@
+"""The conversation with systemd: time asked for while it is needed, and a heartbeat only of a healthy service."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.supervision import Supervision
+from sdserve.log import Logger
+from sdserve.systemd.notify import Notifier
+from sdserve.systemd.watchdog import Watchdog
+from tests.support.notify import NotifySocket
+
+
+class Unit:
+    """A service with a watchdog of 60 ms, and what its manager hears."""
+
+    def __init__(self, path: Path, muted: bool = False) -> None:
+        self.manager = NotifySocket(str(path / "notify"))
+        self.loop = Loop()
+        self.healthy = True
+        notifier = Notifier(self.manager.address, muted=muted)
+        self.supervision = Supervision(self.loop, Logger(), notifier, Watchdog(60_000), lambda: self.healthy)
+
+    def turn_until(self, done: Callable[[], object]) -> None:
+        late = time.monotonic() + 15
+        self.loop.call_at(late, lambda: None)
+        while not done():
+            assert time.monotonic() < late
+            self.loop.turn()
+
+    def turn_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        self.loop.call_at(until, lambda: None)
+        while time.monotonic() < until:
+            self.loop.turn()
+
+    def heard(self, name: str) -> int:
+        """How often the manager has heard `name` by now: an end mark goes behind all that was sent."""
+        mark = self.manager.mark
+        Notifier(self.manager.address).failed("mark", 1)
+        self.manager.wait("ERRNO=1", since=mark)
+        return sum(name in message for message in self.manager.messages)
+
+
+@pytest.fixture
+def unit(short_path: Path) -> Iterator[Unit]:
+    unit = Unit(short_path)
+    yield unit
+    unit.loop.close()
+    unit.manager.close()
+
+
+def test_the_watchdog_is_pinged_again_and_again(unit: Unit) -> None:
+    unit.supervision.begin()
+    unit.turn_until(lambda: unit.heard("WATCHDOG=1") >= 3)
+
+
+def test_not_while_nobody_can_answer_and_again_afterwards(unit: Unit) -> None:
+    unit.healthy = False
+    unit.supervision.begin()
+    unit.turn_for(0.1)
+    assert unit.heard("WATCHDOG=1") == 0
+    unit.healthy = True
+    unit.turn_until(lambda: unit.heard("WATCHDOG=1"))
+
+
+def test_time_is_asked_for_until_it_is_not_needed_any_more(unit: Unit) -> None:
+    unit.supervision.ask_for_time(True)
+    unit.supervision.ask_for_time(True)
+    assert unit.heard("EXTEND_TIMEOUT_USEC") == 1
+    unit.turn_until(lambda: unit.heard("EXTEND_TIMEOUT_USEC") == 2)
+    unit.supervision.ask_for_time(False)
+    unit.turn_for(0.6)
+    assert unit.heard("EXTEND_TIMEOUT_USEC") == 2
+
+
+def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
+    unit = Unit(short_path, muted=True)
+    unit.supervision.begin()
+    assert unit.heard("WATCHDOG=1") == 0
+    unit.supervision.become_main("Running")
+    assert unit.heard("WATCHDOG=1") == 1
+    assert unit.heard("READY=1") == 1
+    unit.loop.close()
+    unit.manager.close()
+
+
+def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
+    unit.supervision.main_pid(17)
+    unit.supervision.stopping("Stopping")
+    assert unit.heard("MAINPID=17") == 1
+    assert unit.heard("STOPPING=1") == 0
