@@ -184,6 +184,7 @@ class Arbiter(HookView):
     def _leave_idle(self) -> None:
         if self.state is Master.RUNNING and not self.reexec_pid and not self.master_pid:
             self.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", self.cfg.idle_exit)
+            self.adoption.kept = False  # systemd empties the store of a service that ended
             self.stop()
 
     def open_control(self) -> None:

@@ -27,7 +27,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import ConfigError
-from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE
+from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE, HAND_ON_SUCCESSORS
 from sdserve.workers.wear import Wear
 
 if TYPE_CHECKING:
@@ -170,6 +170,12 @@ class Worker:
 
     def notify(self) -> None:
         """gunicorn's heartbeat, for classes that call it. The master reads the busy mark instead."""
+
+    def has_successors(self) -> bool:
+        """Whether other workers serve on when this one leaves: it may pass on even what it has just accepted."""
+        if self.adoption is None or self._orphaned:
+            return False
+        return bool(self.cell.word(HAND_ON) & HAND_ON_SUCCESSORS)
 
     def hands_on(self) -> bool:
         """Whether this worker, which leaves, may pass its idle connections on: somebody will adopt them."""

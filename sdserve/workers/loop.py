@@ -202,7 +202,7 @@ class Loop:
             self._retiring = True
             self._giving = worker.hands_on()
             self._gateway.open = self._giving
-            if self._giving or self._values.reuse_port:
+            if worker.has_successors() or self._values.reuse_port:
                 self._accept_rest()
             self._door.set_open(False)
             if not self._giving:
