@@ -1,0 +1,47 @@
+"""The application that every server runs in a comparison: one callable, a path for each kind of work.
+
+It does as little as it can, so that what is measured is the server. Answers are constants, and `ANSWERS` says what a
+client must get: the measurements check it.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+TINY = b"Hello, world!"
+TEN = b"0123456789abcdef" * 640  # 10 kB
+POSTED = b"x" * 65536
+
+ANSWERS = {"/tiny": TINY, "/ten": TEN, "/echo": POSTED, "/sleep50": b"slept", "/sleep500": b"slept"}
+
+Environ = dict[str, Any]
+
+
+def echo(environ: Environ) -> bytes:
+    body: bytes = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    return body
+
+
+def sleeper(seconds: float) -> Callable[[Environ], bytes]:
+    """What waits for a database does: nothing, without the GIL."""
+
+    def work(environ: Environ) -> bytes:
+        time.sleep(seconds)
+        return b"slept"
+
+    return work
+
+
+WORK: dict[str, Callable[[Environ], bytes]] = {
+    "/tiny": lambda environ: TINY,
+    "/ten": lambda environ: TEN,
+    "/echo": echo,
+    "/sleep50": sleeper(0.05),
+    "/sleep500": sleeper(0.5),
+}
+
+
+def application(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    body = WORK[environ["PATH_INFO"]](environ)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]

@@ -1,0 +1,45 @@
+"""What servers are put under, as a table.
+
+A load is what wrk sends, what stands beside it, and how the server is to be run. `threads` asks for servers that work
+on as many requests at a time; loads that ask for none run on each server's plain form.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Load:
+    name: str
+    title: str
+    path: str = "/tiny"
+    connections: int = 32
+    body: int = 0
+    """Bytes that each request posts; 0: GET."""
+    close: bool = False
+    """A new connection for each request."""
+    threads: int = 1
+    """Requests that the server must be able to work on at a time."""
+    workers: int = 1
+    beside: tuple[int, str] | None = None
+    """(connections, path) of a second client that is not measured."""
+    idle: int = 0
+    """Connections that ask once and then stay open."""
+
+
+LOADS = (
+    Load("tiny", "tiny answer, 32 keep-alive connections"),
+    Load("close", "tiny answer, a new connection for each request", close=True),
+    Load("ten", "10 kB answer, keep-alive", path="/ten"),
+    Load("post", "64 kB posted and echoed, keep-alive", path="/echo", body=65536),
+    Load("sleep", "application sleeps 50 ms, 16 threads, 32 connections (ideal: 320/s)", path="/sleep50", threads=16),
+    Load(
+        "beside",
+        "tiny answers to 4 connections, beside 12 on requests of 500 ms; 16 threads",
+        connections=4,
+        threads=16,
+        beside=(12, "/sleep500"),
+    ),
+    Load("idle", "tiny answer, 16 keep-alive connections beside 1,000 idle ones", connections=16, idle=1000),
+    Load("workers-2", "tiny answer, keep-alive, 2 workers", workers=2),
+    Load("workers-4", "tiny answer, keep-alive, 4 workers", workers=4),
+)

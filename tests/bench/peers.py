@@ -1,0 +1,104 @@
+"""The servers that are compared, as a table: how each is installed and how it is started.
+
+All run the same application with access logs off and time-outs and limits as they come, so each does what it does for
+its users by default. What is set beyond that is what the load needs: threads, workers, room for its connections.
+
+Only WSGI servers are here. ASGI servers will be rows of the same table with `application` naming an ASGI callable.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HOST = "127.0.0.1"
+APPLICATION = "apps:application"
+THREADS = 16
+
+Command = Callable[[Path, int, int], list[str]]
+"""(bin directory of the peers' environment, port, workers) -> argv"""
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    command: Command
+    package: str = ""
+    """What pip installs; "": the checkout itself."""
+    threads: int = 1
+    threaded_only: bool = False
+    """Runs only under loads that need threads: its plain form runs under the others."""
+    processes: bool = True
+    """Can have several workers."""
+
+    def fits(self, threads: int, workers: int) -> bool:
+        """Whether a load that needs so many threads and workers says something about this server."""
+        if threads > self.threads or (workers > 1 and not self.processes):
+            return False
+        return not (self.threaded_only and threads == 1)
+
+
+def sdserve(threads: int) -> Command:
+    def command(bin: Path, port: int, workers: int) -> list[str]:
+        options = ["--bind", f"{HOST}:{port}", "--workers", str(workers), "--threads", str(threads)]
+        return [sys.executable, "-m", "sdserve", *options, APPLICATION]
+
+    return command
+
+
+def gunicorn(*kind: str) -> Command:
+    def command(bin: Path, port: int, workers: int) -> list[str]:
+        # Its thread worker refuses connections beyond 1,000 by default, which the idle ones alone are.
+        options = ["--bind", f"{HOST}:{port}", "--workers", str(workers), "--worker-connections", "2000"]
+        return [str(bin / "gunicorn"), *options, "--log-level", "warning", *kind, APPLICATION]
+
+    return command
+
+
+def granian(threads: int) -> Command:
+    def command(bin: Path, port: int, workers: int) -> list[str]:
+        options = ["--interface", "wsgi", "--host", HOST, "--port", str(port), "--workers", str(workers)]
+        return [str(bin / "granian"), *options, "--blocking-threads", str(threads), "--no-log", APPLICATION]
+
+    return command
+
+
+def uwsgi(threads: int) -> Command:
+    def command(bin: Path, port: int, workers: int) -> list[str]:
+        # Its HTTP router keeps connections alive, which its workers do not; it is a process more.
+        options = ["--http", f"{HOST}:{port}", "--http-keepalive", "--listen", "1024", "--master", "--die-on-term"]
+        options += ["--processes", str(workers), "--disable-logging", "--need-app", "--post-buffering", "0"]
+        if threads > 1:
+            options += ["--enable-threads", "--threads", str(threads)]
+        return [str(bin / "uwsgi"), *options, "--wsgi", APPLICATION]
+
+    return command
+
+
+def waitress(threads: int) -> Command:
+    def command(bin: Path, port: int, workers: int) -> list[str]:
+        # It stops accepting at 100 connections by default.
+        options = [f"--listen={HOST}:{port}", f"--threads={threads}", "--connection-limit=2000"]
+        return [str(bin / "waitress-serve"), *options, APPLICATION]
+
+    return command
+
+
+def bjoern(bin: Path, port: int, workers: int) -> list[str]:
+    program = f"import bjoern, apps; bjoern.run(apps.application, {HOST!r}, {port})"
+    return [str(bin / "python"), "-c", program]
+
+
+PEERS = (
+    Peer("sdserve", sdserve(1)),
+    Peer("sdserve-16", sdserve(THREADS), threads=THREADS),
+    Peer("gunicorn-sync", gunicorn("--worker-class", "sync"), "gunicorn"),
+    Peer("gunicorn-gthread", gunicorn("--threads", str(THREADS)), "gunicorn", threads=THREADS),
+    Peer("granian", granian(1), "granian"),
+    Peer("granian-16", granian(THREADS), "granian", threads=THREADS, threaded_only=True),
+    Peer("uwsgi", uwsgi(1), "uwsgi"),
+    Peer("uwsgi-16", uwsgi(THREADS), "uwsgi", threads=THREADS, threaded_only=True),
+    Peer("waitress", waitress(4), "waitress", threads=4, processes=False),
+    Peer("waitress-16", waitress(THREADS), "waitress", threads=THREADS, threaded_only=True, processes=False),
+    Peer("bjoern", bjoern, "bjoern", processes=False),
+)
