@@ -1,0 +1,1 @@
+"""The comparison with other servers: see docs/performance.md."""

@@ -67,7 +67,7 @@ def uwsgi(threads: int) -> Command:
     def command(bin: Path, port: int, workers: int) -> list[str]:
         # Its HTTP router keeps connections alive, which its workers do not; it is a process more.
         options = ["--http", f"{HOST}:{port}", "--http-keepalive", "--listen", "1024", "--master", "--die-on-term"]
-        options += ["--processes", str(workers), "--disable-logging", "--need-app", "--post-buffering", "0"]
+        options += ["--processes", str(workers), "--disable-logging", "--need-app", "--tcp-nodelay"]
         if threads > 1:
             options += ["--enable-threads", "--threads", str(threads)]
         return [str(bin / "uwsgi"), *options, "--wsgi", APPLICATION]
