@@ -257,10 +257,12 @@ class Arbiter(HookView):
         """Brings the pool nearer to the goal, then sees what state that leaves the master in."""
         now = time.monotonic()
         decision = pool.decide(self.crew.members(), self.goal, self.backoff, now)
+        retry_at: float | None = None
         for action in decision.actions:
             if isinstance(action, Spawn):
-                if not self.spawn_worker(action.slot):
-                    break  # the goal, or the time of the next attempt, is another one now
+                if not self.spawn_worker(action.slot):  # the goal, or the time of the next attempt, is another one now
+                    retry_at = self.backoff.not_before
+                    break
             elif isinstance(action, Retire):
                 handle = self.crew.of_age(action.age)
                 self.adoption.allow(handle.cell, successors=self._has_successors())
@@ -268,9 +270,12 @@ class Arbiter(HookView):
             elif isinstance(action, Kill):
                 self.crew.overdue(self.crew.of_age(action.age), action.phase)
         # The actions set deadlines of their own: the next decision is due at the earliest of all.
-        due = [member.deadline for member in self.crew.members()] + [decision.wake_at]
+        due = [member.deadline for member in self.crew.members()] + [decision.wake_at, retry_at]
         self._wake_at(min((when for when in due if when is not None), default=None))
+        goal = self.goal
         self._settle()
+        if self.goal is not goal:  # a reload that had to wait has begun
+            self._wake_at(now)
 
     def _wake_at(self, when: float | None) -> None:
         if self._wake is not None:

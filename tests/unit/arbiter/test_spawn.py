@@ -1,0 +1,20 @@
+"""Forking a worker, and what happens when there is no room for one."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+
+from tests.support.server import Server
+
+
+def test_a_fork_that_failed_is_tried_again(start: Callable[..., Server]) -> None:
+    """The service goes on with the workers that it has, and nothing else need happen for the next attempt."""
+    server = start("-w", "1", "-b", "127.0.0.1:0", "plain:application").wait_ready()
+    before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    full = max(map(int, os.listdir(f"/proc/{server.pid}/fd"))) + 1
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (full, before[1]))
+    server.kill(signal.SIGTTIN)
+    server.wait_log(r"no room for a worker process: Too many open files \(2 in a row")
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
+    server.wait_workers(2)
