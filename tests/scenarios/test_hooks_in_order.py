@@ -58,10 +58,10 @@ def test_the_story_of_a_service(start: Callable[..., Server], short_path: Path) 
 
     server.kill(signal.SIGTTIN)
     eventually(lambda: f"nworkers_changed {server.pid} 1>2" in story.read_text(), "TTIN")
-    server.wait_workers(2)
+    both = server.wait_workers(2)
 
     server.kill(signal.SIGHUP)
-    server.wait_workers(1, besides=[p.pid for p in server.workers])
+    server.wait_workers(1, besides=[p.pid for p in both])
     assert "on_reload" in told(server.pid)
     eventually(lambda: told(worker.pid)[-1] == "worker_exit", "the first worker leaves")
     eventually(lambda: told(server.pid).count("child_exit") == 2, "both are seen off")
