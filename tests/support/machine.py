@@ -265,6 +265,8 @@ class Machine:
             self.reload_units()
         for place in ("/srv", "/tmp", "/etc/sdserve"):
             for entry in self.path(place).iterdir():
+                if CHECKOUT.is_relative_to(Path(place) / entry.name):
+                    continue
                 shutil.rmtree(
                     entry, ignore_errors=True
                 ) if entry.is_dir() and not entry.is_symlink() else entry.unlink()

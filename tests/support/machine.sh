@@ -79,6 +79,13 @@ inside() {
         chmod 755 "$root/opt/sdserve/bin/${script%:*}"
     done
 
+    # The checkout is at its place inside as well, even where one of the mounts above would hide it.
+    checkout=${PACKAGE%/*}
+    if ! [ -e "$root$checkout/tests" ]; then
+        mkdir -p "$root$checkout" "$top/checkout-upper" "$top/checkout-work"
+        mount -t overlay overlay -o "lowerdir=$checkout,upperdir=$top/checkout-upper,workdir=$top/checkout-work" "$root$checkout"
+    fi
+
     # PID 1 finds these units and no others: default dependencies can pull nothing of the host's in.
     units=$root/run/machine-units
     mkdir -p "$units" "$root/run/systemd/system" "$root/run/systemd/system.conf.d" "$root/run/systemd/journald.conf.d"

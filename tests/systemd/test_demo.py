@@ -1,0 +1,27 @@
+"""The demo, where systemd runs the machine: it serves by the shipped units, and takes everything away again."""
+
+from tests.support.machine import CHECKOUT, Machine
+
+
+def test_it_serves_and_leaves_nothing_behind(machine: Machine) -> None:
+    before = sorted(machine.path("/run/systemd/system").iterdir())
+
+    shown = machine.run(CHECKOUT / "contrib" / "demo", "--once").stdout
+
+    assert "Hello from sdserve" in shown
+    assert "active (running)" in shown
+    assert "2 of 2 workers" in shown
+    assert sorted(machine.path("/run/systemd/system").iterdir()) == before
+    assert not machine.path("/run/sdserve-demo").exists()
+    assert not list(machine.path("/run").glob("sdserve*"))
+    assert "sdserve-demo" not in machine.systemctl("list-units", "--all", "--plain", "--no-legend").stdout
+
+
+def test_a_port_that_is_in_use_is_named(machine: Machine) -> None:
+    machine.install("other.socket", "[Socket]\nListenStream=127.0.0.1:8000\nAccept=yes\n")
+    machine.install("other@.service", "[Service]\nExecStart=/bin/true\n")
+    machine.reload_units()
+    machine.systemctl("start", "other.socket")
+    done = machine.run(CHECKOUT / "contrib" / "demo", "--once", check=False)
+    assert done.returncode == 1
+    assert "8000 is in use" in done.stdout
