@@ -137,7 +137,8 @@ holder=$!
 exec 3>&-
 cat >/dev/null
 # unshare returns once PID 1 is reaped, and PID 1 is reaped only after all of its namespace is gone.
-read -r init </proc/$holder/task/$holder/children && kill -KILL "${init%% *}" || kill -KILL "$holder"
+read -r init <"/proc/$holder/task/$holder/children" || init=$holder
+kill -KILL "${init%% *}"
 wait "$holder" 2>/dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     find "$CGROUP" -depth -type d -exec rmdir {} + 2>/dev/null
