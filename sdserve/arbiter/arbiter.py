@@ -379,6 +379,9 @@ class Arbiter(HookView):
             self._boot_failed(handle, status)
         elif self.backoff.deaths > 1:
             self.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._patience())
+            newest = handle.generation == self.goal.generation
+            if self.state is Master.RELOADING and newest and self.backoff.deaths >= LAST_BOOTS:
+                self.reloading.roll_back("workers of the new generation die as soon as they serve")
         self.cfg.child_exit(self, handle.worker)
 
     def _boot_failed(self, handle: Handle, status: int) -> None:

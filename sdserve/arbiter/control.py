@@ -74,6 +74,9 @@ class Control:
         except ConnectionResetError:
             data = b""
         client.received += data
+        if not data and client.asked:  # it closed its half, and may wait for the answer all the same
+            self._loop.unwatch(client)
+            return
         if not data or len(client.received) > LONGEST_REQUEST:
             self._forget(client)
             return

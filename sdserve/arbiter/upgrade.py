@@ -13,6 +13,7 @@ from sdserve.arbiter.lifecycle import Upgrade as State
 from sdserve.arbiter.pool import Backoff
 from sdserve.arbiter.reexec import Launch, Reexec
 from sdserve.arbiter.succession import Succession
+from sdserve.errors import PidfileError
 from sdserve.process import listeners
 from sdserve.process.handover import Handover
 from sdserve.workers.boot import set_title
@@ -91,7 +92,10 @@ class Upgrade:
         self._succession = self._line = None
         arbiter.log.info("Master has been promoted.")
         if arbiter.pidfile is not None and arbiter.cfg.pidfile is not None:
-            arbiter.pidfile.rename(arbiter.cfg.pidfile)
+            try:
+                arbiter.pidfile.rename(arbiter.cfg.pidfile)
+            except PidfileError as error:  # no reason to stop serving
+                arbiter.log.error("%s", error)
         set_title(f"sdserve: master [{arbiter.proc_name}]")
         if not succession.is_main and arbiter.state is not Master.STOPPING:
             arbiter.open_control()

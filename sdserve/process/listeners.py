@@ -14,7 +14,6 @@ import socket
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sdserve.errors import ListenError
@@ -55,7 +54,7 @@ class Listener:
         try:
             found = os.lstat(self.address)
             if (found.st_dev, found.st_ino) == self.inode:
-                Path(self.address).unlink()
+                os.unlink(self.address)
         except FileNotFoundError:
             pass
 
@@ -154,7 +153,7 @@ def _serves(listener: Listener, address: Address) -> bool:
     if address[1] not in (0, listener.address[1]):  # 0: whatever port it was given
         return False
     try:
-        found = socket.getaddrinfo(address[0] or None, address[1], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(_host(address[0]), address[1], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror:
         return False
     return any(entry[4][0] == listener.address[0] for entry in found)
@@ -163,7 +162,7 @@ def _serves(listener: Listener, address: Address) -> bool:
 def _bind_tcp(address: tuple[str, int], backlog: int, reuse_port: bool) -> Listener:
     host, port = address
     try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise ListenError(f"cannot listen on {show(address)}: {error.strerror}") from error
     # A wildcard or a name may stand for IPv4 and IPv6: IPv4 first, as the address 0.0.0.0 of old configurations.
@@ -220,11 +219,16 @@ def remove_stale(path: str) -> None:
         probe.setblocking(False)
         result = probe.connect_ex(path)
     if result == errno.ECONNREFUSED:
-        Path(path).unlink()
+        os.unlink(path)
     elif result in (0, errno.EAGAIN):  # EAGAIN: somebody listens, and the backlog is full
         raise ListenError(f"cannot listen on unix:{path}: another process listens there")
     elif result != errno.ENOENT:
         raise ListenError(f"cannot listen on unix:{path}: {os.strerror(result)}")
+
+
+def _host(name: str) -> bytes | str | None:
+    """A host name for getaddrinfo(3); as bytes, where it can be, to spare the start the import of the IDNA codec."""
+    return (name.encode() if name.isascii() else name) or None
 
 
 def _address_of(sock: socket.socket) -> tuple[str, int] | str:

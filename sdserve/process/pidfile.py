@@ -5,8 +5,6 @@ still holds our own pid. A file that names a process which is gone is stale and 
 """
 
 import os
-import tempfile
-from pathlib import Path
 
 from sdserve.errors import PidfileError
 
@@ -23,18 +21,16 @@ class Pidfile:
         holder = self.validate()
         if holder is not None and holder != pid:
             raise PidfileError(f"already running on pid {holder}: the pidfile {self.fname} names it")
-        directory = os.path.dirname(self.fname) or "."
+        beside = f"{self.fname}.{pid}.new"
         try:
-            fd, beside = tempfile.mkstemp(dir=directory, prefix=".sdserve-pid-")
-        except OSError as error:
-            raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}") from error
-        try:
-            with os.fdopen(fd, "w") as file:
+            remove(beside)
+            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            with open(fd, "w", encoding="ascii") as file:
                 file.write(f"{pid}\n")
-                os.fchmod(file.fileno(), 0o644)
+                os.fchmod(fd, 0o644)
             os.replace(beside, self.fname)
         except OSError as error:
-            Path(beside).unlink(missing_ok=True)
+            remove(beside)
             raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}") from error
         self.pid = pid
 
@@ -52,7 +48,7 @@ class Pidfile:
     def unlink(self) -> None:
         """Removes the file if it still names the process that we wrote; anybody else's is left alone."""
         if self.pid is not None and self._read() == self.pid:
-            Path(self.fname).unlink(missing_ok=True)
+            remove(self.fname)
         self.pid = None
 
     def validate(self) -> int | None:
@@ -70,7 +66,8 @@ class Pidfile:
 
     def _read(self) -> int | None:
         try:
-            text = Path(self.fname).read_text(encoding="ascii", errors="replace").strip()
+            with open(self.fname, encoding="ascii", errors="replace") as file:
+                text = file.read(64).strip()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -81,7 +78,16 @@ class Pidfile:
 def _has_ended(pid: int) -> bool:
     """Whether `pid` only waits for its parent to take note, as an old master may when its successor is promoted."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2][:1]
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            state = file.read().rpartition(") ")[2][:1]
     except OSError:  # gone meanwhile, or hidden from us (proc(5), hidepid)
         return False
     return state in ("Z", "X")
+
+
+def remove(path: str) -> None:
+    """Removes a file if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -3,6 +3,8 @@
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
+from sdserve.errors import ListenError
+
 FIRST_FD = 3
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
@@ -20,13 +22,16 @@ def take(environ: MutableMapping[str, str]) -> list[Passed]:
 
     Order tells nothing between socket units, so identify them by name and address. libsystemd checks LISTEN_PID and
     sets close-on-exec. It forgets the variables in the C environment alone, so `environ` is cleaned here, else the
-    next exec would pass them on.
+    next exec would pass them on. Raises ListenError when the variables name descriptors that are not open.
     """
     if "LISTEN_FDS" not in environ:
         return []
     from systemd import daemon
 
-    passed = [Passed(fd, name) for fd, name in daemon.listen_fds_with_names(unset_environment=False).items()]
+    try:
+        passed = [Passed(fd, name) for fd, name in daemon.listen_fds_with_names(unset_environment=False).items()]
+    except OSError as error:
+        raise ListenError(f"LISTEN_FDS={environ['LISTEN_FDS']} cannot be used: {error.strerror}") from error
     for variable in VARIABLES:
         environ.pop(variable, None)
     return passed

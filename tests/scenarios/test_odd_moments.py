@@ -20,6 +20,16 @@ def application(environ, start_response):
     return [body]
 """
 
+# One worker never comes to serve, so the reload goes on; the other dies, again and again, when it has just begun to.
+DIES = """
+import os, threading
+workers = 2
+def post_worker_init(worker):
+    if worker.slot == 0:
+        threading.Event().wait()
+    threading.Timer(0.05, os._exit, (9,)).start()
+"""
+
 
 class Gate:
     """A booting application waits here: it connects, and goes on at the end of file."""
@@ -178,3 +188,31 @@ def test_an_upgrade_that_was_asked_for_during_the_start_follows_it(
     with gate.arrived():
         server.wait_log("Upgrade: the new master is pid")
     server.wait_log("Master has been promoted")
+
+
+def test_a_generation_that_dies_as_soon_as_it_serves_is_rolled_back(
+    start: Callable[..., Server], short_path: Path
+) -> None:
+    write(short_path)
+    (short_path / "conf.py").write_text("workers = 1\n")
+    server = start("-c", "conf.py", "-b", f"unix:{short_path}/s", "web:application", cwd=short_path)
+    server.wait_log("Ready: Running")
+    (short_path / "conf.py").write_text(DIES)
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reload failed, the old workers serve on: workers of the new generation die")
+    assert answer(f"{short_path}/s").status == 200
+
+
+def test_a_foreign_pidfile_does_not_end_a_promoted_master(start: Callable[..., Server], short_path: Path) -> None:
+    write(short_path)
+    server = start(
+        *("--upgrade", "manual", "-p", f"{short_path}/pid", "-b", f"unix:{short_path}/s", "web:application"),
+        cwd=short_path,
+    )
+    server.wait_log("Ready: Running")
+    server.kill(signal.SIGUSR2)
+    server.wait_log("Upgrade: the new master .* serves")
+    (short_path / "pid").write_text(f"{os.getpid()}\n")
+    server.kill(signal.SIGTERM)
+    server.wait_log("already running on pid")
+    assert answer(f"{short_path}/s").status == 200
