@@ -1,0 +1,106 @@
+"""Anything may happen at any time under load, and only requests inside a killed or stopped process may fail.
+
+CHAOS_SECONDS says for how long (default 15), CHAOS_SEED repeats a run; both are printed with what was done.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+
+from tests.support.load import Failure
+from tests.support.machine import Machine
+from tests.support.processes import Process
+from tests.support.service import Service, deploy
+from tests.support.waiting import eventually
+
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
+TIMEOUT = 2  # seconds that a request may take, and so that a stopped worker is put up with
+AFTERMATH = 0.5  # seconds after a kill in which its victims hear of it
+
+
+class Chaos:
+    """Does one thing after the other to a service, and remembers what was violent, and when."""
+
+    def __init__(self, machine: Machine, service: Service, seed: int) -> None:
+        self._machine = machine
+        self._service = service
+        self._random = random.Random(seed)
+        self.done: list[str] = []
+        self.violence: list[tuple[float, float]] = []  # from, until: when requests may fail
+
+    def step(self) -> None:
+        deeds: list[Callable[[], None]] = [
+            *(self.reload, self.upgrade, self.restart, self.more, self.less),
+            *(self.kill_worker, self.stop_worker, self.kill_master),
+        ]
+        deed = self._random.choice(deeds)
+        self.done.append(deed.__name__)
+        deed()
+
+    def settled(self) -> None:
+        """Waits until systemd and the service agree that all is well."""
+        service = self._service
+        self._machine.wait_for(service.unit, ActiveState="active", timeout=30)
+        eventually(lambda: "Running" in service.status and service.main != 0, "a running service", timeout=30)
+
+    def reload(self) -> None:
+        self._machine.systemctl("reload", self._service.unit)
+
+    def upgrade(self) -> None:
+        self._service.upgrade()
+
+    def restart(self) -> None:
+        self._machine.systemctl("restart", self._service.unit)
+
+    def more(self) -> None:
+        self._service.master.kill(signal.SIGTTIN)
+
+    def less(self) -> None:
+        self._service.master.kill(signal.SIGTTOU)
+
+    def kill_worker(self) -> None:
+        self._violent(self._victim(), signal.SIGKILL, 0.0)
+
+    def stop_worker(self) -> None:
+        self._violent(self._victim(), signal.SIGSTOP, TIMEOUT + 1.0)
+
+    def kill_master(self) -> None:
+        master = self._service.master
+        self._violent(master, signal.SIGKILL, 0.0)
+        master.wait_gone()
+        self._machine.wait_for(self._service.unit, ActiveState="active", timeout=30)
+
+    def _victim(self) -> Process:
+        return self._random.choice(eventually(lambda: self._service.workers, "a worker"))
+
+    def _violent(self, victim: Process, number: signal.Signals, lasting: float) -> None:
+        now = time.monotonic()
+        victim.kill(number)
+        self.violence.append((now, time.monotonic() + lasting + AFTERMATH))
+
+    def excuses(self, failure: Failure) -> bool:
+        """Whether the failed request may have been inside a process that was killed or stopped."""
+        return any(since <= failure.at <= until for since, until in self.violence)
+
+
+def test_only_victims_fail(machine: Machine) -> None:
+    seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(10**6)))
+    settings = {"=DELAY": "0.02", "WORKERS": "3", "TIMEOUT": str(TIMEOUT), "KEEPALIVE": "5"}
+    limits = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=50ms\n"
+    service = deploy(machine, settings=settings, drop_in=limits)
+    service.wake()
+    chaos = Chaos(machine, service, seed)
+    until = time.monotonic() + SECONDS
+    with service.load(clients=12) as load:
+        while time.monotonic() < until:
+            chaos.step()
+            load.wait_answers(20)
+            chaos.settled()
+    story = f"CHAOS_SEED={seed}: {' '.join(chaos.done)}; {load.record}"
+    print(story)
+    failed = [*load.record.failures, *load.record.stale]
+    assert not [failure for failure in failed if not chaos.excuses(failure)], story
+    assert set(load.record.statuses) == {200}, story
+    assert len(failed) <= 12 * len(chaos.violence), story
