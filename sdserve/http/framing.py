@@ -142,12 +142,13 @@ class Chunked:
             self._part = Part.DONE
             self.done = True
             return
-        self._trailer_bytes += len(line)
-        if self._trailer_bytes > self._limits.head:
+        total = self._trailer_bytes + len(line)
+        if total > self._limits.head:
             raise FieldsTooLarge(f"the trailers are longer than {self._limits.head} bytes")
         name, value = scan.field_line(line, self._limits, len(self.trailers))
         if name.lower() in FORBIDDEN_TRAILERS:
             raise BadRequest(f"{name.decode('ascii')} is not allowed in trailers")
+        self._trailer_bytes = total  # not before: a line that is refused may be read again, see `take`
         self.trailers.append((name, value))
 
     def _unfinished(self, size: int) -> None:

@@ -116,7 +116,9 @@ def main() -> None:
     found = directory / "corpus"
     found.mkdir(exist_ok=True)
     sys.stderr.write(f"{count} seeds; what covers something new is kept in {found}\n")
-    atheris.Setup([sys.argv[0], "-max_len=2004", *sys.argv[1:], str(found), str(directory / "seeds")], check)
+    one_input = any(Path(argument).is_file() for argument in sys.argv[1:])
+    places = [] if one_input else [str(found), str(directory / "seeds")]
+    atheris.Setup([sys.argv[0], "-max_len=2004", *sys.argv[1:], *places], check)
     atheris.Fuzz()
 
 

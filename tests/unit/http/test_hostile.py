@@ -195,6 +195,13 @@ def test_what_can_never_become_a_request_is_refused_at_once(data: bytes) -> None
     assert feed(connection(), [data])[1] == 400
 
 
+def test_a_bad_trailer_counts_once() -> None:
+    limits = Limits(head=150)
+    start, trailer = CHUNKED + b"5\r\nhello\r\n0\r\n", b"A " + b"b" * 78 + b"\r\n"
+    assert feed(connection(limits), [start, trailer])[1] == 400
+    assert feed(connection(limits), [start + trailer])[1] == 400
+
+
 def test_an_endless_line_is_refused_at_its_limit() -> None:
     conn = connection()
     assert feed(conn, [b"GET /" + b"a" * (LIMITS.request_line - 5)]) == ([], None)
