@@ -11,8 +11,9 @@
 --seconds         how long each measurement takes, after a second of warm-up (default: 5)
 --venv            where the peers are installed (default: sdserve-bench/venv below $XDG_CACHE_HOME or ~/.cache)
 
-Tables in Markdown go to standard output, progress to standard error. The exit code is 1 when an answer of sdserve was
-wrong. What the figures mean is in docs/performance.md. No test runs this, and no test is about time.
+^C ends the measurements and prints what there is. Tables in Markdown go to standard output, progress to standard error.
+The exit code is 1 when an answer of sdserve was wrong. What the figures mean is in docs/performance.md. No test runs
+this, and no test is about time.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 from tests.bench.install import install
@@ -34,6 +36,7 @@ from tests.bench.wrk import WrongAnswer
 
 FILES = 8192  # descriptors that servers and clients may need
 Named = TypeVar("Named", Load, Peer)
+Found = dict[tuple[str, str], tuple[list[Run], list[str]]]  # by load and peer: measurements, and what went wrong
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -85,19 +88,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(loads: Sequence[Load], peers: Sequence[Peer], bin: Path, rounds: int, seconds: float) -> int:
-    """Measures all pairs, round by round, then prints the tables. 1 when sdserve failed, else 0."""
-    found: dict[tuple[str, str], tuple[list[Run], list[str]]] = {}
-    for number in range(rounds):
-        for load in loads:
-            for peer in turns([p for p in peers if p.fits(load.threads, load.workers)], number):
-                runs, failures = found.setdefault((load.name, peer.name), ([], []))
-                try:
-                    runs.append(measure(peer, load, bin, seconds))
-                    said = f"{runs[-1].rate:,.0f}/s, {runs[-1].cpu * 1e6:.0f} us"
-                except (WrongAnswer, ValueError) as error:
-                    failures.append(str(error))
-                    said = f"failed: {error}"
-                print(f"round {number + 1}, {load.name}, {peer.name}: {said}", file=sys.stderr, flush=True)
+    """Measures all pairs, round by round, then prints the tables; at ^C of what there is. 1 when sdserve failed."""
+    found: Found = {}
+    try:
+        for number in range(rounds):
+            for load in loads:
+                for peer in turns([p for p in peers if p.fits(load.threads, load.workers)], number):
+                    said = _measure(found, peer, load, bin, seconds)
+                    print(f"round {number + 1}, {load.name}, {peer.name}: {said}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("Interrupted: these are the rounds until then.\n")
     spreads = []
     wrong = False
     for load in loads:
@@ -106,10 +106,20 @@ def run(loads: Sequence[Load], peers: Sequence[Peer], bin: Path, rounds: int, se
         spreads += [spread(outcome.runs) for outcome in outcomes.values() if outcome.runs]
         wrong |= any(outcomes[p.name].failures for p in peers if p.name in outcomes and not p.package)
     if spreads:
-        print(
-            f"The rates of one pair's rounds lay {sorted(spreads)[len(spreads) // 2]:.0%} apart (median of all pairs)."
-        )
+        print(f"The rates of one pair's rounds lay {median(spreads):.0%} of their median apart (median of all pairs).")
     return int(wrong)
+
+
+def _measure(found: Found, peer: Peer, load: Load, bin: Path, seconds: float) -> str:
+    """One measurement, added to what was found; in a few words what came of it."""
+    runs, failures = found.setdefault((load.name, peer.name), ([], []))
+    try:
+        result = measure(peer, load, bin, seconds)
+    except (WrongAnswer, ValueError) as error:
+        failures.append(str(error))
+        return f"failed: {error}"
+    runs.append(result)
+    return f"{result.rate:,.0f}/s, {result.cpu * 1e6:.0f} us"
 
 
 def _print_header(versions: dict[str, str], missing: dict[str, str], rounds: int, seconds: float) -> None:

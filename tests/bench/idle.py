@@ -1,4 +1,7 @@
-"""Connections that ask once and then only stay: what keep-alive clients of a browser or a proxy look like."""
+"""Connections that ask once and then only stay: what keep-alive clients of a browser or a proxy look like.
+
+A server that says `Connection: close` is taken at its word: the client closes, too. Some servers wait for that.
+"""
 
 import socket
 from types import TracebackType
@@ -22,8 +25,11 @@ class Idle:
                 sock = socket.create_connection(self._address, timeout=30)
                 self._socks.append(sock)
                 sock.sendall(REQUEST)
-                if not sock.recv(65536).startswith(b"HTTP/1.1 200"):
+                answer = sock.recv(65536)
+                if not answer.startswith(b"HTTP/1.1 200"):
                     raise WrongAnswer("an idle connection was not answered")
+                if b"\r\nconnection: close\r\n" in answer.lower():
+                    sock.close()
         except OSError as error:
             self._close()
             raise WrongAnswer(f"idle connection {len(self._socks)}: {error}") from error
@@ -39,7 +45,7 @@ class Idle:
 
     def left(self) -> int:
         """How many the server has kept open."""
-        return sum(1 for sock in self._socks if _open(sock))
+        return sum(1 for sock in self._socks if sock.fileno() >= 0 and _open(sock))
 
     def _close(self) -> None:
         for sock in self._socks:

@@ -35,7 +35,7 @@ class Run:
 def measure(peer: Peer, load: Load, bin: Path, seconds: float) -> Run:
     """Runs `load` on `peer` for `seconds`. Raises WrongAnswer when anything was not answered as it should be."""
     with ExitStack() as stack:
-        server = stack.enter_context(Server(peer, bin, load.workers))
+        server = stack.enter_context(Server(peer, bin, load))
         server.probe(load.path)
         idle = stack.enter_context(Idle(HOST, server.port, load.idle))
         url = server.url(load.path)

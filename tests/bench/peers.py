@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.loads import Load
+
 HOST = "127.0.0.1"
 APPLICATION = "apps:application"
 THREADS = 16
+KEEP_IDLE = "75"  # seconds; where the default is 2, idle connections would be gone before they are measured
 
-Command = Callable[[Path, int, int], list[str]]
-"""(bin directory of the peers' environment, port, workers) -> argv"""
+Command = Callable[[Path, int, Load], list[str]]
+"""(bin directory of the peers' environment, port, what it is for) -> argv"""
 
 
 @dataclass(frozen=True)
@@ -39,44 +42,49 @@ class Peer:
 
 
 def sdserve(threads: int) -> Command:
-    def command(bin: Path, port: int, workers: int) -> list[str]:
-        options = ["--bind", f"{HOST}:{port}", "--workers", str(workers), "--threads", str(threads)]
+    def command(bin: Path, port: int, load: Load) -> list[str]:
+        options = ["--bind", f"{HOST}:{port}", "--workers", str(load.workers), "--threads", str(threads)]
+        options += ["--keep-alive", KEEP_IDLE] if load.idle else []
         return [sys.executable, "-m", "sdserve", *options, APPLICATION]
 
     return command
 
 
 def gunicorn(*kind: str) -> Command:
-    def command(bin: Path, port: int, workers: int) -> list[str]:
+    def command(bin: Path, port: int, load: Load) -> list[str]:
         # Its thread worker refuses connections beyond 1,000 by default, which the idle ones alone are.
-        options = ["--bind", f"{HOST}:{port}", "--workers", str(workers), "--worker-connections", "2000"]
+        options = ["--bind", f"{HOST}:{port}", "--workers", str(load.workers), "--worker-connections", "2000"]
+        options += ["--keep-alive", KEEP_IDLE] if load.idle else []
         return [str(bin / "gunicorn"), *options, "--log-level", "warning", *kind, APPLICATION]
 
     return command
 
 
 def granian(threads: int) -> Command:
-    def command(bin: Path, port: int, workers: int) -> list[str]:
-        options = ["--interface", "wsgi", "--host", HOST, "--port", str(port), "--workers", str(workers)]
+    def command(bin: Path, port: int, load: Load) -> list[str]:
+        options = ["--interface", "wsgi", "--host", HOST, "--port", str(port), "--workers", str(load.workers)]
         return [str(bin / "granian"), *options, "--blocking-threads", str(threads), "--no-log", APPLICATION]
 
     return command
 
 
 def uwsgi(threads: int) -> Command:
-    def command(bin: Path, port: int, workers: int) -> list[str]:
+    def command(bin: Path, port: int, load: Load) -> list[str]:
         # Its HTTP router keeps connections alive, which its workers do not; it is a process more.
         options = ["--http", f"{HOST}:{port}", "--http-keepalive", "--listen", "1024", "--master", "--die-on-term"]
-        options += ["--processes", str(workers), "--disable-logging", "--need-app", "--tcp-nodelay"]
+        options += ["--processes", str(load.workers), "--disable-logging", "--need-app", "--tcp-nodelay"]
         if threads > 1:
             options += ["--enable-threads", "--threads", str(threads)]
+        if load.close:
+            # It closes as it is asked to, but does not say so, which wrk counts as an error of each connection.
+            options += ["--add-header", "Connection: close"]
         return [str(bin / "uwsgi"), *options, "--wsgi", APPLICATION]
 
     return command
 
 
 def waitress(threads: int) -> Command:
-    def command(bin: Path, port: int, workers: int) -> list[str]:
+    def command(bin: Path, port: int, load: Load) -> list[str]:
         # It stops accepting at 100 connections by default.
         options = [f"--listen={HOST}:{port}", f"--threads={threads}", "--connection-limit=2000"]
         return [str(bin / "waitress-serve"), *options, APPLICATION]
@@ -84,7 +92,7 @@ def waitress(threads: int) -> Command:
     return command
 
 
-def bjoern(bin: Path, port: int, workers: int) -> list[str]:
+def bjoern(bin: Path, port: int, load: Load) -> list[str]:
     program = f"import bjoern, apps; bjoern.run(apps.application, {HOST!r}, {port})"
     return [str(bin / "python"), "-c", program]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.bench.apps import ANSWERS, POSTED
+from tests.bench.loads import Load
 from tests.bench.peers import HOST, Peer
 from tests.bench.wrk import WrongAnswer
 
@@ -23,13 +24,13 @@ STOP = 5.0  # seconds that it may take to leave; then it is killed
 
 
 class Server:
-    """`peer` with `workers` workers, from `__enter__` to `__exit__`. Raises WrongAnswer when it does not start."""
+    """`peer` as `load` needs it, from `__enter__` to `__exit__`. Raises WrongAnswer when it does not start."""
 
-    def __init__(self, peer: Peer, bin: Path, workers: int) -> None:
+    def __init__(self, peer: Peer, bin: Path, load: Load) -> None:
         with socket.create_server((HOST, 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self._peer = peer
-        self._argv = peer.command(bin, self.port, workers)
+        self._argv = peer.command(bin, self.port, load)
 
     @property
     def pid(self) -> int:

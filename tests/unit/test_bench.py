@@ -151,7 +151,7 @@ def test_failure_to_install_is_told_in_one_line() -> None:
 
 
 def test_server_is_probed_and_leaves_nothing_behind() -> None:
-    with Server(PEERS[0], Path(sys.prefix) / "bin", 1) as server:
+    with Server(PEERS[0], Path(sys.prefix) / "bin", LOADS[0]) as server:
         for path in apps.ANSWERS:
             server.probe(path)
     assert not procfs.snapshot(server.pid)
