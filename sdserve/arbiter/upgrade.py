@@ -16,6 +16,7 @@ from sdserve.arbiter.succession import Succession
 from sdserve.errors import PidfileError
 from sdserve.process import listeners
 from sdserve.process.handover import Handover
+from sdserve.systemd.notify import deaf_supervisor
 from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
@@ -140,6 +141,8 @@ class Upgrade:
             return "Child exists."
         if self.parent_pid:
             return "Parent exists."
+        if deaf_supervisor(self._arbiter.launched_with, self._arbiter.pid):
+            return "systemd could not be told of a new main process: the unit needs Type=notify."
         return "" if state in (Master.RUNNING, Master.RELOADING) else f"The server is {state.value}."
 
     def begin(self) -> None:

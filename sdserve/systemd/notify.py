@@ -8,9 +8,17 @@ A master that is not (yet) the unit's main process is `muted`: systemd would ref
 
 import os
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+def deaf_supervisor(environ: Mapping[str, str], pid: int) -> bool:
+    """Whether systemd runs `pid` as a main process (SYSTEMD_EXEC_PID, systemd.exec(5)) and hears no notifications.
+
+    Such a unit, Type=simple for instance, cannot be told of another main process: it ends with this one.
+    """
+    return environ.get("SYSTEMD_EXEC_PID") == str(pid) and "NOTIFY_SOCKET" not in environ
 
 
 class Notifier:
