@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdserve.arbiter import signals
 from sdserve.arbiter.handle import Handle
 from sdserve.errors import BootError
-from sdserve.process.scoreboard import GENERATION, WATCHED, Scoreboard
+from sdserve.process.scoreboard import WATCHED, Scoreboard
 from sdserve.workers.boot import Birth, become
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ def fork_worker(
     ours.setblocking(False)
     theirs.setblocking(False)
     cell = scoreboard.take()
-    cell.set_word(GENERATION, worker.generation)
     cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear that it is busy
     worker.cell = cell
     worker.channel = theirs

@@ -6,6 +6,8 @@ one store: no lock, no system call, no file, and an idle process is never woken 
 
 `hand_on` is the master's word too: whether a worker that leaves may pass its idle connections on.
 
+`place` is the worker's place in the line for new connections, and how many it holds (line.py).
+
 `watched` is how a master without a poll notices a hung worker. The master sets it while it has a deadline running for
 the worker and clears it when it finds the worker idle; a worker that becomes busy and finds it cleared tells the master
 so, once. An idle service thus costs no wake-ups, and a busy one costs one message in each time-out.
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 
 CELL_BYTES = 64
 WORDS = CELL_BYTES // 8
-HAND_ON, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, GENERATION, LAST_BUSY = range(WORDS)
+HAND_ON, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, PLACE, LAST_BUSY = range(WORDS)
 
 HAND_ON_SUCCESSORS, HAND_ON_STORE = 1, 2  # bits of HAND_ON: other workers adopt; systemd keeps the queue
 
@@ -69,6 +71,14 @@ class Cell:
     def set_word(self, field: int, value: int) -> None:
         self._words[self._at + field] = value
 
+    def column(self, field: int, cells: int) -> "memoryview[int]":
+        """One word of each of the first cells, this one's neighbours, as they change."""
+        return self._words[field : cells * WORDS : WORDS]
+
+    def times(self, field: int, cells: int) -> "memoryview[float]":
+        """The same for a word that is a time."""
+        return self._floats[field : cells * WORDS : WORDS]
+
     def clear(self) -> None:
         for field in range(WORDS):
             self._words[self._at + field] = 0
@@ -96,6 +106,7 @@ class Scoreboard:
         return cell
 
     def give_back(self, cell: Cell) -> None:
+        cell.set_word(PLACE, 0)  # its neighbours still look
         self._free.append(cell.index)
 
     def __iter__(self) -> Iterator[Cell]:

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from sdserve.http.request import Request
+from sdserve.process.line import Line
 from sdserve.workers.door import Door
 from sdserve.workers.lead import Lead
 from sdserve.workers.stream import EPOLLIN, NEVER, Phase, Stream
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sdserve.workers.wsgi import WSGIWorker
 
 EVENTS = 64  # of one poll
+STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new connections to others
 ACTIVE = 1.0  # seconds after its last response in which a client's next request is waited for at retirement
 
 
@@ -54,7 +56,8 @@ class Loop:
         self._retiring = False
         self._giving = False  # idle connections go to other workers
         self._control = set(worker.control_fds())
-        self._full_until = 0.0  # out of descriptors: not before this time again
+        self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
+        self._line = Line(worker.cell)
         self._wake = -1
         if values.threads > 1:
             self._streams.use(self._lead)
@@ -66,6 +69,8 @@ class Loop:
     def run(self) -> None:
         """Serves; returns when the worker has retired, or must leave."""
         self._door.set_open(True)
+        if not self._values.reuse_port:  # where it is set, each worker has a queue of its own
+            self._line.join()
         self._lead.share(self._turns)
         for stream in self._streams:
             if stream.phase is not Phase.CALL:
@@ -130,6 +135,8 @@ class Loop:
             self._worker.request_ends()
         if not self._door.open:
             self._make_room()
+        if len(self._streams) != self._line.held:
+            self._line.hold(len(self._streams))
 
     def _is_well(self, now: float) -> None:
         """Renews the mark: the watcher found calls in progress, and not all threads stuck. The leader looks again."""
@@ -147,9 +154,19 @@ class Loop:
         elif door.open and worker.alive:  # once told to leave, what has been queued is the business of `_accept_rest`
             if fd == door.adopting:
                 self._adopt()
-            elif fd in door.listeners and (stream := self._accept(door.listeners[fd])):
-                return self._streams.event(stream, EPOLLIN)
+            elif fd in door.listeners:
+                if self._line.steps_aside(monotonic()):
+                    self._pause_accepting(STEP_ASIDE)
+                elif stream := self._accept(door.listeners[fd]):
+                    self._line.took(len(self._streams))
+                    return self._streams.event(stream, EPOLLIN)
         return True
+
+    def _pause_accepting(self, seconds: float) -> None:
+        """Leaves the line; `_make_room` brings the worker back."""
+        self._door.set_open(False)
+        self._full_until = monotonic() + seconds
+        self._streams.sweep_at = min(self._streams.sweep_at, self._full_until)
 
     def _give_back(self, stream: Stream) -> None:
         """Hands a served stream to whoever leads."""
@@ -167,14 +184,13 @@ class Loop:
             worker.log.error(
                 "cannot accept on %s: %s; worker %s has %d connections", listener, error, worker.pid, len(streams)
             )
-            self._door.set_open(False)
-            self._full_until = monotonic() + SWEEP
-            streams.sweep_at = min(streams.sweep_at, self._full_until)
+            self._pause_accepting(SWEEP)
             return None
         if stream is not None:
             streams.add(stream, monotonic(), self._values.times.head)
             if len(streams) >= self._values.connections:
                 self._door.set_open(False)
+                self._line.leave()
         return stream
 
     def _adopt(self) -> None:
@@ -185,11 +201,14 @@ class Loop:
             self._pending.append((stream.fd, EPOLLIN))
         if len(self._streams) >= self._values.connections:
             self._door.set_open(False)
+            self._line.leave()
 
     def _make_room(self) -> None:
         """A worker that was full and is not any more takes connections again."""
         if not self._retiring and len(self._streams) < self._values.connections and monotonic() >= self._full_until:
             self._door.set_open(True)
+            if not self._values.reuse_port:
+                self._line.join()
 
     # --- retirement ---------------------------------------------------------------------------------------------------
 
@@ -200,6 +219,7 @@ class Loop:
             return True
         if not self._retiring:
             self._retiring = True
+            self._line.leave()
             self._giving = worker.hands_on()
             self._gateway.open = self._giving
             if worker.has_successors() or self._values.reuse_port:

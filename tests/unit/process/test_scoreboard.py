@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sdserve.process.scoreboard import BYTES, ERRORS, GENERATION, REQUESTS, WATCHED, Scoreboard
+from sdserve.process.scoreboard import BYTES, ERRORS, HAND_ON, REQUESTS, WATCHED, Scoreboard
 
 
 def in_a_child(work: object) -> None:
@@ -23,10 +23,10 @@ def in_a_child(work: object) -> None:
 def test_counts_and_the_busy_mark_cross_a_fork() -> None:
     board = Scoreboard(8)
     cell = board.take()
-    cell.set_word(GENERATION, 7)
+    cell.set_word(HAND_ON, 7)
 
     def serve() -> None:
-        assert cell.word(GENERATION) == 7
+        assert cell.word(HAND_ON) == 7
         cell.count(size=10)
         cell.count(size=5, errors=1)
         assert cell.begin(123.5)

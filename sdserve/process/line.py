@@ -1,0 +1,77 @@
+"""The line of workers for new connections: who has more than a fair share steps aside for a moment.
+
+The kernel wakes the first worker in the line; a worker that takes a connection goes to its end. That alone is not fair
+when many connections come at once: the worker that runs already takes most of them while the others are being woken.
+So each worker writes into its cell how many connections it holds and when it went to the end of the line, and one that
+holds clearly more than a neighbour lets the next connection wait for that neighbour, once for each connection.
+
+It does so only at the end of the line: then all before it have been told of the connection and are on their way, and
+nobody sleeps while a client waits. Neighbours that compute for a while are not waited for.
+
+The word: 0 when the worker takes no connections, else ticket << 32 | connections + 1. Two workers that draw the same
+ticket both believe to be last; the connection then waits for the moment at most.
+"""
+
+from sdserve.process.scoreboard import BUSY_SINCE, PLACE, Cell
+
+NEIGHBOURS = 64  # cells that are looked at: one page; of more workers than that the rest are not waited for
+BUSY = 0.25  # seconds: whoever is busy for longer is in one long call; a mark under load is renewed more often
+SLACK = 2  # connections, and an eighth, that a worker may hold more than a neighbour
+COUNT = 0xFFFFFFFF
+
+
+class Line:
+    """One worker's view of the line. Outside of it until `join`."""
+
+    __slots__ = ("_cell", "_places", "_since", "_ticket", "_waited", "held")
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self._places = cell.column(PLACE, NEIGHBOURS)
+        self._since = cell.times(BUSY_SINCE, NEIGHBOURS)
+        self._ticket = 0  # 0: not in the line
+        self._waited = (-1, 0)  # for whom, and its word then
+        self.held = 0
+
+    def join(self) -> None:
+        """The worker has registered for new connections, behind all others."""
+        self._ticket = (max(self._places.tolist()) >> 32) + 1
+        self._write()
+
+    def leave(self) -> None:
+        """The worker takes no connections any more: nobody waits for it."""
+        self._ticket = 0
+        self._cell.set_word(PLACE, 0)
+
+    def hold(self, connections: int) -> None:
+        """So many connections are open."""
+        self.held = connections
+        if self._ticket:
+            self._write()
+
+    def took(self, connections: int) -> None:
+        """One more connection was taken, and the worker registered anew."""
+        self.held = connections
+        self._waited = (-1, 0)
+        if self._ticket:
+            self.join()
+
+    def steps_aside(self, now: float) -> bool:
+        """Whether the connection that waits is left to a neighbour for a moment; `now` in monotonic seconds."""
+        if not self._ticket:
+            return False
+        places = self._places.tolist()
+        if max(places) >> 32 > self._ticket:
+            return False
+        for index, (place, busy) in enumerate(zip(places, self._since.tolist(), strict=True)):
+            if place and not (busy and now - busy > BUSY):
+                fewer = (place & COUNT) - 1
+                if self.held > fewer + SLACK + fewer // 8:
+                    if self._waited == (index, place):  # in vain: it did not come
+                        return False
+                    self._waited = (index, place)
+                    return True
+        return False
+
+    def _write(self) -> None:
+        self._cell.set_word(PLACE, self._ticket << 32 | self.held + 1)
