@@ -20,22 +20,18 @@ from sdserve.arbiter import crash, pool
 from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
-from sdserve.arbiter.crew import Crew, backoff_after
 from sdserve.arbiter.daemon import daemonize
 from sdserve.arbiter.generation import Generation, goal_of
-from sdserve.arbiter.handle import Handle, describe
 from sdserve.arbiter.hookview import HookView
 from sdserve.arbiter.idle import IdleExit
-from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, Phase, advance
-from sdserve.arbiter.loop import Deadline, Loop
-from sdserve.arbiter.pool import Backoff, Kill, Retire, Spawn
-from sdserve.arbiter.reload import Reload, explain
+from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, advance
+from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.reload import Reload
 from sdserve.arbiter.signals import SignalQueue
-from sdserve.arbiter.spawn import fork_worker
 from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
-from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot
-from sdserve.errors import AppImportError, BootError, ListenError, SdserveError
+from sdserve.arbiter.workforce import Workforce
+from sdserve.errors import ListenError, SdserveError
 from sdserve.log import Logger
 from sdserve.process import listeners
 from sdserve.process.handover import VARIABLE, Handover
@@ -45,7 +41,6 @@ from sdserve.status import Status
 from sdserve.systemd import activation, fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
-from sdserve.workers.base import Worker
 from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
@@ -66,19 +61,17 @@ class Arbiter(HookView):
         self.state = Master.STARTING
         self.exit_status = 0
         self.trouble = ""  # the last failed reload or upgrade, in one line
-        self.backoff = Backoff()
-        self._boot_kills = 0
-        self._wake: Deadline | None = None
         self.loop = Loop()
         self.signals = SignalQueue()
-        self.crew = Crew(self.loop, self.log, self)
+        self.workforce = Workforce(self)
+        self.crew = self.workforce.crew
         self.reloading = Reload(self)
         self.upgrade = Upgrade(self, Handover.inherited(os.environ))
         self.commands = Commands(self)
         self.control = Control(self.loop, self.log, self.commands.table())
         notifier = Notifier.from_environ(os.environ, muted=self.upgrade.succeeding)
         watchdog = Watchdog.from_environ(os.environ)
-        self.supervision = Supervision(self.loop, self.log, notifier, watchdog, self._healthy)
+        self.supervision = Supervision(self.loop, self.log, notifier, watchdog, self.workforce.healthy)
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -255,83 +248,15 @@ class Arbiter(HookView):
 
     def manage_workers(self) -> None:
         """Brings the pool nearer to the goal, then sees what state that leaves the master in."""
-        now = time.monotonic()
-        decision = pool.decide(self.crew.members(), self.goal, self.backoff, now)
-        retry_at: float | None = None
-        for action in decision.actions:
-            if isinstance(action, Spawn):
-                if not self.spawn_worker(action.slot):  # the goal, or the time of the next attempt, is another one now
-                    retry_at = self.backoff.not_before
-                    break
-            elif isinstance(action, Retire):
-                handle = self.crew.of_age(action.age)
-                self.adoption.allow(handle.cell, successors=self._has_successors())
-                self.crew.retire(handle)
-            elif isinstance(action, Kill):
-                self.crew.overdue(self.crew.of_age(action.age), action.phase)
-        # The actions set deadlines of their own: the next decision is due at the earliest of all.
-        due = [member.deadline for member in self.crew.members()] + [decision.wake_at, retry_at]
-        self._wake_at(min((when for when in due if when is not None), default=None))
+        self.workforce.manage()
         goal = self.goal
         self._settle()
         if self.goal is not goal:  # a reload that had to wait has begun
-            self._wake_at(now)
-
-    def _wake_at(self, when: float | None) -> None:
-        if self._wake is not None:
-            if self._wake.when == when and not self._wake.cancelled:
-                return
-            self._wake.cancel()
-        self._wake = None if when is None else self.loop.call_at(when, lambda: None)
+            self.wakeup()
 
     def spawn_worker(self, slot: int) -> int:
-        """Forks a worker into `slot` and returns its pid, or 0 if that failed and was dealt with.
-
-        What a hook or a worker class raises ends a reload; at other times it is the caller's.
-        """
-        try:
-            worker = self._new_worker(slot)
-            self.cfg.pre_fork(self, worker)
-        except Exception as error:
-            if self.state is not Master.RELOADING:
-                raise
-            self.reloading.roll_back(explain(self, error))
-            return 0
-        try:
-            title = f"sdserve: worker [{self.proc_name}]"
-            handle = fork_worker(worker, self, self.crew.scoreboard, title, self._forget)
-        except OSError as error:
-            self.backoff = self.backoff.after_death(None, time.monotonic())
-            reason = f"no room for a worker process: {error.strerror}"
-            self.log.error("%s (%d in a row, the next attempt in %.1f s)", reason, *self._patience())
-            if self.state is Master.STARTING and self.backoff.deaths >= LAST_BOOTS:
-                self.halt(reason, BootError(reason))
-            return 0
-        self.adoption.allow(handle.cell, successors=True)
-        self.crew.add(handle)
-        return handle.pid
-
-    def _new_worker(self, slot: int) -> Worker:
-        generation = self.generation
-        assert generation is not None
-        self.worker_age += 1
-        worker = generation.worker_class(
-            self.worker_age, self.pid, generation.listeners, generation.app, self.timeout, self.cfg, self.log
-        )
-        worker.slot = slot
-        worker.generation = generation.number
-        worker.adoption = self.adoption.queue
-        return worker
-
-    def _has_successors(self) -> bool:
-        """Whether somebody will serve the connections of a worker that is told to leave now."""
-        return self.upgrade.child_serves or (self.goal.size > 0 and not self.goal.stopping)
-
-    def _forget(self) -> None:
-        """In a forked worker: lets go of what is the master's alone, or an earlier generation's."""
-        self.loop.close()
-        for listener in self.reloading.outgoing():
-            listener.close()
+        """Forks a worker into `slot` and returns its pid, or 0 if that failed and was dealt with."""
+        return self.workforce.spawn(slot)
 
     def spawn_workers(self) -> None:
         """Forks what is missing."""
@@ -367,52 +292,6 @@ class Arbiter(HookView):
         """Sends `sig` to all workers."""
         for handle in self.crew:
             handle.send(sig)
-
-    def worker_ready(self, handle: Handle) -> None:
-        """A worker serves."""
-        self._boot_kills = 0
-
-    def worker_gone(self, handle: Handle, status: int) -> None:
-        """A worker has ended: what that means depends on how far it had come, and on what the master is doing."""
-        self.backoff = backoff_after(self.backoff, handle, time.monotonic())
-        if handle.serving_since is None and handle.ended_in in (Phase.BOOTING, Phase.ABORTED):
-            self._boot_failed(handle, status)
-        elif self.backoff.deaths > 1:
-            self.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._patience())
-            newest = handle.generation == self.goal.generation
-            if self.state is Master.RELOADING and newest and self.backoff.deaths >= LAST_BOOTS:
-                self.reloading.roll_back("workers of the new generation die as soon as they serve")
-        self.cfg.child_exit(self, handle.worker)
-
-    def _boot_failed(self, handle: Handle, status: int) -> None:
-        code = os.waitstatus_to_exitcode(status)
-        killed = code < 0 and not handle.worker.aborted
-        self._boot_kills += killed
-        app = code == AppImportError.exit_code
-        what = "App failed to load" if app else "Worker failed to boot"
-        reason = f"{what}: {handle.reason or f'it {describe(status)}'}"
-        verdict = on_failed_boot(
-            self.state,
-            newest=handle.generation == self.goal.generation,
-            kills=self._boot_kills if killed else 0,
-            deaths=self.backoff.deaths,
-            some_serve=pool.some_serve(self.crew.members()),
-        )
-        self.log.trace("a failed boot while %s: %s", self.state.value, verdict.value)
-        if verdict is Verdict.HALT:
-            self.halt(reason, AppImportError(reason) if app else BootError(reason))
-        elif verdict is Verdict.ROLL_BACK:
-            self.reloading.roll_back(reason)
-        elif verdict is Verdict.RETRY:
-            self.log.error("%s (%d in a row, the next boots in %.1f s)", reason, *self._patience())
-            self.trouble = reason if self.state is Master.RUNNING else self.trouble
-
-    def _patience(self) -> tuple[int, float]:
-        return self.backoff.deaths, max(0.0, self.backoff.not_before - time.monotonic())
-
-    def _healthy(self) -> bool:
-        """Whether the watchdog may be told that all is well: a worker can answer, or none is wanted."""
-        return self.goal.size == 0 or self.state is Master.STARTING or pool.some_serve(self.crew.members())
 
     # --- changes of state -----------------------------------------------------------------------------------------
 

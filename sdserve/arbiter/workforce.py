@@ -1,0 +1,170 @@
+"""The pool at work: decisions become forks, signals and kills, and what becomes of workers becomes verdicts.
+
+What to do is decided in pool.py, what a failed boot means in verdict.py; the processes are in crew.py. This is where
+they meet the arbiter's state and goal.
+"""
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from sdserve.arbiter import pool
+from sdserve.arbiter.crew import Crew, backoff_after
+from sdserve.arbiter.handle import Handle, describe
+from sdserve.arbiter.lifecycle import Master, Phase
+from sdserve.arbiter.loop import Deadline
+from sdserve.arbiter.pool import Backoff, Kill, Retire, Spawn
+from sdserve.arbiter.reload import explain
+from sdserve.arbiter.spawn import fork_worker
+from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot
+from sdserve.errors import AppImportError, BootError
+from sdserve.workers.base import Worker
+
+if TYPE_CHECKING:
+    from sdserve.arbiter.arbiter import Arbiter
+
+
+class Workforce:
+    """The workers of one master, and the patience it has with them."""
+
+    def __init__(self, arbiter: "Arbiter") -> None:
+        self._arbiter = arbiter
+        self.crew = Crew(arbiter.loop, arbiter.log, self)
+        self._backoff = Backoff()
+        self._boot_kills = 0
+        self._wake: Deadline | None = None
+
+    def healthy(self) -> bool:
+        """Whether the watchdog may be told that all is well: a worker can answer, or none is wanted."""
+        arbiter = self._arbiter
+        return arbiter.goal.size == 0 or arbiter.state is Master.STARTING or pool.some_serve(self.crew.members())
+
+    def manage(self) -> None:
+        """Decides what the pool needs, and does it."""
+        decision = pool.decide(self.crew.members(), self._arbiter.goal, self._backoff, time.monotonic())
+        retry_at: float | None = None
+        for action in decision.actions:
+            if isinstance(action, Spawn):
+                if not self.spawn(action.slot):  # the goal, or the time of the next attempt, is another one now
+                    retry_at = self._backoff.not_before
+                    break
+            elif isinstance(action, Retire):
+                handle = self.crew.of_age(action.age)
+                self._arbiter.adoption.allow(handle.cell, successors=self._has_successors())
+                self.crew.retire(handle)
+            elif isinstance(action, Kill):
+                self.crew.overdue(self.crew.of_age(action.age), action.phase)
+        # The actions set deadlines of their own: the next decision is due at the earliest of all.
+        due = [member.deadline for member in self.crew.members()] + [decision.wake_at, retry_at]
+        self._wake_at(min((when for when in due if when is not None), default=None))
+
+    def _wake_at(self, when: float | None) -> None:
+        if self._wake is not None:
+            if self._wake.when == when and not self._wake.cancelled:
+                return
+            self._wake.cancel()
+        self._wake = None if when is None else self._arbiter.loop.call_at(when, lambda: None)
+
+    def _has_successors(self) -> bool:
+        """Whether somebody will serve the connections of a worker that is told to leave now."""
+        goal = self._arbiter.goal
+        return self._arbiter.upgrade.child_serves or (goal.size > 0 and not goal.stopping)
+
+    # --- forking ----------------------------------------------------------------------------------------------------
+
+    def spawn(self, slot: int) -> int:
+        """Forks a worker into `slot` and returns its pid, or 0 if that failed and was dealt with.
+
+        What a hook or a worker class raises ends a reload; at other times it is the caller's.
+        """
+        arbiter = self._arbiter
+        try:
+            worker = self._new_worker(slot)
+            arbiter.cfg.pre_fork(arbiter, worker)
+        except Exception as error:
+            if arbiter.state is not Master.RELOADING:
+                raise
+            arbiter.reloading.roll_back(explain(arbiter, error))
+            return 0
+        try:
+            title = f"sdserve: worker [{arbiter.proc_name}]"
+            handle = fork_worker(worker, arbiter, self.crew.scoreboard, title, self._forget)
+        except OSError as error:
+            self._no_room(error)
+            return 0
+        arbiter.adoption.allow(handle.cell, successors=True)
+        self.crew.add(handle)
+        return handle.pid
+
+    def _new_worker(self, slot: int) -> Worker:
+        arbiter, generation = self._arbiter, self._arbiter.generation
+        assert generation is not None
+        arbiter.worker_age += 1
+        worker = generation.worker_class(
+            *(arbiter.worker_age, arbiter.pid, generation.listeners, generation.app),
+            *(arbiter.timeout, arbiter.cfg, arbiter.log),
+        )
+        worker.slot = slot
+        worker.generation = generation.number
+        worker.adoption = arbiter.adoption.queue
+        return worker
+
+    def _forget(self) -> None:
+        """In a forked worker: lets go of what is the master's alone, or an earlier generation's."""
+        self._arbiter.loop.close()
+        for listener in self._arbiter.reloading.outgoing():
+            listener.close()
+
+    def _no_room(self, error: OSError) -> None:
+        arbiter = self._arbiter
+        self._backoff = self._backoff.after_death(None, time.monotonic())
+        reason = f"no room for a worker process: {error.strerror}"
+        arbiter.log.error("%s (%d in a row, the next attempt in %.1f s)", reason, *self._patience())
+        if arbiter.state is Master.STARTING and self._backoff.deaths >= LAST_BOOTS:
+            arbiter.halt(reason, BootError(reason))
+
+    # --- what becomes of workers ------------------------------------------------------------------------------------
+
+    def worker_ready(self, handle: Handle) -> None:
+        """A worker serves."""
+        self._boot_kills = 0
+
+    def worker_gone(self, handle: Handle, status: int) -> None:
+        """A worker has ended: what that means depends on how far it had come, and on what the master is doing."""
+        arbiter = self._arbiter
+        self._backoff = backoff_after(self._backoff, handle, time.monotonic())
+        if handle.serving_since is None and handle.ended_in in (Phase.BOOTING, Phase.ABORTED):
+            self._boot_failed(handle, status)
+        elif self._backoff.deaths > 1:
+            arbiter.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._patience())
+            newest = handle.generation == arbiter.goal.generation
+            if arbiter.state is Master.RELOADING and newest and self._backoff.deaths >= LAST_BOOTS:
+                arbiter.reloading.roll_back("workers of the new generation die as soon as they serve")
+        arbiter.cfg.child_exit(arbiter, handle.worker)
+
+    def _boot_failed(self, handle: Handle, status: int) -> None:
+        arbiter = self._arbiter
+        code = os.waitstatus_to_exitcode(status)
+        killed = code < 0 and not handle.worker.aborted
+        self._boot_kills += killed
+        app = code == AppImportError.exit_code
+        what = "App failed to load" if app else "Worker failed to boot"
+        reason = f"{what}: {handle.reason or f'it {describe(status)}'}"
+        verdict = on_failed_boot(
+            arbiter.state,
+            newest=handle.generation == arbiter.goal.generation,
+            kills=self._boot_kills if killed else 0,
+            deaths=self._backoff.deaths,
+            some_serve=pool.some_serve(self.crew.members()),
+        )
+        arbiter.log.trace("a failed boot while %s: %s", arbiter.state.value, verdict.value)
+        if verdict is Verdict.HALT:
+            arbiter.halt(reason, AppImportError(reason) if app else BootError(reason))
+        elif verdict is Verdict.ROLL_BACK:
+            arbiter.reloading.roll_back(reason)
+        elif verdict is Verdict.RETRY:
+            arbiter.log.error("%s (%d in a row, the next boots in %.1f s)", reason, *self._patience())
+            arbiter.trouble = reason if arbiter.state is Master.RUNNING else arbiter.trouble
+
+    def _patience(self) -> tuple[int, float]:
+        return self._backoff.deaths, max(0.0, self._backoff.not_before - time.monotonic())
