@@ -7,7 +7,7 @@ from statistics import median
 from tests.bench.loads import Load
 from tests.bench.measure import Run
 
-BASE = "sdserve"
+BASES = ("sdserve", "sdserve-16")  # what the others are compared with: the first that was measured
 HEAD = ("server", "requests/s", "p50 ms", "p99 ms", "CPU us/req", "PSS MiB", "rate vs sdserve", "CPU vs sdserve")
 
 
@@ -81,8 +81,7 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 def chapter(load: Load, outcomes: Mapping[str, Outcome]) -> str:
     """Everything about one load: title, table, notes."""
-    base = outcomes.get(BASE, Outcome())
-    of = middle(base.runs) if base.runs else None
+    of = next((middle(outcomes[name].runs) for name in BASES if name in outcomes and outcomes[name].runs), None)
     lines = [f"### {load.name}: {load.title}", "", table(row(name, o, of) for name, o in outcomes.items())]
     if said := notes(load, outcomes):
         lines += ["", *(f"- {line}" for line in said)]
