@@ -198,7 +198,7 @@ class Worker:
         try:
             self.channel.send(message)
         except (BrokenPipeError, ConnectionResetError):
-            self.alive = False
+            return  # `handle_control` hears of it, and retires this worker
         except BlockingIOError:
             # Hundreds of messages unread: the master hangs. Each of ours is repeated or superseded in time.
             self.log.debug("the master does not read: %r not sent", message)
@@ -244,10 +244,14 @@ class Worker:
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
         """SIGABRT from a master whose time-out this worker exceeded; faulthandler has written the stacks by now."""
         self.alive = False
-        self.cfg.worker_abort(self)
-        self.log.critical("Worker aborted (pid %s)", self.pid)
-        sys.stderr.flush()
-        os._exit(1)
+        try:
+            self.cfg.worker_abort(self)
+        except Exception:
+            self.log.exception("Exception in the worker_abort hook")
+        finally:
+            self.log.critical("Worker aborted (pid %s)", self.pid)
+            sys.stderr.flush()
+            os._exit(1)
 
     def _hear_master(self) -> None:
         try:
