@@ -92,7 +92,9 @@ def test_the_end_of_the_master_retires(made: Made) -> None:
 def test_telling_a_master_that_is_gone(made: Made) -> None:
     made.master.close()
     made.worker.tell(BUSY)
+    made.worker.handle_control(made.worker.channel.fileno())
     assert not made.worker.alive
+    assert made.worker.drain_by is not None
 
 
 def test_telling_a_master_that_does_not_read(made: Made) -> None:
