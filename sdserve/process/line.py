@@ -14,21 +14,25 @@ ticket both believe to be last; the connection then waits for the moment at most
 
 from sdserve.process.scoreboard import BUSY_SINCE, PLACE, Cell
 
-NEIGHBOURS = 64  # cells that are looked at: one page; of more workers than that the rest are not waited for
+NEIGHBOURS = 64  # cells that are looked at, at most: of more workers than that the rest are not waited for
 BUSY = 0.25  # seconds: whoever is busy for longer is in one long call; a mark under load is renewed more often
 SLACK = 2  # connections, and an eighth, that a worker may hold more than a neighbour
 COUNT = 0xFFFFFFFF
 
 
 class Line:
-    """One worker's view of the line. Outside of it until `join`."""
+    """One worker's view of the line, in which `workers` stand, or twice as many while they are being replaced.
+
+    The worker is outside of it until `join`.
+    """
 
     __slots__ = ("_cell", "_places", "_since", "_ticket", "_waited", "held")
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, workers: int) -> None:
+        neighbours = min(NEIGHBOURS, 2 * workers + 2)  # the scoreboard gives out its first cells first
         self._cell = cell
-        self._places = cell.column(PLACE, NEIGHBOURS)
-        self._since = cell.times(BUSY_SINCE, NEIGHBOURS)
+        self._places = cell.column(PLACE, neighbours)
+        self._since = cell.times(BUSY_SINCE, neighbours)
         self._ticket = 0  # 0: not in the line
         self._waited = (-1, 0)  # for whom, and its word then
         self.held = 0
@@ -58,7 +62,7 @@ class Line:
 
     def steps_aside(self, now: float) -> bool:
         """Whether the connection that waits is left to a neighbour for a moment; `now` in monotonic seconds."""
-        if not self._ticket:
+        if not self._ticket or self.held <= SLACK:
             return False
         places = self._places.tolist()
         if max(places) >> 32 > self._ticket:

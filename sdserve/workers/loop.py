@@ -57,7 +57,7 @@ class Loop:
         self._giving = False  # idle connections go to other workers
         self._control = set(worker.control_fds())
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
-        self._line = Line(worker.cell)
+        self._line = Line(worker.cell, values.workers)
         self._wake = -1
         if values.threads > 1:
             self._streams.use(self._lead)
@@ -69,8 +69,7 @@ class Loop:
     def run(self) -> None:
         """Serves; returns when the worker has retired, or must leave."""
         self._door.set_open(True)
-        if not self._values.reuse_port:  # where it is set, each worker has a queue of its own
-            self._line.join()
+        self._join_line()
         self._lead.share(self._turns)
         for stream in self._streams:
             if stream.phase is not Phase.CALL:
@@ -207,8 +206,12 @@ class Loop:
         """A worker that was full and is not any more takes connections again."""
         if not self._retiring and len(self._streams) < self._values.connections and monotonic() >= self._full_until:
             self._door.set_open(True)
-            if not self._values.reuse_port:
-                self._line.join()
+            self._join_line()
+
+    def _join_line(self) -> None:
+        """Where workers share a queue of connections; with reuse_port each has its own."""
+        if self._values.multiprocess and not self._values.reuse_port:
+            self._line.join()
 
     # --- retirement ---------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ class Values:
     threads: int
     connections: int
     timeout: float
+    workers: int
     multiprocess: bool
     script_name: str
     forwarded_allow_ips: tuple[str, ...]
@@ -57,6 +58,7 @@ class Values:
             threads=max(1, cfg.threads),
             connections=_connections(),
             timeout=cfg.timeout,
+            workers=cfg.workers,
             multiprocess=cfg.workers > 1,
             script_name=os.environ.get("SCRIPT_NAME", ""),
             forwarded_allow_ips=tuple(cfg.forwarded_allow_ips),

@@ -5,7 +5,7 @@ from sdserve.process.scoreboard import Scoreboard
 
 
 def line_of(board: Scoreboard, connections: int) -> Line:
-    line = Line(board.take())
+    line = Line(board.take(), 4)
     line.join()
     line.hold(connections)
     return line
@@ -52,7 +52,7 @@ def test_nobody_is_waited_for_twice_without_coming() -> None:
 def test_neighbours_that_take_nothing_are_not_waited_for() -> None:
     board = Scoreboard(64)
     cell = board.take()
-    few = Line(cell)
+    few = Line(cell, 4)
     few.join()
     many = line_of(board, 9)
     cell.begin(10.0)
