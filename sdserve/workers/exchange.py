@@ -127,5 +127,3 @@ class Exchange:
             hook(*args)
         except Exception:
             self._worker.log.exception("Exception in the hook %s", getattr(hook, "__name__", hook))
-
-
