@@ -1,9 +1,15 @@
-"""Deploys that nobody notices: sixteen clients, five reloads and five upgrades at one a second, no failed request."""
+"""Deploys that nobody notices: sixteen clients, reloads, upgrades and restarts, no failed request.
 
+DEPLOYS says how many reloads and upgrades, at one a second (default 5 each, and half as many restarts).
+"""
+
+import os
 import threading
 
 from tests.support.machine import Machine
 from tests.support.service import Service, deploy
+
+DEPLOYS = int(os.environ.get("DEPLOYS", "5"))
 
 
 def deploy_busy(machine: Machine) -> Service:
@@ -20,19 +26,31 @@ def test_reloads_and_upgrades_under_load(machine: Machine) -> None:
     masters = {service.main}
     with service.load(clients=16) as load:
         load.wait_answers(100)
-        for _ in range(5):
+        for _ in range(DEPLOYS):
             machine.systemctl("reload", service.unit)
             assert service.main in masters
             pace.wait(1.0)
-        for _ in range(5):
+        for _ in range(DEPLOYS):
             masters.add(service.upgrade())
             pace.wait(1.0)
         load.wait_answers(100)
     record = load.record
 
-    assert len(masters) == 6
+    assert len(masters) == DEPLOYS + 1
     assert not record.failures, record
     assert not record.stale, record
     assert set(record.statuses) == {200}
-    assert len(record.pids) >= 22, "eleven generations of two workers answered"
+    assert len(record.pids) >= 2 * (2 * DEPLOYS + 1), "every generation of two workers answered"
+    service.check(workers=2)
+
+
+def test_restarts_under_load(machine: Machine) -> None:
+    service = deploy_busy(machine)
+    with service.load(clients=16) as load:
+        for _ in range(max(3, DEPLOYS // 2)):
+            load.wait_answers(60)
+            machine.systemctl("restart", service.unit)
+        load.wait_answers(60)
+    assert not load.record.failures, load.record
+    assert not load.record.stale, load.record
     service.check(workers=2)
