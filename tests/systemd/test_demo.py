@@ -13,7 +13,7 @@ def test_it_serves_and_leaves_nothing_behind(machine: Machine) -> None:
     assert "2 of 2 workers" in shown
     assert sorted(machine.path("/run/systemd/system").iterdir()) == before
     assert not machine.path("/run/sdserve-demo").exists()
-    assert not list(machine.path("/run").glob("sdserve*"))
+    assert not list(machine.path("/run").glob("sdserve-demo*"))
     assert "sdserve-demo" not in machine.systemctl("list-units", "--all", "--plain", "--no-legend").stdout
 
 
