@@ -54,7 +54,7 @@ class Pidfile:
     def validate(self) -> int | None:
         """The pid of the running process that the file names, None if it is missing, unreadable as a pid, or stale."""
         pid = self._read()
-        if pid is None:
+        if pid is None or _has_ended(pid):
             return None
         try:
             os.kill(pid, 0)
@@ -62,7 +62,7 @@ class Pidfile:
             return None
         except PermissionError:  # it runs, as somebody else
             return pid
-        return None if _has_ended(pid) else pid
+        return pid
 
     def _read(self) -> int | None:
         try:
@@ -80,7 +80,7 @@ def _has_ended(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             state = file.read().rpartition(") ")[2][:1]
-    except OSError:  # gone meanwhile, or hidden from us (proc(5), hidepid)
+    except OSError:  # reaped, or hidden from us (proc(5), hidepid): a signal tells
         return False
     return state in ("Z", "X")
 
