@@ -335,10 +335,12 @@ class Arbiter(HookView):
         first = self.state is not Master.STOPPING
         if first:
             self.reloading.abandon()
-            self.upgrade.before_stop()
         self.advance(MasterEvent.STOP)
         self.goal = replace(self.goal, stopping=True)
         if first:
+            # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
+            self.workforce.manage()
+            self.upgrade.before_stop()
             self.supervision.stopping(self.status().line())
             self._close_listeners()
         if not graceful:

@@ -14,7 +14,8 @@ DEPLOYS = int(os.environ.get("DEPLOYS", "5"))
 
 def deploy_busy(machine: Machine) -> Service:
     """An application that takes 50 ms a request, with workers for all clients."""
-    service = deploy(machine, settings={"=DELAY": "0.05", "WORKERS": "2", "THREADS": "8"})
+    settings = {"=DELAY": "0.05", "WORKERS": "2", "THREADS": "8"}
+    service = deploy(machine, settings=settings, drop_in="[Unit]\nStartLimitIntervalSec=0\n")
     service.ask()
     service.check(workers=2)
     return service
