@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from sdserve.errors import ListenError
 
-FIRST_FD = 3
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
