@@ -55,7 +55,10 @@ class Forwarding:
         self.keys = frozenset((*self._secure, "HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"))
 
     def apply(self, environ: dict[str, Any]) -> None:
-        """Corrects REMOTE_ADDR, REMOTE_PORT and wsgi.url_scheme. Raises BadRequest on contradictions."""
+        """Sets REMOTE_ADDR, REMOTE_PORT ("": not known) and wsgi.url_scheme as the headers in `environ` say.
+
+        Raises BadRequest on contradictions.
+        """
         schemes = set()
         for key, secure in self._secure.items():
             if key in environ:
@@ -75,10 +78,7 @@ class Forwarding:
             environ["wsgi.url_scheme"] = scheme
         client = self._client(chain)
         if client is not None:
-            environ["REMOTE_ADDR"], port = client
-            environ.pop("REMOTE_PORT", None)
-            if port:
-                environ["REMOTE_PORT"] = port
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client
 
     def _client(self, chain: list[str]) -> tuple[str, str] | None:
         client = None

@@ -16,6 +16,7 @@ from sdserve.gateway.response import ClientGone, FileWrapper, Response
 from sdserve.http.errors import BadRequest, HTTPError
 from sdserve.http.request import CHUNKED, Request
 from sdserve.http.response import HeadWriter
+from sdserve.http.scan import Fields
 from sdserve.log import Logger
 
 Environ = dict[str, Any]
@@ -24,6 +25,7 @@ WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 # Every environ has these; a connection's own part keeps a place for them.
 PER_REQUEST = ["REQUEST_METHOD", "SERVER_PROTOCOL", "RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input"]
+MOUNT = ("SCRIPT_NAME", "PATH_INFO")
 SPARE = 6  # makes the table the next size: room for some twenty headers
 
 
@@ -100,30 +102,41 @@ class Gateway:
         environ["QUERY_STRING"] = request.query
         path = request.path
         environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        block = request.block
+        derived = block.notes.get(trusted) if block is not None else None
+        if derived is None:
+            derived = self._derived(request.fields, trusted)
+            if block is not None:
+                block.notes[trusted] = derived
+        environ |= derived
+        if trusted and environ.get("REMOTE_PORT") == "":
+            del environ["REMOTE_PORT"]
+        if environ["SCRIPT_NAME"]:
+            self._mount(environ)
+        if request.uri[0] != "/" and request.host:
+            environ["HTTP_HOST"] = request.host.decode("latin-1")
+        return environ
+
+    def _derived(self, fields: Fields, trusted: bool) -> Environ:
+        """What header fields add to an environ, or replace in it. Raises BadRequest."""
+        derived: Environ = {}
         keys = self._keys
         second_look = False
-        for name, value in request.fields:
+        for name, value in fields:
             key = keys.get(name)
             if key is None:
                 key = self._key(name, trusted)
                 if not key:
                     continue
                 second_look = True
-            if key in environ:
-                if key in base:
-                    environ[key] = value.decode("latin-1")  # SCRIPT_NAME or PATH_INFO of a trusted forwarder
-                else:
-                    joint = "; " if key == "HTTP_COOKIE" else ","
-                    environ[key] = f"{environ[key]}{joint}{value.decode('latin-1')}"
+            if key not in derived or key in MOUNT:
+                derived[key] = value.decode("latin-1")
             else:
-                environ[key] = value.decode("latin-1")
+                joint = "; " if key == "HTTP_COOKIE" else ","
+                derived[key] = f"{derived[key]}{joint}{value.decode('latin-1')}"
         if second_look and trusted:
-            self._forwarding.apply(environ)
-        if environ["SCRIPT_NAME"]:
-            self._mount(environ)
-        if request.uri[0] != "/" and request.host:
-            environ["HTTP_HOST"] = request.host.decode("latin-1")
-        return environ
+            self._forwarding.apply(derived)
+        return derived
 
     def _key(self, name: bytes, trusted: bool) -> str:
         """The environ key of a header, "" for one to be left out."""
@@ -131,7 +144,7 @@ class Gateway:
         if "_" in text:
             # `X_Forwarded_For` would share its key with `X-Forwarded-For` and could stand in for it.
             if trusted and text in self._terms.forwarder:
-                return text if text in ("SCRIPT_NAME", "PATH_INFO") else "HTTP_" + text
+                return text if text in MOUNT else "HTTP_" + text
             if self._terms.header_map == "refuse":
                 raise BadRequest(f"header {text} has an underscore in its name")
             if self._terms.header_map == "drop":

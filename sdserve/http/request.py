@@ -6,6 +6,8 @@ are interpreted here, and only one way of saying each is accepted: a request tha
 is the raw material of request smuggling (RFC 9112 section 11.2).
 """
 
+from typing import Any
+
 import httptools
 
 from sdserve.http import scan
@@ -37,7 +39,10 @@ _DECISIVE = {
     b"upgrade": UPGRADE,
 }
 CODINGS = frozenset((b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"))
-REMEMBERED = 1000  # request lines, hosts
+REMEMBERED = 1000  # request lines of up to 100 bytes, hosts
+BLOCKS = 256  # header blocks remembered
+BLOCK = 1024  # bytes of the longest one
+ANY_BLOCK = b"\r\nHost: any\r\n\r\n"
 MAX_LENGTH_DIGITS = 18  # what fits 63 bits, whatever the configured limit
 
 
@@ -51,17 +56,35 @@ def split_line(method: bytes, target: bytes, minor: bytes) -> Line:
     return method.decode("ascii"), uri, path, query, 0 if minor == b"0" else 1
 
 
+class Block:
+    """A header block that was read and judged: all that came behind some request line, and what it means.
+
+    Clients repeat themselves: from one request to the next a browser, a proxy or a health check changes the request
+    line, and rarely anything else (HPACK, RFC 7541, is built on that). `notes` is for those above who derive something
+    from the fields alone and want to keep it.
+    """
+
+    __slots__ = ("fields", "host", "notes")
+
+    def __init__(self, fields: Fields, host: bytes) -> None:
+        self.fields = fields
+        self.host = host
+        self.notes: dict[Any, Any] = {}
+
+
 class Request:
     """One request's head. Strings are latin-1, as PEP 3333 wants them.
 
     `length` is the body's length in bytes, or CHUNKED. `path` is still percent-encoded; for an absolute-form target
-    it is the path of the URI. `fields` keep the order and spelling of the wire, without surrounding blanks.
+    it is the path of the URI. `fields` keep the order and spelling of the wire, without surrounding blanks. `block` is
+    what other requests with the same fields share.
     """
 
     length = 0
     expect = False
     host = b""
     upgrade = b""
+    block: "Block | None" = None
 
     def __init__(self, line: Line, fields: Fields) -> None:
         self.method, self.uri, self.path, self.query, self.minor = line
@@ -93,34 +116,38 @@ class RequestReader:
         # Each spelling of a name that was seen, and what it means. Bounded: spellings are the client's to choose.
         self._meaning: dict[bytes, int] = dict(_DECISIVE)
         self._hosts: set[bytes] = set()
-        # Request lines repeat. They are taken apart once; httptools still reads each of them.
+        # Lines and blocks that httptools accepted and `_interpret` had nothing special to say of: of HTTP/1.1, a path
+        # for a target, no body. What holds for each of them holds for any two of them together.
         self._lines: dict[bytes, Line] = {}
+        self._blocks: dict[bytes, Block] = {}
+        self._plain = min(limits.field_size, limits.head)  # bytes of a head that no limit but on lines can refuse
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields.append((name, value.strip(b" \t")))
 
     def read(self, head: bytes) -> Request:
         """The request of a complete head, which ends with its empty line. Raises HTTPError."""
+        end = head.find(b"\r\n")
+        raw, rest = head[:end], head[end:]
+        line = self._lines.get(raw)
+        block = self._blocks.get(rest)
+        if block is not None and len(head) <= self._plain and (line := line or self._known_line(raw)):
+            request = Request(line, block.fields)
+            request.host = block.host
+            request.block = block
+            return request
+        return self._read(head, line, raw, rest)
+
+    def _read(self, head: bytes, line: Line | None, raw: bytes, rest: bytes) -> Request:
+        """A head that is not known in whole."""
         limits = self._limits
-        if len(head) > limits.field_size:
-            return self._slowly(head)
-        raw = head[: head.find(b"\r\n")]
-        line = self._lines.get(raw) or self._line(raw)
-        if line is None:
+        if line is None and len(head) <= self._plain:
+            line = self._line(raw)
+        if line is None or len(head) > self._plain:
             return self._slowly(head)
         self._fields = []
-        try:
-            self._parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            self._renew()
-        except httptools.HttpParserError:
-            # The fault may be the last head's: after one that closes its connection llhttp takes nothing more.
-            self._renew()
-            try:
-                self._parser.feed_data(head)
-            except (httptools.HttpParserUpgrade, httptools.HttpParserError):
-                self._renew()
-                return self._slowly(head)
+        if not self._accepts(head):
+            return self._slowly(head)
         fields = self._fields
         if len(fields) > limits.fields:
             self._renew()
@@ -135,7 +162,38 @@ class RequestReader:
             raise
         if request.length or not request.keep_alive:
             self._renew()
+        elif request.minor and line[1][0] == "/" and not request.upgrade:
+            self._remember_line(raw, line)
+            if len(rest) <= BLOCK:
+                if len(self._blocks) >= BLOCKS:
+                    self._blocks.clear()
+                request.block = self._blocks[rest] = Block(fields, request.host)
         return request
+
+    def _known_line(self, raw: bytes) -> Line | None:
+        """A new request line before a block that is known. None when there is more to look at than the line."""
+        line = self._line(raw)
+        if line is None or line[1][0] != "/" or not line[4] or not self._accepts(raw + ANY_BLOCK):
+            return None
+        self._remember_line(raw, line)
+        return line
+
+    def _accepts(self, head: bytes) -> bool:
+        """Whether httptools takes a head; `_fields` has its fields then."""
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            self._renew()
+        except httptools.HttpParserError:
+            # The fault may be the last head's: after one that closes its connection llhttp takes nothing more.
+            self._renew()
+            self._fields = []
+            try:
+                self._parser.feed_data(head)
+            except (httptools.HttpParserUpgrade, httptools.HttpParserError):
+                self._renew()
+                return False
+        return True
 
     def _line(self, raw: bytes) -> Line | None:
         """A request line without its end, None when the exact reader must decide. Raises HTTPError."""
@@ -148,10 +206,13 @@ class RequestReader:
             return None
         if target[:1] != b"/":
             scan.check_target(method, target)
-        line = split_line(method, target, minor)
-        if len(raw) <= 100 and len(self._lines) < REMEMBERED:
+        return split_line(method, target, minor)
+
+    def _remember_line(self, raw: bytes, line: Line) -> None:
+        if len(raw) <= 100:
+            if len(self._lines) >= REMEMBERED:
+                self._lines.clear()
             self._lines[raw] = line
-        return line
 
     def _renew(self) -> None:
         """llhttp now waits for a body, or is in its error state; a new parser costs 0.2 microseconds."""

@@ -1,9 +1,10 @@
 """Fuzzes the engine: `python -m tests.fuzz [LIBFUZZER OPTION…]`, for instance `-runs=1000000`.
 
 An input is four bytes and a stream of requests: which limits, and where the stream is cut. Every input is read whole,
-cut, and byte by byte (the short ones), and must give the same events each time. No exception but an HTTPError may come
-out, what is held must stay within the limits, a closed connection must stay silent, and no call may return without
-progress for ever. The corpus grows in a directory of the temporary files; a finding is written to the current one.
+cut, and byte by byte (the short ones), each time also by a reader that remembers it, and must give the same events. No
+exception but an HTTPError may come out, what is held must stay within the limits, a closed connection must stay silent,
+and no call may return without progress for ever. The corpus grows in a directory of the temporary files; a finding is
+written to the current one.
 """
 
 import itertools
@@ -34,9 +35,9 @@ Events = tuple[list[object], int]
 class Feeder:
     """Reads a stream in pieces and writes down what comes out."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, reader: RequestReader, limits: Limits) -> None:
         self._limits = limits
-        self._conn = Connection(RequestReader(limits), limits)
+        self._conn = Connection(reader, limits)
         self._out: list[object] = []
 
     def feed(self, pieces: list[bytes]) -> Events:
@@ -91,7 +92,12 @@ class Feeder:
 def read(stream: bytes, cuts: list[int], limits: Limits) -> Events:
     """What comes out of a stream that is cut at these places."""
     edges = sorted({0, len(stream), *cuts})
-    return Feeder(limits).feed([stream[start:end] for start, end in itertools.pairwise(edges)])
+    pieces = [stream[start:end] for start, end in itertools.pairwise(edges)]
+    reader = RequestReader(limits)
+    fresh = Feeder(reader, limits).feed(pieces)
+    again = Feeder(reader, limits).feed(pieces)
+    assert again == fresh, f"from memory: {again}, read for the first time: {fresh}"
+    return fresh
 
 
 def check(data: bytes) -> None:

@@ -48,6 +48,53 @@ def test_any_split_of_any_input_gives_the_same_events(data: bytes, cuts: list[in
     assert feed(connection(limits), [data[at : at + 1] for at in range(len(data))]) == whole
 
 
+HEADS = st.tuples(
+    st.sampled_from(
+        [b"GET / HTTP/1.1", b"HEAD /a?b HTTP/1.1", b"GET / HTTP/1.0", b"OPTIONS * HTTP/1.1", b"GET /\x80 HTTP/1.1"]
+    )
+    | st.sampled_from(
+        [b"GET http://a/ HTTP/1.1", b"GET /%s HTTP/1.1" % (b"x" * 40), b"FOO / HTTP/1.1", b"GET /  HTTP/1.1"]
+    ),
+    st.lists(
+        st.sampled_from(
+            [b"Host: a", b"Host: b", b"A: b", b"Connection: close", b"Connection: keep-alive", b"Cookie: c=1"]
+        )
+        | st.sampled_from(
+            [b"Content-Length: 0", b"Content-Length: 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue"]
+        )
+        | st.sampled_from([b"Upgrade: h2c", b"Connection: Upgrade", b"A : b", b"X: " + b"y" * 55, b"Z: " + b"y" * 70]),
+        max_size=6,
+    ),
+).map(lambda parts: b"\r\n".join([parts[0], *parts[1], b"", b""]))
+
+
+def reading(reader: RequestReader, data: bytes) -> object:
+    try:
+        request = reader.read(data)
+    except HTTPError as error:
+        return error.status
+    line = request.method, request.uri, request.path, request.query, request.minor, request.fields
+    return *line, request.length, request.expect, request.host, request.upgrade, request.keep_alive
+
+
+@given(st.lists(HEADS, min_size=1, max_size=12), st.sampled_from([Limits(), SMALL, Limits(head=70)]))
+@settings(max_examples=800, deadline=None)
+def test_what_a_reader_remembers_changes_nothing(heads: list[bytes], limits: Limits) -> None:
+    reader = RequestReader(limits)
+    for data in heads * 2:
+        assert reading(reader, data) == reading(RequestReader(limits), data)
+
+
+def test_a_reader_remembers_a_bounded_part_of_what_it_read() -> None:
+    reader = RequestReader(Limits())
+    for number in range(5000):
+        reader.read(b"GET /%d HTTP/1.1\r\nHost: a\r\nCookie: %d\r\n\r\n" % (number, number))
+    again = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    first, second = reader.read(again), reader.read(again)
+    assert first.block is not None and first.block is second.block
+    assert len(reader._lines) <= 1000 and len(reader._blocks) <= 256
+
+
 LINES = st.one_of(
     st.binary(max_size=12),
     st.tuples(st.from_regex(rb"[A-Za-z-]{1,8}", fullmatch=True), st.binary(max_size=8)).map(b": ".join),
