@@ -119,10 +119,7 @@ class Response:
             body = result[0] if len(result) == 1 else b"".join(result)  # type: ignore[index,arg-type]
             if type(body) is not bytes:
                 raise TypeError(f"the application returned {type(body).__name__}, not bytes")
-            if self._head is not None and self._head.length == len(body) and self.keep_alive:
-                self._usual(body)
-            else:
-                self._whole(body)
+            self._whole(body)
             return
         if kind is FileWrapper and not self.head_sent:
             region = result.region()  # type: ignore[attr-defined]
@@ -158,35 +155,28 @@ class Response:
             self._sink.send(head + data if head else data)
         self.sent += len(data)
 
-    def _usual(self, body: bytes) -> None:
-        """What most answers are: whole, of the length that was said. Does what `_whole` does, in one go."""
-        head, request, gateway = self._head, self._request, self._gateway
-        assert head is not None
-        if not body or head.close or head.dated or head.served or not (gateway.open and request.minor):
-            self._whole(body)
-            return
-        if head.code in NO_BODY or request.method == "HEAD":
-            self._whole(body)
-            return
-        self.head_sent = True
-        size = self.sent = len(body)
-        if size > LARGE:
-            start = b"%bContent-Length: %d\r\n%b\r\n" % (head.start, size, gateway.writer.signature)
-            self._sink.send_both(start, body)
-        else:
-            self._sink.send(b"%bContent-Length: %d\r\n%b\r\n%b" % (head.start, size, gateway.writer.signature, body))
-        self.complete = True
-
     def _whole(self, body: bytes) -> None:
         """The complete body is known: one head, one write."""
-        head = self._start(len(body))
+        head, gateway, request = self._head, self._gateway, self._request
+        usual = (
+            head.usual if head is not None and head.length == len(body) and self.keep_alive and gateway.open else b""
+        )
+        if usual and request.minor and request.method != "HEAD":  # what `_start` would come to, without its questions
+            self.head_sent = self.complete = True
+            self.sent = len(body)
+            if self.sent > LARGE:
+                self._sink.send_both(usual + gateway.writer.ending, body)
+            else:
+                self._sink.send(b"".join((usual, gateway.writer.ending, body)))
+            return
+        start = self._start(len(body))
         if self._bodyless:
             body = b""
         elif self._left != len(body):
             body = self._bounded(body)
         else:
             self._left = 0
-        self._sink.send(head + body)
+        self._sink.send(start + body)
         self.sent = len(body)
         self._end()
 

@@ -34,12 +34,23 @@ HEAD, CLOSED = State.HEAD, State.CLOSED
 class Connection:
     """The reading side of one connection. `reader` may be shared by all connections of one thread."""
 
-    __slots__ = ("_blank", "_body", "_buffer", "_last", "_limits", "_reader", "_scan", "_searched", "requests", "state")
+    __slots__ = (
+        "_blank",
+        "_body",
+        "_last",
+        "_limits",
+        "_reader",
+        "_scan",
+        "_searched",
+        "buffered",
+        "requests",
+        "state",
+    )
 
     def __init__(self, reader: RequestReader, limits: Limits) -> None:
         self._reader = reader
         self._limits = limits
-        self._buffer = b""
+        self.buffered = b""  # received and not yet given out
         self._searched = 0  # the end of the head is not before this
         self._scan: HeadScan | None = None
         self._body: Sized | Chunked | None = None
@@ -49,16 +60,6 @@ class Connection:
         self.state = State.HEAD
 
     @property
-    def buffered(self) -> int:
-        """Bytes received and not yet given out."""
-        return len(self._buffer)
-
-    @property
-    def idle(self) -> bool:
-        """Between two requests, with nothing received of the next."""
-        return self.state is State.HEAD and not self._buffer
-
-    @property
     def trailers(self) -> Fields:
         """The trailer fields of the body that ended last."""
         return self._body.trailers if self._body else []
@@ -66,7 +67,7 @@ class Connection:
     def receive(self, data: bytes) -> None:
         """Takes what the socket gave. Ignored once the connection is closed."""
         if self.state is not CLOSED:
-            self._buffer = self._buffer + data if self._buffer else data
+            self.buffered = self.buffered + data if self.buffered else data
 
     def next_request(self) -> Request | None:
         """The next request, or None while its head is incomplete. Raises HTTPError, and is CLOSED from then on."""
@@ -74,7 +75,7 @@ class Connection:
             if self.state is State.BODY:
                 raise IllegalMove("the body of the last request was not read to its end")
             return None
-        buffer = self._buffer
+        buffer = self.buffered
         if not buffer:
             return None
         if buffer[0] == 13 and not self._blank and not self._searched:
@@ -82,7 +83,7 @@ class Connection:
                 return None
             if buffer[1] == 10:
                 self._blank = True
-                buffer = self._buffer = buffer[2:]
+                buffer = self.buffered = buffer[2:]
         end = buffer.find(b"\r\n\r\n", self._searched)
         if end < 0:
             self._incomplete(buffer)
@@ -93,7 +94,7 @@ class Connection:
         except HTTPError:
             self.close()
             raise
-        self._buffer = buffer[end:]
+        self.buffered = buffer[end:]
         self._searched = 0
         self._scan = None
         self._blank = False
@@ -125,7 +126,7 @@ class Connection:
         body = self._body
         if not body.done:
             try:
-                data, self._buffer = body.take(self._buffer)
+                data, self.buffered = body.take(self.buffered)
             except HTTPError:
                 self.close()
                 raise
@@ -139,5 +140,5 @@ class Connection:
     def close(self) -> None:
         """Nothing more will be read, whatever was received."""
         self.state = State.CLOSED
-        self._buffer = b""
+        self.buffered = b""
         self._scan = None

@@ -49,14 +49,15 @@ def http_date(wall: float) -> bytes:
 class Head:
     """A checked head without its framing: `start` is status line and fields, the rest says what is still open.
 
-    Heads are remembered and shared: nobody changes one.
+    Heads are remembered and shared: nobody changes one. `usual` is the head of most answers, complete but for what the
+    server adds: of one whose length is known and not 0, on a connection that stays; else it is b"".
     """
 
-    __slots__ = ("close", "code", "dated", "length", "served", "start")
+    __slots__ = ("close", "code", "dated", "length", "served", "start", "usual")
 
     def __init__(self, code: int) -> None:
         self.code = code
-        self.start = b""
+        self.start = self.usual = b""
         self.length = -1  # the application's Content-Length, -1: none
         self.close = False  # the application wants the connection closed
         self.dated = False  # it sent its own Date
@@ -73,7 +74,8 @@ class HeadWriter:
         self._heads: dict[tuple[object, ...], Head] = {}
         self.until = 0.0
         self._date = b""
-        self.signature = b""
+        self.signature = b""  # Date and Server
+        self.ending = b""  # the same, and the empty line
 
     def clock(self, now: float) -> None:
         """Keeps Date right: to be called once `now`, monotonic seconds, is `until` or later."""
@@ -82,6 +84,7 @@ class HeadWriter:
             self.until = now + 1 - wall % 1
             self._date = b"Date: %b\r\n" % http_date(wall)
             self.signature = self._date + self._server
+            self.ending = self.signature + b"\r\n"
 
     def head(self, status: str, fields: Iterable[tuple[str, str]]) -> Head:
         """Raises InvalidResponse when the status or a field cannot be sent."""
@@ -111,6 +114,8 @@ class HeadWriter:
                 self._special(found, line)
             start += line[1]
         found.start = start
+        if found.length > 0 and not (found.close or found.dated or found.served or found.code in NO_BODY):
+            found.usual = b"%bContent-Length: %d\r\n" % (start, found.length)
         if key is not None and len(start) <= 500 and len(self._heads) < REMEMBERED:
             self._heads[key] = found
         return found

@@ -87,7 +87,7 @@ class Exchange:
             stream.lingers = request.keep_alive or stream.conn.requests == self._last
             stream.conn.close()
         stream.sent = response.sent
-        stream.failed = response.status[:1] == "5"
+        stream.failed = response.status >= "5"
         if self._record is not None:
             self._record(environ, response, time.monotonic() - began)
         if self._after is not None:

@@ -199,7 +199,7 @@ class Streams:
         if stream.outbox is not None:
             stream.phase = FLUSH
             self._flush(stream)
-        elif stream.close_after or not stream.conn.idle:
+        elif stream.close_after or stream.conn.buffered:
             self._next(stream, now)
         else:
             stream.phase = HEAD

@@ -80,12 +80,12 @@ class Feeder:
         """What is kept for later is at most one incomplete element of the protocol, and less than a head may be."""
         limits = self._limits
         bound = max(limits.head, limits.request_line, limits.field_size, limits.chunk_line) + 4
-        assert self._conn.buffered <= bound, f"{self._conn.buffered} bytes are held after a piece of {piece}"
+        assert len(self._conn.buffered) <= bound, f"{len(self._conn.buffered)} bytes are held after a piece of {piece}"
 
     def _check_closed(self) -> None:
         conn = self._conn
         conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert conn.buffered == 0, "a closed connection holds bytes"
+        assert not conn.buffered, "a closed connection holds bytes"
         assert conn.next_request() is None, "a closed connection is read"
 
 
