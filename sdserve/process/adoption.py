@@ -32,7 +32,7 @@ class Foundling:
     were received and not used.
     """
 
-    sock: socket.socket
+    sock: socket.SocketType
     listener: str
     peer: str = ""
     port: str = ""

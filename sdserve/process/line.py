@@ -53,12 +53,18 @@ class Line:
         if self._ticket:
             self._write()
 
-    def took(self, connections: int) -> None:
-        """One more connection was taken, and the worker registered anew."""
+    def took(self, connections: int) -> bool:
+        """One more connection was taken. True when others are in the line, and the worker has to go to its end."""
         self.held = connections
         self._waited = (-1, 0)
-        if self._ticket:
-            self.join()
+        if not self._ticket:
+            return False
+        places = self._places.tolist()
+        others = len(places) - places.count(0) > 1
+        if others:
+            self._ticket = (max(places) >> 32) + 1
+        self._write()
+        return others
 
     def steps_aside(self, now: float) -> bool:
         """Whether the connection that waits is left to a neighbour for a moment; `now` in monotonic seconds."""

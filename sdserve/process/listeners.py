@@ -37,9 +37,14 @@ class Listener:
     inode: tuple[int, int] | None = None
     passed_as: int | None = None
     address: tuple[str, int] | str = field(init=False)
+    family: int = field(init=False)
+    label: str = field(init=False)
+    """What it is called in messages, and by workers that give its connections to each other."""
 
     def __post_init__(self) -> None:
         self.address = _address_of(self.sock)
+        self.family = int(self.sock.family)
+        self.label = _label(self.address)
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -59,10 +64,14 @@ class Listener:
             pass
 
     def __str__(self) -> str:
-        if isinstance(self.address, str):
-            return f"unix:{self.address}"
-        host, port = self.address
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return self.label
+
+
+def _label(address: tuple[str, int] | str) -> str:
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def adopt(

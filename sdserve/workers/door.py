@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from sdserve.process.listeners import Listener
     from sdserve.workers.base import Worker
 
+STREAM = int(socket.SOCK_STREAM)
 IN_TURN = EPOLLIN | select.EPOLLEXCLUSIVE
 
-Base = Callable[["Listener", socket.socket, tuple[str, str]], Environ]
+Base = Callable[["Listener", socket.SocketType, tuple[str, str]], Environ]
 
 
 class Door:
@@ -67,18 +68,23 @@ class Door:
         Raises OSError when descriptors or memory ran out: the connection stays queued.
         """
         try:
-            sock, address = listener.sock.accept()
+            # What `accept` calls. The object that it makes of the descriptor costs more than a whole request.
+            fd, address = listener.sock._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or its client gave up
             return None
+        sock = socket.SocketType(listener.family, STREAM, 0, fd)
         sock.setblocking(False)
-        if self.open:
-            self._epoll.unregister(listener.fileno())
-            self._epoll.register(listener.fileno(), IN_TURN)
         peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
         stream = self._welcome(sock, listener, peer)
         if self._proxies is not None and peer[0] in self._proxies:
             stream.phase = Phase.PREFACE
         return stream
+
+    def to_the_end_of_the_line(self, fd: int) -> None:
+        """Registers anew for one listener: its next connection wakes another worker, if one waits."""
+        if self.open:
+            self._epoll.unregister(fd)
+            self._epoll.register(fd, IN_TURN)
 
     def adopt(self) -> list[Stream]:
         """The connections that another worker gave away; they may have something to read already."""
@@ -117,10 +123,10 @@ class Door:
             stream.trusted = stream.peer in self._trusted
         return True
 
-    def _welcome(self, sock: socket.socket, listener: "Listener", peer: tuple[str, str]) -> Stream:
+    def _welcome(self, sock: socket.SocketType, listener: "Listener", peer: tuple[str, str]) -> Stream:
         values = self._values
         conn = Connection(self._reader, values.limits)
         stream = Stream(sock, conn, self._base(listener, sock, peer), peer[0], values.times.send)
-        stream.listener = str(listener)
+        stream.listener = listener.label
         stream.trusted = peer[0] in self._trusted
         return stream

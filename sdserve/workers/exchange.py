@@ -48,7 +48,7 @@ class Exchange:
         self._after = after
         self._record = record
 
-    def base(self, listener: "Listener", sock: socket.socket, peer: tuple[str, str]) -> Environ:
+    def base(self, listener: "Listener", sock: socket.SocketType, peer: tuple[str, str]) -> Environ:
         """What the environs of a new connection share."""
         address = listener.address
         if isinstance(address, str):

@@ -157,7 +157,8 @@ class Loop:
                 if self._line.steps_aside(monotonic()):
                     self._pause_accepting(STEP_ASIDE)
                 elif stream := self._accept(door.listeners[fd]):
-                    self._line.took(len(self._streams))
+                    if self._line.took(len(self._streams)):
+                        door.to_the_end_of_the_line(fd)
                     return self._streams.event(stream, EPOLLIN)
         return True
 
@@ -210,7 +211,7 @@ class Loop:
 
     def _join_line(self) -> None:
         """Where workers share a queue of connections; with reuse_port each has its own."""
-        if self._values.multiprocess and not self._values.reuse_port:
+        if not self._values.reuse_port:
             self._line.join()
 
     # --- retirement ---------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Outbox:
 
     __slots__ = ("_parts", "_patience", "_sock", "_spill", "in_memory", "moved")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.SocketType) -> None:
         self._sock = sock
         self._parts: deque[memoryview | Region] = deque()
         self._spill: Region | None = None

@@ -74,7 +74,7 @@ class Stream:
         "trusted",
     )
 
-    def __init__(self, sock: socket.socket, conn: Connection, base: Environ, peer: str, patience: float) -> None:
+    def __init__(self, sock: socket.SocketType, conn: Connection, base: Environ, peer: str, patience: float) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.conn = conn

@@ -24,6 +24,19 @@ if TYPE_CHECKING:
     from sdserve.log import Logger
 
 
+HEAP = 2 << 20  # bytes
+
+
+def keep_heap() -> None:
+    """Has the C library keep free memory up to twice `HEAP`.
+
+    glibc returns the end of its heap to the kernel when 128 KiB of it are free, which the body of a request can bring
+    about each time; half of what such a request costs is then page faults. A large block that is freed teaches it to
+    wait for more (mallopt(3), M_MMAP_THRESHOLD). Other C libraries take no notice.
+    """
+    bytes(HEAP)
+
+
 class WSGIWorker(Worker):
     """Serves a WSGI application, with one thread or several."""
 
@@ -48,6 +61,7 @@ class WSGIWorker(Worker):
             raise ConfigError(problems)
 
     def run(self) -> None:
+        keep_heap()
         values = Values.of(self.cfg)
         writer = HeadWriter(SERVER_SOFTWARE)
         terms = Terms(

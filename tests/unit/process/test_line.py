@@ -36,6 +36,16 @@ def test_who_is_not_last_in_line_was_perhaps_woken_alone() -> None:
     assert not many.steps_aside(1.0)
 
 
+def test_who_is_alone_has_no_line_to_go_to_the_end_of() -> None:
+    board = Scoreboard(64)
+    first = line_of(board, 5)
+    assert not first.took(6)
+    second = line_of(board, 0)
+    assert first.took(7)
+    second.leave()
+    assert not first.took(8)
+
+
 def test_nobody_is_waited_for_twice_without_coming() -> None:
     board = Scoreboard(64)
     few, many = line_of(board, 0), line_of(board, 9)
