@@ -159,6 +159,8 @@ class Loop:
                 elif stream := self._accept(door.listeners[fd]):
                     if self._line.took(len(self._streams)):
                         door.to_the_end_of_the_line(fd)
+                    if self._pending:  # calls may last: new connections get their turn among those that are open
+                        self._pending.insert(1, (fd, EPOLLIN))
                     return self._streams.event(stream, EPOLLIN)
         return True
 

@@ -1,5 +1,6 @@
 """Leaders and followers: slow calls at the same time, fast ones beside them, and a way out for those that hang."""
 
+import select
 import signal
 import socket
 import threading
@@ -61,6 +62,20 @@ def test_when_all_threads_are_busy_requests_wait(start: Callable[..., Server], t
     door.unlink()
     for sock in held:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_new_connections_get_their_turn_among_those_that_are_open(start: Callable[..., Server], threads: str) -> None:
+    _, address = serve(start, "--threads", threads)
+    answers = dict.fromkeys((send(address, "/sleep?0.02") for _ in range(12)), 0)
+    while 0 in answers.values():  # each client asks again when it is answered, until all have been answered once
+        readable, _, _ = select.select(list(answers), [], [], 10)
+        assert readable
+        for sock in readable:
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
+            answers[sock] += 1
+            sock.sendall(b"GET /sleep?0.02 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert max(answers.values()) <= 6
 
 
 def test_a_connection_is_served_again_after_a_slow_call(start: Callable[..., Server]) -> None:
