@@ -61,9 +61,13 @@ def gunicorn(*kind: str) -> Command:
 
 
 def granian(threads: int) -> Command:
+    """`threads` that call the application; 0: as it comes, with as many as it finds useful, up to half its backlog."""
+
     def command(bin: Path, port: int, load: Load) -> list[str]:
-        options = ["--interface", "wsgi", "--host", HOST, "--port", str(port), "--workers", str(load.workers)]
-        return [str(bin / "granian"), *options, "--blocking-threads", str(threads), "--no-log", APPLICATION]
+        options = ["--interface", "wsgi", "--host", HOST, "--port", str(port), "--no-log"]
+        options += ["--workers", str(load.workers)]
+        options += ["--blocking-threads", str(threads)] if threads else []
+        return [str(bin / "granian"), *options, APPLICATION]
 
     return command
 
@@ -102,7 +106,8 @@ PEERS = (
     Peer("sdserve-16", sdserve(THREADS), threads=THREADS),
     Peer("gunicorn-sync", gunicorn("--worker-class", "sync"), "gunicorn"),
     Peer("gunicorn-gthread", gunicorn("--threads", str(THREADS)), "gunicorn", threads=THREADS),
-    Peer("granian", granian(1), "granian"),
+    Peer("granian", granian(0), "granian"),
+    Peer("granian-1", granian(1), "granian"),
     Peer("granian-16", granian(THREADS), "granian", threads=THREADS, threaded_only=True),
     Peer("uwsgi", uwsgi(1), "uwsgi"),
     Peer("uwsgi-16", uwsgi(THREADS), "uwsgi", threads=THREADS, threaded_only=True),
