@@ -143,8 +143,8 @@ _SERVER = (
         "Workers",
         convert.seconds,
         30,
-        """Seconds that one request may take; a worker that exceeds it is logged with its stacks, aborted and replaced.
-        0 means no limit.""",
+        """Seconds that one request may take. One that exceeds it is named in the log with its stack, and its worker is
+        replaced. 0 means no limit.""",
         flags=("-t", "--timeout"),
         metavar="SECONDS",
     ),

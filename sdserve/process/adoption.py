@@ -1,16 +1,19 @@
-"""The adoption queue: idle client connections on their way from a worker that leaves to one that serves.
+"""The adoption queue: client connections on their way from a worker that leaves to one that serves.
 
 One AF_UNIX SOCK_SEQPACKET socketpair (unix(7)) for all masters and workers of a service. A retiring worker sends its
-idle connections into it, many to a message, as descriptors (SCM_RIGHTS) with a JSON list that says of each what the
-descriptor does not; any serving worker, of whichever generation or master, takes a message whole. A message is
-delivered once or not at all, so no connection is ever served twice; one that cannot be sent stays with its sender.
+connections into it, many to a message, as descriptors (SCM_RIGHTS) with a JSON list that says of each what the
+descriptor does not: where it came in, and what was received of a request that no application has seen. Any serving
+worker, of whichever generation or master, takes a message whole. A message is delivered once or not at all, so no
+connection is ever served twice; one that cannot be sent stays with its sender.
 
 Only processes that inherited the pair, or got it from systemd's fd store, can reach it. What comes out is checked all
 the same: a stream socket, connected, of the expected family, or it is closed.
 """
 
+import binascii
 import errno
 import json
+import math
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -20,16 +23,17 @@ from typing import Any
 from sdserve.process import rights
 
 BATCH = 32  # connections in a message: small enough to spread over the workers, SCM_MAX_FD is 253
-LONGEST = 65536  # bytes of a message
-FULL = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
+LONGEST = 131072  # bytes of a message; the kernel takes less than the send buffer (wmem_default(5): 212,992)
+CARRIED = 65536  # bytes of a request that travel with its connection, at most
+FULL = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.EMSGSIZE)
 
 
 @dataclass(frozen=True, slots=True)
 class Foundling:
     """A connection to be adopted. `listener` is the address that it was accepted at (Listener's str).
 
-    `peer` and `port` are set when they are not the socket's own but came with the PROXY protocol; `data` are bytes that
-    were received and not used.
+    `peer` and `port` are set when they are not the socket's own but came with the PROXY protocol. `data` is what was
+    received of a request, from its head on; `head` and `body` say for how many seconds these have been waited for.
     """
 
     sock: socket.SocketType
@@ -37,6 +41,8 @@ class Foundling:
     peer: str = ""
     port: str = ""
     data: bytes = b""
+    head: float = 0.0
+    body: float = 0.0
 
 
 class AdoptionQueue:
@@ -70,9 +76,8 @@ class AdoptionQueue:
         """Sends connections away; returns how many went, from the first on: those are the caller's to close."""
         sent = 0
         while sent < len(foundlings):
-            batch = foundlings[sent : sent + BATCH]
-            message = json.dumps([_told(each) for each in batch]).encode()
-            if len(message) > LONGEST:
+            batch, message = _message(foundlings[sent : sent + BATCH])
+            if not batch:
                 return sent
             try:
                 socket.send_fds(self.send_end, [message], [each.sock.fileno() for each in batch])
@@ -98,12 +103,26 @@ class AdoptionQueue:
         return list(_checked(socks, told))
 
 
-def _told(foundling: Foundling) -> dict[str, str]:
-    said = {"listener": foundling.listener}
+def _message(foundlings: Sequence[Foundling]) -> tuple[Sequence[Foundling], bytes]:
+    """As many of the first connections as one message holds, and the message."""
+    entries: list[str] = []
+    size = len("[]")
+    for each in foundlings:
+        entry = json.dumps(_told(each))
+        size += len(entry) + len(",")
+        if size > LONGEST:
+            break
+        entries.append(entry)
+    return foundlings[: len(entries)], f"[{','.join(entries)}]".encode()
+
+
+def _told(foundling: Foundling) -> dict[str, str | float]:
+    said: dict[str, str | float] = {"listener": foundling.listener}
     if foundling.peer:
         said |= {"peer": foundling.peer, "port": foundling.port}
     if foundling.data:
-        said["data"] = foundling.data.decode("latin-1")
+        said["data"] = binascii.b2a_base64(foundling.data, newline=False).decode()
+        said |= {"head": foundling.head, "body": foundling.body}
     return said
 
 
@@ -130,13 +149,28 @@ def _checked(socks: Iterable[socket.socket | None], told: Iterable[dict[str, Any
     for sock, said in zip(socks, told, strict=True):
         if sock is None:
             continue
-        fields = [said.get(name, "") for name in ("listener", "peer", "port", "data")]
-        if not (is_client(sock) and all(isinstance(field, str) for field in fields)):
+        foundling = _believed(sock, said)
+        if foundling is None or not is_client(sock):
             sock.close()
             continue
         sock.setblocking(False)
-        listener, peer, port, data = fields
-        yield Foundling(sock, listener, peer, port, data.encode("latin-1", errors="ignore"))
+        yield foundling
+
+
+def _believed(sock: socket.socket, said: dict[str, Any]) -> Foundling | None:
+    """A connection with what was said of it, None if that is nonsense."""
+    words = [said.get(name, "") for name in ("listener", "peer", "port", "data")]
+    times = [said.get(name, 0.0) for name in ("head", "body")]
+    if not all(isinstance(word, str) for word in words):
+        return None
+    if not all(isinstance(time, (int, float)) and math.isfinite(time) and time >= 0 for time in times):
+        return None
+    listener, peer, port, encoded = words
+    try:
+        data = binascii.a2b_base64(encoded, strict_mode=True) if encoded else b""
+    except ValueError:  # binascii.Error, and what is not ASCII
+        return None
+    return Foundling(sock, listener, peer, port, data, *map(float, times))
 
 
 def is_client(sock: socket.socket) -> bool:

@@ -9,7 +9,8 @@ How a worker is told things:
 - SIGTERM retires it: `alive` becomes False, it takes no new connection, finishes what it holds and returns from `run()`
   by `drain_by`. The end of file on the channel means that the master died, and retires it as well.
 - SIGINT and SIGQUIT end it at once: `quick` becomes True.
-- SIGUSR1 reopens the log files. SIGABRT is how the master ends a hung worker: the stacks are logged, the process goes.
+- SIGUSR1 reopens the log files. SIGABRT is how the master ends a hung worker: the stacks are logged, what can be saved
+  is (`outlive`), the process goes.
 - SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU and SIGWINCH are meant for masters. `systemctl kill` sends them to every process of
   a unit, so workers, and the programs that applications start, ignore them.
 
@@ -88,6 +89,7 @@ class Worker:
         self.drain_by: float | None = None
         self.nr = 0
         self._wear = Wear(cfg.max_requests, cfg.max_requests_jitter, cfg.max_memory)
+        self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
         self._worn = False
         self._orphaned = False
         self._wake_read = self._wake_write = -1
@@ -186,8 +188,10 @@ class Worker:
 
     def retire(self) -> None:
         """Stop taking connections, finish, leave. Does nothing when it was said before."""
-        if not self.alive:
-            return
+        if self.alive:
+            self._retire()
+
+    def _retire(self) -> None:
         self.alive = False
         self.drain_by = time.monotonic() + self.cfg.graceful_timeout
         self.tell(RETIRING)
@@ -248,10 +252,24 @@ class Worker:
             self.cfg.worker_abort(self)
         except Exception:
             self.log.exception("Exception in the worker_abort hook")
-        finally:
+        try:
+            if self.outlive(frame):
+                return
+        except BaseException:
+            self.log.exception("Worker %s cannot finish what it holds", self.pid)
+        try:
             self.log.critical("Worker aborted (pid %s)", self.pid)
+            self.say_goodbye()
             sys.stderr.flush()
+        finally:
             os._exit(1)
+
+    def outlive(self, frame: FrameType | None) -> bool:
+        """Finishes what this worker holds besides the request that is stuck at `frame`, before the process goes.
+
+        True when nothing is stuck any more: then the worker retires as at any other time.
+        """
+        return False
 
     def _hear_master(self) -> None:
         try:

@@ -43,6 +43,7 @@ def become(worker: Worker, server: Any, birth: Birth) -> NoReturn:
     All signals are blocked when this is called; a signal sent before the worker can hear it stays pending till then.
     """
     worker.pid = os.getpid()
+    worker.say_goodbye = lambda: _say_goodbye(worker, server)
     code = BootError.exit_code
     try:
         code = _live(worker, server, birth)
@@ -124,13 +125,17 @@ def _code_of(worker: Worker, leaving: SystemExit) -> int:
     return code
 
 
-def _leave(worker: Worker, server: Any, code: int) -> NoReturn:
-    """Ends the process as the interpreter would, without unwinding the master's stack."""
+def _say_goodbye(worker: Worker, server: Any) -> None:
     try:
         worker.log.info("Worker exiting (pid: %s)", worker.pid)
         worker.cfg.worker_exit(server, worker)
     except Exception:
         worker.log.exception("Exception in the worker_exit hook")
+
+
+def _leave(worker: Worker, server: Any, code: int) -> NoReturn:
+    """Ends the process as the interpreter would, without unwinding the master's stack."""
+    _say_goodbye(worker, server)
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # joins the application's threads, as at any exit
         atexit._run_exitfuncs()

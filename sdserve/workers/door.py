@@ -20,6 +20,7 @@ from sdserve.workers.stream import EPOLLIN, Phase, Stream
 from sdserve.workers.values import Values
 
 if TYPE_CHECKING:
+    from sdserve.process.adoption import Foundling
     from sdserve.process.listeners import Listener
     from sdserve.workers.base import Worker
 
@@ -86,7 +87,7 @@ class Door:
             self._epoll.unregister(fd)
             self._epoll.register(fd, IN_TURN)
 
-    def adopt(self) -> list[Stream]:
+    def adopt(self) -> "list[tuple[Stream, Foundling]]":
         """The connections that another worker gave away; they may have something to read already."""
         assert self._adoption is not None
         streams = []
@@ -97,13 +98,13 @@ class Door:
                 continue
             stream = self._welcome(foundling.sock, listener, foster.peer_of(foundling))
             stream.proxied = bool(foundling.peer)
-            streams.append(stream)
+            streams.append((stream, foundling))
         return streams
 
-    def give_away(self, streams: list[Stream]) -> tuple[list[Stream], bool]:
-        """Offers idle connections to other workers; returns those that went, and whether all that may move did."""
+    def give_away(self, streams: list[Stream], now: float) -> tuple[list[Stream], bool]:
+        """Offers connections to other workers; returns those that went, and whether all that may move did."""
         assert self._adoption is not None
-        return foster.give_away(self._adoption, streams)
+        return foster.give_away(self._adoption, streams, now)
 
     def read_preface(self, stream: Stream, data: bytes) -> bool:
         """Reads the PROXY header that comes first; True when it is complete. Raises BadRequest."""

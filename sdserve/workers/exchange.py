@@ -10,7 +10,6 @@ from sdserve.gateway.wsgi import Environ, Gateway, set_body
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
-from sdserve.workers.body import AwaitedBody
 from sdserve.workers.stream import Stream
 from sdserve.workers.values import Values
 
@@ -42,7 +41,6 @@ class Exchange:
         self._worker = worker
         self.gateway = gateway
         self._writer = writer
-        self._times = values.times
         self._last = values.limits.requests
         self._before = before
         self._after = after
@@ -73,8 +71,6 @@ class Exchange:
         spool = stream.spool
         if spool is not None:
             set_body(environ, request, spool.reader(), spool.size)
-        elif request.expect:
-            self._await_body(stream, request, environ, response)
         else:
             environ["wsgi.input"] = BytesIO()
         if self._before is not None:
@@ -105,16 +101,6 @@ class Exchange:
             if stream.outbox is not None:
                 stream.outbox.close()
                 stream.outbox = None
-
-    def _await_body(self, stream: Stream, request: Request, environ: Environ, response: Response) -> None:
-        """The application's first read asks the client for the body. Unasked, it may come or not: then nobody knows
-        where the next request starts, and the connection ends with this response."""
-        response.keep_alive = False
-
-        def arrived() -> None:
-            response.keep_alive = request.keep_alive
-
-        environ["wsgi.input"] = AwaitedBody(stream, self._times, arrived)
 
     def _abort(self, stream: Stream, response: Response) -> None:
         """The response is cut short, and the client must notice: its body has not ended where the connection ends."""

@@ -1,14 +1,16 @@
-"""Idle connections change workers: given away by a loop that retires, taken in by one that serves.
+"""Connections change workers: given away by a loop that retires, taken in by one that serves.
 
-What moves is a connection between two requests of which nothing has been read; what its client sends meanwhile waits in
-the socket and moves with it. A connection that the queue does not take stays, and ends here politely. See
-process/adoption.py for the queue and what comes out of it.
+What moves is a connection whose next request the application has not been called for: an idle one, or one with a head
+or body that is still arriving. What was received of the request travels with it, and so does the time that it took;
+what its client sends meanwhile waits in the socket. A request that is too large to travel, or chunked, is finished
+here, and so is a connection that the queue does not take. See process/adoption.py for the queue and what comes out.
 """
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sdserve.process.adoption import AdoptionQueue, Foundling
+from sdserve.http.request import CHUNKED, Request
+from sdserve.process.adoption import CARRIED, AdoptionQueue, Foundling
 from sdserve.workers.stream import Phase, Stream
 
 if TYPE_CHECKING:
@@ -16,23 +18,43 @@ if TYPE_CHECKING:
 
 
 def may_move(stream: Stream) -> bool:
-    """Whether nothing of a request or a response is on its way."""
-    return stream.phase is Phase.HEAD and not stream.conn.buffered and not stream.close_after
+    """Whether the application has been called for nothing that was received, and no response is on its way."""
+    if stream.close_after or stream.outbox is not None:
+        return False
+    if stream.phase is Phase.HEAD:
+        return len(stream.conn.buffered) <= CARRIED
+    if stream.phase is Phase.BODY:
+        request, spool = stream.request, stream.spool
+        assert request is not None and spool is not None
+        return request.length != CHUNKED and len(_head(request)) + spool.size <= CARRIED
+    return False
 
 
-def give_away(queue: AdoptionQueue, streams: Iterable[Stream]) -> tuple[list[Stream], bool]:
+def give_away(queue: AdoptionQueue, streams: Iterable[Stream], now: float) -> tuple[list[Stream], bool]:
     """Offers the streams that may move; returns those that went, and whether the queue took all of them.
 
     The caller forgets and closes what went: the queue holds the connection now, and no other copy may be left.
     """
     movable = [stream for stream in streams if may_move(stream)]
-    sent = queue.offer([_foundling(stream) for stream in movable])
+    sent = queue.offer([_foundling(stream, now) for stream in movable])
     return movable[:sent], sent == len(movable)
 
 
-def _foundling(stream: Stream) -> Foundling:
+def _foundling(stream: Stream, now: float) -> Foundling:
     peer = (str(stream.base["REMOTE_ADDR"]), str(stream.base.get("REMOTE_PORT", ""))) if stream.proxied else ("", "")
-    return Foundling(stream.sock, stream.listener, *peer)
+    if stream.phase is Phase.BODY:
+        assert stream.request is not None and stream.spool is not None
+        data = _head(stream.request) + stream.spool.reader().read()
+        return Foundling(stream.sock, stream.listener, *peer, data, body=now - stream.began)
+    data = stream.conn.buffered
+    return Foundling(stream.sock, stream.listener, *peer, data, head=now - stream.began if data else 0.0)
+
+
+def _head(request: Request) -> bytes:
+    """A request's head as it came, but for blanks; whoever expected 100 Continue has had it."""
+    lines = [f"{request.method} {request.uri} HTTP/1.{request.minor}".encode("ascii")]
+    lines += [b"%b:%b" % field for field in request.fields if field[0].lower() != b"expect"]
+    return b"\r\n".join([*lines, b"", b""])
 
 
 def peer_of(foundling: Foundling) -> tuple[str, str]:

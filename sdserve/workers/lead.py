@@ -51,6 +51,7 @@ class Lead:
         self._table: list[Stream] = []
         self._calls = 0
         self._waiting = 0  # followers
+        self._reinforced = False
         self._leader = 0  # the thread that leads, and whose call is on the table
         self._pace = Pace()
         self._parked = True  # the watcher sleeps
@@ -68,9 +69,11 @@ class Lead:
             turns()
             return
         for number in range(self._threads):
-            name = f"sdserve-{number}"
-            threading.Thread(target=self._follow, args=(turns,), name=name, daemon=True).start()
-        self._watch()
+            self._start(number, turns)
+        self._watch(turns)
+
+    def _start(self, number: int, turns: Callable[[], None]) -> None:
+        threading.Thread(target=self._follow, args=(turns,), name=f"sdserve-{number}", daemon=True).start()
 
     def stop(self) -> None:
         """Said by the leader: nobody leads any more."""
@@ -134,7 +137,7 @@ class Lead:
             self._parked = False
             self._alarm.set()
 
-    def _watch(self) -> None:
+    def _watch(self, turns: Callable[[], None]) -> None:
         """Looks at the table every few milliseconds; sleeps while nothing is called, so an idle worker is not woken."""
         alarm, table = self._alarm, self._table
         while not self.stopped:
@@ -155,6 +158,11 @@ class Lead:
                 seen = self._calls
             if self.running:
                 self._look_for_stuck(monotonic())
+                if len(self.stuck) == self._threads and not self._reinforced:
+                    self._reinforced = True  # one more thread, for what else this worker holds
+                    self._start(self._threads, turns)
+                    self._threads += 1
+                    self._well(monotonic())
 
     def _promote(self) -> None:
         """Takes the lead from a call that lasts, and gives it to a follower."""

@@ -71,6 +71,22 @@ class Loop:
         self._door.set_open(True)
         self._join_line()
         self._lead.share(self._turns)
+        self._close_all()
+
+    def run_without(self) -> None:
+        """Ends the service of a worker whose one thread is stuck in a request, in another thread.
+
+        That request's client sees its connection reset. All others are given away, or finished here.
+        """
+        for stream in self._streams:
+            if stream.phase is Phase.CALL:
+                stream.reset_at_close()
+                self._streams.close(stream)
+        if not self._retirement_ends(monotonic()):
+            self._turns()
+        self._close_all()
+
+    def _close_all(self) -> None:
         for stream in self._streams:
             if stream.phase is not Phase.CALL:
                 stream.close()
@@ -197,9 +213,8 @@ class Loop:
 
     def _adopt(self) -> None:
         now = monotonic()
-        for stream in self._door.adopt():
-            self._streams.add(stream, now, self._values.times.keepalive or self._values.times.head)
-            stream.last = now
+        for stream, found in self._door.adopt():
+            self._streams.adopt(stream, found, now)
             self._pending.append((stream.fd, EPOLLIN))
         if len(self._streams) >= self._values.connections:
             self._door.set_open(False)
@@ -241,8 +256,8 @@ class Loop:
         return left <= 0 and not streams.ready
 
     def _give_away(self, now: float) -> None:
-        """Sends idle connections to the workers that stay; when the queue is full, the rest ends here."""
-        gone, all_went = self._door.give_away(list(self._streams))
+        """Sends connections to the workers that stay; when the queue is full, the rest ends here."""
+        gone, all_went = self._door.give_away(list(self._streams), now)
         for stream in gone:
             self._streams.close(stream)
         if not all_went:

@@ -6,18 +6,19 @@ request. It does no polling itself; `wants` says to the loop what to poll it for
 
 import select
 import socket
+import struct
 from enum import IntEnum
 
 from sdserve.gateway.response import ClientGone
 from sdserve.gateway.wsgi import Environ
 from sdserve.http.connection import Connection
-from sdserve.http.errors import BadRequest
 from sdserve.http.request import Request
 from sdserve.workers.body import Spool
 from sdserve.workers.outbox import Outbox
 
 RECEIVE = 65536
 NEVER = float("inf")
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; close(2) then resets the connection
 EPOLLIN, EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
 
 
@@ -72,6 +73,7 @@ class Stream:
         "sock",
         "spool",
         "trusted",
+        "waited",
     )
 
     def __init__(self, sock: socket.SocketType, conn: Connection, base: Environ, peer: str, patience: float) -> None:
@@ -88,6 +90,7 @@ class Stream:
         self.mask = 0  # what epoll is told now
         self.deadline = NEVER
         self.began = 0.0  # of the head or body that is arriving
+        self.waited = 0.0  # seconds that another worker has waited for the body that is arriving
         self.called = 0.0  # when the application got the request
         self.last = 0.0  # when the last response was finished
         self.request: Request | None = None
@@ -153,25 +156,13 @@ class Stream:
             self.outbox = None
         return True
 
-    # --- Source: how an awaited body arrives -------------------------------------------------------------------------
-
     def send_continue(self) -> None:
+        """Asks a client that waits for that to send its body (RFC 9110 section 10.1.1)."""
         self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def read_body(self) -> bytes | None:
-        data = self.conn.read_body()
-        if data == b"":
-            try:
-                received = self.sock.recv(RECEIVE)
-            except BlockingIOError:
-                return b""
-            except OSError as error:
-                raise ClientGone(str(error)) from error
-            if not received:
-                raise BadRequest("the body ends before its end")
-            self.conn.receive(received)
-            data = self.conn.read_body()
-        return data
+    def reset_at_close(self) -> None:
+        """Has the end of this connection say that something is missing, where nothing else does."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def close(self) -> None:
         """Closes the socket and lets go of everything. The caller has told epoll."""

@@ -8,7 +8,6 @@ meanwhile: then the stream, and everything else here, belongs to another thread.
 
 import select
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -20,17 +19,17 @@ from sdserve.http.errors import BadRequest, HTTPError, RequestTimedOut
 from sdserve.http.limits import Times
 from sdserve.http.request import Request
 from sdserve.workers.body import Spool, too_slow
-from sdserve.workers.stream import EPOLLIN, NEVER, RECEIVE, WANTS, Phase, Stream
+from sdserve.workers.stream import EPOLLIN, EPOLLOUT, NEVER, RECEIVE, WANTS, Phase, Stream
 
 if TYPE_CHECKING:
     from sdserve.log import Logger
+    from sdserve.process.adoption import Foundling
     from sdserve.workers.door import Door
     from sdserve.workers.exchange import Exchange
     from sdserve.workers.lead import Lead
 
 SWEEP = 0.25  # seconds between two looks at all deadlines, at least
 MARK = 0.1  # seconds that the busy mark may be older than the request it is for
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; close(2) then resets the connection
 PREFACE, HEAD, BODY, CALL, FLUSH, LINGER = (
     *(Phase.PREFACE, Phase.HEAD, Phase.BODY),
     *(Phase.CALL, Phase.FLUSH, Phase.LINGER),
@@ -84,6 +83,18 @@ class Streams:
         stream.began = now
         self.set_deadline(stream, now, patience)
 
+    def adopt(self, stream: Stream, found: "Foundling", now: float) -> None:
+        """A stream from another worker, idle or with a part of a request."""
+        self.add(stream, now, self._times.keepalive or self._times.head)
+        stream.last = now
+        if found.data:
+            stream.conn.receive(found.data)
+            stream.last = 0.0
+            stream.began = now - found.head
+            stream.waited = found.body
+            self.set_deadline(stream, stream.began, self._times.head)
+            self.ready.append(stream)
+
     def take_counts(self) -> tuple[int, int, int]:
         """(answers, body bytes, errors) since the last time."""
         counts = self.count, self.size, self.errors
@@ -108,8 +119,9 @@ class Streams:
         try:
             data = stream.sock.recv(RECEIVE)
         except BlockingIOError:
-            if not stream.mask:
-                self.poll_for(stream, EPOLLIN)
+            if phase is BODY and stream.outbox is not None:
+                return self._continue(stream)
+            self.poll_for(stream, EPOLLIN)
             return True
         except OSError:
             self.close(stream)
@@ -134,13 +146,16 @@ class Streams:
                 if request is None:
                     self._await_head(stream, now)
                     return True
-                if not request.length or request.expect:
+                if not request.length:
                     return self._serve(stream, request, now)
+                if request.expect and not conn.buffered:
+                    stream.send_continue()
                 stream.request = request
                 stream.spool = Spool()
                 stream.phase = BODY
-                stream.began = now
-                self.set_deadline(stream, now, self._times.body_grace if self._times.body_rate else 0)
+                stream.began = began = now - stream.waited
+                stream.waited = 0.0
+                self.set_deadline(stream, began, self._times.body_grace if self._times.body_rate else 0)
             spool = stream.spool
             assert spool is not None and stream.request is not None
             while data := conn.read_body():
@@ -148,14 +163,31 @@ class Streams:
         except HTTPError as error:
             self._refuse(stream, error, now)
             return True
+        except ClientGone:
+            self.close(stream)
+            return True
         except OSError as error:  # no room for the body
             self._log.error("cannot keep a request's body: %s", error)
             self.close(stream)
             return True
         if data is None:
             return self._serve(stream, stream.request, now)
-        if not stream.mask:
-            self.poll_for(stream, EPOLLIN)
+        if stream.outbox is not None:
+            return self._continue(stream)
+        self.poll_for(stream, EPOLLIN)
+        return True
+
+    def _continue(self, stream: Stream) -> bool:
+        """A client that does not read had no room for 100 Continue: it gets that when it reads."""
+        try:
+            done = stream.flush()
+        except ClientGone:
+            self.close(stream)
+            return True
+        if done:
+            stream.began = monotonic()
+            self.set_deadline(stream, stream.began, self._times.body_grace if self._times.body_rate else 0)
+        self.poll_for(stream, EPOLLIN if done else EPOLLIN | EPOLLOUT)
         return True
 
     def _await_head(self, stream: Stream, now: float) -> None:
@@ -167,8 +199,7 @@ class Streams:
             stream.began = now
             stream.last = 0.0
             self.set_deadline(stream, now, self._times.head)
-        if not stream.mask:
-            self.poll_for(stream, EPOLLIN)
+        self.poll_for(stream, EPOLLIN)
 
     def _serve(self, stream: Stream, request: Request, now: float) -> bool:
         """Calls the application and goes on with the stream. False when the lead was lost."""
@@ -259,7 +290,7 @@ class Streams:
         section 9.6): the sending half is closed first, and what still comes is dropped until the client closes.
         """
         if stream.reset:
-            stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            stream.reset_at_close()
             self.close(stream)
             return
         if not stream.lingers:

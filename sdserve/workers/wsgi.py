@@ -2,7 +2,6 @@
 
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Environ, ErrorStream, Gateway, Terms
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
-from sdserve.workers.base import Worker
+from sdserve.workers import rescue
+from sdserve.workers.base import RETIRING, Worker
 from sdserve.workers.exchange import Exchange
 from sdserve.workers.loop import Loop
 from sdserve.workers.values import Values
@@ -41,6 +41,7 @@ class WSGIWorker(Worker):
     """Serves a WSGI application, with one thread or several."""
 
     _loop: Loop | None = None
+    _outlives = False  # aborted, and finishes what it holds
 
     @classmethod
     def check_config(cls, cfg: "Config", log: "Logger") -> None:
@@ -111,12 +112,28 @@ class WSGIWorker(Worker):
         self.count_request(size, errors)
 
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
-        """Names the requests that are in the application; the stacks are in the log already."""
+        """Names the requests that are in the application; the stacks of all threads are on standard error already."""
         if self._loop is not None:
             now = time.monotonic()
             for request, began in self._loop.calls():
                 self.log.critical("%s %s has run for %.1f s", request.method, request.uri, now - began)
+            if self.cfg.threads <= 1:
+                self.log.error("It is at:\n%s", rescue.stack(frame))
         super().handle_abort(signum, frame)
+
+    def outlive(self, frame: FrameType | None) -> bool:
+        """With one thread, the signal has interrupted it, in the application as a rule: see rescue.py."""
+        if self._loop is None or self.cfg.threads > 1 or self._outlives:
+            return False
+        self._outlives = True
+        if self.drain_by is None:
+            self._retire()
+        else:
+            self.tell(RETIRING)  # once more: the master waits for us instead of a second
+        if not rescue.is_in_call(frame):
+            return True
+        rescue.outlive(self._loop, self.drain_by or 0.0, self.log)
+        return False
 
     def request_stuck(self, request: Request | None, seconds: float, thread: int) -> None:
         """A request exceeded the time-out in one of several threads: the log says where, and a successor is asked for.
@@ -124,13 +141,11 @@ class WSGIWorker(Worker):
         Everything else this worker holds is finished: threads cannot be killed, processes can.
         """
         what = f"{request.method} {request.uri}" if request is not None else "a request"
-        frame = sys._current_frames().get(thread)
-        stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)\n"
         self.log.error(
             "%s has run for %.1f s, longer than timeout; worker %s is replaced. It is at:\n%s",
             what,
             seconds,
             self.pid,
-            stack,
+            rescue.stack(sys._current_frames().get(thread)),
         )
         self.ask_for_replacement("has a thread that is stuck")

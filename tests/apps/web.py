@@ -3,8 +3,10 @@
 Every call goes through wsgiref's validator, so the server's side of PEP 3333 is checked by each test that uses this.
 """
 
+import ctypes
 import io
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -97,6 +99,23 @@ def held(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return hello(environ, start_response)
 
 
+def stuck(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Never answers. The query names the way (sleep, recv or clutch), and a file to make when it begins."""
+    way, _, path = environ["QUERY_STRING"].partition(":")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Path(path).touch()
+        if way == "sleep":
+            time.sleep(600)
+        elif way == "recv":
+            ours.recv(1)
+        else:
+            mutex, libc = ctypes.create_string_buffer(64), ctypes.PyDLL(None)  # which keeps the interpreter to itself
+            libc.pthread_mutex_lock(mutex)
+            libc.pthread_mutex_lock(mutex)
+    return hello(environ, start_response)
+
+
 def spin(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Computes for as many seconds as the query says, and never lets go of the interpreter by itself."""
     end = time.monotonic() + float(environ["QUERY_STRING"])
@@ -156,7 +175,7 @@ RAW = {"bad_header": bad_header, "bad_status": bad_status, "mute": mute, "short"
 }
 PAGES: dict[str, Callable[..., Iterable[bytes]]] = {
     **{page.__name__: page for page in (hello, environ, echo, ignore, stream, write, nothing, unchanged, file, buffer)},
-    **{page.__name__: page for page in (big, sleep, held, pid, early, late, leave)},
+    **{page.__name__: page for page in (big, sleep, held, stuck, pid, early, late, leave)},
 }
 
 

@@ -3,12 +3,12 @@
 import http.client
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import pytest
 
-from tests.support.server import APPS, Server, connector, free_port
+from tests.support.server import APPS, Server, answer, connector, free_port
 
 Address = tuple[str, int]
 
@@ -128,21 +128,42 @@ def test_a_body_that_nobody_reads_does_not_disturb_the_next_request(client: http
         assert response.read() == b"hello"
 
 
-def test_100_continue_is_sent_when_the_application_reads(server: Server) -> None:
+def test_a_body_is_asked_for_when_it_is_waited_for(server: Server) -> None:
     with socket.create_connection(server.address, timeout=20) as sock:  # type: ignore[attr-defined]
         stream = sock.makefile("rb")
         head = b" HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
-        for _ in range(2):
-            sock.sendall(b"POST /echo" + head)
+        for path in (b"/echo", b"/ignore", b"/echo"):
+            sock.sendall(b"POST " + path + head)
             assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
             assert stream.readline() == b"\r\n"
+            assert answer(server.address).body == b"hello"  # type: ignore[attr-defined]  # no thread waits for it
             sock.sendall(b"hello")
             assert next_body(stream) == b"hello"
-        sock.sendall(b"POST /ignore" + head)
-        assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
-        rest = stream.read()  # until the server closes: it cannot know whether the body comes
-        assert b"Connection: close" in rest
-        assert rest.endswith(b"hello")
+        sock.sendall(b"POST /echo" + head + b"hello")
+        assert stream.readline() == b"HTTP/1.1 200 OK\r\n"  # who does not wait is not asked
+        assert next_body(stream) == b"hello"
+
+
+def test_a_body_is_not_asked_for_when_it_is_too_large(start: Callable[..., Server]) -> None:
+    port = free_port()
+    start("-b", f"127.0.0.1:{port}", "--limit-request-body", "4", "web").wait_ready()
+    with connector(("127.0.0.1", port))() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_does_not_read_is_asked_for_the_body_when_it_does(server: Server) -> None:
+    """Its 100 Continue waits behind answers that fill the buffers of the connection."""
+    with connector(server.address)() as sock:  # type: ignore[attr-defined]
+        stream = sock.makefile("rb")
+        sock.sendall(b"GET /big?1 HTTP/1.1\r\nHost: a\r\n\r\n" * 8)
+        sock.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        for _ in range(8):
+            assert len(next_body(stream)) == 1 << 20
+        assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert stream.readline() == b"\r\n"
+        sock.sendall(b"hello")
+        assert next_body(stream) == b"hello"
 
 
 def test_http_1_0_is_closed_unless_it_asks(server: Server) -> None:

@@ -1,6 +1,8 @@
 """Slow clients cost a buffer and no thread, and only for as long as they are allowed to."""
 
+import contextlib
 import http.client
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -136,3 +138,21 @@ def test_large_bodies_do_not_fill_the_memory(start: Callable[..., Server]) -> No
     assert size == 100 << 20
     client.close()
     assert peak_memory(worker.pid) - before < 16 << 20
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nHo", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1"])
+def test_another_worker_does_not_extend_the_time(start: Callable[..., Server], sent: bytes) -> None:
+    """Half a request changes workers at each reload, and is refused when it would have been without."""
+    server, address = serve(start, "--header-timeout", "3", "--preload")
+    with connector(address)() as sock:
+        sock.sendall(sent)
+        began = time.monotonic()
+        sock.settimeout(0.01)
+        got = b""
+        while not got and time.monotonic() - began < 12:
+            mark = server.mark
+            server.kill(signal.SIGHUP)
+            server.wait_log("Reloaded", since=mark)
+            with contextlib.suppress(TimeoutError):
+                got = sock.recv(65536)
+        assert got.startswith(b"HTTP/1.1 408 ")

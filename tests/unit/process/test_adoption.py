@@ -1,5 +1,6 @@
 """The adoption queue: connections move whole, once, and nothing else comes out of it."""
 
+import dataclasses
 import os
 import socket
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from sdserve.process.adoption import BATCH, AdoptionQueue, Foundling, is_client
+from sdserve.process.adoption import BATCH, CARRIED, AdoptionQueue, Foundling, is_client
 
 
 @pytest.fixture
@@ -40,11 +41,11 @@ def taken(queue: AdoptionQueue, stack: ExitStack) -> list[Foundling]:
 
 def test_a_connection_lives_on_in_another_hand(queue: AdoptionQueue, opened: ExitStack) -> None:
     client, server = connection(opened)
-    told = Foundling(server, "http://127.0.0.1:80", peer="192.0.2.7", port="99", data=b"GET \xff\x00")
+    told = Foundling(server, "http://127.0.0.1:80", "192.0.2.7", "99", data=b"GET \xff\x00", head=1.5, body=2.5)
     assert queue.offer([told]) == 1
     server.close()
     [found] = taken(queue, opened)
-    assert (found.listener, found.peer, found.port, found.data) == (told.listener, "192.0.2.7", "99", b"GET \xff\x00")
+    assert dataclasses.replace(found, sock=server) == told
     assert not found.sock.getblocking()
     assert not os.get_inheritable(found.sock.fileno())
     found.sock.send(b"answer")
@@ -56,6 +57,15 @@ def test_batches_are_spread_over_the_takers(queue: AdoptionQueue, opened: ExitSt
     _, server = connection(opened)
     assert queue.offer([Foundling(server, "x")] * (2 * BATCH + 1)) == 2 * BATCH + 1
     assert [len(taken(queue, opened)) for _ in range(4)] == [BATCH, BATCH, 1, 0]
+
+
+def test_messages_are_as_long_as_the_kernel_takes(queue: AdoptionQueue, opened: ExitStack) -> None:
+    _, server = connection(opened)
+    data = [os.urandom(size) for size in (CARRIED, 10, 10, CARRIED, CARRIED, 30_000, 0)]
+    assert queue.offer([Foundling(server, "x", data=each) for each in data]) == len(data)
+    found = [taken(queue, opened) for _ in range(3)]
+    assert [each.data for batch in found for each in batch] == data
+    assert all(found)
 
 
 def test_a_full_queue_leaves_the_rest_with_their_sender(queue: AdoptionQueue, opened: ExitStack) -> None:
@@ -72,10 +82,14 @@ def test_a_full_queue_leaves_the_rest_with_their_sender(queue: AdoptionQueue, op
     assert received == sent
 
 
-@pytest.mark.parametrize(
-    "message",
-    [b"[" * 5000, b"no json", b"{}", b"[]", b'["x"]', b"[{}, {}]", b'[{"listener": 1}]', b'[{"data": ["x"]}]', b"\xff"],
-)
+NONSENSE = [
+    *(b"[" * 5000, b"no json", b"{}", b"[]", b'["x"]', b"[{}, {}]", b'[{"listener": 1}]', b"\xff"),
+    *(b'[{"data": ["x"]}]', b'[{"data": "?"}]', '[{"data": "é"}]'.encode(), b'[{"head": -1}]', b'[{"head": "1"}]'),
+    *(b'[{"body": NaN}]', b'[{"body": 1e999}]', b'[{"head": true, "body": null}]'),
+]
+
+
+@pytest.mark.parametrize("message", NONSENSE)
 def test_nonsense_is_closed(queue: AdoptionQueue, opened: ExitStack, message: bytes) -> None:
     client, server = connection(opened)
     socket.send_fds(queue.send_end, [message], [server.fileno()])

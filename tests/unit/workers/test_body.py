@@ -1,16 +1,11 @@
-"""Request bodies: small in memory, large on disk, awaited ones only when they are read."""
+"""Request bodies: small in memory, large on disk, and never too slow."""
 
 import os
-import socket
 
 import pytest
 
-from sdserve.http.connection import Connection
-from sdserve.http.errors import BadRequest, RequestTimedOut
-from sdserve.http.limits import Limits, Times
-from sdserve.http.request import RequestReader
-from sdserve.workers.body import IN_MEMORY, AwaitedBody, Spool, too_slow
-from sdserve.workers.stream import Stream
+from sdserve.http.limits import Times
+from sdserve.workers.body import IN_MEMORY, Spool, too_slow
 
 
 @pytest.mark.parametrize("size", [0, 10, IN_MEMORY, IN_MEMORY + 1, 3 * IN_MEMORY])
@@ -35,46 +30,3 @@ def test_the_rate_counts_after_the_grace() -> None:
     assert too_slow(times, 1000, 11)
     assert not too_slow(times, 1101, 11)
     assert not too_slow(Times(body_rate=0), 0, 1000)
-
-
-def awaited(times: Times) -> tuple[AwaitedBody, socket.socket, list[str]]:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.settimeout(20)
-    conn = Connection(RequestReader(Limits()), Limits())
-    conn.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
-    assert conn.next_request()
-    arrived: list[str] = []
-    return AwaitedBody(Stream(ours, conn, {}, "", 5), times, lambda: arrived.append("arrived")), theirs, arrived
-
-
-def test_the_first_read_asks_and_waits() -> None:
-    body, client, arrived = awaited(Times())
-    client.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        client.recv(100)
-    client.setblocking(True)
-    client.sendall(b"one\ntwo\nxx")
-    assert body.readline() == b"one\n"
-    assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-    assert list(body) == [b"two\n", b"xx"]
-    assert body.read() == b""
-    assert arrived == ["arrived"]
-    client.close()
-
-
-def test_a_client_that_is_asked_and_silent_is_timed_out() -> None:
-    body, client, arrived = awaited(Times(body_rate=100, body_grace=0.2))
-    with pytest.raises(RequestTimedOut):
-        body.read()
-    assert not arrived
-    client.close()
-
-
-def test_a_client_that_is_asked_and_leaves_is_noticed() -> None:
-    body, client, _ = awaited(Times())
-    client.sendall(b"12345")
-    client.shutdown(socket.SHUT_WR)
-    with pytest.raises(BadRequest):
-        body.read()
-    client.close()

@@ -1,0 +1,110 @@
+"""Connections change workers between two requests, or with a part of one: never one that the application was given."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from sdserve.http.connection import Connection
+from sdserve.http.limits import Limits
+from sdserve.http.request import RequestReader
+from sdserve.process.adoption import CARRIED, AdoptionQueue, Foundling
+from sdserve.workers import foster
+from sdserve.workers.body import Spool
+from sdserve.workers.stream import Phase, Stream
+
+LIMITS = Limits(field_size=1 << 20, head=1 << 20)
+POST = b"POST /a?b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nX-A:1\r\nx-a: \xff \r\nContent-Length: %d\r\n\r\n"
+Make = Callable[..., Stream]
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def make(opened: ExitStack) -> Make:
+    """A stream as it is after `data` was received."""
+
+    def make(data: bytes) -> Stream:
+        ours, theirs = socket.socketpair()
+        opened.enter_context(ours)
+        opened.enter_context(theirs)
+        conn = Connection(RequestReader(LIMITS), LIMITS)
+        stream = Stream(ours, conn, {}, "", 5)
+        conn.receive(data)
+        stream.request = conn.next_request()
+        stream.began = 10.0
+        if stream.request is not None:
+            stream.phase = Phase.BODY
+            stream.spool = Spool()
+            while piece := conn.read_body():
+                stream.spool.append(piece)
+        return stream
+
+    return make
+
+
+@pytest.fixture
+def moved(opened: ExitStack) -> Callable[[Stream], Foundling]:
+    """What arrives of a stream that is given away at second 12.5."""
+    queue = AdoptionQueue.new()
+    opened.callback(queue.send_end.close)
+    opened.callback(queue.receive_end.close)
+
+    def move(stream: Stream) -> Foundling:
+        assert foster.give_away(queue, [stream], 12.5) == ([stream], True)
+        [found] = queue.take()
+        opened.enter_context(found.sock)
+        return found
+
+    return move
+
+
+def test_an_idle_connection_has_nothing_with_it(make: Make, moved: Callable[[Stream], Foundling]) -> None:
+    found = moved(make(b""))
+    assert (found.data, found.head, found.body) == (b"", 0.0, 0.0)
+
+
+def test_half_a_head_goes_as_it_came(make: Make, moved: Callable[[Stream], Foundling]) -> None:
+    found = moved(make(POST[:30]))
+    assert (found.data, found.head, found.body) == (POST[:30], 2.5, 0.0)
+
+
+def test_half_a_body_goes_with_the_same_request(make: Make, moved: Callable[[Stream], Foundling]) -> None:
+    stream = make(POST % 8 + b"1234")
+    found = moved(stream)
+    assert (found.head, found.body) == (0.0, 2.5)
+    conn = Connection(RequestReader(LIMITS), LIMITS)
+    conn.receive(found.data + b"5678")
+    before, after = stream.request, conn.next_request()
+    assert before is not None and after is not None
+    assert (after.method, after.uri, after.minor, after.length) == (before.method, before.uri, 1, 8)
+    assert after.fields == [field for field in before.fields if field[0] != b"Expect"]
+    assert not after.expect  # it was asked for its body
+    assert conn.read_body() == b"12345678"
+    assert conn.read_body() is None
+
+
+@pytest.mark.parametrize("phase", [Phase.PREFACE, Phase.CALL, Phase.FLUSH, Phase.LINGER, Phase.CLOSED])
+def test_nothing_moves_that_is_under_way(make: Make, phase: Phase) -> None:
+    stream = make(b"")
+    stream.phase = phase
+    assert not foster.may_move(stream)
+
+
+def test_what_is_too_large_or_chunked_stays(make: Make) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nX-A: "
+    assert foster.may_move(make(head.ljust(CARRIED, b"x")))
+    assert not foster.may_move(make(head.ljust(CARRIED + 1, b"x")))
+    assert not foster.may_move(make(POST % 100_000 + b"x" * CARRIED))
+    assert not foster.may_move(make(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"))
+
+
+def test_a_connection_that_ends_stays(make: Make) -> None:
+    stream = make(b"")
+    stream.close_after = True
+    assert not foster.may_move(stream)
