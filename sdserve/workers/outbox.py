@@ -17,6 +17,7 @@ from sdserve.gateway.response import ClientGone
 IN_MEMORY = 256 * 1024
 SPILL_LIMIT = 1 << 30  # bytes of disk for one response; then the application waits for its client
 PATIENCE = 0.1  # seconds that one response may wait for its client before it is spilled
+BREATH = 0.001  # seconds; a client that takes nothing for so long does not read, and others would wait with us
 SENDFILE = 1 << 20  # bytes for one sendfile(2), so that one fast reader does not keep the loop
 
 
@@ -113,13 +114,15 @@ class Outbox:
             self._spill = None
 
     def _wait_a_little(self) -> None:
-        """Lets the peer catch up, as long as it does and `PATIENCE` lasts."""
+        """Lets the peer catch up, as long as it does and `PATIENCE` lasts. Nothing else is served meanwhile."""
         while self._patience > 0 and self.in_memory and not self._spill:
             began = time.monotonic()
             poll = select.poll()
             poll.register(self._sock, select.POLLOUT)
-            poll.poll(self._patience * 1000)
-            self._patience -= time.monotonic() - began
+            if poll.poll(BREATH * 1000):
+                self._patience -= time.monotonic() - began
+            else:
+                self._patience = 0.0
             if self.flush():
                 return
 

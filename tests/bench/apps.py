@@ -41,7 +41,14 @@ WORK: dict[str, Callable[[Environ], bytes]] = {
 }
 
 
+PIECES = 16
+PIECE = b"x" * 65536
+
+
 def application(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    if environ["PATH_INFO"] == "/pieces":  # a megabyte, made as it goes
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(PIECES * len(PIECE)))])
+        return (PIECE for _ in range(PIECES))
     body = WORK[environ["PATH_INFO"]](environ)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]

@@ -24,6 +24,8 @@ class Load:
     """(connections, path) of a second client that is not measured."""
     idle: int = 0
     """Connections that ask once and then stay open."""
+    hostile: bool = False
+    """Slow clients beside the measured ones: see hostile.py."""
 
 
 LOADS = (
@@ -40,6 +42,13 @@ LOADS = (
         beside=(12, "/sleep500"),
     ),
     Load("idle", "tiny answer, 16 keep-alive connections beside 1,000 idle ones", connections=16, idle=1000),
+    Load("healthy", "tiny answer, 8 keep-alive connections", connections=8),
+    Load(
+        "hostile",
+        "the same beside 8 half-open requests, 500 clients that send a byte a second and 500 that never read",
+        connections=8,
+        hostile=True,
+    ),
     Load("workers-2", "tiny answer, keep-alive, 2 workers", workers=2),
     Load("workers-4", "tiny answer, keep-alive, 4 workers", workers=4),
 )

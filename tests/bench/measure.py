@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.bench import procfs, wrk
 from tests.bench.apps import ANSWERS
+from tests.bench.hostile import Hostile
 from tests.bench.idle import Idle
 from tests.bench.loads import Load
 from tests.bench.peers import HOST, Peer
@@ -38,6 +39,8 @@ def measure(peer: Peer, load: Load, bin: Path, seconds: float) -> Run:
         server = stack.enter_context(Server(peer, bin, load))
         server.probe(load.path)
         idle = stack.enter_context(Idle(HOST, server.port, load.idle))
+        if load.hostile:
+            stack.enter_context(Hostile(HOST, server.port))
         url = server.url(load.path)
         wrk.end(wrk.begin(load, url, WARM_UP))
         beside = None
