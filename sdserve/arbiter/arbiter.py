@@ -5,25 +5,23 @@ pool needs (pool.py), does it, and tells systemd what changed. Nothing here wait
 upgrading and stopping are states (lifecycle.py) with deadlines.
 """
 
-import os
 import signal
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from signal import Signals
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from sdserve import SERVER_SOFTWARE, __version__
-from sdserve.arbiter import crash, pool
-from sdserve.arbiter.adoption import Adoption
+from sdserve.arbiter import pool
+from sdserve.arbiter.claim import Claim
 from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
-from sdserve.arbiter.daemon import daemonize
+from sdserve.arbiter.ending import Ending
 from sdserve.arbiter.generation import Generation, goal_of
 from sdserve.arbiter.hookview import HookView
-from sdserve.arbiter.idle import IdleExit
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.idle import watch_idleness
 from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, advance
 from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.reload import Reload
@@ -32,16 +30,8 @@ from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.workforce import Workforce
 from sdserve.errors import ListenError, SdserveError
-from sdserve.log import Logger
-from sdserve.process import listeners
-from sdserve.process.handover import VARIABLE, Handover
-from sdserve.process.listeners import Listener
-from sdserve.process.pidfile import Pidfile
+from sdserve.process.handover import VARIABLE
 from sdserve.status import Status
-from sdserve.systemd import activation, fdstore
-from sdserve.systemd.notify import Notifier
-from sdserve.systemd.watchdog import Watchdog
-from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -53,47 +43,59 @@ LONG_IMPORT = 600.0  # seconds that the import of a preloaded application may ta
 class Arbiter(HookView):
     """A master process. `load` gives the configuration anew at each reload and raises ConfigError if it cannot."""
 
-    def __init__(self, cfg: "Config", load: "Callable[[], Config]") -> None:
-        super().__init__(cfg, Logger(cfg.errorlog, cfg.accesslog, cfg.loglevel))
+    def __init__(self, cfg: "Config", load: "Callable[[], Config]", host: Host | None = None) -> None:
+        self.host = host = host or Host()
+        super().__init__(cfg, host.log(cfg), host.pid())
         self.load = load
-        self.launched_with = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        os.environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
+        self.launched_with = {name: value for name, value in host.environ.items() if name != VARIABLE}
+        host.environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
         self.state = Master.STARTING
         self.exit_status = 0
         self.trouble = ""  # the last failed reload or upgrade, in one line
-        self.loop = Loop()
-        self.signals = SignalQueue()
+        self.loop = Loop(host.selector(), host.now)
+        self.signals = SignalQueue(host.pipe())
+        self.claim = Claim(host, self.log)
         self.workforce = Workforce(self)
         self.crew = self.workforce.crew
         self.reloading = Reload(self)
-        self.upgrade = Upgrade(self, Handover.inherited(os.environ))
+        self.upgrade = Upgrade(self, host.line())
+        self.ending = Ending(self)
         self.commands = Commands(self)
-        self.control = Control(self.loop, self.log, self.commands.table())
-        notifier = Notifier.from_environ(os.environ, muted=self.upgrade.succeeding)
-        watchdog = Watchdog.from_environ(os.environ)
-        self.supervision = Supervision(self.loop, self.log, notifier, watchdog, self.workforce.healthy)
+        self.control = Control(self.loop, self.log, self.commands.table(), host.bind)
+        notifier = host.notifier(self.upgrade.succeeding)
+        self.supervision = Supervision(self.loop, self.log, notifier, host.watchdog(), self.workforce.healthy)
 
     # --- start ----------------------------------------------------------------------------------------------------
 
     def run(self) -> NoReturn:
         """Serves until told to stop. Exits with 0, the code of the error that ended it, or 255 after a crash."""
+        self.attempt(self.start)
+        while self.state is not Master.DOWN:
+            self.attempt(self.turn)
+        sys.exit(self.exit_status)
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Does one step of the run; an error that nobody foresaw further down ends it."""
         try:
-            self.start()
-            self.manage_workers()
-            while self.state is not Master.DOWN:
-                self.sleep()
-                for signum in self.signals.take():
-                    self._handle(signum)
-                self.manage_workers()
-                self._report()
-            self.leave()
+            step()
         except SdserveError as error:
-            self._refuse(error)
+            self.log.error("%s", error)
+            self.log.debug("the start failed", exc_info=True)
+            self.ending.crash(str(error), error.exit_code, error.errno)
         except Exception as error:
             self.log.exception("Unhandled exception in main loop")
             reason = f"Unhandled exception in main loop: {type(error).__name__}: {error}"
-            self._abandon(reason, CRASHED, SdserveError.errno)
-        sys.exit(self.exit_status)
+            self.ending.crash(reason, CRASHED, SdserveError.errno)
+
+    def turn(self) -> None:
+        """Waits for something to happen, and does what follows."""
+        self.sleep()
+        for signum in self.signals.take():
+            self._handle(signum)
+        self.manage_workers()
+        self._report()
+        if self.state is Master.DOWN:
+            self.ending.complete()
 
     def setup(self, generation: Generation) -> None:
         """Makes `generation` the one in force: what new workers are forked with, and what everything here reads."""
@@ -102,18 +104,21 @@ class Arbiter(HookView):
         self.log.setup(self.cfg.errorlog, self.cfg.accesslog, self.cfg.loglevel)
 
     def start(self) -> None:
-        """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded."""
+        """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded; then workers."""
         if self.cfg.daemon and not self.upgrade.succeeding:
-            daemonize()
-        self.pid = os.getpid()
+            self.host.daemonize()
+        self.pid = self.host.pid()
         self.init_signals()
         self.log.info("Starting sdserve %s", __version__)
-        self._claim_pidfile()
+        self.claim.make(self.cfg.pidfile, second=bool(self.master_pid))
         self.cfg.on_starting(self)
         generation = Generation.of(self.goal.generation, self.cfg, self.log)
-        generation.open_listeners(self._inherited())
+        upgrade = self.upgrade
+        found, self.adoption = self.host.found(upgrade.described, upgrade.inherited_queue, self.cfg.fd_store)
+        self.systemd = any(listener.activated for listener in found)
+        generation.open_listeners(found, self.host.bind)
         self.setup(generation)
-        set_title(f"sdserve: master [{self.proc_name}]")
+        self.take_title()
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
         self.adoption.store(self.supervision.notifier)
@@ -124,20 +129,25 @@ class Arbiter(HookView):
         generation.preload()
         self.goal = goal_of(self.cfg, generation.number)
         self.cfg.nworkers_changed(self, self.num_workers, None)
-        if not self.upgrade.succeeding:
+        if not upgrade.succeeding:
             self.open_control()
-        self.upgrade.listen()
-        self._watch_idleness()
+        upgrade.listen()
+        watch_idleness(self)
         self.cfg.when_ready(self)
+        self.manage_workers()
 
     def init_signals(self) -> None:
         """Catches the signals of a master; the loop hears of them through a pipe."""
-        self.signals.install(self.signal)
+        self.host.catch_signals(self.signal, self.signals.pipe)
         self.loop.watch(self.signals.pipe, self.signals.pipe.drain)
 
     def signal(self, sig: int, frame: FrameType | None = None) -> None:
         """Queues a signal, as if it had been sent: what signal handlers call."""
         self.signals.put(sig)
+
+    def take_title(self) -> None:
+        """Shows in ps(1) which master this is."""
+        self.host.title(f"sdserve: master [{self.proc_name}]")
 
     def wakeup(self) -> None:
         """Makes the loop turn."""
@@ -146,39 +156,6 @@ class Arbiter(HookView):
     def sleep(self) -> None:
         """Waits for the next event or deadline and runs what it calls for."""
         self.loop.turn()
-
-    def _claim_pidfile(self) -> None:
-        if self.cfg.pidfile is not None:
-            self.pidfile = Pidfile(f"{self.cfg.pidfile}.2" if self.master_pid else self.cfg.pidfile)
-            self.pidfile.create(self.pid)
-
-    def _inherited(self) -> list[Listener]:
-        """The listeners from systemd, or from the old master, who also knows which were systemd's."""
-        taken = activation.take(os.environ)
-        stored = [each for each in taken if each.name in fdstore.NAMES]
-        passed = [each for each in taken if each.name not in fdstore.NAMES]
-        kept = fdstore.offered(os.environ) or self.cfg.fd_store
-        self.adoption = Adoption.found(stored, self.upgrade.inherited_queue, kept=kept)
-        described = self.upgrade.described
-        if described is None:
-            described = [{"activated": True}] * len(passed)
-        found = [
-            listeners.adopt_described(each.fd, each.name, told) for each, told in zip(passed, described, strict=True)
-        ]
-        self.systemd = any(listener.activated for listener in found)
-        return found
-
-    def _watch_idleness(self) -> None:
-        if self.cfg.idle_exit and not self.systemd:
-            self.log.warning("idle_exit has no effect: only systemd can start the service again at the next connection")
-        elif self.cfg.idle_exit:
-            IdleExit(self.loop, self.cfg.idle_exit, self.crew, self._leave_idle)
-
-    def _leave_idle(self) -> None:
-        if self.state is Master.RUNNING and not self.reexec_pid and not self.master_pid:
-            self.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", self.cfg.idle_exit)
-            self.adoption.kept = False  # systemd empties the store of a service that ended
-            self.stop()
 
     def open_control(self) -> None:
         """Listens to sdservectl, unless the control socket came from the old master."""
@@ -233,7 +210,7 @@ class Arbiter(HookView):
 
     def handle_winch(self) -> None:
         """WINCH: the workers retire, the master stays; a terminal sends it at each change of its size, so not there."""
-        if any(os.isatty(fd) for fd in (0, 1, 2)):
+        if self.host.on_terminal():
             self.log.debug("SIGWINCH ignored. Not daemonized")
             return
         self.log.info("graceful stop of workers")
@@ -271,16 +248,7 @@ class Arbiter(HookView):
         for handle in self.crew:
             self.crew.reap(handle)
         if self.pid == 1:
-            self._reap_orphans()
-
-    def _reap_orphans(self) -> None:
-        try:
-            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if found.si_pid in self.crew.handles:
-                    return  # its pidfd will tell
-                os.waitpid(found.si_pid, 0)
-        except ChildProcessError:
-            return
+            self.host.reap_orphans(self.crew.handles)
 
     def kill_worker(self, pid: int, sig: int) -> None:
         """Sends `sig` to one worker; nothing happens if it has ended."""
@@ -330,68 +298,17 @@ class Arbiter(HookView):
 
     def stop(self, graceful: bool = True) -> None:
         """Begins to stop: no new connections, workers finish, or leave at once; ends when all are gone."""
-        if self.state is Master.DOWN:
-            return
-        first = self.state is not Master.STOPPING
-        if first:
-            self.reloading.abandon()
-        self.advance(MasterEvent.STOP)
-        self.goal = replace(self.goal, stopping=True)
-        if first:
-            # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
-            self.workforce.manage()
-            self.upgrade.before_stop()
-            self.supervision.stopping(self.status().line())
-            self._close_listeners()
-        if not graceful:
-            for handle in self.crew:
-                self.crew.retire(handle, graceful=False)
+        self.ending.begin(graceful)
 
     def halt(self, reason: str, error: SdserveError) -> None:
         """Stops because of an error: its reason goes to the log and to systemd, its exit code is the process's."""
-        self.log.error("%s", reason)
-        self.exit_status = error.exit_code
-        self.trouble = reason
-        self.upgrade.failed(reason)
-        self.stop(graceful=False)
-        self.supervision.failed(reason, error.errno)
-
-    def _close_listeners(self) -> None:
-        """Lets go of the listeners; a Unix socket's file is removed by the last master that has it."""
-        for listener in self.LISTENERS:
-            if not self.upgrade.shares_listeners:
-                listener.unlink()
-            listener.close()
-
-    def leave(self) -> None:
-        """The last things of an orderly end."""
-        (self.log.info if self.exit_status == 0 else self.log.error)("Shutting down: %s", self.master_name)
-        self.control.close()
-        if self.pidfile is not None:
-            self.pidfile.unlink()
-        self.cfg.on_exit(self)
-
-    def _refuse(self, error: SdserveError) -> None:
-        """Ends a start that failed."""
-        self.log.error("%s", error)
-        self.log.debug("the start failed", exc_info=True)
-        self._abandon(str(error), error.exit_code, error.errno)
-
-    def _abandon(self, reason: str, exit_status: int, errno: int) -> None:
-        """Ends everything at once, without the loop."""
-        self.exit_status = exit_status
-        crash.end_all(self.crew)
-        self._close_listeners()
-        if self.pidfile is not None:
-            self.pidfile.unlink()
-        self.upgrade.failed(reason)
-        self.supervision.failed(reason, errno)
+        self.ending.because(reason, error)
 
     # --- what others are told ---------------------------------------------------------------------------------------
 
     def status(self) -> Status:
         """What the service is doing right now."""
-        now = time.monotonic()
+        now = self.loop.now()
         return Status(
             version=__version__,
             master=self.master_name,

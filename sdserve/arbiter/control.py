@@ -23,16 +23,23 @@ Command = Callable[[Answer], None]
 class Control:
     """Accepts, reads one request, and hands it with a way to answer to the command of that name."""
 
-    def __init__(self, loop: Loop, log: Logger, commands: dict[str, Command]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        log: Logger,
+        commands: dict[str, Command],
+        bind: Callable[..., Listener] = listeners.bind,
+    ) -> None:
         self._loop = loop
         self._log = log
         self._commands = commands
+        self._bind = bind
         self.listener: Listener | None = None
         self._clients: set[_Client] = set()
 
     def open(self, path: str) -> None:
         """Listens on `path`. Raises ListenError."""
-        self.adopt(listeners.bind(path, backlog=16))
+        self.adopt(self._bind(path, backlog=16))
 
     def adopt(self, listener: Listener) -> None:
         """Goes on with a socket that an old master passed on."""

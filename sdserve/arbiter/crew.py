@@ -90,6 +90,11 @@ class Crew:
         if handle.stopped:  # it hears nothing but this
             handle.send(signal.SIGKILL)
 
+    def listen(self) -> None:
+        """Hears all that workers have said by now, before a judgement that depends on it."""
+        for handle in self:
+            self._hear(handle)
+
     def _hear(self, handle: Handle) -> None:
         for message in handle.messages():
             if message == READY:
@@ -122,7 +127,6 @@ class Crew:
         handle.advance(WorkerEvent.EXIT)
         self.scoreboard.give_back(handle.cell)
         self._log_end(handle, before, status)
-        handle.ended_in = before
         self._events.worker_gone(handle, status)
 
     def note_stops(self) -> None:
@@ -146,6 +150,4 @@ class Crew:
 
 def backoff_after(backoff: Backoff, handle: Handle, now: float) -> Backoff:
     """The back-off after a worker ended: only deaths that nobody ordered count."""
-    if handle.ended_in in (Phase.BOOTING, Phase.SERVING, Phase.ABORTED):
-        return backoff.after_death(handle.served(), now)
-    return backoff
+    return backoff if handle.retired else backoff.after_death(handle.served(), now)

@@ -1,14 +1,14 @@
 """One configuration in force: what a reload replaces as a whole, and a roll-back restores as a whole."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sdserve.arbiter.pool import Goal
+from sdserve.arbiter.pool import Backoff, Goal
 from sdserve.errors import ListenError
 from sdserve.log import Logger
-from sdserve.process.listeners import Address, Listener, bind, match
+from sdserve.process.listeners import Address, Listener, match
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker, resolve
 
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Generation:
-    """A configuration, its application and worker class, and the listeners that its workers serve."""
+    """A configuration, its application and worker class, and the listeners that its workers serve.
+
+    backoff: the patience with workers of this generation that die; another one has a fresh start.
+    """
 
     number: int
     cfg: "Config"
     app: Application
     worker_class: type[Worker]
     listeners: list[Listener] = field(default_factory=list)
+    backoff: Backoff = field(default_factory=Backoff)
 
     @classmethod
     def of(cls, number: int, cfg: "Config", log: Logger) -> "Generation":
@@ -44,7 +48,7 @@ class Generation:
         gc.collect()
         gc.freeze()  # a collection in a worker would touch, and so copy, every shared page
 
-    def open_listeners(self, present: list[Listener]) -> list[Listener]:
+    def open_listeners(self, present: list[Listener], bind: Callable[..., Listener]) -> list[Listener]:
         """Sets `listeners` to what the configuration asks for, reusing `present` ones; returns those newly opened.
 
         Sockets from activation are systemd's to choose, and all stay. Raises ListenError, with nothing left open.
@@ -58,7 +62,7 @@ class Generation:
             self.listeners = []
             for address, listener in wanted:
                 if listener is None:
-                    listener = self._bind(address)
+                    listener = self._bind(address, bind)
                     opened.append(listener)
                 self.listeners.append(listener)
         except ListenError:
@@ -68,7 +72,7 @@ class Generation:
             raise
         return opened
 
-    def _bind(self, address: Address) -> Listener:
+    def _bind(self, address: Address, bind: Callable[..., Listener]) -> Listener:
         cfg = self.cfg
         return bind(address, backlog=cfg.backlog, reuse_port=cfg.reuse_port, socket_mode=socket_mode(cfg))
 

@@ -7,13 +7,12 @@ the master needs. Phases change through `advance` alone.
 import os
 import random
 import signal
-import socket
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
-from sdserve.arbiter.pool import Member
-from sdserve.process.pidfd import PidFd
+from sdserve.arbiter.pool import LIVE, Member
+from sdserve.process.pidfd import Child
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
 
@@ -21,18 +20,32 @@ if TYPE_CHECKING:
     from sdserve.workers.base import Worker
 
 
-class Handle:
-    """One worker process. `deadline` (monotonic seconds) ends the present phase if nothing else does."""
+class Channel(Protocol):
+    """The master's end of the line to a worker: a non-blocking socket."""
 
-    def __init__(self, worker: "Worker", pid: int, channel: socket.socket, cell: Cell, boot_timeout: float) -> None:
+    def fileno(self) -> int: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Handle:
+    """One worker process. `deadline` (seconds on `clock`) ends the present phase if nothing else does."""
+
+    def __init__(
+        self, worker: "Worker", process: Child, channel: Channel, cell: Cell, clock: Callable[[], float]
+    ) -> None:
         self.worker = worker
-        self.pid = pid
-        self.pidfd = PidFd(pid)
+        self.pid = process.pid
+        self.pidfd = process
         self.channel = channel
+        self._clock = clock
+        boot_timeout = worker.cfg.boot_timeout
         self.cell = cell
         self.phase = Phase.BOOTING
-        self.ended_in: Phase | None = None  # the phase in which it ended
-        self.deadline: float | None = time.monotonic() + boot_timeout if boot_timeout else None
+        self.retired = False  # it was told to leave: its end is no failure
+        self.deadline: float | None = clock() + boot_timeout if boot_timeout else None
         self.serving_since: float | None = None
         self.worn_at: float | None = None  # when it has served for long enough (max_age)
         self.worn = False
@@ -66,10 +79,11 @@ class Handle:
         before = self.phase
         if event is WorkerEvent.READY and before is not Phase.BOOTING:
             return  # it said so before it heard that it should leave
+        self.retired |= event is WorkerEvent.RETIRE and before in LIVE
         self.phase = advance(WORKER, self.phase, event)
-        self.deadline = None if patience is None else time.monotonic() + patience
+        self.deadline = None if patience is None else self._clock() + patience
         if event is WorkerEvent.READY:
-            self.serving_since = time.monotonic()
+            self.serving_since = self._clock()
             self.worn_at = worn_at(self.serving_since, self.worker.cfg.max_age)
         if before is not self.phase:
             self.worker.log.trace(
@@ -99,24 +113,17 @@ class Handle:
 
     def reap(self) -> int | None:
         """The wait status (waitpid(2)) if the process has ended."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return status if pid else None
+        return self.pidfd.reap()
 
     def note_stops(self) -> None:
         """Looks whether the process was stopped (SIGSTOP, a tracer) or goes on."""
-        while True:
-            try:
-                change = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
-            except ChildProcessError:  # it has ended
-                return
-            if change is None or change.si_pid == 0:
-                return
-            self.stopped = change.si_code != os.CLD_CONTINUED
+        stopped = self.pidfd.stops()
+        self.stopped = self.stopped if stopped is None else stopped
 
     def stop_deadline(self, timeout: float) -> None:
         """A stopped worker may stay so for `timeout` seconds (0: for ever) while it should serve."""
         if self.phase is Phase.SERVING:
-            self.deadline = time.monotonic() + timeout if self.stopped and timeout else None
+            self.deadline = self._clock() + timeout if self.stopped and timeout else None
 
     def status(self, now: float) -> WorkerStatus:
         """The worker as the scoreboard shows it at `now` (monotonic seconds)."""
@@ -132,7 +139,7 @@ class Handle:
 
     def served(self) -> float | None:
         """For how many seconds it has served, None if it never did."""
-        return None if self.serving_since is None else time.monotonic() - self.serving_since
+        return None if self.serving_since is None else self._clock() - self.serving_since
 
 
 def worn_at(serving_since: float, max_age: float) -> float | None:

@@ -5,7 +5,6 @@ when its oldest request would exceed `timeout`. At that moment the worker is idl
 told anew), busy with a younger request (a later deadline), or hung.
 """
 
-import time
 from collections.abc import Callable
 
 from sdserve.arbiter.handle import Handle
@@ -40,7 +39,7 @@ class HangWatch:
             if not since:
                 return
             handle.cell.set_word(WATCHED, 1)
-        now = time.monotonic()
+        now = self._loop.now()
         if now - since >= timeout + GRACE:
             self._on_hang(handle, now - since)
             return

@@ -4,7 +4,6 @@ Views of the real state, which lives elsewhere under names of its own; hooks tha
 attribute that hooks may set is `num_workers`.
 """
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from sdserve.process.pidfile import Pidfile
 from sdserve.workers.base import Worker
 
 if TYPE_CHECKING:
+    from sdserve.arbiter.claim import Claim
     from sdserve.arbiter.crew import Crew
     from sdserve.arbiter.upgrade import Upgrade
     from sdserve.config import Config
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class HookView:
-    """The attributes `cfg`, `log`, `pid`, `worker_age`, `pidfile`, `systemd`, and the properties below.
+    """The attributes `cfg`, `log`, `pid`, `worker_age`, `systemd`, and the properties below.
 
     systemd: whether the listeners come from socket activation.
     """
 
-    def __init__(self, cfg: "Config", log: "Logger") -> None:
+    def __init__(self, cfg: "Config", log: "Logger", pid: int) -> None:
         self.cfg = cfg
         self.log = log
-        self.pid = os.getpid()
-        self.pidfile: Pidfile | None = None
+        self.pid = pid
         self.systemd = False
         self.worker_age = 0
         self.goal = Goal(cfg.workers)
         self.generation: Generation | None = None
+        self.claim: Claim
         self.crew: Crew
         self.upgrade: Upgrade
 
@@ -53,6 +53,10 @@ class HookView:
     def WORKERS(self) -> dict[int, Worker]:
         """The workers that have not been reaped, by pid."""
         return {handle.pid: handle.worker for handle in self.crew}
+
+    @property
+    def pidfile(self) -> Pidfile | None:
+        return self.claim.pidfile
 
     @property
     def LISTENERS(self) -> list[Listener]:

@@ -4,11 +4,15 @@ Race-free because leaving is an ordinary graceful stop: workers first cease to a
 connection that comes too late for them waits in the socket's backlog, and starts the service again.
 """
 
-import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from sdserve.arbiter.handle import Handle
+from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.loop import Loop
+
+if TYPE_CHECKING:
+    from sdserve.arbiter.arbiter import Arbiter
 
 
 class IdleExit:
@@ -19,11 +23,11 @@ class IdleExit:
         self._limit = limit
         self._workers = workers
         self._on_idle = on_idle
-        self._since = time.monotonic()
+        self._since = loop.now()
         self._look()
 
     def _look(self) -> None:
-        now = time.monotonic()
+        now = self._loop.now()
         quiet_since = max((self._since, *(self._last_use(handle, now) for handle in self._workers)))
         self._since = quiet_since
         if now - quiet_since >= self._limit:
@@ -34,3 +38,19 @@ class IdleExit:
     @staticmethod
     def _last_use(handle: Handle, now: float) -> float:
         return now if handle.cell.busy_since else handle.cell.last_busy
+
+
+def watch_idleness(arbiter: "Arbiter") -> None:
+    """Has `arbiter` leave when idle, if it is configured so and systemd can start the service again."""
+    limit = arbiter.cfg.idle_exit
+    if limit and not arbiter.systemd:
+        arbiter.log.warning("idle_exit has no effect: only systemd can start the service again at the next connection")
+    elif limit:
+        IdleExit(arbiter.loop, limit, arbiter.crew, lambda: _leave(arbiter))
+
+
+def _leave(arbiter: "Arbiter") -> None:
+    if arbiter.state is Master.RUNNING and not arbiter.reexec_pid and not arbiter.master_pid:
+        arbiter.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", arbiter.cfg.idle_exit)
+        arbiter.adoption.kept = False  # systemd empties the store of a service that ended
+        arbiter.stop()

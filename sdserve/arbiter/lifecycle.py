@@ -25,6 +25,7 @@ class MasterEvent(Enum):
     ROLLED_BACK = "new generation failed"
     STOP = "stop"
     EMPTY = "last worker gone"
+    CRASH = "error of its own"
 
 
 class Phase(Enum):
@@ -70,19 +71,23 @@ MASTER: Table[Master, MasterEvent] = {
     Master.STARTING: {
         MasterEvent.SERVES: Master.RUNNING,
         MasterEvent.STOP: Master.STOPPING,
+        MasterEvent.CRASH: Master.DOWN,
     },
     Master.RUNNING: {
         MasterEvent.RELOAD: Master.RELOADING,
         MasterEvent.STOP: Master.STOPPING,
+        MasterEvent.CRASH: Master.DOWN,
     },
     Master.RELOADING: {
         MasterEvent.RELOADED: Master.RUNNING,
         MasterEvent.ROLLED_BACK: Master.RUNNING,
         MasterEvent.STOP: Master.STOPPING,
+        MasterEvent.CRASH: Master.DOWN,
     },
     Master.STOPPING: {
         MasterEvent.STOP: Master.STOPPING,
         MasterEvent.EMPTY: Master.DOWN,
+        MasterEvent.CRASH: Master.DOWN,
     },
     Master.DOWN: {},
 }
@@ -92,7 +97,6 @@ WORKER: Table[Phase, WorkerEvent] = {
         WorkerEvent.READY: Phase.SERVING,
         WorkerEvent.RETIRE: Phase.RETIRING,
         WorkerEvent.HANG: Phase.ABORTED,
-        WorkerEvent.KILL: Phase.KILLED,
         WorkerEvent.EXIT: Phase.GONE,
     },
     Phase.SERVING: {
@@ -102,22 +106,19 @@ WORKER: Table[Phase, WorkerEvent] = {
         WorkerEvent.EXIT: Phase.GONE,
     },
     Phase.RETIRING: {
-        WorkerEvent.READY: Phase.RETIRING,  # it said so before it heard us
         WorkerEvent.RETIRE: Phase.RETIRING,
         WorkerEvent.HANG: Phase.ABORTED,
         WorkerEvent.KILL: Phase.KILLED,
         WorkerEvent.EXIT: Phase.GONE,
     },
     Phase.ABORTED: {
-        WorkerEvent.READY: Phase.ABORTED,
         WorkerEvent.RETIRE: Phase.ABORTED,
         WorkerEvent.KILL: Phase.KILLED,
         WorkerEvent.EXIT: Phase.GONE,
     },
     Phase.KILLED: {
-        WorkerEvent.READY: Phase.KILLED,
         WorkerEvent.RETIRE: Phase.KILLED,
-        WorkerEvent.KILL: Phase.KILLED,
+        WorkerEvent.KILL: Phase.KILLED,  # it takes its time, in the kernel
         WorkerEvent.EXIT: Phase.GONE,
     },
     Phase.GONE: {},

@@ -71,10 +71,16 @@ class Pipe:
 
 
 class Loop:
-    """Waits for descriptors and deadlines and runs their callbacks, one turn at a time."""
+    """Waits for descriptors and deadlines and runs their callbacks, one turn at a time.
 
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+    `now()` is the time in monotonic seconds, for all that happens in a master.
+    """
+
+    def __init__(
+        self, selector: selectors.BaseSelector | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.now = clock
+        self._selector = selector or selectors.DefaultSelector()
         self._watched: dict[int, Watched] = {}
         self._deadlines: list[tuple[float, int, Deadline]] = []
         self._order = itertools.count()
@@ -97,20 +103,21 @@ class Loop:
 
     def turn(self) -> None:
         """Waits until something happens, then runs what is due: descriptors first, since they may cancel deadlines."""
-        for key, _ in self._selector.select(self._patience()):
+        for key, _ in self._selector.select(self.patience()):
             # An earlier callback of this turn may have ended it, and its number may be another's by now.
             if self._watched.get(key.fd) is key.fileobj:
                 key.data()
-        now = time.monotonic()
+        now = self.now()
         while self._deadlines and self._deadlines[0][0] <= now:
             heapq.heappop(self._deadlines)[2].run()
 
-    def _patience(self) -> float | None:
+    def patience(self) -> float | None:
+        """The seconds until the next deadline; None if there is none."""
         while self._deadlines and self._deadlines[0][2].cancelled:
             heapq.heappop(self._deadlines)
         if not self._deadlines:
             return None
-        return max(0.0, self._deadlines[0][0] - time.monotonic())
+        return max(0.0, self._deadlines[0][0] - self.now())
 
     def close(self) -> None:
         """Closes everything that is watched, in a forked child: it must hold no end of its siblings' channels."""

@@ -1,31 +1,22 @@
-"""The old master's side of USR2: a new master by re-exec.
+"""The old master's side of USR2: the new master that was launched, what it says, and how it ends.
 
-It forks twice, so that the new master is a child of the service manager: systemd supervises only its own children
-properly, and an init reaps it elsewhere. The new master gets the listeners at 3 and up as if from socket activation,
-and a line back (process/handover.py). What follows from its answers is decided in upgrade.py.
+How it is launched stands in launch.py, what follows from its answers is decided in upgrade.py.
 """
 
-import errno
-import os
-import select
 import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
 
-from sdserve.arbiter import signals
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.launch import Launch
 from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, advance, allows
 from sdserve.arbiter.loop import Deadline, Loop
 from sdserve.log import Logger
 from sdserve.process.adoption import AdoptionQueue
-from sdserve.process.handover import VARIABLE, Handover
-from sdserve.process.listeners import Listener, describe, pass_on
+from sdserve.process.handover import Handover
+from sdserve.process.listeners import Listener, describe
 from sdserve.process.pidfd import PidFd
-from sdserve.systemd import activation
 
-EXEC_FAILED = 127
+TERM_PATIENCE = 5.0  # seconds between TERM and KILL for a new master that is dropped
 
 
 class Reexec:
@@ -34,7 +25,10 @@ class Reexec:
     `on_ready` is called when the new master serves, `on_lost` with the reason when there is none any more.
     """
 
-    def __init__(self, loop: Loop, log: Logger, on_ready: Callable[[], None], on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self, host: Host, loop: Loop, log: Logger, on_ready: Callable[[], None], on_lost: Callable[[str], None]
+    ) -> None:
+        self._host = host
         self._loop = loop
         self._log = log
         self._on_ready = on_ready
@@ -48,16 +42,16 @@ class Reexec:
         self._reason = ""
 
     def start(
-        self, listeners: Sequence[Listener], queue: AdoptionQueue, launch: "Launch", patience: float | None
+        self, listeners: Sequence[Listener], queue: AdoptionQueue, launch: Launch, patience: float | None
     ) -> None:
         """Launches the new master, which must serve within `patience` seconds (None: whenever it does).
 
         Raises OSError when there is no room for another process.
         """
-        ours, theirs = Handover.pair()
+        ours, theirs = self._host.line_pair()
         ours.send("hello", fds=queue.fds(), listeners=[describe(listener) for listener in listeners])
         try:
-            pid = _fork_twice(lambda: launch.execute(listeners, theirs))
+            pid = self._host.execute(launch, listeners, theirs)
         except OSError:
             ours.close()
             raise
@@ -70,15 +64,20 @@ class Reexec:
         self._line = ours
         self._loop.watch(ours, self._hear)
         try:
-            self._process = PidFd(pid)
+            self._process = self._host.process(pid)
         except ProcessLookupError:
             self._lose("it ended at once")
             return
         self._loop.watch(self._process, self._ended)
         if patience is not None:
             self._deadline = self._loop.call_at(
-                time.monotonic() + patience, lambda: self.drop("it did not serve in time")
+                self._loop.now() + patience, lambda: self.drop("it did not serve in time")
             )
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a new master that has not ended, whatever the loop has heard of it yet."""
+        return self._process is not None and not self._process.ended()
 
     def hand_over(self, control: Listener | None) -> None:
         """Tells the new master that it is the main process now, and passes the control socket on."""
@@ -99,7 +98,7 @@ class Reexec:
         self.dropped = True
         self._process.send(signal.SIGTERM)
         self._cancel_deadline()
-        self._deadline = self._loop.call_at(time.monotonic() + 5.0, self._kill)
+        self._deadline = self._loop.call_at(self._loop.now() + TERM_PATIENCE, self._kill)
 
     def _kill(self) -> None:
         if self._process is not None:
@@ -107,7 +106,7 @@ class Reexec:
 
     def _hear(self) -> None:
         while self._line is not None and (message := self._line.receive()) is not None:
-            if message["type"] == "ready" and allows(UPGRADE, self.state, UpgradeEvent.READY):
+            if message["type"] == "ready" and self.alive and allows(UPGRADE, self.state, UpgradeEvent.READY):
                 self.advance(UpgradeEvent.READY)
                 self._cancel_deadline()
                 self._on_ready()
@@ -144,92 +143,3 @@ class Reexec:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-class Launch:
-    """How this program was started, kept from its start: arguments, directory, environment.
-
-    `extra` gives the environment that depends on the new pid (notify socket, watchdog), `pre_exec` is the hook.
-    """
-
-    def __init__(
-        self,
-        directory: str,
-        environ: Mapping[str, str],
-        extra: Callable[[int], Mapping[str, str]],
-        pre_exec: Callable[[], None],
-    ) -> None:
-        self._directory = directory
-        self._environ = environ
-        self._extra = extra
-        self._pre_exec = pre_exec
-
-    def execute(self, listeners: Sequence[Listener], line: Handover) -> NoReturn:
-        """Becomes the new master, in the forked child. Reports and ends if that cannot be done."""
-        try:
-            self._pre_exec()
-            signals.ready_for_exec()
-            os.chdir(self._directory)
-            [line_fd] = pass_on([listener.fileno() for listener in listeners], [line.fileno()])
-            pid = os.getpid()
-            environ = {
-                **{name: value for name, value in self._environ.items() if name not in activation.VARIABLES},
-                **self._extra(pid),
-                **activation.variables(pid, [listener.name for listener in listeners]),
-                VARIABLE: str(line_fd),
-            }
-            os.execvpe(sys.orig_argv[0], sys.orig_argv, environ)
-        except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
-            traceback.print_exc()
-            line.send("failed", reason=f"cannot execute {sys.orig_argv[0]}: {error}")
-        finally:
-            os._exit(EXEC_FAILED)
-
-
-def _fork_twice(child: Callable[[], NoReturn]) -> int:
-    """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pid.
-
-    Raises OSError when there is no room for another process.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    read, write = os.pipe()
-    signals.block_all()
-    with os.fdopen(read, "rb") as told:
-        try:
-            middle = os.fork()
-            if middle == 0:
-                _middle(write, child)
-        finally:
-            os.close(write)
-            signals.unblock_all()
-        pid = told.read()
-    os.waitpid(middle, 0)
-    if not pid:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return int(pid)
-
-
-def _middle(write: int, child: Callable[[], NoReturn]) -> NoReturn:
-    try:
-        middle = os.getpid()
-        pid = os.fork()
-        if pid:
-            os.write(write, str(pid).encode())
-            os._exit(0)
-        os.close(write)
-        _wait_for_reparenting(middle)
-        child()
-    finally:  # whatever happens, neither of the two may go on as a second master
-        os._exit(EXEC_FAILED)
-
-
-def _wait_for_reparenting(middle: int) -> None:
-    """Returns when this process is no child of `middle` any more: reparenting comes before the pidfd's news."""
-    while os.getppid() == middle:
-        try:
-            process = PidFd(middle)
-        except ProcessLookupError:
-            continue
-        select.select([process], [], [])
-        process.close()

@@ -5,8 +5,6 @@ once all of the new generation serve and the old ones have heeded that they shal
 what only the old one needed; `roll_back` restores everything. Until the commit the old workers are not touched.
 """
 
-import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,8 +12,6 @@ from sdserve.arbiter.generation import Generation, enter, goal_of, reset_environ
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.errors import SdserveError
 from sdserve.process.listeners import Listener
-from sdserve.process.pidfile import Pidfile
-from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
@@ -25,12 +21,15 @@ HEED = 1.0  # seconds that a reload waits for old workers which are too busy to 
 
 
 class Reload:
-    """The reload under way, if any, and whether another one shall follow."""
+    """The reload under way, if any, and whether another one shall follow.
+
+    previous: the generation that a roll-back would restore; None when no reload is under way.
+    """
 
     def __init__(self, arbiter: "Arbiter") -> None:
         self._arbiter = arbiter
-        self._previous: Generation | None = None
-        self._previous_size = 0
+        self.previous: Generation | None = None
+        self._previous_size = self._new_size = 0
         self._candidate: Config | None = None  # what was loaded last; parts of it may be in force
         self._opened: list[Listener] = []
         self._newest = 1
@@ -48,7 +47,8 @@ class Reload:
             return
         arbiter.advance(MasterEvent.RELOAD)
         arbiter.supervision.reloading(arbiter.status().line())
-        self._previous, self._previous_size = arbiter.generation, arbiter.goal.size
+        self.previous, self._previous_size = arbiter.generation, arbiter.goal.size
+        self._new_size = arbiter.goal.size
         self._heed_by = None
         self._opened = []
         self._candidate = None
@@ -60,13 +60,13 @@ class Reload:
 
     def _install(self) -> None:
         """Makes a freshly loaded configuration the one in force."""
-        arbiter, previous = self._arbiter, self._previous
+        arbiter, previous = self._arbiter, self.previous
         assert previous is not None
         reset_environment(previous.cfg.env, arbiter.launched_with)
         self._candidate = cfg = arbiter.load()
         self._newest += 1
         generation = Generation.of(self._newest, cfg, arbiter.log)
-        self._opened = generation.open_listeners(previous.listeners)
+        self._opened = generation.open_listeners(previous.listeners, arbiter.host.bind)
         if cfg.preload_app:
             arbiter.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
         generation.preload()
@@ -74,11 +74,12 @@ class Reload:
         arbiter.log.reopen_files()
         cfg.on_reload(arbiter)
         before, arbiter.goal = arbiter.num_workers, goal_of(cfg, generation.number)
+        self._new_size = cfg.workers
         cfg.nworkers_changed(arbiter, cfg.workers, before)
 
     def roll_back(self, reason: str) -> None:
         """Back to the generation that serves; `reason` goes to the log, to systemd, and to who waits for the reload."""
-        arbiter, previous = self._arbiter, self._previous
+        arbiter, previous = self._arbiter, self.previous
         assert previous is not None
         arbiter.log.error("Reload failed, the old workers serve on: %s", reason)
         if self._candidate is not None:
@@ -88,8 +89,13 @@ class Reload:
         for listener in self._opened:
             listener.unlink()
             listener.close()
-        arbiter.goal = replace(goal_of(previous.cfg, previous.number), size=self._previous_size)
+        arbiter.goal = replace(goal_of(previous.cfg, previous.number), size=self._size_before())
         self._finish(MasterEvent.ROLLED_BACK, f"reload failed: {reason}")
+
+    def _size_before(self) -> int:
+        """The wanted number of workers before the reload, and what TTIN, TTOU and WINCH have made of it since."""
+        size = self._arbiter.goal.size
+        return max(1, self._previous_size + size - self._new_size) if size else 0
 
     def heeded(self) -> bool:
         """Whether every old worker has heard that it shall take no more connections, or had time enough."""
@@ -101,7 +107,7 @@ class Reload:
         ]
         if not deaf:
             return True
-        now = time.monotonic()
+        now = arbiter.loop.now()
         if self._heed_by is None:
             self._heed_by = now + HEED
             arbiter.loop.call_at(self._heed_by, lambda: None)
@@ -113,43 +119,26 @@ class Reload:
         for listener in self.outgoing():
             listener.unlink()
             listener.close()
-        self._claim_pidfile()
-        set_title(f"sdserve: master [{arbiter.proc_name}]")
+        arbiter.claim.follow(arbiter.cfg.pidfile, second=bool(arbiter.master_pid))
+        arbiter.take_title()
         self._finish(MasterEvent.RELOADED, "")
         arbiter.log.info("Reloaded: %s", arbiter.status().line())
 
     def outgoing(self) -> list[Listener]:
         """The listeners that only the old generation serves, while a reload is under way."""
-        if self._previous is None:
+        if self.previous is None:
             return []
-        return [listener for listener in self._previous.listeners if listener not in self._arbiter.LISTENERS]
+        return [listener for listener in self.previous.listeners if listener not in self._arbiter.LISTENERS]
 
     def abandon(self) -> None:
         """The service stops: nobody shall wait for a reload any more."""
         self._again = False
-        if self._previous is not None:
-            self._previous = None
-            self._arbiter.commands.reloaded("the service is being stopped")
-
-    def _claim_pidfile(self) -> None:
-        arbiter = self._arbiter
-        path = arbiter.cfg.pidfile
-        if arbiter.pidfile is not None:
-            if arbiter.pidfile.fname in (path, f"{path}.2") and os.path.exists(arbiter.pidfile.fname):
-                return
-            arbiter.pidfile.unlink()
-            arbiter.pidfile = None
-        if path is not None:
-            try:
-                pidfile = Pidfile(f"{path}.2" if arbiter.master_pid else path)
-                pidfile.create(arbiter.pid)
-                arbiter.pidfile = pidfile
-            except SdserveError as error:
-                arbiter.log.error("%s", error)
+        self.previous = None
+        self._arbiter.commands.reloaded("the service is being stopped")
 
     def _finish(self, event: MasterEvent, trouble: str) -> None:
         arbiter = self._arbiter
-        self._previous = None
+        self.previous = None
         arbiter.trouble = trouble
         arbiter.advance(event)
         # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.

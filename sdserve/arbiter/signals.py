@@ -10,6 +10,7 @@ from types import FrameType
 
 from sdserve.arbiter.loop import Pipe
 
+Handler = Callable[[int, FrameType | None], None]
 QUEUED = ("HUP", "QUIT", "INT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH", "CHLD")
 COUNTED = (signal.SIGTTIN, signal.SIGTTOU)
 # Ignored across exec: the new master must survive them until it can listen. A blocked signal would stay pending and
@@ -27,15 +28,9 @@ IGNORED_ACROSS_EXEC = (
 class SignalQueue:
     """The signals that wait to be handled."""
 
-    def __init__(self) -> None:
-        self.pipe = Pipe()
+    def __init__(self, pipe: Pipe | None = None) -> None:
+        self.pipe = pipe or Pipe()
         self._waiting: list[signal.Signals] = []
-
-    def install(self, handler: Callable[[int, FrameType | None], None]) -> None:
-        """Catches all signals of a master."""
-        signal.set_wakeup_fd(self.pipe.write_fd, warn_on_full_buffer=False)
-        for name in QUEUED:
-            signal.signal(getattr(signal, f"SIG{name}"), handler)
 
     def put(self, signum: int) -> None:
         signum = signal.Signals(signum)
@@ -46,6 +41,13 @@ class SignalQueue:
         """The waiting signals, in the order of their arrival."""
         taken, self._waiting = self._waiting, []
         return taken
+
+
+def catch(handler: Handler, wakeup_fd: int) -> None:
+    """Catches all signals of a master; each also writes to `wakeup_fd`."""
+    signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+    for name in QUEUED:
+        signal.signal(getattr(signal, f"SIG{name}"), handler)
 
 
 def block_all() -> None:

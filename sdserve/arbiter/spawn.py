@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdserve.arbiter import signals
 from sdserve.arbiter.handle import Handle
 from sdserve.errors import BootError
+from sdserve.process.pidfd import Child
 from sdserve.process.scoreboard import WATCHED, Scoreboard
 from sdserve.workers.boot import Birth, become
 
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def fork_worker(
-    worker: "Worker", server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
+    worker: "Worker",
+    server: Any,
+    scoreboard: Scoreboard,
+    title: str,
+    forget: Callable[[], None],
+    clock: Callable[[], float],
 ) -> Handle:
     """Forks `worker`, whose `slot` and `generation` are set, and returns the master's handle on it.
 
@@ -54,7 +60,7 @@ def fork_worker(
         signals.unblock_all()
         theirs.close()
     worker.pid = pid
-    return Handle(worker, pid, ours, cell, worker.cfg.boot_timeout)
+    return Handle(worker, Child(pid), ours, cell, clock)
 
 
 def birth_of(cfg: "Config", slot: int, title: str) -> Birth:

@@ -7,6 +7,7 @@ the old one has ended.
 from collections.abc import Callable
 from typing import Any
 
+from sdserve.arbiter.host import Host
 from sdserve.arbiter.loop import Loop
 from sdserve.process.handover import Handover
 from sdserve.process.pidfd import PidFd
@@ -19,7 +20,12 @@ class Succession:
     """
 
     def __init__(
-        self, loop: Loop, line: Handover, on_main: Callable[[dict[str, Any]], None], on_promoted: Callable[[], None]
+        self,
+        host: Host,
+        loop: Loop,
+        line: Handover,
+        on_main: Callable[[dict[str, Any]], None],
+        on_promoted: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._line = line
@@ -32,7 +38,7 @@ class Succession:
         self.queue: list[int] = hello.get("fds", [])
         self._process: PidFd | None = None
         try:
-            self._process = PidFd(self.parent)
+            self._process = host.process(self.parent)
         except ProcessLookupError:  # it died meanwhile
             self.parent = 0
 

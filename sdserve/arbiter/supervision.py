@@ -5,7 +5,6 @@ longer than TimeoutStartSec= is not a failure, and a master that hangs stops ask
 loop, so it stops when the loop does, and only while `healthy` says that somebody can answer clients.
 """
 
-import time
 from collections.abc import Callable
 
 from sdserve.arbiter.loop import Deadline, Loop
@@ -84,13 +83,13 @@ class Supervision:
 
     def _ask(self) -> None:
         self.notifier.extend_timeout(ASK_FOR)
-        self._asking = self._loop.call_at(time.monotonic() + ASK_EVERY, self._ask)
+        self._asking = self._loop.call_at(self._loop.now() + ASK_EVERY, self._ask)
 
     def _ping(self) -> None:
         assert self.watchdog.interval is not None
         if self._healthy():
             self.notifier.watchdog()
-        self._loop.call_at(time.monotonic() + self.watchdog.interval, self._ping)
+        self._loop.call_at(self._loop.now() + self.watchdog.interval, self._ping)
 
     def _log_trouble(self) -> None:
         if self.notifier.trouble is not None and not self._complained:

@@ -8,16 +8,14 @@ one's end.
 
 from typing import TYPE_CHECKING, Any
 
+from sdserve.arbiter.launch import Launch
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.lifecycle import Upgrade as State
 from sdserve.arbiter.pool import Backoff
-from sdserve.arbiter.reexec import Launch, Reexec
+from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.succession import Succession
-from sdserve.errors import PidfileError
-from sdserve.process import listeners
 from sdserve.process.handover import Handover
 from sdserve.systemd.notify import deaf_supervisor
-from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
@@ -29,9 +27,10 @@ class Upgrade:
     def __init__(self, arbiter: "Arbiter", line: Handover | None) -> None:
         self._arbiter = arbiter
         self._line = line
-        self._reexec = Reexec(arbiter.loop, arbiter.log, self._child_serves, self._child_lost)
+        host, loop = arbiter.host, arbiter.loop
+        self._reexec = Reexec(host, loop, arbiter.log, self._child_serves, self._child_lost)
         self._succession = (
-            Succession(arbiter.loop, line, self._became_main, arbiter.maybe_promote_master) if line else None
+            Succession(host, loop, line, self._became_main, arbiter.maybe_promote_master) if line else None
         )
         self._again = False
 
@@ -80,7 +79,7 @@ class Upgrade:
     def _became_main(self, message: dict[str, Any]) -> None:
         arbiter = self._arbiter
         for fd in message["fds"]:
-            arbiter.control.adopt(listeners.adopt_described(fd, "", message["control"]))
+            arbiter.control.adopt(arbiter.host.adopt(fd, "", message["control"]))
         arbiter.open_control()
         arbiter.supervision.become_main(arbiter.status().line())
         arbiter.log.info("This master (pid %s) is the main process now", arbiter.pid)
@@ -92,12 +91,8 @@ class Upgrade:
             return
         self._succession = self._line = None
         arbiter.log.info("Master has been promoted.")
-        if arbiter.pidfile is not None and arbiter.cfg.pidfile is not None:
-            try:
-                arbiter.pidfile.rename(arbiter.cfg.pidfile)
-            except PidfileError as error:  # no reason to stop serving
-                arbiter.log.error("%s", error)
-        set_title(f"sdserve: master [{arbiter.proc_name}]")
+        arbiter.claim.promote()
+        arbiter.take_title()
         if not succession.is_main and arbiter.state is not Master.STOPPING:
             arbiter.open_control()
             arbiter.supervision.become_main(arbiter.status().line())
@@ -194,10 +189,11 @@ class Upgrade:
 
     def before_stop(self) -> None:
         """A stop begins: a new master that serves takes over, any other is dropped if it is ours to drop."""
-        if self._reexec.state is State.SERVING:
+        if self._reexec.state is State.SERVING and self._reexec.alive:
             self._hand_over()
         elif self._reexec.state is State.BOOTING and self.automatic:
             self._reexec.drop("the service is being stopped")
+        self._arbiter.commands.upgraded("the service is being stopped")
 
     def _hand_over(self) -> None:
         """Makes the new master the main process: first for systemd, then for itself, with the control socket."""

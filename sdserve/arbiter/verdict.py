@@ -29,13 +29,13 @@ def on_failed_boot(state: Master, *, newest: bool, kills: int, deaths: int, some
     deaths: workers in a row that died early, this one included
     some_serve: a worker serves
     """
-    if state in (Master.STOPPING, Master.DOWN):
+    if state in (Master.STOPPING, Master.DOWN) or not newest:
         return Verdict.IGNORE
     if 0 < kills < BOOT_KILLS:
         return Verdict.RETRY
     if state is Master.STARTING:
         return Verdict.HALT
-    if state is Master.RELOADING and newest:
+    if state is Master.RELOADING:
         return Verdict.ROLL_BACK
     if deaths >= LAST_BOOTS and not some_serve:
         return Verdict.HALT

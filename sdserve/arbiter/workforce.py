@@ -5,17 +5,16 @@ they meet the arbiter's state and goal.
 """
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 from sdserve.arbiter import pool
 from sdserve.arbiter.crew import Crew, backoff_after
+from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.handle import Handle, describe
-from sdserve.arbiter.lifecycle import Master, Phase
+from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.loop import Deadline
-from sdserve.arbiter.pool import Backoff, Kill, Retire, Spawn
+from sdserve.arbiter.pool import Kill, Retire, Spawn
 from sdserve.arbiter.reload import explain
-from sdserve.arbiter.spawn import fork_worker
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot
 from sdserve.errors import AppImportError, BootError
 from sdserve.workers.base import Worker
@@ -30,7 +29,6 @@ class Workforce:
     def __init__(self, arbiter: "Arbiter") -> None:
         self._arbiter = arbiter
         self.crew = Crew(arbiter.loop, arbiter.log, self)
-        self._backoff = Backoff()
         self._boot_kills = 0
         self._wake: Deadline | None = None
 
@@ -41,16 +39,17 @@ class Workforce:
 
     def manage(self) -> None:
         """Decides what the pool needs, and does it."""
-        decision = pool.decide(self.crew.members(), self._arbiter.goal, self._backoff, time.monotonic())
+        arbiter = self._arbiter
+        decision = pool.decide(self.crew.members(), arbiter.goal, self._generation.backoff, arbiter.loop.now())
         retry_at: float | None = None
         for action in decision.actions:
             if isinstance(action, Spawn):
                 if not self.spawn(action.slot):  # the goal, or the time of the next attempt, is another one now
-                    retry_at = self._backoff.not_before
+                    retry_at = self._generation.backoff.not_before
                     break
             elif isinstance(action, Retire):
                 handle = self.crew.of_age(action.age)
-                self._arbiter.adoption.allow(handle.cell, successors=self._has_successors())
+                arbiter.adoption.allow(handle.cell, successors=self._has_successors())
                 self.crew.retire(handle)
             elif isinstance(action, Kill):
                 self.crew.overdue(self.crew.of_age(action.age), action.phase)
@@ -88,7 +87,7 @@ class Workforce:
             return 0
         try:
             title = f"sdserve: worker [{arbiter.proc_name}]"
-            handle = fork_worker(worker, arbiter, self.crew.scoreboard, title, self._forget)
+            handle = arbiter.host.fork_worker(worker, arbiter, self.crew.scoreboard, title, self._forget)
         except OSError as error:
             self._no_room(error)
             return 0
@@ -97,8 +96,7 @@ class Workforce:
         return handle.pid
 
     def _new_worker(self, slot: int) -> Worker:
-        arbiter, generation = self._arbiter, self._arbiter.generation
-        assert generation is not None
+        arbiter, generation = self._arbiter, self._generation
         arbiter.worker_age += 1
         worker = generation.worker_class(
             *(arbiter.worker_age, arbiter.pid, generation.listeners, generation.app),
@@ -117,10 +115,10 @@ class Workforce:
 
     def _no_room(self, error: OSError) -> None:
         arbiter = self._arbiter
-        self._backoff = self._backoff.after_death(None, time.monotonic())
+        self._generation.backoff = self._generation.backoff.after_death(None, arbiter.loop.now())
         reason = f"no room for a worker process: {error.strerror}"
         arbiter.log.error("%s (%d in a row, the next attempt in %.1f s)", reason, *self._patience())
-        if arbiter.state is Master.STARTING and self._backoff.deaths >= LAST_BOOTS:
+        if arbiter.state is Master.STARTING and self._generation.backoff.deaths >= LAST_BOOTS:
             arbiter.halt(reason, BootError(reason))
 
     # --- what becomes of workers ------------------------------------------------------------------------------------
@@ -132,13 +130,14 @@ class Workforce:
     def worker_gone(self, handle: Handle, status: int) -> None:
         """A worker has ended: what that means depends on how far it had come, and on what the master is doing."""
         arbiter = self._arbiter
-        self._backoff = backoff_after(self._backoff, handle, time.monotonic())
-        if handle.serving_since is None and handle.ended_in in (Phase.BOOTING, Phase.ABORTED):
+        for generation in filter(None, (arbiter.generation, arbiter.reloading.previous)):
+            if generation.number == handle.generation:
+                generation.backoff = backoff_after(generation.backoff, handle, arbiter.loop.now())
+        if handle.serving_since is None and not handle.retired:
             self._boot_failed(handle, status)
-        elif self._backoff.deaths > 1:
+        elif handle.generation == self._generation.number and self._generation.backoff.deaths > 1:
             arbiter.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._patience())
-            newest = handle.generation == arbiter.goal.generation
-            if arbiter.state is Master.RELOADING and newest and self._backoff.deaths >= LAST_BOOTS:
+            if arbiter.state is Master.RELOADING and self._generation.backoff.deaths >= LAST_BOOTS:
                 arbiter.reloading.roll_back("workers of the new generation die as soon as they serve")
         arbiter.cfg.child_exit(arbiter, handle.worker)
 
@@ -150,11 +149,12 @@ class Workforce:
         app = code == AppImportError.exit_code
         what = "App failed to load" if app else "Worker failed to boot"
         reason = f"{what}: {handle.reason or f'it {describe(status)}'}"
+        self.crew.listen()
         verdict = on_failed_boot(
             arbiter.state,
             newest=handle.generation == arbiter.goal.generation,
             kills=self._boot_kills if killed else 0,
-            deaths=self._backoff.deaths,
+            deaths=self._generation.backoff.deaths,
             some_serve=pool.some_serve(self.crew.members()),
         )
         arbiter.log.trace("a failed boot while %s: %s", arbiter.state.value, verdict.value)
@@ -167,4 +167,11 @@ class Workforce:
             arbiter.trouble = reason if arbiter.state is Master.RUNNING else arbiter.trouble
 
     def _patience(self) -> tuple[int, float]:
-        return self._backoff.deaths, max(0.0, self._backoff.not_before - time.monotonic())
+        backoff = self._generation.backoff
+        return backoff.deaths, max(0.0, backoff.not_before - self._arbiter.loop.now())
+
+    @property
+    def _generation(self) -> Generation:
+        """The generation in force."""
+        assert self._arbiter.generation is not None
+        return self._arbiter.generation

@@ -1,6 +1,7 @@
 """A process by pidfd (pidfd_open(2)): readable when it has ended, and never another process that got its number."""
 
 import os
+import select
 import signal
 
 
@@ -22,7 +23,32 @@ class PidFd:
             return False
         return True
 
+    def ended(self) -> bool:
+        """Whether the process has ended, reaped or not."""
+        return bool(select.select([self], [], [], 0)[0])
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class Child(PidFd):
+    """A child of this process, of whom its parent alone may ask more."""
+
+    def reap(self) -> int | None:
+        """The wait status (waitpid(2)) if the process has ended."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return status if pid else None
+
+    def stops(self) -> bool | None:
+        """Whether it was stopped (SIGSTOP, a tracer) or goes on, since the last call; None if neither."""
+        stopped: bool | None = None
+        while True:
+            try:
+                change = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+            except ChildProcessError:  # it has ended
+                return stopped
+            if change is None or change.si_pid == 0:
+                return stopped
+            stopped = change.si_code != os.CLD_CONTINUED

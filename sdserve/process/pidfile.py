@@ -21,6 +21,55 @@ class Pidfile:
         holder = self.validate()
         if holder is not None and holder != pid:
             raise PidfileError(f"already running on pid {holder}: the pidfile {self.fname} names it")
+        self._write(pid)
+        self.pid = pid
+
+    def rename(self, fname: str) -> None:
+        """Moves to another path: how a promoted master drops the `.2`. Raises PidfileError.
+
+        The new file is there before the old one goes: who looks for the pid finds it at any moment.
+        """
+        pid, old = self.pid, self.fname
+        if pid is None or fname == old:
+            self.fname = fname
+            return
+        try:
+            self.fname = fname
+            self.create(pid)
+        except PidfileError:
+            self.fname = old
+            raise
+        if self._read(old) == pid:
+            self._remove(old)
+
+    def unlink(self) -> None:
+        """Removes the file if it still names the process that we wrote; anybody else's is left alone."""
+        if self.pid is not None and self._read(self.fname) == self.pid:
+            self._remove(self.fname)
+        self.pid = None
+
+    def holds(self) -> bool:
+        """Whether the file is there and names the process that we wrote."""
+        return self.pid is not None and self._read(self.fname) == self.pid
+
+    def validate(self) -> int | None:
+        """The pid of the running process that the file names, None if it is missing, unreadable as a pid, or stale."""
+        pid = self._read(self.fname)
+        return pid if pid is not None and self._runs(pid) else None
+
+    # --- the machine --------------------------------------------------------------------------------------------------
+
+    def _read(self, fname: str) -> int | None:
+        try:
+            with open(fname, encoding="ascii", errors="replace") as file:
+                text = file.read(64).strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise PidfileError(f"cannot read the pidfile {fname}: {error.strerror}") from error
+        return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 2**31 else None
+
+    def _write(self, pid: int) -> None:
         beside = f"{self.fname}.{pid}.new"
         try:
             remove(beside)
@@ -32,47 +81,20 @@ class Pidfile:
         except OSError as error:
             remove(beside)
             raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}") from error
-        self.pid = pid
 
-    def rename(self, fname: str) -> None:
-        """Moves to another path: how a promoted master drops the `.2`. Raises PidfileError.
+    def _remove(self, fname: str) -> None:
+        remove(fname)
 
-        The new file is there before the old one goes: who looks for the pid finds it at any moment.
-        """
-        pid = self.pid
-        if pid is not None:
-            Pidfile(fname).create(pid)
-        self.unlink()
-        self.fname, self.pid = fname, pid
-
-    def unlink(self) -> None:
-        """Removes the file if it still names the process that we wrote; anybody else's is left alone."""
-        if self.pid is not None and self._read() == self.pid:
-            remove(self.fname)
-        self.pid = None
-
-    def validate(self) -> int | None:
-        """The pid of the running process that the file names, None if it is missing, unreadable as a pid, or stale."""
-        pid = self._read()
-        if pid is None or _has_ended(pid):
-            return None
+    def _runs(self, pid: int) -> bool:
+        if _has_ended(pid):
+            return False
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            return None
+            return False
         except PermissionError:  # it runs, as somebody else
-            return pid
-        return pid
-
-    def _read(self) -> int | None:
-        try:
-            with open(self.fname, encoding="ascii", errors="replace") as file:
-                text = file.read(64).strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise PidfileError(f"cannot read the pidfile {self.fname}: {error.strerror}") from error
-        return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 2**31 else None
+            return True
+        return True
 
 
 def _has_ended(pid: int) -> bool:

@@ -86,14 +86,16 @@ class Notifier:
         return {} if self._socket_path is None else {"NOTIFY_SOCKET": self._socket_path}
 
     def _send(self, *fields: str, fds: Sequence[int] = ()) -> None:
-        if self.muted or self._socket_path is None:
-            return
+        if not self.muted and self._socket_path is not None:
+            self._deliver("\n".join(field.replace("\n", " ") for field in fields), fds)
+
+    def _deliver(self, message: str, fds: Sequence[int]) -> None:
         from systemd import daemon
 
         # libsystemd reads the C environment, so the variable lives there for just this call.
-        os.environ["NOTIFY_SOCKET"] = self._socket_path
+        os.environ["NOTIFY_SOCKET"] = str(self._socket_path)
         try:
-            daemon.notify("\n".join(field.replace("\n", " ") for field in fields), fds=list(fds))
+            daemon.notify(message, fds=list(fds))
         except OSError as error:
             self.trouble = error
         finally:

@@ -117,3 +117,16 @@ def test_only_systemd_knows_its_environment(file: Path) -> None:
         if isinstance(node, ast.Constant) and node.value in SYSTEMD_VARIABLES
     ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if unit(file) == "arbiter"], ids=label)
+def test_masters_read_no_clock_but_their_hosts(file: Path) -> None:
+    """So a simulation decides what time it is, and no step of the wall clock moves a deadline."""
+    if file.name == "host.py":
+        return
+    found = [
+        f"{label(file)}:{node.lineno}: {ast.unparse(node)}"
+        for node in nodes(file)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("time.", "datetime."))
+    ]
+    assert not found, "\n".join(found)

@@ -13,6 +13,7 @@ from sdserve.arbiter.lifecycle import Phase, WorkerEvent
 from sdserve.arbiter.loop import Loop
 from sdserve.config import load
 from sdserve.log import Logger
+from sdserve.process.pidfd import Child
 from sdserve.process.scoreboard import WATCHED, Scoreboard
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
@@ -34,7 +35,7 @@ class Watched:
             os._exit(0)
         os.close(self.read)
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.handle = Handle(worker, self.pid, ours, Scoreboard(1).take(), 0)
+        self.handle = Handle(worker, Child(self.pid), ours, Scoreboard(1).take(), time.monotonic)
         self.handle.advance(WorkerEvent.READY)
         self.loop = Loop()
         self.hung: list[float] = []

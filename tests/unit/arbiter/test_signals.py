@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from sdserve.arbiter import signals
+from sdserve.arbiter.loop import Pipe
 from sdserve.arbiter.signals import COUNTED, IGNORED_ACROSS_EXEC, QUEUED, SignalQueue
 
 
@@ -39,7 +40,7 @@ def test_do_it_signals_are_merged_and_one_more_signals_are_counted() -> None:
 def test_a_master_catches_them_all_and_the_loop_hears() -> None:
     def life() -> None:
         queue = SignalQueue()
-        queue.install(lambda signum, frame: queue.put(signum))
+        signals.catch(lambda signum, frame: queue.put(signum), queue.pipe.write_fd)
         for name in QUEUED:
             signal.raise_signal(getattr(signal, f"SIG{name}"))
         assert select.select([queue.pipe], [], [], 0)[0]
@@ -51,7 +52,7 @@ def test_a_master_catches_them_all_and_the_loop_hears() -> None:
 def test_what_arrives_while_blocked_is_heard_afterwards() -> None:
     def life() -> None:
         queue = SignalQueue()
-        queue.install(lambda signum, frame: queue.put(signum))
+        signals.catch(lambda signum, frame: queue.put(signum), queue.pipe.write_fd)
         signals.block_all()
         os.kill(os.getpid(), signal.SIGTERM)
         assert queue.take() == []
@@ -63,7 +64,7 @@ def test_what_arrives_while_blocked_is_heard_afterwards() -> None:
 
 def test_before_an_exec_handlers_are_forgotten_and_nothing_is_blocked() -> None:
     def life() -> None:
-        SignalQueue().install(lambda signum, frame: None)
+        signals.catch(lambda signum, frame: None, Pipe().write_fd)
         signals.block_all()
         signals.ready_for_exec()
         for signum in (getattr(signal, f"SIG{name}") for name in QUEUED):
@@ -79,7 +80,7 @@ def test_a_signal_that_came_while_blocked_before_an_exec_is_dropped_not_kept() -
     """Kept pending, it would start an upgrade in the new master."""
 
     def life() -> None:
-        SignalQueue().install(lambda signum, frame: None)
+        signals.catch(lambda signum, frame: None, Pipe().write_fd)
         signals.block_all()
         os.kill(os.getpid(), signal.SIGUSR2)
         signals.ready_for_exec()
@@ -90,7 +91,7 @@ def test_a_signal_that_came_while_blocked_before_an_exec_is_dropped_not_kept() -
 
 def test_the_stop_signals_still_end_a_program_about_to_exec() -> None:
     def life() -> None:
-        SignalQueue().install(lambda signum, frame: None)
+        signals.catch(lambda signum, frame: None, Pipe().write_fd)
         signals.ready_for_exec()
         signal.raise_signal(signal.SIGTERM)
 

@@ -18,7 +18,11 @@ def test_the_first_start_fails_at_once() -> None:
 
 def test_a_reload_is_rolled_back_by_its_own_workers_only() -> None:
     assert verdict(Master.RELOADING) is Verdict.ROLL_BACK
-    assert verdict(Master.RELOADING, newest=False) is Verdict.RETRY
+    assert verdict(Master.RELOADING, newest=False) is Verdict.IGNORE
+
+
+def test_a_late_failure_of_a_rejected_generation_says_nothing_any_more() -> None:
+    assert verdict(Master.RUNNING, newest=False, deaths=1000, some_serve=False) is Verdict.IGNORE
 
 
 def test_a_running_service_tries_again_as_long_as_somebody_serves() -> None:

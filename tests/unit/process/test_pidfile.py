@@ -125,3 +125,11 @@ def test_a_directory_in_its_place(path: Path) -> None:
     path.mkdir()
     with pytest.raises(PidfileError, match=r"cannot read the pidfile .*: Is a directory"):
         Pidfile(str(path)).create(os.getpid())
+
+
+def test_who_has_the_name_already_keeps_the_file(path: Path) -> None:
+    """A new master whose old one was gone before it started never had the suffix."""
+    pidfile = Pidfile(str(path))
+    pidfile.create(os.getpid())
+    pidfile.rename(str(path))
+    assert pidfile.holds()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 PARENT = '''
-import json, os, select, signal, sys, threading
+import json, os, select, signal, sys, threading, time
 from sdserve.arbiter.spawn import fork_worker
 from sdserve.config import load as configuration
 from sdserve.log import Logger
@@ -44,7 +44,7 @@ cfg = configuration(["app:app", *case.get("argv", [])], {})
 made = case.get("worker_class", Sample)(1, os.getpid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
 made.slot, made.generation = case.get("slot", 0), 1
 made.app.wsgi = case.get("load", lambda: None)
-handle = fork_worker(made, None, Scoreboard(4), "a worker of the tests", lambda: None)
+handle = fork_worker(made, None, Scoreboard(4), "a worker of the tests", lambda: None, time.monotonic)
 said = []
 while True:
     select.select([handle.channel], [], [])

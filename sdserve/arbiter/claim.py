@@ -1,0 +1,51 @@
+"""The pidfile as a master's claim: `.2` beside an old master, the name itself from the promotion on, none at the end.
+
+A claim that cannot be made ends a start. Later it is a line in the log, and no reason to stop serving.
+"""
+
+from sdserve.arbiter.host import Host
+from sdserve.errors import PidfileError
+from sdserve.log import Logger
+from sdserve.process.pidfile import Pidfile
+
+
+class Claim:
+    """The pidfile of one master, if it has one."""
+
+    def __init__(self, host: Host, log: Logger) -> None:
+        self._host = host
+        self._log = log
+        self.pidfile: Pidfile | None = None
+        self._name = ""
+
+    def make(self, path: str | None, *, second: bool) -> None:
+        """Claims `path`, or `path`.2 as the `second` master. Raises PidfileError."""
+        if path is not None:
+            pidfile = self._host.pidfile(f"{path}.2" if second else path)
+            pidfile.create(self._host.pid())
+            self.pidfile, self._name = pidfile, path
+
+    def follow(self, path: str | None, *, second: bool) -> None:
+        """Moves to the path of another configuration, or makes good for a file that somebody took away."""
+        if self.pidfile is not None:
+            if self.pidfile.fname in (path, f"{path}.2") and self.pidfile.holds():
+                return
+            self.release()
+        try:
+            self.make(path, second=second)
+        except PidfileError as error:
+            self._log.error("%s", error)
+
+    def promote(self) -> None:
+        """Takes the name itself; not that of a configuration which is being tried only."""
+        if self.pidfile is not None:
+            try:
+                self.pidfile.rename(self._name)
+            except PidfileError as error:
+                self._log.error("%s", error)
+
+    def release(self) -> None:
+        """Takes the file away, if it is still ours."""
+        if self.pidfile is not None:
+            self.pidfile.unlink()
+            self.pidfile = None

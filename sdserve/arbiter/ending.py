@@ -1,0 +1,89 @@
+"""How a master ends: because it was told to, because nothing can boot, or because its own loop broke.
+
+The first two are the state `stopping`, in which signals are heard on. The last resort does without the loop: no worker
+may be left behind that nobody supervises.
+"""
+
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sdserve.arbiter.lifecycle import Master, MasterEvent
+from sdserve.errors import SdserveError
+
+if TYPE_CHECKING:
+    from sdserve.arbiter.arbiter import Arbiter
+
+QUIT_PATIENCE = 2.0  # seconds between QUIT and KILL when the loop does not turn any more
+
+
+class Ending:
+    """The end of one master."""
+
+    def __init__(self, arbiter: "Arbiter") -> None:
+        self._arbiter = arbiter
+
+    def begin(self, graceful: bool) -> None:
+        """Begins to stop; a second call may turn a graceful stop into a quick one."""
+        arbiter = self._arbiter
+        if arbiter.state is Master.DOWN:
+            return
+        first = arbiter.state is not Master.STOPPING
+        if first:
+            arbiter.reloading.abandon()
+        arbiter.advance(MasterEvent.STOP)
+        arbiter.goal = replace(arbiter.goal, stopping=True)
+        if first:
+            # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
+            arbiter.workforce.manage()
+            arbiter.upgrade.before_stop()
+            arbiter.supervision.stopping(arbiter.status().line())
+            self._close_listeners()
+        if not graceful:
+            for handle in arbiter.crew:
+                arbiter.crew.retire(handle, graceful=False)
+
+    def because(self, reason: str, error: SdserveError) -> None:
+        """Stops at once because of an error."""
+        arbiter = self._arbiter
+        arbiter.log.error("%s", reason)
+        arbiter.exit_status = error.exit_code
+        arbiter.trouble = reason
+        arbiter.upgrade.failed(reason)
+        self.begin(graceful=False)
+        arbiter.supervision.failed(reason, error.errno)
+
+    def complete(self) -> None:
+        """The last things of an orderly end."""
+        arbiter = self._arbiter
+        log = arbiter.log.info if arbiter.exit_status == 0 else arbiter.log.error
+        log("Shutting down: %s", arbiter.master_name)
+        arbiter.control.close()
+        arbiter.claim.release()
+        arbiter.cfg.on_exit(arbiter)
+
+    def crash(self, reason: str, exit_status: int, errno: int) -> None:
+        """Ends everything at once, without the loop."""
+        arbiter = self._arbiter
+        arbiter.exit_status = exit_status
+        if arbiter.state is not Master.DOWN:  # else on_exit failed, the last of all
+            arbiter.advance(MasterEvent.CRASH)
+        self._end_workers()
+        self._close_listeners()
+        arbiter.claim.release()
+        arbiter.upgrade.failed(reason)
+        arbiter.supervision.failed(reason, errno)
+
+    def _end_workers(self) -> None:
+        host, left = self._arbiter.host, list(self._arbiter.crew)
+        for signum, patience in ((signal.SIGQUIT, QUIT_PATIENCE), (signal.SIGKILL, None)):
+            for handle in left:
+                handle.send(signum)
+            left = host.await_ends(left, patience)
+
+    def _close_listeners(self) -> None:
+        """Lets go of the listeners; a Unix socket's file is removed by the last master that has it."""
+        for listener in self._arbiter.LISTENERS:
+            if not self._arbiter.upgrade.shares_listeners:
+                listener.unlink()
+            listener.close()

@@ -1,0 +1,165 @@
+"""What a master asks of the machine it runs on: the one seam beneath the decisions.
+
+The real one is here, thin enough to need no test of its own; the simulation puts a world of its own in its place
+(tests/simulation), so the masters that it drives are the very ones that serve.
+"""
+
+import os
+import select
+import selectors
+import time
+from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sdserve.arbiter.adoption import Adoption
+from sdserve.arbiter.daemon import daemonize
+from sdserve.arbiter.handle import Handle
+from sdserve.arbiter.launch import Launch, fork_twice
+from sdserve.arbiter.loop import Pipe
+from sdserve.arbiter.signals import Handler, catch
+from sdserve.arbiter.spawn import fork_worker
+from sdserve.log import Logger
+from sdserve.process import listeners
+from sdserve.process.handover import Handover
+from sdserve.process.listeners import Listener
+from sdserve.process.pidfd import PidFd
+from sdserve.process.pidfile import Pidfile
+from sdserve.process.scoreboard import Scoreboard
+from sdserve.systemd import activation, fdstore
+from sdserve.systemd.notify import Notifier
+from sdserve.systemd.watchdog import Watchdog
+from sdserve.workers.boot import set_title
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
+    from sdserve.workers.base import Worker
+
+
+class Host:
+    """The machine, as one process sees it. `environ` is its environment."""
+
+    environ: MutableMapping[str, str] = os.environ
+
+    # --- this process -------------------------------------------------------------------------------------------------
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def now(self) -> float:
+        """Monotonic seconds (clock_gettime(2), CLOCK_MONOTONIC): no step of the wall clock moves it."""
+        return time.monotonic()
+
+    def selector(self) -> selectors.BaseSelector:
+        return selectors.DefaultSelector()
+
+    def pipe(self) -> Pipe:
+        return Pipe()
+
+    def catch_signals(self, handler: Handler, pipe: Pipe) -> None:
+        catch(handler, pipe.write_fd)
+
+    def title(self, text: str) -> None:
+        """Names this process for ps(1)."""
+        set_title(text)
+
+    def daemonize(self) -> None:
+        daemonize()
+
+    def on_terminal(self) -> bool:
+        return any(os.isatty(fd) for fd in (0, 1, 2))
+
+    # --- what it was given, and what it holds by name -----------------------------------------------------------------
+
+    def line(self) -> Handover | None:
+        """The line to the old master, in a new one."""
+        return Handover.inherited(self.environ)
+
+    def found(
+        self, described: Sequence[dict[str, Any]] | None, queue: list[int], kept: bool
+    ) -> tuple[list[Listener], Adoption]:
+        """The passed listeners, and the adoption queue.
+
+        described: what the old master said of each listener; None: they are systemd's
+        queue: the two ends of the old master's queue, or []
+        kept: whether systemd keeps the queue, for all that the configuration knows
+        """
+        taken = activation.take(self.environ)
+        stored = [each for each in taken if each.name in fdstore.NAMES]
+        passed = [each for each in taken if each.name not in fdstore.NAMES]
+        adoption = Adoption.found(stored, queue, kept=fdstore.offered(self.environ) or kept)
+        if described is None:
+            described = [{"activated": True}] * len(passed)
+        return [self.adopt(each.fd, each.name, told) for each, told in zip(passed, described, strict=True)], adoption
+
+    def adopt(self, fd: int, name: str, told: dict[str, Any]) -> Listener:
+        """A listener that another process opened. Raises ListenError."""
+        return listeners.adopt_described(fd, name, told)
+
+    def bind(
+        self, address: listeners.Address, *, backlog: int, reuse_port: bool = False, socket_mode: int = 0o600
+    ) -> Listener:
+        """A new listener. Raises ListenError."""
+        return listeners.bind(address, backlog=backlog, reuse_port=reuse_port, socket_mode=socket_mode)
+
+    def pidfile(self, path: str) -> Pidfile:
+        return Pidfile(path)
+
+    # --- whom it tells ------------------------------------------------------------------------------------------------
+
+    def log(self, cfg: "Config") -> Logger:
+        return Logger(cfg.errorlog, cfg.accesslog, cfg.loglevel)
+
+    def notifier(self, muted: bool) -> Notifier:
+        return Notifier.from_environ(self.environ, muted=muted)
+
+    def watchdog(self) -> Watchdog:
+        return Watchdog.from_environ(self.environ)
+
+    # --- other processes ----------------------------------------------------------------------------------------------
+
+    def process(self, pid: int) -> PidFd:
+        """A process that is no child. Raises ProcessLookupError."""
+        return PidFd(pid)
+
+    def fork_worker(
+        self, worker: "Worker", server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
+    ) -> Handle:
+        """Raises OSError when there is no room for another process."""
+        return fork_worker(worker, server, scoreboard, title, forget, self.now)
+
+    def line_pair(self) -> tuple[Handover, Handover]:
+        """A line between two masters: the old one's end, and the new one's."""
+        return Handover.pair()
+
+    def execute(self, launch: Launch, passed: Sequence[Listener], line: Handover) -> int:
+        """A new master's pid. Raises OSError when there is no room for another process."""
+        return fork_twice(lambda: launch.execute(passed, line))
+
+    def await_ends(self, handles: Iterable[Handle], patience: float | None) -> list[Handle]:
+        """Waits, without the loop, until these workers have ended and reaps them; who is left after `patience` seconds.
+
+        None: waits for as long as it takes.
+        """
+        by_fd = {handle.pidfd.fileno(): handle for handle in handles}
+        poll = select.poll()
+        for fd in by_fd:
+            poll.register(fd, select.POLLIN)
+        until = None if patience is None else self.now() + patience
+        while by_fd:
+            ready = poll.poll(None if until is None else max(0.0, until - self.now()) * 1000)
+            if not ready:
+                break
+            for fd, _ in ready:
+                poll.unregister(fd)
+                os.waitpid(by_fd.pop(fd).pid, 0)
+        return list(by_fd.values())
+
+    def reap_orphans(self, children: Collection[int]) -> None:
+        """Takes leave of everybody's orphans that have ended, as PID 1 must; not of `children`, whose pidfds tell."""
+        try:
+            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if found.si_pid in children:
+                    return
+                os.waitpid(found.si_pid, 0)
+        except ChildProcessError:
+            return

@@ -1,0 +1,111 @@
+"""Executing this program anew, as USR2 asks: the original command line in its original directory and environment.
+
+It forks twice, so that the new master is a child of the service manager: systemd supervises only its own children
+properly, and an init reaps it elsewhere. The new master gets the listeners at 3 and up as if from socket activation,
+and a line back (process/handover.py).
+"""
+
+import errno
+import os
+import select
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from sdserve.arbiter import signals
+from sdserve.process.handover import VARIABLE, Handover
+from sdserve.process.listeners import Listener, pass_on
+from sdserve.process.pidfd import PidFd
+from sdserve.systemd import activation
+
+EXEC_FAILED = 127
+
+
+class Launch:
+    """How this program was started, kept from its start: arguments, directory, environment.
+
+    `extra` gives the environment that depends on the new pid (notify socket, watchdog), `pre_exec` is the hook.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        environ: Mapping[str, str],
+        extra: Callable[[int], Mapping[str, str]],
+        pre_exec: Callable[[], None],
+    ) -> None:
+        self._directory = directory
+        self._environ = environ
+        self._extra = extra
+        self._pre_exec = pre_exec
+
+    def execute(self, listeners: Sequence[Listener], line: Handover) -> NoReturn:
+        """Becomes the new master, in the forked child. Reports and ends if that cannot be done."""
+        try:
+            self._pre_exec()
+            signals.ready_for_exec()
+            os.chdir(self._directory)
+            [line_fd] = pass_on([listener.fileno() for listener in listeners], [line.fileno()])
+            pid = os.getpid()
+            environ = {
+                **{name: value for name, value in self._environ.items() if name not in activation.VARIABLES},
+                **self._extra(pid),
+                **activation.variables(pid, [listener.name for listener in listeners]),
+                VARIABLE: str(line_fd),
+            }
+            os.execvpe(sys.orig_argv[0], sys.orig_argv, environ)
+        except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
+            traceback.print_exc()
+            line.send("failed", reason=f"cannot execute {sys.orig_argv[0]}: {error}")
+        finally:
+            os._exit(EXEC_FAILED)
+
+
+def fork_twice(child: Callable[[], NoReturn]) -> int:
+    """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pid.
+
+    Raises OSError when there is no room for another process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    read, write = os.pipe()
+    signals.block_all()
+    with os.fdopen(read, "rb") as told:
+        try:
+            middle = os.fork()
+            if middle == 0:
+                _middle(write, child)
+        finally:
+            os.close(write)
+            signals.unblock_all()
+        pid = told.read()
+    os.waitpid(middle, 0)
+    if not pid:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return int(pid)
+
+
+def _middle(write: int, child: Callable[[], NoReturn]) -> NoReturn:
+    try:
+        middle = os.getpid()
+        pid = os.fork()
+        if pid:
+            os.write(write, str(pid).encode())
+            os._exit(0)
+        os.close(write)
+        _wait_for_reparenting(middle)
+        child()
+    finally:  # whatever happens, neither of the two may go on as a second master
+        os._exit(EXEC_FAILED)
+
+
+def _wait_for_reparenting(middle: int) -> None:
+    """Returns when this process is no child of `middle` any more: reparenting comes before the pidfd's news."""
+    while os.getppid() == middle:
+        try:
+            process = PidFd(middle)
+        except ProcessLookupError:
+            continue
+        select.select([process], [], [])
+        process.close()
