@@ -1,425 +1,491 @@
-"""A simulated master: the real decisions over a process table that exists in memory only.
+"""A service in a simulated world: real masters, one after the other or two at a time, and whatever may happen to them.
 
-What is real: `pool.decide`, `Backoff`, the verdict on failed boots, the life-cycle tables. What is simulated: processes
-and the clock. The world does to its workers what crew.py does, and to the goal what signals and reloads do; what the
-processes do (boot, fail, wear out, hang, die) comes from outside, one `Turn` at a time. A turn is what a turn of the
-loop may find: several things at once, then one decision.
+What is real: everything from `Arbiter` down to the tables, over a simulated machine (machine.py). What the processes
+do, what operators, systemd and bad luck do to them, and how much time passes comes from outside, as one `Step` after
+the other: some events at once, then a turn of the masters that have something to do; `lag` lets some of them be late.
 
-After each decision the promises of the design are checked; a broken one raises `Broken` with its name:
-
-served      nobody ends the last worker that can answer
-surge       never more workers of the wanted generation than wanted, but for one that replaces another; none of others
-recycling   worn workers are replaced one at a time
-successor   while workers are replaced, as many serve as before, up to the wanted number
-idempotent  deciding again changes nothing, neither at once nor before the time that the decision named
-balance     at rest no GPU has more than ceil(size / gpus) workers, and each slot has one
-rest        when processes boot and leave as told, the wanted number serves, and nothing else lives
-end         a stop ends with an empty table
+After each turn the promises of the design are checked (promises.py). A broken one raises `Broken` with the story of
+what led to it.
 """
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import random
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from signal import Signals
 
-from sdserve.arbiter import pool
-from sdserve.arbiter.lifecycle import MASTER, WORKER, Master, MasterEvent, Phase, WorkerEvent, advance
-from sdserve.arbiter.pool import LIVE, Backoff, Decision, Goal, Kill, Member, Retire, Spawn
-from sdserve.arbiter.verdict import Verdict, on_failed_boot
+from sdserve.arbiter.lifecycle import Master
+from sdserve.config import Config, load
+from sdserve.errors import AppImportError, BootError, ConfigError
+from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRING
+from tests.simulation.machine import Line, MasterProcess, Process, SimulatedListener, WorkerProcess
+from tests.simulation.promises import Before, Broken, Promises
 
-GRACEFUL = 30.0
-KILL_AFTER = 1.0
-DRAIN_GRACE = 0.5
-BOOT_TIMEOUT = 20.0
-TIMEOUT = 10.0
-
-Decide = Callable[[Sequence[Member], Goal, Backoff, float], Decision]
-
-
-class Broken(AssertionError):
-    """A promise that was not kept; `promise` is its name."""
-
-    def __init__(self, promise: str, story: str) -> None:
-        super().__init__(f"{promise}: {story}")
-        self.promise = promise
+MOST_TURNS = 300  # before a master that has nothing to do must sleep
+END_WITHIN = 75.0  # seconds: twice the graceful time-out, one after the other, and some grace
+PATIENT = 400.0  # seconds in which a calm service comes to rest
+STORY = 80  # lines
 
 
 class What(Enum):
-    """What can happen. `who` and `much` of an event say to which worker, and how much."""
+    """What can happen. `who` says to whom, `much` how much."""
 
-    READY = "a booting worker is ready"
-    BOOT_FAILS = "a boot fails"
-    BOOT_KILLED = "a booting worker is killed from outside"
-    DIES = "a worker dies, whatever it is doing"
-    LEAVES = "a worker that was told to leave does"
-    WORN = "a serving worker asks for its replacement"
-    TERMED = "somebody else sends TERM to a serving worker"
-    STOPPED = "a serving worker is stopped"
-    CONTINUED = "a stopped worker goes on"
+    READY = "can serve"
+    BOOT_FAILS = "cannot boot"
+    BOOT_KILLED = "is killed from outside while it boots"
+    DIES = "is killed from outside"
+    LEAVES = "leaves as told"
+    HEEDS = "says that it takes no more connections"
+    WORN = "asks for its replacement"
+    TERMED = "is sent TERM by somebody else"
+    STOPPED = "is stopped"
+    CONTINUED = "goes on"
+    BUSY = "gets a request that it never answers"
+    IDLE = "answers it after all"
+    HUP = "HUP"
+    TERM = "TERM"
+    INT = "INT"
+    QUIT = "QUIT"
     TTIN = "TTIN"
     TTOU = "TTOU"
+    USR1 = "USR1"
+    USR2 = "USR2"
     WINCH = "WINCH"
-    HUP = "HUP"
+    EVERYBODY = "systemctl kill sends to every process"
+    MASTER_STARTS = "starts: interpreter and configuration are loaded"
+    MASTER_FAILS = "cannot start"
+    MASTER_KILLED = "is sent KILL"
+    MASTER_STOPPED = "is sent STOP"
+    MASTER_CONTINUED = "is sent CONT"
+    SERVICE_STARTS = "the service is started"
+    ASKED_TO_RELOAD = "sdservectl reload"
+    ASKED_TO_UPGRADE = "sdservectl upgrade"
+    DEPLOY = "another configuration lies there"
+    NO_ROOM = "there is no room for more processes for a while"
     TIME = "time passes"
+    LEAP = "the machine stands still"
 
 
-# One event: what, to whom (an index into those whom it can meet), and how much (seconds, workers, GPUs).
 Event = tuple[What, int, float]
-Turn = Sequence[Event]
+Step = tuple[Sequence[Event], int]
+SIGNALS = {each: Signals[f"SIG{each.name}"] for each in What if f"SIG{each.name}" in Signals.__members__}
+TO_ALL = (signal.SIGUSR2, signal.SIGHUP, signal.SIGTTIN, signal.SIGUSR1)
 
 
-@dataclass
-class Process:
-    """One simulated worker."""
+@dataclass(frozen=True)
+class Plan:
+    """A world at its start. `systemd`: it is the service manager; `manual`: upgrades wait for the operator."""
 
-    age: int
-    slot: int
-    generation: int
-    phase: Phase = Phase.BOOTING
-    deadline: float | None = None
-    worn: bool = False
-    stopped: bool = False
-    serving_since: float | None = None
-    worn_at: float | None = None
+    workers: int = 2
+    surge: int = 0
+    gpus: int = 1
+    max_age: int = 0
+    systemd: bool = True
+    manual: bool = False
 
-    def member(self) -> Member:
-        return Member(
-            self.age,
-            self.slot,
-            self.generation,
-            self.phase,
-            deadline=self.deadline,
-            worn=self.worn,
-            worn_at=self.worn_at,
-            stopped=self.stopped,
+
+@lru_cache(maxsize=4096)
+def configuration(plan: Plan, workers: int, surge: int, gpus: int, pidfile: str) -> Config:
+    """A real configuration."""
+    return load(
+        [
+            *("app:app", "--pid", pidfile, "--bind", "unix:/socket", "--workers", str(workers), "--boot-timeout", "20"),
+            *("--timeout", "10", "--max-age", str(plan.max_age), "--upgrade", "manual" if plan.manual else "auto"),
+            *("--reload-strategy", "rolling" if surge else "all", "--surge", str(surge or 1)),
+            *("--gpus", ",".join(map(str, range(gpus if gpus > 1 else 0))), "--control-socket", "/control"),
+        ],
+        {},
+    )
+
+
+class World:
+    """One service from its start."""
+
+    def __init__(self, plan: Plan) -> None:
+        random.seed(1)  # ages of workers
+        self.plan = plan
+        self.systemd = plan.systemd
+        self.now = 1000.0
+        self.masters: list[MasterProcess] = []
+        self.files: dict[str, int] = {}
+        self.sockets: dict[str, tuple[int, int]] = {}
+        self.open: dict[int, str] = {}
+        self.no_room = 0
+        self.effects = 0
+        self.events = 0
+        self.deployed = (plan.workers, plan.surge, plan.gpus, "/pid")
+        self.broken_config = False
+        self.promises = Promises(self)
+        self._story: deque[tuple[float, object, tuple[object, ...]]] = deque(maxlen=STORY)
+        self._broken: Broken | None = None
+        self._number = 99
+        self.happens(What.SERVICE_STARTS)
+        self.settle()
+
+    # --- what the machine asks ----------------------------------------------------------------------------------------
+
+    def number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def tell(self, *what: object) -> None:
+        """One more line of the story."""
+        self._story.append((self.now, what[0], what[1:]))
+
+    def breaks(self, promise: str, text: str) -> None:
+        """A promise is broken. Raised when the master's turn is over: its own handlers must not see it."""
+        if self._broken is None:
+            self._broken = Broken(promise, f"{text}\n{self.story()}")
+
+    def unforeseen(self) -> None:
+        error = sys.exc_info()[1]
+        where = error.__traceback__ if error else None
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        code = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
+        self.breaks("error", f"{type(error).__name__}: {error} at {code}")
+
+    def lives(self, pid: int) -> bool:
+        return any(each.pid == pid and each.alive for each in self.processes())
+
+    def listening(self, path: str) -> bool:
+        return any(
+            each.address == path and not each.sock.closed for master in self.masters for each in master.listeners
         )
 
-    @property
-    def answers(self) -> bool:
-        return self.phase is Phase.SERVING and not self.stopped
+    def executes(self, old: MasterProcess, line: Line, passed: Sequence[SimulatedListener]) -> MasterProcess:
+        self.promises.about_to_execute(old)
+        new = MasterProcess(self, line, passed)
+        self.masters.append(new)
+        self.tell(f"{old} executes {new}")
+        return new
 
-    @property
-    def live(self) -> bool:
-        return self.phase in LIVE
+    def master_ended(self, master: MasterProcess) -> None:
+        self.tell(f"{master} is gone")
+        if not self.systemd or self.promises.main is not master:
+            return
+        orderly = master.status == 0
+        for each in self.masters:
+            drains = any(worker.alive for worker in each.workers) and orderly and each.alive
+            if drains and each.arbiter is not None and each.arbiter.reexec_pid == master.pid:
+                self.breaks("end", f"{master} ends while {each} drains: systemd kills its workers")
+        self.promises.main = None
+        for process in self.processes():  # KillMode=: nobody outlives the main process
+            if process.alive:
+                process.end(signal.SIGKILL)
 
-    def __str__(self) -> str:
-        marks = "".join(mark for mark, on in ((" worn", self.worn), (" stopped", self.stopped)) if on)
-        return f"{self.age}@{self.slot}/g{self.generation} {self.phase.value}{marks}"
+    def processes(self) -> Iterator[Process]:
+        for master in self.masters:
+            yield master
+            yield from master.workers
 
+    # --- what happens -------------------------------------------------------------------------------------------------
 
-@dataclass
-class World:
-    """One master from its start. `size`, `gpus`, `surge`, `max_age` are its configuration, `decide` its judgement."""
-
-    size: int
-    gpus: int = 1
-    surge: int = 0
-    max_age: float = 0.0
-    decide: Decide = pool.decide
-    now: float = 1000.0
-    processes: list[Process] = field(default_factory=list)
-    backoff: Backoff = field(default_factory=Backoff)
-    state: Master = Master.STARTING
-    events: int = 0
-    ages: int = 0
-    wake_at: float | None = None
-
-    def __post_init__(self) -> None:
-        self.goal = Goal(self.size, gpus=self.gpus, surge=self.surge)
-        self.configured = (self.size, self.gpus)
-        self.generations = 1
-        self.previous: Goal | None = None
-        self.again = False
-        self.boot_kills = 0
-        self.manage()
-
-    # --- what happens -----------------------------------------------------------------------------------------------
-
-    def turn(self, events: Turn) -> None:
-        """All of `events`, then one decision."""
+    def step(self, step: Step) -> None:
+        """All events, then the masters' turns: all until they sleep (0), one of the oldest, the youngest, none."""
+        events, lag = step
         for what, who, much in events:
-            self.events += 1
-            self.happens(what, who, much)
-        self.manage()
+            self.events += self.happens(what, who, much)
+        if lag == 0:
+            self.settle()
+        elif lag != 3 and (ready := [each for each in self.masters if each.ready]):
+            self.turn(ready[0 if lag == 1 else -1])
+        self._raise()
 
-    def happens(self, what: What, who: int = 0, much: float = 0.0) -> None:
-        """One event; nothing if there is nobody whom it can meet."""
-        if self.state is Master.DOWN:
-            return
-        if what is What.TIME:
-            self.time_passes(much)
-        elif what is What.TTIN:
-            self.goal = replace(self.goal, size=self.goal.size + 1)
-        elif what is What.TTOU:
-            self.goal = replace(self.goal, size=max(1, self.goal.size - 1))
-        elif what is What.WINCH:
-            self.goal = replace(self.goal, size=0)
-        elif what is What.HUP:
-            self.configured = (1 + who % 6, 1 + int(much) % 4)
-            self.reload()
-        else:
-            met = [each for each in self.processes if MEETS[what](each)]
+    def happens(self, what: What, who: int = 0, much: float = 0.0) -> bool:
+        """One event; false if there is nobody whom it can meet."""
+        if what in ON_WORKERS:
+            meets, befalls = ON_WORKERS[what]
+            met = [worker for master in self.masters for worker in master.workers if worker.alive and meets(worker)]
             if met:
-                self.befalls(what, met[who % len(met)])
+                worker = met[who % len(met)]
+                self.tell(f"{worker} {what.value}")
+                befalls(worker)
+            return bool(met)
+        if what in ON_MASTERS:
+            chosen = [master for master in self.masters if master.alive and ON_MASTERS[what](master)]
+            if chosen:
+                self._befalls(what, chosen[who % len(chosen)])
+            return bool(chosen)
+        return self._all_around(what, who, much)
 
-    def befalls(self, what: What, process: Process) -> None:
-        if what is What.READY:
-            self.move(process, WorkerEvent.READY)
-            self.boot_kills = 0
-            process.serving_since = self.now
-            process.worn_at = self.now + self.max_age if self.max_age else None
-        elif what is What.WORN:
-            process.worn = True
-        elif what is What.TERMED:
-            self.move(process, WorkerEvent.RETIRE, GRACEFUL + DRAIN_GRACE)
-        elif what in (What.STOPPED, What.CONTINUED):
-            process.stopped = what is What.STOPPED
-            process.deadline = self.now + TIMEOUT if process.stopped else None
+    def _befalls(self, what: What, master: MasterProcess) -> None:
+        self.tell(f"{master} is sent {what.value}" if what in SIGNALS else f"{master} {what.value}")
+        arbiter = master.arbiter
+        if what in SIGNALS:
+            if arbiter is not None and what in (What.HUP, What.USR1, What.USR2):
+                master.owes.add(what.name)
+            master.hear(SIGNALS[what])
+        elif what is What.MASTER_STARTS:
+            self._starts(master)
+        elif what is What.MASTER_FAILS:
+            self._fails(master, "it cannot be executed")
+        elif what is What.MASTER_KILLED:
+            master.end(signal.SIGKILL)
+        elif what in (What.MASTER_STOPPED, What.MASTER_CONTINUED):
+            master.stopped = what is What.MASTER_STOPPED
+            master.hit_since = True
+        elif arbiter is not None:
+            master.questions += 1
+            command = arbiter.commands.table()[what.value.split()[-1]]
+            arbiter.loop.call_at(self.now, lambda: command(master.answer))
+
+    def _all_around(self, what: What, who: int, much: float) -> bool:
+        if what is What.TIME:
+            self._sleep(much)
+            self.tell(f"{much:g} s later")
+        elif what is What.LEAP:
+            self.tell(f"the machine stands still for {much:g} s")
+            self.now += much
+        elif what is What.EVERYBODY:
+            signum = TO_ALL[who % len(TO_ALL)]
+            return sum(self.happens(What[signum.name[3:]], index) for index in range(len(self._alive()))) > 0
+        elif what is What.DEPLOY:
+            self.deployed = (1 + who % 5, (0, 0, 1, 2)[int(much) % 4], 1 + who % 3, ("/pid", "/pid", "/other")[who % 3])
+            self.broken_config = int(much) == 8
+            bad = ", and it is broken" if self.broken_config else ""
+            self.tell("deployed: %d workers, surge %d, %d GPUs, pidfile %s%s", *self.deployed, bad)
+        elif what is What.NO_ROOM:
+            self.no_room = 1 + who % 7
+            self.tell(f"no room for {self.no_room} processes")
+        elif self._alive():
+            return False
         else:
-            self.ends(process, killed=what in (What.BOOT_KILLED, What.DIES))
+            master = MasterProcess(self)
+            self.masters.append(master)
+            self.promises = Promises(self)
+            self.promises.main = master if self.systemd else None
+            self.tell(f"{master} is started")
+            self.broken_config = False
+            self._starts(master)
+        return True
 
-    def ends(self, process: Process, *, killed: bool) -> None:
-        """A process is gone: what crew.py and the arbiter make of it."""
-        was = process.phase
-        self.move(process, WorkerEvent.EXIT)
-        self.processes.remove(process)
-        if was in (Phase.BOOTING, Phase.SERVING, Phase.ABORTED):
-            served = None if process.serving_since is None else self.now - process.serving_since
-            self.backoff = self.backoff.after_death(served, self.now)
-        if process.serving_since is None and was in (Phase.BOOTING, Phase.ABORTED):
-            killed = killed and was is Phase.BOOTING
-            self.boot_kills += killed
-            verdict = on_failed_boot(
-                self.state,
-                newest=process.generation == self.goal.generation,
-                kills=self.boot_kills if killed else 0,
-                deaths=self.backoff.deaths,
-                some_serve=pool.some_serve(self.members()),
-            )
-            if verdict is Verdict.HALT:
-                self.stop()
-            elif verdict is Verdict.ROLL_BACK:
-                self.roll_back()
+    def _alive(self) -> list[MasterProcess]:
+        return [each for each in self.masters if each.alive]
 
-    def time_passes(self, seconds: float) -> None:
-        """The loop sleeps until the time that it was told, decides, and so on; or the clock leaps (a suspend)."""
-        if seconds > 1000:
-            self.now += seconds
+    def _load(self) -> Config:
+        if self.broken_config:
+            raise ConfigError("workers: 'many' is no number")
+        return configuration(self.plan, *self.deployed)
+
+    def _starts(self, master: MasterProcess) -> None:
+        try:
+            cfg = self._load()
+        except ConfigError as error:
+            self._fails(master, str(error))
             return
-        self.manage()
-        until = self.now + seconds
-        for _ in range(20 * len(self.processes) + 100):
-            if self.wake_at is None or self.wake_at > until:
-                break
-            before = self.now + (self.wake_at - self.now) * 0.999
-            early = self.decide(self.members(), self.goal, self.backoff, before)
-            if self.now < before < self.wake_at and early.actions:
-                raise Broken("idempotent", f"{self}: acts before the time it named, {self.wake_at}")
-            self.now = max(self.now, self.wake_at)
-            self.manage()
-        else:
-            raise Broken("rest", f"the time it names does not move on: {self}")
-        self.now = until
+        master.start(cfg, self._load)
+        self._after_turn(master)
+        self._raise()
 
-    # --- what the master does ---------------------------------------------------------------------------------------
+    def _fails(self, master: MasterProcess, reason: str) -> None:
+        if master.line is not None:
+            master.line.send("failed", reason=reason)
+        master.end(127 << 8)
 
-    def reload(self) -> None:
-        if self.state in (Master.STARTING, Master.RELOADING):
-            self.again = True
-        elif self.state is Master.RUNNING:
-            self.advance(MasterEvent.RELOAD)
-            self.previous = self.goal
-            self.generations += 1
-            size, gpus = self.configured
-            self.goal = replace(self.goal, size=size, gpus=gpus, generation=self.generations)
-
-    def roll_back(self) -> None:
-        assert self.previous is not None
-        self.goal = replace(self.previous, stopping=self.goal.stopping)
-        self.finish(MasterEvent.ROLLED_BACK)
-
-    def finish(self, event: MasterEvent) -> None:
-        self.previous = None
-        self.advance(event)
-        if self.again:
-            self.again = False
-            self.reload()
-
-    def stop(self) -> None:
-        self.advance(MasterEvent.STOP)
-        self.goal = replace(self.goal, stopping=True)
-
-    def manage(self) -> None:
-        """One decision, its effects, and the promises."""
-        before = [replace(each) for each in self.processes]
-        decision = self.decide(self.members(), self.goal, self.backoff, self.now)
-        for action in decision.actions:
-            if isinstance(action, Spawn):
-                self.ages += 1
-                self.processes.append(
-                    Process(self.ages, action.slot, self.goal.generation, deadline=self.now + BOOT_TIMEOUT)
-                )
-            else:
-                self.told(next(each for each in self.processes if each.age == action.age), action)
-        due = [each.deadline for each in self.processes] + [decision.wake_at]
-        self.wake_at = min((when for when in due if when is not None), default=None)
-        self.check(before, decision)
-        goal = self.goal
-        self.settle()
-        if self.goal is not goal:  # a reload that had to wait has begun
-            self.manage()
-
-    def told(self, process: Process, action: Retire | Kill) -> None:
-        if isinstance(action, Retire):
-            patience = KILL_AFTER if process.phase is Phase.BOOTING else GRACEFUL
-            self.move(process, WorkerEvent.RETIRE, patience + DRAIN_GRACE)
-        elif action.phase is Phase.BOOTING:
-            self.move(process, WorkerEvent.HANG, KILL_AFTER)
-        else:
-            self.move(process, WorkerEvent.KILL)
+    # --- the masters' turns -------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        serve = pool.all_serve(self.members(), self.goal)
-        if self.state is Master.STARTING and serve:
-            self.advance(MasterEvent.SERVES)
-        elif self.state is Master.RELOADING and serve:
-            self.finish(MasterEvent.RELOADED)
-        elif self.state is Master.STOPPING and not self.processes:
-            self.advance(MasterEvent.EMPTY)
+        """All masters turn until they sleep."""
+        for _ in range(MOST_TURNS):
+            ready = [each for each in self.masters if each.ready]
+            if not ready:
+                break
+            for master in ready:
+                if master.ready:
+                    self.turn(master)
+        else:
+            self.breaks("asleep", f"{ready[0]} never sleeps")
+        for master in self._alive():
+            if master.arbiter is not None and not master.stopped:
+                before = Before(self, master)
+                master.turn()
+                self.promises.quiet(master, before)
+        self.promises.settled()
+        self._raise()
+        for master in self.masters:
+            master.workers = [each for each in master.workers if each.alive or not (each.reaped or not master.alive)]
+        self.masters = [each for each in self.masters if each.alive or each.workers]
 
-    def advance(self, event: MasterEvent) -> None:
-        self.state = advance(MASTER, self.state, event)
+    def turn(self, master: MasterProcess) -> None:
+        """One turn of a master's loop, and the promises."""
+        before = Before(self, master)
+        master.turn()
+        self.promises.check(master, before)
+        self._after_turn(master)
+        self._raise()
 
-    def move(self, process: Process, event: WorkerEvent, patience: float | None = None) -> None:
-        process.phase = advance(WORKER, process.phase, event)
-        process.deadline = None if patience is None else self.now + patience
+    def _after_turn(self, master: MasterProcess) -> None:
+        assert master.arbiter is not None
+        if master.arbiter.state is Master.DOWN and master.alive:
+            self.promises.leaves(master)
+            master.end(master.arbiter.exit_status << 8)
 
-    def members(self) -> list[Member]:
-        return [each.member() for each in self.processes]
+    def _sleep(self, seconds: float) -> None:
+        """Masters sleep until their deadlines, or longer if they are stopped."""
+        self.settle()
+        until = self.now + seconds
+        for _ in range(3000):
+            sleeps = [
+                patience
+                for each in self._alive()
+                if each.arbiter is not None and not each.stopped
+                if (patience := each.arbiter.loop.patience()) is not None
+            ]
+            if not sleeps or self.now + min(sleeps) > until:
+                break
+            self.now += min(sleeps) + 1e-9
+            self.settle()
+        else:
+            self.breaks("asleep", "the deadlines do not move on")
+        self.now = max(self.now, until)
+        self.settle()
 
-    # --- what was promised ------------------------------------------------------------------------------------------
+    def _raise(self) -> None:
+        if self._broken is not None:
+            raise self._broken
 
-    def check(self, before: Iterable[Process], decision: Decision) -> None:
-        goal = self.goal
-        if self.decide(self.members(), goal, self.backoff, self.now).actions:
-            raise Broken("idempotent", f"{_list(before)}, then {decision.actions}, and again something: {self}")
-        if goal.stopping:
-            return
-        answered = sum(each.answers for each in before)
-        answer = sum(each.answers for each in self.processes)
-        if goal.size and answered and not answer:
-            raise Broken("served", f"{_list(before)}, then {decision.actions}: {self}")
-        orderly = sum(was.answers and self.has_successor(was) for was in before)
-        if answer + orderly < min(answered, goal.size):
-            raise Broken("successor", f"{_list(before)}, then {decision.actions}: {self}")
-        current = [each for each in self.processes if each.live and each.generation == goal.generation]
-        slots = Counter(each.slot for each in current)
-        others = sum(each.live for each in self.processes) - len(current)
-        spawned = any(isinstance(action, Spawn) for action in decision.actions)
-        if spawned and goal.surge and others and len(self.processes) > goal.size + goal.surge:
-            raise Broken("surge", f"more than {goal.surge} beside the wanted number: {self}")
-        if sum(number > 1 for number in slots.values()) > 1 or any(number > 2 for number in slots.values()):
-            raise Broken("recycling", f"{self}")
-        if len(current) > goal.size + bool(goal.size):
-            raise Broken("surge", f"{self}")
-        if others > sum(each.live and each.generation != goal.generation for each in before):
-            raise Broken("surge", f"another generation grew: {self}")
-        waits = self.backoff.not_before > self.now  # and `wake_at` may be for the age of another
-        if self.rests and not waits and not any(map(self.is_worn, current)):
-            self.check_balance(current)
-
-    def is_worn(self, process: Process) -> bool:
-        return pool.aged(process.member(), self.now).worn
-
-    def has_successor(self, was: Process) -> bool:
-        """Whether a worker has just been retired, and a younger one serves in its slot."""
-        return any(each.age == was.age and not each.answers for each in self.processes) and any(
-            each.slot == was.slot and each.age > was.age and each.answers for each in self.processes
-        )
-
-    @property
-    def rests(self) -> bool:
-        """Nothing boots, leaves, or waits."""
-        ageing = {each.worn_at for each in self.processes}
-        return self.wake_at in ageing | {None} and all(each.answers for each in self.processes)
-
-    def check_balance(self, current: Sequence[Process]) -> None:
-        load = Counter(each.slot % self.goal.gpus for each in current)
-        if load and max(load.values()) > math.ceil(self.goal.size / self.goal.gpus):
-            raise Broken("balance", f"GPU loads {dict(load)}: {self}")
-        if len({each.slot for each in current}) != len(current):
-            raise Broken("balance", f"a slot is taken twice: {self}")
+    # --- how it ends --------------------------------------------------------------------------------------------------
 
     def calm_down(self) -> None:
-        """From here on processes do as they are told; the pool must come to rest at its goal."""
-        self.max_age = 0.0
-        for each in self.processes:
-            each.worn, each.worn_at = self.is_worn(each), None
-        self.manage()
-        for _ in range(40 * (len(self.processes) + self.goal.size + 10)):
-            self.happens(What.CONTINUED)
-            if any(MEETS[What.READY](each) for each in self.processes):
-                self.turn([(What.READY, 0, 0.0)])
-            elif any(MEETS[What.LEAVES](each) for each in self.processes):
-                self.turn([(What.LEAVES, 0, 0.0)])
-            elif not any(MEETS[What.CONTINUED](each) for each in self.processes):
-                if self.wake_at is None:
-                    break
-                self.turn([(What.TIME, 0, max(0.0, self.wake_at - self.now))])
-        else:
-            raise Broken("rest", f"it never does: {self}")
-        if self.state is Master.DOWN:  # it gave up, since nothing could boot
-            return
-        current = [each for each in self.processes if each.generation == self.goal.generation]
-        if len(current) != self.goal.size or len(self.processes) != len(current) or not self.rests:
-            raise Broken("rest", f"{self}")
-        if any(each.worn for each in current):
-            raise Broken("rest", f"a worn worker stays: {self}")
-        self.check_balance(current)
-        if self.state is not Master.RUNNING:
-            raise Broken("rest", f"still {self.state.value}: {self}")
+        """From here on processes do as they are told, and the service comes to rest at its goal."""
+        self.tell("all is calm")
+        self.no_room = 0
+        until = self.now + PATIENT
+        while self.now < until:
+            while sum(self.happens(what) for what in CALMING):
+                self.settle()
+            self.settle()
+            if self._rests():
+                break
+            self._sleep(0.5)
+        self.promises.at_rest()
+        self._raise()
 
-    def end(self) -> None:
-        """A stop: the processes leave, or ignore everything but KILL."""
-        if self.state is Master.DOWN:
-            return
-        self.stop()
-        self.manage()
-        for number in range(4 * len(self.processes) + 4):
-            if self.state is Master.DOWN:
-                return
-            gone = [each for each in self.processes if each.phase is Phase.KILLED]
-            if gone:
-                self.ends(gone[0], killed=True)
-                self.manage()
-            elif number % 2 and self.processes:
-                self.turn([(What.LEAVES, number, 0.0)])
-            elif self.wake_at is not None:
-                self.turn([(What.TIME, 0, max(0.0, self.wake_at - self.now))])
-        if self.state is not Master.DOWN:
-            raise Broken("end", f"{self}")
-
-    def __str__(self) -> str:
-        goal = self.goal
-        return (
-            f"{self.state.value}, {goal.size} of g{goal.generation} on {goal.gpus} GPUs wanted, "
-            f"at {self.now:g}, boots not before {self.backoff.not_before:g}: {_list(self.processes)}"
+    def _rests(self) -> bool:
+        return all(
+            self.promises.rests(each) and each.arbiter and (self.plan.manual or not each.arbiter.reexec_pid)
+            for each in self._alive()
         )
 
+    def end(self) -> None:
+        """The service is stopped; half of its workers hear nothing but KILL."""
+        self.tell("the service is stopped")
+        began = self.now
+        while self.happens(What.MASTER_CONTINUED):
+            pass
+        for _ in range(2):  # with two masters that wait for the operator, the first TERM hands over
+            for master in [self.promises.main] if self.systemd else self._alive():
+                if master is not None and master.alive:
+                    self._befalls(What.TERM, master)
+            self.settle()
+        while any(process.alive for process in self.processes()) and self.now < began + END_WITHIN + 10:
+            for worker in [each for master in self.masters for each in master.workers if each.alive]:
+                if worker.pid % 2 and ON_WORKERS[What.LEAVES][0](worker):
+                    worker.end(0)
+            self._sleep(1.0)
+            while not self._alive() and self.happens(What.LEAVES):  # orphans
+                continue
+        left = [str(each) for each in self.processes() if each.alive]
+        if left or self.now > began + END_WITHIN:
+            self.breaks("end", f"after {self.now - began:g} s there is {', '.join(left) or 'nobody'} left")
+        self._raise()
 
-MEETS: dict[What, Callable[[Process], bool]] = {
-    What.READY: lambda each: each.phase is Phase.BOOTING,
-    What.BOOT_FAILS: lambda each: each.phase in (Phase.BOOTING, Phase.ABORTED),
-    What.BOOT_KILLED: lambda each: each.phase is Phase.BOOTING,
-    What.DIES: lambda each: True,
-    What.LEAVES: lambda each: each.phase in (Phase.RETIRING, Phase.ABORTED, Phase.KILLED),
-    What.WORN: lambda each: each.answers and not each.worn,
-    What.TERMED: lambda each: each.answers,
-    What.STOPPED: lambda each: each.answers,
-    What.CONTINUED: lambda each: each.phase is Phase.SERVING and each.stopped,
+    def story(self) -> str:
+        lines = []
+        for when, what, args in self._story:
+            text = f"{what}: {str(args[0]) % args[1:]}" if isinstance(what, Process) else str(what) % args
+            lines.append(f"  {when - 1000:8.2f}  {text}")
+        return "\n".join(lines)
+
+
+def _boot_fails(worker: WorkerProcess) -> None:
+    code = (AppImportError, BootError)[worker.pid % 2].exit_code
+    worker.say(FAILED + b"no module named app")
+    worker.end(code << 8)
+
+
+def _ready(worker: WorkerProcess) -> None:
+    worker.booted = True
+    worker.say(READY)
+
+
+def _heeds(worker: WorkerProcess) -> None:
+    worker.heeded = True
+    worker.say(RETIRING)
+
+
+def _killed(worker: WorkerProcess) -> None:
+    worker.master.hit_since = True
+    worker.end(signal.SIGKILL)
+
+
+def _termed(worker: WorkerProcess) -> None:
+    worker.master.hit_since = True
+    worker.hear(signal.SIGTERM)
+    _heeds(worker)
+
+
+def _stopped(worker: WorkerProcess) -> None:
+    worker.master.hit_since = True
+    worker.stop(True)
+
+
+def _worn(worker: WorkerProcess) -> None:
+    worker.worn = True
+    worker.say(RECYCLE)
+
+
+def _busy(worker: WorkerProcess) -> None:
+    if worker.worker.cell.begin(worker.world.now):
+        worker.say(BUSY)
+
+
+def _told(worker: WorkerProcess) -> bool:
+    return not worker.stopped and (not worker.untold or not worker.master.alive)
+
+
+Meets = Callable[[WorkerProcess], bool]
+ON_WORKERS: dict[What, tuple[Meets, Callable[[WorkerProcess], None]]] = {
+    What.READY: (lambda each: not each.booted and each.untold and not each.stopped, _ready),
+    What.BOOT_FAILS: (lambda each: not each.booted and not each.stopped, _boot_fails),
+    What.BOOT_KILLED: (lambda each: not each.booted, _killed),
+    What.DIES: (lambda each: True, _killed),
+    What.LEAVES: (_told, lambda each: each.end(signal.SIGABRT if signal.SIGABRT in each.told else 0)),
+    What.HEEDS: (lambda each: signal.SIGTERM in each.told and not each.heeded and not each.stopped, _heeds),
+    What.WORN: (lambda each: each.answers and not each.worn, _worn),
+    What.TERMED: (lambda each: each.answers, _termed),
+    What.STOPPED: (lambda each: each.answers, _stopped),
+    What.CONTINUED: (lambda each: each.stopped, lambda each: each.stop(False)),
+    What.BUSY: (lambda each: each.answers and not each.worker.cell.busy_since, _busy),
+    What.IDLE: (lambda each: bool(each.worker.cell.busy_since), lambda each: each.worker.cell.end()),
 }
 
 
-def _list(processes: Iterable[Process]) -> str:
-    return "[" + ", ".join(map(str, processes)) + "]"
+def _runs(master: MasterProcess) -> bool:
+    return master.arbiter is not None
+
+
+ON_MASTERS: dict[What, Callable[[MasterProcess], bool]] = {
+    **dict.fromkeys(SIGNALS, lambda each: True),
+    What.MASTER_STARTS: lambda each: each.arbiter is None and not each.stopped,
+    What.MASTER_FAILS: lambda each: each.arbiter is None and not each.stopped,
+    What.MASTER_KILLED: lambda each: True,
+    What.MASTER_STOPPED: lambda each: not each.stopped,
+    What.MASTER_CONTINUED: lambda each: each.stopped,
+    What.ASKED_TO_RELOAD: _runs,
+    What.ASKED_TO_UPGRADE: _runs,
+}
+CALMING = (
+    What.MASTER_CONTINUED,
+    What.MASTER_STARTS,
+    What.CONTINUED,
+    What.IDLE,
+    What.READY,
+    What.HEEDS,
+    What.LEAVES,
+)

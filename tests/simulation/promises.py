@@ -1,0 +1,302 @@
+"""What the design promises, watched from outside: the simulated processes and systemd are asked, not the masters.
+
+served      nobody ends the last worker that can answer, unless told to, and not by handing over to a dead one
+successor   while workers are replaced, as many serve as before, up to the wanted number
+surge       no more workers than wanted but for one that replaces another, of other generations none; with a surge, no
+            more than that beside the wanted number
+recycling   worn workers are replaced one at a time
+masters     never more than two
+ready       READY=1 at the start, and the word to the old master, mean that the wanted number serves
+storm       workers that die early are followed ever more slowly, in doubling steps
+verdict     a reload whose workers cannot boot does not go on
+idempotent  a turn in which nothing happened does nothing
+answered    a signal that arrived is acted upon, or its refusal is logged
+reaped      nobody is signalled after he was reaped
+pidfile     each master holds one pidfile, and it names a living one; one master holds the name itself
+socket      the file of a Unix socket is there as long as anybody serves it
+mainpid     MAINPID= names a living master, and only the main process speaks to systemd
+told        READY=1 follows each RELOADING=1, and nobody serves on who said STOPPING=1
+error       no error that nobody foresaw, and no move that a table does not have
+asleep      a master that has nothing to do sleeps
+balance     at rest no GPU has more than its share, and each slot has one worker
+rest        when processes boot and leave as told, the wanted number serves, and nothing else lives
+end         a stop ends with an empty process table, in bounded time
+"""
+
+import math
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from sdserve.arbiter.lifecycle import Master, Phase
+from sdserve.arbiter.pool import Backoff
+from tests.simulation.machine import MasterProcess, SimulatedListener, WorkerProcess
+
+if TYPE_CHECKING:
+    from sdserve.workers.base import Worker
+    from tests.simulation.world import World
+
+BOOT_KILLS = 3  # boots that may be killed from outside before a reload is given up
+ROUNDING = 1e-6
+
+
+class Broken(AssertionError):
+    """A promise that was not kept; `promise` is its name."""
+
+    def __init__(self, promise: str, story: str) -> None:
+        super().__init__(f"{promise}: {story}")
+        self.promise = promise
+
+
+class Before:
+    """How things stood before a turn of one master."""
+
+    def __init__(self, world: "World", master: MasterProcess) -> None:
+        arbiter = master.arbiter
+        assert arbiter is not None
+        self.effects = world.effects
+        self.served = sum(each.serving for each in world.masters)
+        self.answered = [each for each in master.workers if each.answers]
+        self.state = arbiter.state
+        self.size = arbiter.goal.size
+        self.generation = arbiter.goal.generation
+        self.others = others(master)
+        self.loads = master.loads
+        self.signals = master.waiting
+        self.failed = {each for each in master.workers if not each.alive and not each.reaped}
+        master.waiting = []
+
+
+def others(master: MasterProcess) -> int:
+    """How many workers of other generations it has, and has not told to leave."""
+    assert master.arbiter is not None
+    generation = master.arbiter.goal.generation
+    return sum(each.untold and each.worker.generation != generation for each in master.workers)
+
+
+class Promises:
+    """The watch over one world."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.main: MasterProcess | None = None
+        self.reloading = False
+        self.stopping = False
+
+    def breaks(self, promise: str, text: str) -> None:
+        self._world.breaks(promise, text)
+
+    # --- after each turn ----------------------------------------------------------------------------------------------
+
+    def check(self, master: MasterProcess, before: Before) -> None:
+        """After a turn of `master`."""
+        arbiter = master.arbiter
+        assert arbiter is not None
+        goal, live = arbiter.goal, [each for each in master.workers if each.untold]
+        served = sum(each.serving for each in self._world.masters)
+        ordered = before.state is Master.STARTING or any(each.told_to_leave for each in self._world.masters)
+        hit = any(each.hit_since for each in self._world.masters if each is not master)
+        if before.served and not served and not ordered and not hit:
+            self.breaks("served", f"{master} ends the last worker that can answer")
+        if arbiter.state in (Master.STOPPING, Master.DOWN):
+            return
+        wanted = min(goal.size, before.size - before.signals.count(signal.SIGTTOU))
+        gone = [each for each in before.answered if not each.answers]
+        orderly = sum(any(self._follows(each, other) for other in live) for each in gone)
+        if not ordered and len(before.answered) - len(gone) + orderly < min(len(before.answered), wanted):
+            self.breaks("successor", f"{master} retires {_list(gone)} and keeps {_list(live)}")
+        current = [each for each in live if each.worker.generation == goal.generation]
+        slots = Counter(each.worker.slot for each in current)
+        if sum(number > 1 for number in slots.values()) > 1 or max(slots.values(), default=0) > 2:
+            self.breaks("recycling", f"{master} replaces several at once: {_list(current)}")
+        if len(current) > goal.size + bool(goal.size):
+            self.breaks("surge", f"{master} has {_list(current)}, wanted are {goal.size}")
+        if goal.generation == before.generation and len(live) - len(current) > before.others:
+            self.breaks("surge", f"another generation of {master} grew")
+        self._check_size(master, before)
+        if arbiter.state is Master.RELOADING and goal.generation == before.generation:
+            self._check_boots(master, before)
+
+    @staticmethod
+    def _follows(gone: WorkerProcess, other: WorkerProcess) -> bool:
+        return other.answers and other.worker.slot == gone.worker.slot and other.worker.age > gone.worker.age
+
+    def _check_size(self, master: MasterProcess, before: Before) -> None:
+        arbiter = master.arbiter
+        assert arbiter is not None
+        if master.loads != before.loads or arbiter.goal.generation != before.generation:
+            return
+        size = before.size
+        for signum in before.signals:
+            if signum == signal.SIGTTIN:
+                size += 1
+            elif signum == signal.SIGTTOU:
+                size = max(min(size, 1), size - 1)
+            elif signum == signal.SIGWINCH:
+                size = 0
+        seen = [s for s in before.signals if s != signal.SIGWINCH]
+        if arbiter.goal.size != size and len(seen) == len(before.signals):
+            self.breaks("answered", f"{master} wants {arbiter.goal.size} workers instead of {size}")
+
+    def _check_boots(self, master: MasterProcess, before: Before) -> None:
+        """A reload goes on: no boot of its own failed, but for a few that were killed from outside."""
+        assert master.arbiter is not None
+        for each in before.failed:
+            if each.worker.generation != before.generation or each.ready_heard is not None:
+                continue
+            ordered = each.told & {signal.SIGTERM, signal.SIGQUIT}
+            outside = each.status == signal.SIGKILL and not each.told & {signal.SIGABRT, signal.SIGKILL}
+            if not ordered and not outside:
+                self.breaks("verdict", f"{each} could not boot, and the reload of {master} goes on")
+
+    def quiet(self, master: MasterProcess, before: Before) -> None:
+        """After a turn in which nothing had happened."""
+        if self._world.effects != before.effects:
+            self.breaks("idempotent", f"{master} did something though nothing had happened")
+
+    # --- at certain moments -------------------------------------------------------------------------------------------
+
+    def about_to_fork(self, master: MasterProcess, worker: "Worker") -> None:
+        assert master.arbiter is not None
+        goal = master.arbiter.goal
+        alive = [each for each in master.workers if not each.reaped]
+        if goal.surge and others(master) and len(alive) >= goal.size + goal.surge:
+            self.breaks("surge", f"{master} forks one more than {goal.size} and a surge of {goal.surge}")
+        _, until = master.early_deaths.get(worker.generation, (0, 0.0))
+        if self._world.now < until - ROUNDING:
+            self.breaks("storm", f"{master} forks {until - self._world.now:.2f} s too early")
+
+    def worker_reaped(self, process: WorkerProcess) -> None:
+        """Counts deaths that nobody ordered, as its master can know of them."""
+        master = process.master
+        if process.told & {signal.SIGTERM, signal.SIGQUIT}:
+            return
+        if process.ready_heard is not None and self._world.now - process.ready_heard >= Backoff.SHORT_LIFE:
+            master.early_deaths.pop(process.worker.generation, None)
+        else:
+            self.died_early(master, process.worker.generation)
+
+    def died_early(self, master: MasterProcess, generation: int) -> None:
+        number = master.early_deaths.get(generation, (0, 0.0))[0] + 1
+        wait = min(30.0, 0.1 * 2.0 ** (number - 2)) if number > 1 else 0.0
+        master.early_deaths[generation] = (number, self._world.now + wait)
+
+    def about_to_execute(self, master: MasterProcess) -> None:
+        alive = [each for each in self._world.masters if each.alive]
+        if len(alive) > 1:
+            self.breaks("masters", f"{master} launches a third beside {_list(alive)}")
+
+    def says_ready(self, master: MasterProcess) -> None:
+        """At its start, to systemd or to the old master."""
+        assert master.arbiter is not None
+        if master.serving < master.arbiter.goal.size:
+            self.breaks("ready", f"{master} says that it serves, with {_list(master.workers)}")
+        master.said_ready = True
+
+    def leaves(self, master: MasterProcess) -> None:
+        """It ends by itself."""
+        if left := [each for each in master.workers if each.alive]:
+            self.breaks("end", f"{master} leaves {_list(left)} behind")
+        if master.pid in self._world.files.values():
+            self.breaks("pidfile", f"{master} leaves its pidfile behind")
+        if master.questions:
+            self.breaks("answered", f"{master} ends without an answer for sdservectl")
+
+    def socket_removed(self, listener: SimulatedListener) -> None:
+        for each in self._world.masters:
+            if not each.alive or each.told_to_leave or each.arbiter is None:
+                continue
+            if any(other.inode == listener.inode for other in each.arbiter.LISTENERS if other is not listener):
+                self.breaks("socket", f"{listener.owner} removes {listener.address}, which {each} serves")
+
+    def systemd_hears(self, master: MasterProcess, message: str) -> None:
+        world = self._world
+        fields = dict(line.partition("=")[::2] for line in message.split("\n"))
+        if list(fields) not in (["STATUS"], ["EXTEND_TIMEOUT_USEC"]):
+            world.effects += 1
+            world.tell(f"{master} tells systemd " + message.split("\n")[0])
+        if master is not self.main:
+            self.breaks("mainpid", f"{master} speaks to systemd, and {self.main} is the main process")
+        if "MAINPID" in fields:
+            self.main = next((each for each in world.masters if each.pid == int(fields["MAINPID"])), None)
+            if self.main is None or not self.main.alive:
+                self.breaks("mainpid", f"{fields['MAINPID']} is no living master")
+        if "READY" in fields:
+            if not master.said_ready and master.line is None:
+                self.says_ready(master)
+            self.reloading = False
+        self.reloading |= "RELOADING" in fields
+        self.stopping |= "STOPPING" in fields
+
+    # --- when nothing is under way ------------------------------------------------------------------------------------
+
+    def settled(self) -> None:
+        """All masters sleep, and know all that happened."""
+        world = self._world
+        masters = [each for each in world.masters if each.alive and each.arbiter is not None]
+        if any(each.stopped for each in world.masters):
+            return
+        for each in masters:
+            arbiter = each.arbiter
+            assert arbiter is not None
+            if arbiter.state is Master.RUNNING and arbiter.goal.size:
+                each.told_to_leave = False
+                each.hit_since &= each.serving < arbiter.goal.size
+                if self.rests(each):
+                    self._check_balance(each)
+            claimed = arbiter.claim.pidfile
+            if claimed is None or world.files.get(claimed.fname) != each.pid:
+                self.breaks("pidfile", f"{each} lost its pidfile: {world.files}")
+            elif arbiter.state is Master.RUNNING:
+                wanted = f"{arbiter.cfg.pidfile}.2" if arbiter.master_pid else arbiter.cfg.pidfile
+                if claimed.fname != wanted:
+                    self.breaks("pidfile", f"{each} holds {claimed.fname} instead of {wanted}")
+        names = [each.arbiter.claim.pidfile.fname for each in masters if each.arbiter and each.arbiter.claim.pidfile]
+        if masters and sum(not name.endswith(".2") for name in names) != 1:
+            self.breaks("pidfile", f"the masters hold {names}")
+        if self.stopping and any(each.arbiter and each.arbiter.state is Master.RUNNING for each in [self.main] if each):
+            self.breaks("told", f"{self.main} serves on and said STOPPING=1")
+
+    def at_rest(self) -> None:
+        """All is calm: processes did as they were told."""
+        world = self._world
+        for master in (each for each in world.masters if each.alive):
+            arbiter = master.arbiter
+            assert arbiter is not None
+            if master.questions:
+                self.breaks("answered", f"{master} never answered sdservectl")
+            if master.owes:
+                self.breaks("answered", f"{master} never answered {', '.join(sorted(master.owes))}")
+            if arbiter.state is not Master.RUNNING:
+                self.breaks("rest", f"{master} is {arbiter.state.value}")
+            if not self.rests(master):
+                live = [each for each in master.workers if each.alive]
+                self.breaks("rest", f"{master} has {_list(live)}, wanted are {arbiter.goal.size}")
+            self._check_balance(master)
+        if self.reloading and self.main is not None and self.main.alive:
+            self.breaks("told", "RELOADING=1 without READY=1")
+
+    def rests(self, master: MasterProcess) -> bool:
+        """It is where it wants to be, and waits for nothing."""
+        arbiter = master.arbiter
+        if arbiter is None or arbiter.state is not Master.RUNNING or arbiter.generation is None:
+            return False
+        alive = sum(each.alive or not each.reaped for each in master.workers)
+        waits = arbiter.generation.backoff.not_before > self._world.now
+        return alive == len(arbiter.crew) == arbiter.goal.size == master.serving and not waits
+
+    def _check_balance(self, master: MasterProcess) -> None:
+        assert master.arbiter is not None
+        goal, live = master.arbiter.goal, [each for each in master.workers if each.alive]
+        load = Counter(each.worker.slot % goal.gpus for each in live)
+        if load and max(load.values()) > math.ceil(goal.size / goal.gpus):
+            self.breaks("balance", f"GPU loads {dict(load)}: {_list(live)}")
+        if len({each.worker.slot for each in live}) != len(live):
+            self.breaks("balance", f"a slot is taken twice: {_list(live)}")
+
+
+def _list(processes: list[WorkerProcess] | list[MasterProcess]) -> str:
+    return "[" + ", ".join(map(str, processes)) + "]"
+
+
+__all__ = ["Before", "Broken", "Phase", "Promises"]

@@ -1,0 +1,148 @@
+"""What the simulation found, each as the shortest story that shows it."""
+
+import pytest
+
+from sdserve.arbiter.lifecycle import Master, Upgrade
+from tests.simulation.world import Plan, What, World
+
+
+def service(workers: int = 1, **plan: object) -> World:
+    """A service that runs."""
+    world = World(Plan(workers, **plan))  # type: ignore[arg-type]
+    happen(world, *[What.READY] * workers)
+    return world
+
+
+def happen(world: World, *story: What | tuple[What, int]) -> None:
+    """One thing after the other, and a turn of the masters after each."""
+    for what in story:
+        kind, who = what if isinstance(what, tuple) else (what, 0)
+        assert world.happens(kind, who), f"{kind} meets nobody"
+        world.settle()
+
+
+def finish(world: World) -> None:
+    world.calm_down()
+    world.end()
+
+
+def upgraded(world: World) -> None:
+    """A new master is about to say that it serves."""
+    happen(world, What.USR2, What.MASTER_STARTS)
+
+
+def test_a_boot_that_only_kill_ends_has_failed() -> None:
+    """It blocks in C code and never hears ABRT: the reload is rolled back, not tried for ever."""
+    world = service()
+    happen(world, What.HUP)
+    master = world.masters[0].arbiter
+    assert master is not None and master.state is Master.RELOADING
+    world.happens(What.TIME, 0, 21.5)
+    assert (master.state, master.goal.generation) == (Master.RUNNING, 1)
+    assert "did not boot within 20 seconds" in master.trouble
+    finish(world)
+
+
+def test_no_hand_over_to_a_master_that_is_gone() -> None:
+    """It served and said so, and died before the old one looked."""
+    world = service()
+    upgraded(world)
+    old, new = world.masters
+    world.happens(What.READY)
+    world.turn(new)
+    world.happens(What.MASTER_KILLED, 1)
+    world.settle()
+    assert old.arbiter is not None and old.arbiter.state is Master.RUNNING
+    assert old.arbiter.trouble == "upgrade failed: it ended before it served"
+    assert world.promises.main is old
+    finish(world)
+
+
+def test_no_stop_for_failed_boots_while_a_worker_says_that_it_serves() -> None:
+    """The fifth boot in a row failed, and the word of another worker was still unread."""
+    world = service(2)
+    happen(world, What.DIES, What.DIES)
+    for _ in range(2):
+        happen(world, What.BOOT_FAILS)
+        world.happens(What.TIME, 0, 10.0)
+    first, second = (each for each in world.masters[0].workers if each.alive)
+    for what in (What.BOOT_FAILS, What.READY):
+        assert world.happens(what)
+    assert not first.alive and second.booted
+    world.settle()
+    arbiter = world.masters[0].arbiter
+    assert arbiter is not None and arbiter.state is Master.RUNNING and second.answers
+    finish(world)
+
+
+def test_a_master_that_is_alone_before_it_starts_keeps_its_pidfile() -> None:
+    world = service(systemd=False)
+    happen(world, What.USR2, What.MASTER_KILLED, What.MASTER_STARTS, What.READY)
+    [master] = (each for each in world.masters if each.alive)
+    assert world.files == {"/pid": master.pid}
+    finish(world)
+
+
+def test_a_promotion_during_a_reload_takes_the_name_in_force() -> None:
+    """The pidfile of the configuration on trial is not claimed, for a roll-back would have to give it back."""
+    world = service(systemd=False, manual=True)
+    upgraded(world)
+    happen(world, What.READY)
+    world.happens(What.DEPLOY, 5)
+    assert world.deployed[3] == "/other"
+    happen(world, (What.HUP, 1), What.MASTER_KILLED)
+    [master] = (each for each in world.masters if each.alive)
+    happen(world, What.BOOT_FAILS)
+    assert world.files["/pid"] == master.pid and "/other" not in world.files
+    finish(world)
+
+
+@pytest.mark.parametrize("asked", [What.ASKED_TO_RELOAD, What.ASKED_TO_UPGRADE])
+def test_sdservectl_hears_of_a_stop_in_the_middle(asked: What) -> None:
+    world = service()
+    happen(world, asked, What.TERM)
+    assert world.masters[0].questions == 0
+    finish(world)
+
+
+def test_sdservectl_hears_of_a_stop_before_the_reload_began() -> None:
+    world = World(Plan(1))
+    happen(world, What.ASKED_TO_RELOAD, What.TERM)
+    assert world.masters[0].questions == 0
+    finish(world)
+
+
+def test_a_generation_that_was_rejected_leaves_its_patience_behind() -> None:
+    """Its deaths kept the old generation from booting again for up to half a minute."""
+    world = service(2, surge=1)
+    happen(world, What.HUP, What.READY)
+    arbiter = world.masters[0].arbiter
+    assert arbiter is not None
+    while arbiter.state is Master.RELOADING:
+        for each in [each for each in world.masters[0].workers if each.worker.generation == 2]:
+            each.booted or each.say(b"ready")
+            each.end(9)
+            world.settle()
+        world.happens(What.TIME, 0, 1.0)
+    assert arbiter.goal.generation == 1
+    world.settle()
+    assert [each.worker.generation for each in world.masters[0].workers if each.untold] == [1, 1]
+    finish(world)
+
+
+def test_one_worker_more_is_one_more_after_a_roll_back_too() -> None:
+    world = service(2)
+    happen(world, What.HUP, What.TTIN, What.BOOT_FAILS)
+    arbiter = world.masters[0].arbiter
+    assert arbiter is not None and (arbiter.goal.generation, arbiter.goal.size) == (1, 3)
+    finish(world)
+
+
+def test_a_new_master_that_dies_after_the_hand_over_does_not_call_the_old_one_back() -> None:
+    """Without systemd nobody starts it again; the old one has told its workers to leave already."""
+    world = service(systemd=False)
+    upgraded(world)
+    happen(world, What.READY, (What.MASTER_KILLED, 1))
+    old = world.masters[0].arbiter
+    assert old is not None and old.upgrade._reexec.state is Upgrade.HANDED_OVER
+    finish(world)
