@@ -53,6 +53,8 @@ Line = tuple[str, str, str, str, int]
 def split_line(method: bytes, target: bytes, minor: bytes) -> Line:
     uri = target.decode("ascii")
     path, _, query = uri.partition("#")[0].partition("?")
+    if path == "*":  # the server as a whole has no path (RFC 9112 section 3.2.4)
+        path = ""
     return method.decode("ascii"), uri, path, query, 0 if minor == b"0" else 1
 
 

@@ -256,7 +256,7 @@ def test_environ_follows_the_request_line() -> None:
     assert environ["RAW_URI"] == "/a%20b/%C3%A4%2f?x=%20#y"
     environ = environ_of(b"GET http://H:80/a?b HTTP/1.1\r\nHost: h:80\r\n\r\n")
     assert (environ["PATH_INFO"], environ["QUERY_STRING"], environ["HTTP_HOST"]) == ("/a", "b", "H:80")
-    assert environ_of(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")["PATH_INFO"] == "*"
+    assert environ_of(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")["PATH_INFO"] == ""
 
 
 def test_underscores_need_a_trusted_forwarder() -> None:
