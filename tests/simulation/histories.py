@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from hypothesis import strategies as st
 
+from tests.simulation.events import Event, Step, What
+from tests.simulation.plan import Plan
 from tests.simulation.promises import Broken
-from tests.simulation.world import Event, Plan, Step, What, World
+from tests.simulation.world import World
 
 # How often what happens. Boots must succeed more often than they fail, or nothing else is ever reached.
 WEIGHTS = {

@@ -1,23 +1,18 @@
-"""The simulated machine: processes, descriptors, files and systemd, as far as a master can tell the difference.
+"""The simulated machine in a master's hands: what stands in for sdserve/arbiter/host.py.
 
-A `SimulatedHost` stands in for sdserve/arbiter/host.py; all above it is the real thing. Descriptors are readable or
-not, processes live, end, and wait to be reaped, systemd listens to the main process. What happens is up to world.py.
+All above it is the real thing. Processes and descriptors are in processes.py and descriptors.py; what happens is up to
+world.py.
 """
 
 import errno
 import os
 import selectors
-import signal
-import socket
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.adoption import Adoption
-from sdserve.arbiter.arbiter import Arbiter
 from sdserve.arbiter.handle import Handle
-from sdserve.arbiter.hang import GRACE
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.launch import Launch
 from sdserve.arbiter.loop import Pipe
@@ -30,381 +25,22 @@ from sdserve.process.pidfile import Pidfile
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
-from sdserve.workers.base import READY, Worker
+from sdserve.workers.base import Worker
+from tests.simulation.descriptors import (
+    ChildDescriptor,
+    Line,
+    ProcessDescriptor,
+    SimulatedListener,
+    SimulatedPipe,
+    SimulatedSelector,
+)
+from tests.simulation.processes import MasterProcess, WorkerProcess
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 # What the story tells in its own words.
 NOT_TOLD = ("Handling signal", "Hang up", "Starting sdserve", "Listening at", "Using worker")
-DEADLY = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # for a program that has just been executed
-
-
-class Process:
-    """Anything with a pid. `status` is the wait status (waitpid(2)) once it has ended."""
-
-    kind = "process"
-
-    def __init__(self, world: "World") -> None:
-        self.world = world
-        self.pid = world.number()
-        self.alive = True
-        self.stopped = False
-        self.status = 0
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.pid}"
-
-    def hear(self, signum: int) -> None:
-        """A signal arrives."""
-        raise NotImplementedError
-
-    def end(self, status: int) -> None:
-        self.alive = self.stopped = False
-        self.status = status
-
-
-class WorkerProcess(Process):
-    """A worker. `told` holds the signals that its master, or somebody else, sent it."""
-
-    kind = "worker"
-
-    def __init__(self, master: "MasterProcess", worker: Worker) -> None:
-        super().__init__(master.world)
-        self.master = master
-        self.worker = worker
-        self.channel = Channel(self)
-        self.told: set[int] = set()
-        self.reaped = False
-        self.changed: bool | None = None  # stopped or continued, and its master does not know yet
-        self.booted = False
-        self.heeded = False
-        self.worn = False
-        self.ready_heard: float | None = None
-
-    def hear(self, signum: int) -> None:
-        self.told.add(signum)
-        if signum == signal.SIGKILL:
-            self.end(signum)
-
-    def say(self, message: bytes) -> None:
-        self.channel.messages.append(message)
-
-    def end(self, status: int) -> None:
-        super().end(status)
-        if self.master.alive:
-            self.master.deliver(signal.SIGCHLD)
-
-    def stop(self, stopped: bool) -> None:
-        """SIGSTOP or SIGCONT."""
-        self.stopped = self.changed = stopped
-        self.master.deliver(signal.SIGCHLD)
-
-    @property
-    def untold(self) -> bool:
-        """It lives, and nobody has told it to end."""
-        return self.alive and not self.told & {signal.SIGTERM, signal.SIGQUIT, signal.SIGABRT, signal.SIGKILL}
-
-    @property
-    def answers(self) -> bool:
-        """A client would be answered."""
-        return self.booted and self.untold and not self.stopped and not self.hangs and self.master.alive
-
-    @property
-    def hangs(self) -> bool:
-        """Its request takes longer than any may."""
-        since = self.worker.cell.busy_since
-        return bool(since) and self.world.now - since >= self.worker.cfg.timeout + GRACE - 1e-6
-
-
-class MasterProcess(Process):
-    """A master; `arbiter` is the real one, once the program has started."""
-
-    kind = "master"
-
-    def __init__(self, world: "World", line: "Line | None" = None, passed: Sequence["SimulatedListener"] = ()) -> None:
-        super().__init__(world)
-        self.line = line
-        if line is not None:
-            line.user = self
-        self.passed = list(passed)
-        self.lines = [line] if line else []
-        self.listeners: list[SimulatedListener] = []
-        self.workers: list[WorkerProcess] = []
-        self.host = SimulatedHost(self)
-        self.arbiter: Arbiter | None = None
-        self.said_ready = False
-        self.hit_since = False  # the world took something of it, since it said that it serves
-        self.told_to_leave = False  # by TERM, INT, QUIT or WINCH
-        self.waiting: list[int] = []  # signals since its last turn
-        self.owes: set[str] = set()  # signals that want an act or an answer
-        self.early_deaths: dict[int, tuple[int, float]] = {}  # by generation: how many in a row, until when to wait
-        self.questions = 0  # of sdservectl, without an answer yet
-        self.loads = 0
-
-    def start(self, cfg: Config, load: Callable[[], Config]) -> None:
-        """The program runs."""
-
-        def counted() -> Config:
-            self.loads += 1
-            self.owes.discard("HUP")
-            return load()
-
-        self.arbiter = Arbiter(cfg, counted, self.host)
-        self.arbiter.attempt(self.arbiter.start)
-
-    def turn(self) -> None:
-        """One turn of its loop."""
-        assert self.arbiter is not None
-        self.arbiter.attempt(self.arbiter.turn)
-
-    def deliver(self, signum: int) -> None:
-        """A signal reaches its handler, which notes it; the kernel writes to the wake-up pipe."""
-        if self.arbiter is not None:
-            self.arbiter.signals.pipe.wake()
-            self.arbiter.signal(signum)
-
-    def hear(self, signum: int) -> None:
-        if signum == signal.SIGKILL or (self.arbiter is None and signum in DEADLY):
-            self.end(signum)
-        elif self.arbiter is not None:
-            if signum in (*DEADLY, signal.SIGWINCH):
-                self.told_to_leave = True
-            self.waiting.append(signum)
-            self.deliver(signum)
-
-    def end(self, status: int) -> None:
-        super().end(status)
-        for line in self.lines:
-            line.holders -= 1
-        self.lines.clear()
-        for listener in self.listeners:
-            listener.close()
-        self.world.master_ended(self)
-
-    def answer(self, answer: object) -> None:
-        """What sdservectl hears."""
-        self.questions -= 1
-
-    @property
-    def ready(self) -> bool:
-        """Its loop would turn now."""
-        if self.arbiter is None or not self.alive or self.stopped:
-            return False
-        return self.host.readable() or self.arbiter.loop.patience() == 0
-
-    @property
-    def serving(self) -> int:
-        return sum(worker.answers for worker in self.workers)
-
-
-# --- descriptors ------------------------------------------------------------------------------------------------------
-
-
-class Descriptor:
-    """Something with a number that the loop can watch."""
-
-    def __init__(self, world: "World") -> None:
-        self._number = world.number()
-        self.closed = False
-
-    def fileno(self) -> int:
-        return self._number
-
-    def readable(self) -> bool:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class SimulatedPipe(Descriptor, Pipe):
-    """The wake-up pipe of one master."""
-
-    def __init__(self, world: "World") -> None:
-        Descriptor.__init__(self, world)
-        self.full = False
-
-    def readable(self) -> bool:
-        return self.full
-
-    def wake(self) -> None:
-        self.full = True
-
-    def drain(self) -> None:
-        self.full = False
-
-
-class Channel(Descriptor):
-    """The master's end of the line to one worker."""
-
-    def __init__(self, process: WorkerProcess) -> None:
-        super().__init__(process.world)
-        self.process = process
-        self.messages: deque[bytes] = deque()
-
-    def readable(self) -> bool:
-        return bool(self.messages) or not self.process.alive
-
-    def recv(self, size: int, /) -> bytes:
-        if not self.messages:
-            if self.process.alive:
-                raise BlockingIOError
-            return b""
-        message = self.messages.popleft()
-        if message == READY:
-            self.process.ready_heard = self.process.world.now
-        return message
-
-
-class ProcessDescriptor(Descriptor):
-    """A pidfd."""
-
-    def __init__(self, process: Process) -> None:
-        super().__init__(process.world)
-        self.process = process
-        self.pid = process.pid
-
-    def readable(self) -> bool:
-        return not self.process.alive
-
-    def ended(self) -> bool:
-        return not self.process.alive
-
-    def send(self, signum: int) -> bool:
-        process = self.process
-        if self.closed:
-            process.world.breaks("reaped", f"{process} is sent {signal.Signals(signum).name} after it was reaped")
-        if not process.alive:
-            return False
-        process.world.tell(f"{process} is sent {signal.Signals(signum).name}")
-        process.world.effects += 1
-        process.hear(signum)
-        return True
-
-
-class ChildDescriptor(ProcessDescriptor):
-    """A pidfd of a worker, in its parent's hands."""
-
-    process: WorkerProcess
-
-    def reap(self) -> int | None:
-        process = self.process
-        if process.reaped:
-            process.world.breaks("reaped", f"{process} is reaped twice")
-        if process.alive:
-            return None
-        process.reaped = True
-        process.world.promises.worker_reaped(process)
-        return process.status
-
-    def stops(self) -> bool | None:
-        changed, self.process.changed = self.process.changed, None
-        return changed if self.process.alive else None
-
-
-class Line(Descriptor):
-    """One end of the line between two masters. `holders` is how many processes have it open."""
-
-    def __init__(self, world: "World", maker: int) -> None:
-        super().__init__(world)
-        self.maker = maker
-        self.holders = 1
-        self.messages: deque[dict[str, Any]] = deque()
-        self.other: Line
-        self.user: MasterProcess | None = None
-
-    def readable(self) -> bool:
-        return bool(self.messages) or self.other.holders <= 0
-
-    def peer_pid(self) -> int:
-        return self.maker
-
-    def send(self, type: str, fds: Sequence[int] = (), **fields: Any) -> bool:
-        if type == "ready" and self.user is not None:
-            self.user.world.promises.says_ready(self.user)
-        if self.other.holders <= 0:
-            return False
-        self.other.messages.append({"type": type, **fields, "fds": list(fds) if type == "main" else []})
-        return True
-
-    def receive(self) -> dict[str, Any] | None:
-        if self.messages:
-            return self.messages.popleft()
-        return {"type": "gone"} if self.other.holders <= 0 else None
-
-    def close(self) -> None:
-        self.holders -= 1
-
-
-class SimulatedSocket(Descriptor):
-    """A Unix socket that listens."""
-
-    family = socket.AF_UNIX
-
-    def __init__(self, world: "World", path: str) -> None:
-        super().__init__(world)
-        self._path = path
-        world.open[self.fileno()] = path
-
-    def getsockname(self) -> str:
-        return self._path
-
-    def readable(self) -> bool:
-        return False
-
-
-class SimulatedListener(Listener):
-    """A listening socket, and whose it is."""
-
-    def __init__(self, owner: MasterProcess, path: str, activated: bool, inode: Any) -> None:
-        held = tuple(inode) if inode else None
-        super().__init__(SimulatedSocket(owner.world, path), "", activated, held)  # type: ignore[arg-type]
-        self.owner = owner
-        owner.listeners.append(self)
-
-    def readable(self) -> bool:
-        return False
-
-    def unlink(self) -> None:
-        world = self.owner.world
-        if self.inode is not None and world.sockets.get(str(self.address)) == self.inode:
-            del world.sockets[str(self.address)]
-            world.promises.socket_removed(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-class Key(NamedTuple):
-    fd: int
-    fileobj: Any
-    data: Callable[[], None]
-
-
-class SimulatedSelector(selectors.BaseSelector):
-    """Knows what is readable and never waits."""
-
-    def __init__(self) -> None:
-        self.keys: dict[int, Key] = {}
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
-        self.keys[fileobj.fileno()] = Key(fileobj.fileno(), fileobj, data)
-
-    def unregister(self, fileobj: Any) -> Any:
-        return self.keys.pop(fileobj.fileno())
-
-    def select(self, timeout: float | None = None) -> Any:
-        return [(key, selectors.EVENT_READ) for key in self.keys.values() if key.fileobj.readable()]
-
-    def get_map(self) -> Any:
-        return self.keys
-
-
-# --- files, logs, systemd ---------------------------------------------------------------------------------------------
 
 
 class SimulatedPidfile(Pidfile):

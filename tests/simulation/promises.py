@@ -28,15 +28,15 @@ import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sdserve.arbiter.lifecycle import Master, Phase
+from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.pool import Backoff
-from tests.simulation.machine import MasterProcess, SimulatedListener, WorkerProcess
+from tests.simulation.descriptors import SimulatedListener
+from tests.simulation.processes import MasterProcess, WorkerProcess
 
 if TYPE_CHECKING:
     from sdserve.workers.base import Worker
     from tests.simulation.world import World
 
-BOOT_KILLS = 3  # boots that may be killed from outside before a reload is given up
 ROUNDING = 1e-6
 
 
@@ -297,6 +297,3 @@ class Promises:
 
 def _list(processes: list[WorkerProcess] | list[MasterProcess]) -> str:
     return "[" + ", ".join(map(str, processes)) + "]"
-
-
-__all__ = ["Before", "Broken", "Phase", "Promises"]

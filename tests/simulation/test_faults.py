@@ -18,9 +18,10 @@ from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.verdict import Verdict
 from sdserve.arbiter.workforce import Workforce
+from tests.simulation.events import Step
 from tests.simulation.histories import live, random_plan, random_steps, shortest
+from tests.simulation.plan import Plan
 from tests.simulation.promises import Broken
-from tests.simulation.world import Plan, Step
 
 Patch = pytest.MonkeyPatch
 Decide = Callable[[Sequence[Member], Goal, Backoff, float], Decision]

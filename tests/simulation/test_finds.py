@@ -3,7 +3,9 @@
 import pytest
 
 from sdserve.arbiter.lifecycle import Master, Upgrade
-from tests.simulation.world import Plan, What, World
+from tests.simulation.events import What
+from tests.simulation.plan import Plan
+from tests.simulation.world import World
 
 
 def service(workers: int = 1, **plan: object) -> World:

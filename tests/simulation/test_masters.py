@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 
 from sdserve.arbiter import lifecycle
 from sdserve.arbiter.host import Host
+from tests.simulation.events import Step
 from tests.simulation.histories import drive, histories, live, plans, random_plan, random_steps
 from tests.simulation.machine import SimulatedHost
-from tests.simulation.world import Plan, Step
+from tests.simulation.plan import Plan
 
 EVENTS = int(os.environ.get("SIMULATION_EVENTS", "8000"))
 SHARDS = 4  # for pytest-xdist

@@ -12,94 +12,22 @@ import random
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from functools import lru_cache
-from signal import Signals
+from collections.abc import Iterator, Sequence
 
 from sdserve.arbiter.lifecycle import Master
-from sdserve.config import Config, load
-from sdserve.errors import AppImportError, BootError, ConfigError
-from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRING
-from tests.simulation.machine import Line, MasterProcess, Process, SimulatedListener, WorkerProcess
+from sdserve.config import Config
+from sdserve.errors import ConfigError
+from tests.simulation.descriptors import Line, SimulatedListener
+from tests.simulation.events import CALMING, ON_MASTERS, ON_WORKERS, SIGNALS, TO_ALL, Step, What
+from tests.simulation.machine import SimulatedHost
+from tests.simulation.plan import Plan, configuration
+from tests.simulation.processes import MasterProcess, Process
 from tests.simulation.promises import Before, Broken, Promises
 
 MOST_TURNS = 300  # before a master that has nothing to do must sleep
 END_WITHIN = 75.0  # seconds: twice the graceful time-out, one after the other, and some grace
 PATIENT = 400.0  # seconds in which a calm service comes to rest
 STORY = 80  # lines
-
-
-class What(Enum):
-    """What can happen. `who` says to whom, `much` how much."""
-
-    READY = "can serve"
-    BOOT_FAILS = "cannot boot"
-    BOOT_KILLED = "is killed from outside while it boots"
-    DIES = "is killed from outside"
-    LEAVES = "leaves as told"
-    HEEDS = "says that it takes no more connections"
-    WORN = "asks for its replacement"
-    TERMED = "is sent TERM by somebody else"
-    STOPPED = "is stopped"
-    CONTINUED = "goes on"
-    BUSY = "gets a request that it never answers"
-    IDLE = "answers it after all"
-    HUP = "HUP"
-    TERM = "TERM"
-    INT = "INT"
-    QUIT = "QUIT"
-    TTIN = "TTIN"
-    TTOU = "TTOU"
-    USR1 = "USR1"
-    USR2 = "USR2"
-    WINCH = "WINCH"
-    EVERYBODY = "systemctl kill sends to every process"
-    MASTER_STARTS = "starts: interpreter and configuration are loaded"
-    MASTER_FAILS = "cannot start"
-    MASTER_KILLED = "is sent KILL"
-    MASTER_STOPPED = "is sent STOP"
-    MASTER_CONTINUED = "is sent CONT"
-    SERVICE_STARTS = "the service is started"
-    ASKED_TO_RELOAD = "sdservectl reload"
-    ASKED_TO_UPGRADE = "sdservectl upgrade"
-    DEPLOY = "another configuration lies there"
-    NO_ROOM = "there is no room for more processes for a while"
-    TIME = "time passes"
-    LEAP = "the machine stands still"
-
-
-Event = tuple[What, int, float]
-Step = tuple[Sequence[Event], int]
-SIGNALS = {each: Signals[f"SIG{each.name}"] for each in What if f"SIG{each.name}" in Signals.__members__}
-TO_ALL = (signal.SIGUSR2, signal.SIGHUP, signal.SIGTTIN, signal.SIGUSR1)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A world at its start. `systemd`: it is the service manager; `manual`: upgrades wait for the operator."""
-
-    workers: int = 2
-    surge: int = 0
-    gpus: int = 1
-    max_age: int = 0
-    systemd: bool = True
-    manual: bool = False
-
-
-@lru_cache(maxsize=4096)
-def configuration(plan: Plan, workers: int, surge: int, gpus: int, pidfile: str) -> Config:
-    """A real configuration."""
-    return load(
-        [
-            *("app:app", "--pid", pidfile, "--bind", "unix:/socket", "--workers", str(workers), "--boot-timeout", "20"),
-            *("--timeout", "10", "--max-age", str(plan.max_age), "--upgrade", "manual" if plan.manual else "auto"),
-            *("--reload-strategy", "rolling" if surge else "all", "--surge", str(surge or 1)),
-            *("--gpus", ",".join(map(str, range(gpus if gpus > 1 else 0))), "--control-socket", "/control"),
-        ],
-        {},
-    )
 
 
 class World:
@@ -148,6 +76,9 @@ class World:
             where = where.tb_next
         code = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
         self.breaks("error", f"{type(error).__name__}: {error} at {code}")
+
+    def host(self, master: MasterProcess) -> SimulatedHost:
+        return SimulatedHost(master)
 
     def lives(self, pid: int) -> bool:
         return any(each.pid == pid and each.alive for each in self.processes())
@@ -401,91 +332,3 @@ class World:
             text = f"{what}: {str(args[0]) % args[1:]}" if isinstance(what, Process) else str(what) % args
             lines.append(f"  {when - 1000:8.2f}  {text}")
         return "\n".join(lines)
-
-
-def _boot_fails(worker: WorkerProcess) -> None:
-    code = (AppImportError, BootError)[worker.pid % 2].exit_code
-    worker.say(FAILED + b"no module named app")
-    worker.end(code << 8)
-
-
-def _ready(worker: WorkerProcess) -> None:
-    worker.booted = True
-    worker.say(READY)
-
-
-def _heeds(worker: WorkerProcess) -> None:
-    worker.heeded = True
-    worker.say(RETIRING)
-
-
-def _killed(worker: WorkerProcess) -> None:
-    worker.master.hit_since = True
-    worker.end(signal.SIGKILL)
-
-
-def _termed(worker: WorkerProcess) -> None:
-    worker.master.hit_since = True
-    worker.hear(signal.SIGTERM)
-    _heeds(worker)
-
-
-def _stopped(worker: WorkerProcess) -> None:
-    worker.master.hit_since = True
-    worker.stop(True)
-
-
-def _worn(worker: WorkerProcess) -> None:
-    worker.worn = True
-    worker.say(RECYCLE)
-
-
-def _busy(worker: WorkerProcess) -> None:
-    if worker.worker.cell.begin(worker.world.now):
-        worker.say(BUSY)
-
-
-def _told(worker: WorkerProcess) -> bool:
-    return not worker.stopped and (not worker.untold or not worker.master.alive)
-
-
-Meets = Callable[[WorkerProcess], bool]
-ON_WORKERS: dict[What, tuple[Meets, Callable[[WorkerProcess], None]]] = {
-    What.READY: (lambda each: not each.booted and each.untold and not each.stopped, _ready),
-    What.BOOT_FAILS: (lambda each: not each.booted and not each.stopped, _boot_fails),
-    What.BOOT_KILLED: (lambda each: not each.booted, _killed),
-    What.DIES: (lambda each: True, _killed),
-    What.LEAVES: (_told, lambda each: each.end(signal.SIGABRT if signal.SIGABRT in each.told else 0)),
-    What.HEEDS: (lambda each: signal.SIGTERM in each.told and not each.heeded and not each.stopped, _heeds),
-    What.WORN: (lambda each: each.answers and not each.worn, _worn),
-    What.TERMED: (lambda each: each.answers, _termed),
-    What.STOPPED: (lambda each: each.answers, _stopped),
-    What.CONTINUED: (lambda each: each.stopped, lambda each: each.stop(False)),
-    What.BUSY: (lambda each: each.answers and not each.worker.cell.busy_since, _busy),
-    What.IDLE: (lambda each: bool(each.worker.cell.busy_since), lambda each: each.worker.cell.end()),
-}
-
-
-def _runs(master: MasterProcess) -> bool:
-    return master.arbiter is not None
-
-
-ON_MASTERS: dict[What, Callable[[MasterProcess], bool]] = {
-    **dict.fromkeys(SIGNALS, lambda each: True),
-    What.MASTER_STARTS: lambda each: each.arbiter is None and not each.stopped,
-    What.MASTER_FAILS: lambda each: each.arbiter is None and not each.stopped,
-    What.MASTER_KILLED: lambda each: True,
-    What.MASTER_STOPPED: lambda each: not each.stopped,
-    What.MASTER_CONTINUED: lambda each: each.stopped,
-    What.ASKED_TO_RELOAD: _runs,
-    What.ASKED_TO_UPGRADE: _runs,
-}
-CALMING = (
-    What.MASTER_CONTINUED,
-    What.MASTER_STARTS,
-    What.CONTINUED,
-    What.IDLE,
-    What.READY,
-    What.HEEDS,
-    What.LEAVES,
-)

@@ -1,0 +1,143 @@
+"""What can happen in a simulated world, whom it can meet, and what it does to a process."""
+
+import signal
+from collections.abc import Callable, Sequence
+from enum import Enum
+from signal import Signals
+
+from sdserve.errors import AppImportError, BootError
+from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRING
+from tests.simulation.processes import MasterProcess, WorkerProcess
+
+
+class What(Enum):
+    """What can happen. `who` says to whom, `much` how much."""
+
+    READY = "can serve"
+    BOOT_FAILS = "cannot boot"
+    BOOT_KILLED = "is killed from outside while it boots"
+    DIES = "is killed from outside"
+    LEAVES = "leaves as told"
+    HEEDS = "says that it takes no more connections"
+    WORN = "asks for its replacement"
+    TERMED = "is sent TERM by somebody else"
+    STOPPED = "is stopped"
+    CONTINUED = "goes on"
+    BUSY = "gets a request that it never answers"
+    IDLE = "answers it after all"
+    HUP = "HUP"
+    TERM = "TERM"
+    INT = "INT"
+    QUIT = "QUIT"
+    TTIN = "TTIN"
+    TTOU = "TTOU"
+    USR1 = "USR1"
+    USR2 = "USR2"
+    WINCH = "WINCH"
+    EVERYBODY = "systemctl kill sends to every process"
+    MASTER_STARTS = "starts: interpreter and configuration are loaded"
+    MASTER_FAILS = "cannot start"
+    MASTER_KILLED = "is sent KILL"
+    MASTER_STOPPED = "is sent STOP"
+    MASTER_CONTINUED = "is sent CONT"
+    SERVICE_STARTS = "the service is started"
+    ASKED_TO_RELOAD = "sdservectl reload"
+    ASKED_TO_UPGRADE = "sdservectl upgrade"
+    DEPLOY = "another configuration lies there"
+    NO_ROOM = "there is no room for more processes for a while"
+    TIME = "time passes"
+    LEAP = "the machine stands still"
+
+
+Event = tuple[What, int, float]
+Step = tuple[Sequence[Event], int]
+SIGNALS = {each: Signals[f"SIG{each.name}"] for each in What if f"SIG{each.name}" in Signals.__members__}
+TO_ALL = (signal.SIGUSR2, signal.SIGHUP, signal.SIGTTIN, signal.SIGUSR1)
+
+
+def _boot_fails(worker: WorkerProcess) -> None:
+    code = (AppImportError, BootError)[worker.pid % 2].exit_code
+    worker.say(FAILED + b"no module named app")
+    worker.end(code << 8)
+
+
+def _ready(worker: WorkerProcess) -> None:
+    worker.booted = True
+    worker.say(READY)
+
+
+def _heeds(worker: WorkerProcess) -> None:
+    worker.heeded = True
+    worker.say(RETIRING)
+
+
+def _killed(worker: WorkerProcess) -> None:
+    worker.master.hit_since = True
+    worker.end(signal.SIGKILL)
+
+
+def _termed(worker: WorkerProcess) -> None:
+    worker.master.hit_since = True
+    worker.hear(signal.SIGTERM)
+    _heeds(worker)
+
+
+def _stopped(worker: WorkerProcess) -> None:
+    worker.master.hit_since = True
+    worker.stop(True)
+
+
+def _worn(worker: WorkerProcess) -> None:
+    worker.worn = True
+    worker.say(RECYCLE)
+
+
+def _busy(worker: WorkerProcess) -> None:
+    if worker.worker.cell.begin(worker.world.now):
+        worker.say(BUSY)
+
+
+def _told(worker: WorkerProcess) -> bool:
+    return not worker.stopped and (not worker.untold or not worker.master.alive)
+
+
+Meets = Callable[[WorkerProcess], bool]
+ON_WORKERS: dict[What, tuple[Meets, Callable[[WorkerProcess], None]]] = {
+    What.READY: (lambda each: not each.booted and each.untold and not each.stopped, _ready),
+    What.BOOT_FAILS: (lambda each: not each.booted and not each.stopped, _boot_fails),
+    What.BOOT_KILLED: (lambda each: not each.booted, _killed),
+    What.DIES: (lambda each: True, _killed),
+    What.LEAVES: (_told, lambda each: each.end(signal.SIGABRT if signal.SIGABRT in each.told else 0)),
+    What.HEEDS: (lambda each: signal.SIGTERM in each.told and not each.heeded and not each.stopped, _heeds),
+    What.WORN: (lambda each: each.answers and not each.worn, _worn),
+    What.TERMED: (lambda each: each.answers, _termed),
+    What.STOPPED: (lambda each: each.answers, _stopped),
+    What.CONTINUED: (lambda each: each.stopped, lambda each: each.stop(False)),
+    What.BUSY: (lambda each: each.answers and not each.worker.cell.busy_since, _busy),
+    What.IDLE: (lambda each: bool(each.worker.cell.busy_since), lambda each: each.worker.cell.end()),
+}
+
+
+def _runs(master: MasterProcess) -> bool:
+    return master.arbiter is not None
+
+
+ON_MASTERS: dict[What, Callable[[MasterProcess], bool]] = {
+    **dict.fromkeys(SIGNALS, lambda each: True),
+    What.MASTER_STARTS: lambda each: each.arbiter is None and not each.stopped,
+    What.MASTER_FAILS: lambda each: each.arbiter is None and not each.stopped,
+    What.MASTER_KILLED: lambda each: True,
+    What.MASTER_STOPPED: lambda each: not each.stopped,
+    What.MASTER_CONTINUED: lambda each: each.stopped,
+    What.ASKED_TO_RELOAD: _runs,
+    What.ASKED_TO_UPGRADE: _runs,
+}
+CALMING = (
+    What.MASTER_CONTINUED,
+    What.MASTER_STARTS,
+    What.CONTINUED,
+    What.IDLE,
+    What.READY,
+    What.HEEDS,
+    What.LEAVES,
+)

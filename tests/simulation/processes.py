@@ -1,0 +1,174 @@
+"""The processes of the simulated machine: masters, each with a real arbiter, and workers, which do as told."""
+
+import signal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sdserve.arbiter.arbiter import Arbiter
+from sdserve.arbiter.hang import GRACE
+from sdserve.config import Config
+from sdserve.workers.base import Worker
+from tests.simulation.descriptors import Channel, Line, SimulatedListener
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+DEADLY = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # for a program that has just been executed
+
+
+class Process:
+    """Anything with a pid. `status` is the wait status (waitpid(2)) once it has ended."""
+
+    kind = "process"
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.pid = world.number()
+        self.alive = True
+        self.stopped = False
+        self.status = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pid}"
+
+    def hear(self, signum: int) -> None:
+        """A signal arrives."""
+        raise NotImplementedError
+
+    def end(self, status: int) -> None:
+        self.alive = self.stopped = False
+        self.status = status
+
+
+class WorkerProcess(Process):
+    """A worker. `told` holds the signals that its master, or somebody else, sent it."""
+
+    kind = "worker"
+
+    def __init__(self, master: "MasterProcess", worker: Worker) -> None:
+        super().__init__(master.world)
+        self.master = master
+        self.worker = worker
+        self.channel = Channel(self)
+        self.told: set[int] = set()
+        self.reaped = False
+        self.changed: bool | None = None  # stopped or continued, and its master does not know yet
+        self.booted = False
+        self.heeded = False
+        self.worn = False
+        self.ready_heard: float | None = None
+
+    def hear(self, signum: int) -> None:
+        self.told.add(signum)
+        if signum == signal.SIGKILL:
+            self.end(signum)
+
+    def say(self, message: bytes) -> None:
+        self.channel.messages.append(message)
+
+    def end(self, status: int) -> None:
+        super().end(status)
+        if self.master.alive:
+            self.master.deliver(signal.SIGCHLD)
+
+    def stop(self, stopped: bool) -> None:
+        """SIGSTOP or SIGCONT."""
+        self.stopped = self.changed = stopped
+        self.master.deliver(signal.SIGCHLD)
+
+    @property
+    def untold(self) -> bool:
+        """It lives, and nobody has told it to end."""
+        return self.alive and not self.told & {signal.SIGTERM, signal.SIGQUIT, signal.SIGABRT, signal.SIGKILL}
+
+    @property
+    def answers(self) -> bool:
+        """A client would be answered."""
+        return self.booted and self.untold and not self.stopped and not self.hangs and self.master.alive
+
+    @property
+    def hangs(self) -> bool:
+        """Its request takes longer than any may."""
+        since = self.worker.cell.busy_since
+        return bool(since) and self.world.now - since >= self.worker.cfg.timeout + GRACE - 1e-6
+
+
+class MasterProcess(Process):
+    """A master; `arbiter` is the real one, once the program has started."""
+
+    kind = "master"
+
+    def __init__(self, world: "World", line: Line | None = None, passed: Sequence[SimulatedListener] = ()) -> None:
+        super().__init__(world)
+        self.line = line
+        if line is not None:
+            line.user = self
+        self.passed = list(passed)
+        self.lines = [line] if line else []
+        self.listeners: list[SimulatedListener] = []
+        self.workers: list[WorkerProcess] = []
+        self.host = world.host(self)
+        self.arbiter: Arbiter | None = None
+        self.said_ready = False
+        self.hit_since = False  # the world took something of it, since it said that it serves
+        self.told_to_leave = False  # by TERM, INT, QUIT or WINCH
+        self.waiting: list[int] = []  # signals since its last turn
+        self.owes: set[str] = set()  # signals that want an act or an answer
+        self.early_deaths: dict[int, tuple[int, float]] = {}  # by generation: how many in a row, until when to wait
+        self.questions = 0  # of sdservectl, without an answer yet
+        self.loads = 0
+
+    def start(self, cfg: Config, load: Callable[[], Config]) -> None:
+        """The program runs."""
+
+        def counted() -> Config:
+            self.loads += 1
+            self.owes.discard("HUP")
+            return load()
+
+        self.arbiter = Arbiter(cfg, counted, self.host)
+        self.arbiter.attempt(self.arbiter.start)
+
+    def turn(self) -> None:
+        """One turn of its loop."""
+        assert self.arbiter is not None
+        self.arbiter.attempt(self.arbiter.turn)
+
+    def deliver(self, signum: int) -> None:
+        """A signal reaches its handler, which notes it; the kernel writes to the wake-up pipe."""
+        if self.arbiter is not None:
+            self.arbiter.signals.pipe.wake()
+            self.arbiter.signal(signum)
+
+    def hear(self, signum: int) -> None:
+        if signum == signal.SIGKILL or (self.arbiter is None and signum in DEADLY):
+            self.end(signum)
+        elif self.arbiter is not None:
+            if signum in (*DEADLY, signal.SIGWINCH):
+                self.told_to_leave = True
+            self.waiting.append(signum)
+            self.deliver(signum)
+
+    def end(self, status: int) -> None:
+        super().end(status)
+        for line in self.lines:
+            line.holders -= 1
+        self.lines.clear()
+        for listener in self.listeners:
+            listener.close()
+        self.world.master_ended(self)
+
+    def answer(self, answer: object) -> None:
+        """What sdservectl hears."""
+        self.questions -= 1
+
+    @property
+    def ready(self) -> bool:
+        """Its loop would turn now."""
+        if self.arbiter is None or not self.alive or self.stopped:
+            return False
+        return self.host.readable() or self.arbiter.loop.patience() == 0
+
+    @property
+    def serving(self) -> int:
+        return sum(worker.answers for worker in self.workers)
