@@ -96,7 +96,8 @@ HTTP_SETTINGS = (
         "HTTP",
         convert.size,
         240,
-        "Bytes a second that a request's body must come in at, on average, to be waited for. 0 means no minimum.",
+        """Bytes a second that a request's body must come in at, on average, to be waited for. It counts after as many
+        seconds as a header may take. 0 means no minimum.""",
         flags=("--body-min-rate",),
         metavar="BYTES",
     ),

@@ -19,8 +19,9 @@ from sdserve.http.request import Request
 from sdserve.process.line import Line
 from sdserve.workers.door import Door
 from sdserve.workers.lead import Lead
+from sdserve.workers.register import SWEEP
 from sdserve.workers.stream import EPOLLIN, NEVER, Phase, Stream
-from sdserve.workers.streams import SWEEP, Streams
+from sdserve.workers.streams import Streams
 from sdserve.workers.values import Values
 
 if TYPE_CHECKING:

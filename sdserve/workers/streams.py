@@ -1,15 +1,14 @@
 """What happens to streams: receive, parse, call, send, and what is due when nothing happens.
 
 Nothing waits for one client. Heads and bodies are collected as they come, responses that the peer does not take are
-kept and sent when it does, and every phase has a deadline. Deadlines are looked at when the earliest is due, not
-before, so an idle worker sleeps without end. Methods that may call the application return False when the lead was lost
-meanwhile: then the stream, and everything else here, belongs to another thread.
+kept and sent when it does, and every phase has a deadline (register.py). Methods that may call the application return
+False when the lead was lost meanwhile: then the stream, and everything else here, belongs to another thread.
 """
 
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from sdserve.http.errors import BadRequest, HTTPError, RequestTimedOut
 from sdserve.http.limits import Times
 from sdserve.http.request import Request
 from sdserve.workers.body import Spool, too_slow
+from sdserve.workers.register import Register
 from sdserve.workers.stream import EPOLLIN, EPOLLOUT, NEVER, RECEIVE, WANTS, Phase, Stream
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sdserve.workers.exchange import Exchange
     from sdserve.workers.lead import Lead
 
-SWEEP = 0.25  # seconds between two looks at all deadlines, at least
 MARK = 0.1  # seconds that the busy mark may be older than the request it is for
 PREFACE, HEAD, BODY, CALL, FLUSH, LINGER = (
     *(Phase.PREFACE, Phase.HEAD, Phase.BODY),
@@ -36,8 +35,8 @@ PREFACE, HEAD, BODY, CALL, FLUSH, LINGER = (
 )
 
 
-class Streams:
-    """All open connections of a loop, by descriptor.
+class Streams(Register):
+    """What becomes of all open connections of a loop.
 
     `exchange` answers requests, through `lead` where there are several threads; `busy(now)` marks the process busy.
     """
@@ -51,7 +50,7 @@ class Streams:
         log: "Logger",
         busy: Callable[[float], None],
     ) -> None:
-        self._epoll = epoll
+        super().__init__(epoll)
         self._times = times
         self._keepalive = times.keepalive
         self._door = door
@@ -60,9 +59,7 @@ class Streams:
         self._busy = busy
         self._lead: Lead | None = None
         self._mark_again = 0.0  # when the busy mark must be written next
-        self.open: dict[int, Stream] = {}
         self.ready: deque[Stream] = deque()  # with a whole request in their buffer, perhaps
-        self.sweep_at = NEVER
         self.count = self.size = self.errors = (
             0  # answers, their body bytes, those of 500 and above; since `take_counts`
         )
@@ -70,18 +67,6 @@ class Streams:
     def use(self, lead: "Lead") -> None:
         """Calls the application through `lead` from now on."""
         self._lead = lead
-
-    def __iter__(self) -> Iterator[Stream]:
-        return iter(list(self.open.values()))
-
-    def __len__(self) -> int:
-        return len(self.open)
-
-    def add(self, stream: Stream, now: float, patience: float) -> None:
-        """A new stream, of which something is expected within `patience` seconds."""
-        self.open[stream.fd] = stream
-        stream.began = now
-        self.set_deadline(stream, now, patience)
 
     def adopt(self, stream: Stream, found: "Foundling", now: float) -> None:
         """A stream from another worker, idle or with a part of a request."""
@@ -322,42 +307,8 @@ class Streams:
         self.poll_for(stream, EPOLLIN)
         return True
 
-    def close(self, stream: Stream) -> None:
-        """Forgets a stream and closes its connection."""
-        if stream.mask:
-            self._epoll.unregister(stream.fd)
-            stream.mask = 0
-        del self.open[stream.fd]
-        stream.close()
-
-    def poll_for(self, stream: Stream, mask: int) -> None:
-        """Tells epoll what to report of a stream; 0: nothing."""
-        if mask == stream.mask:
-            return
-        if not stream.mask:
-            self._epoll.register(stream.fd, mask)
-        elif mask:
-            self._epoll.modify(stream.fd, mask)
-        else:
-            self._epoll.unregister(stream.fd)
-        stream.mask = mask
-
-    # --- deadlines ----------------------------------------------------------------------------------------------------
-
-    def set_deadline(self, stream: Stream, now: float, seconds: float) -> None:
-        """What the stream does now must be done in `seconds`; 0: never mind."""
-        stream.deadline = deadline = now + seconds if seconds else NEVER
-        if deadline < self.sweep_at:
-            self.sweep_at = deadline
-
-    def sweep(self, now: float) -> None:
-        """Looks at every deadline; the next time is when the earliest is due, but in `SWEEP` seconds at least."""
-        for stream in [stream for stream in self.open.values() if stream.deadline <= now]:
-            self._expired(stream, now)
-        earliest = min((stream.deadline for stream in self.open.values()), default=NEVER)
-        self.sweep_at = max(earliest, now + SWEEP)
-
-    def _expired(self, stream: Stream, now: float) -> None:
+    def expired(self, stream: Stream, now: float) -> None:
+        """A deadline has passed: the client is told so if it was asking for something, and the connection ends."""
         phase = stream.phase
         if phase is HEAD and stream.conn.buffered:
             self._refuse(stream, RequestTimedOut("the head did not arrive in time"), now)

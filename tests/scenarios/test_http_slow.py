@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,3 +157,24 @@ def test_another_worker_does_not_extend_the_time(start: Callable[..., Server], s
             with contextlib.suppress(TimeoutError):
                 got = sock.recv(65536)
         assert got.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_pipelined_requests_wait_as_bytes_and_hold_up_nobody(start: Callable[..., Server], threads: str) -> None:
+    server, address = serve(start, "--threads", threads)
+    (worker,) = server.workers
+    before = peak_memory(worker.pid)
+    with connector(address)() as sock:
+        sender = threading.Thread(target=sock.sendall, args=(GET * 10_000,))
+        sender.start()
+        for _ in range(20):
+            assert answer(address, "/hello").body == b"hello"
+        answers, end = 0, b""
+        while answers < 10_000:
+            data = end + sock.recv(65536)
+            assert len(data) > len(end)
+            answers += data.count(b"\r\n\r\nhello")
+            end = data[-8:]  # one byte less than what is counted
+        sender.join()
+    assert answers == 10_000
+    assert peak_memory(worker.pid) - before < 4 << 20

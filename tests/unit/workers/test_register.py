@@ -1,0 +1,90 @@
+"""What epoll reports of a connection, and when a connection is due: looked at when the earliest is, and not before."""
+
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from sdserve.http.connection import Connection
+from sdserve.http.limits import Limits
+from sdserve.http.request import RequestReader
+from sdserve.workers.register import SWEEP, Register
+from sdserve.workers.stream import EPOLLIN, EPOLLOUT, NEVER, Phase, Stream
+
+
+class Made(Register):
+    """Connections over socket pairs; `theirs` are the other ends."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        super().__init__(self.epoll)
+        self.theirs: dict[Stream, socket.socket] = {}
+
+    def make(self, patience: float = 0) -> Stream:
+        ours, theirs = socket.socketpair()
+        stream = Stream(ours, Connection(RequestReader(Limits()), Limits()), {}, "", 5)
+        self.theirs[stream] = theirs
+        self.add(stream, 100.0, patience)
+        return stream
+
+
+@pytest.fixture
+def made() -> Iterator[Made]:
+    made = Made()
+    yield made
+    for stream in made:
+        made.close(stream)
+    for sock in made.theirs.values():
+        sock.close()
+    made.epoll.close()
+
+
+def test_only_what_is_asked_for_is_reported(made: Made) -> None:
+    stream = made.make()
+    made.theirs[stream].send(b"x")
+    for mask in (EPOLLIN, EPOLLOUT, EPOLLIN | EPOLLOUT, 0, 0, EPOLLIN):
+        made.poll_for(stream, mask)
+        assert made.epoll.poll(0) == ([(stream.fd, mask)] if mask else [])
+
+
+def test_one_that_is_closed_is_forgotten(made: Made) -> None:
+    stream = made.make()
+    made.poll_for(stream, EPOLLIN)
+    copy = stream.sock.dup()  # as in the adoption queue: closing it does not take it out of epoll
+    made.theirs[stream].send(b"x")
+    made.close(stream)
+    assert made.epoll.poll(0) == []
+    assert (len(made), list(made), stream.phase) == (0, [], Phase.CLOSED)
+    assert copy.recv(1) == b"x"
+    copy.close()
+
+
+def test_each_is_closed_when_its_time_has_come(made: Made) -> None:
+    late, soon, never = made.make(9), made.make(3), made.make()
+    assert made.sweep_at == 103.0
+    made.sweep(102.9)
+    assert len(made) == 3
+    made.sweep(103.0)
+    assert list(made) == [late, never]
+    assert soon.phase is Phase.CLOSED
+    assert made.sweep_at == 109.0
+    made.sweep(109.0)
+    assert made.sweep_at == NEVER
+
+
+def test_many_deadlines_in_a_row_are_looked_at_together(made: Made) -> None:
+    for patience in range(1, 20):
+        made.make(patience / 100)
+    made.sweep(100.01)
+    assert len(made) == 18
+    assert made.sweep_at == 100.01 + SWEEP
+    made.sweep(made.sweep_at)
+    assert len(made) == 0
+
+
+def test_a_new_deadline_takes_the_place_of_the_old_one(made: Made) -> None:
+    stream = made.make(3)
+    made.set_deadline(stream, 101.0, 8)
+    made.sweep(103.0)  # it was due for the old one
+    assert (len(made), made.sweep_at) == (1, 109.0)
