@@ -7,7 +7,6 @@ and a line back (process/handover.py).
 
 import errno
 import os
-import select
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -107,5 +106,5 @@ def _wait_for_reparenting(middle: int) -> None:
             process = PidFd(middle)
         except ProcessLookupError:
             continue
-        select.select([process], [], [])
+        process.ended(patience=None)
         process.close()

@@ -23,9 +23,11 @@ class PidFd:
             return False
         return True
 
-    def ended(self) -> bool:
-        """Whether the process has ended, reaped or not."""
-        return bool(select.select([self], [], [], 0)[0])
+    def ended(self, patience: float | None = 0.0) -> bool:
+        """Whether the process has ended, reaped or not; waits for it for `patience` seconds (None: for ever)."""
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        return bool(poll.poll(None if patience is None else patience * 1000))
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from sdserve.process.pidfd import PidFd
+from sdserve.process.pidfd import Child, PidFd
 
 
 def waiting_child() -> tuple[int, int]:
@@ -48,3 +48,30 @@ def test_a_process_that_is_none() -> None:
     os.waitpid(pid, 0)
     with pytest.raises(ProcessLookupError):
         PidFd(pid)
+
+
+def test_ended_before_and_after_it_was_reaped() -> None:
+    pid, end = waiting_child()
+    handle = Child(pid)
+    assert not handle.ended() and handle.reap() is None
+    os.close(end)
+    assert handle.ended(patience=15)
+    assert handle.reap() == 0
+    assert handle.ended()
+    handle.close()
+
+
+def test_a_child_that_is_stopped_goes_on_and_ends() -> None:
+    pid, end = waiting_child()
+    handle = Child(pid)
+    assert handle.stops() is None
+    handle.send(signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+    assert handle.stops() is True and handle.stops() is None
+    handle.send(signal.SIGCONT)
+    os.waitid(os.P_PID, pid, os.WCONTINUED | os.WNOWAIT)
+    assert handle.stops() is False
+    os.close(end)
+    os.waitpid(pid, 0)
+    assert handle.stops() is None
+    handle.close()
