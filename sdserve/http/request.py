@@ -204,8 +204,8 @@ class RequestReader:
             return None
         method, target, version = words
         minor = MINOR.get(version)
-        if minor is None or method not in FAMILIAR or not target.isascii():
-            return None
+        if minor is None or method not in FAMILIAR or not scan.TARGET.fullmatch(target):
+            return None  # a lone line feed, for one, would end the line for llhttp
         if target[:1] != b"/":
             scan.check_target(method, target)
         return split_line(method, target, minor)
