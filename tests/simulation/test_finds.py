@@ -2,7 +2,8 @@
 
 import pytest
 
-from sdserve.arbiter.lifecycle import Master, Upgrade
+from sdserve.arbiter.lifecycle import Master
+from sdserve.workers.base import READY
 from tests.simulation.events import What
 from tests.simulation.plan import Plan
 from tests.simulation.world import World
@@ -122,7 +123,7 @@ def test_a_generation_that_was_rejected_leaves_its_patience_behind() -> None:
     assert arbiter is not None
     while arbiter.state is Master.RELOADING:
         for each in [each for each in world.masters[0].workers if each.worker.generation == 2]:
-            each.booted or each.say(b"ready")
+            each.say(READY)
             each.end(9)
             world.settle()
         world.happens(What.TIME, 0, 1.0)
@@ -146,5 +147,5 @@ def test_a_new_master_that_dies_after_the_hand_over_does_not_call_the_old_one_ba
     upgraded(world)
     happen(world, What.READY, (What.MASTER_KILLED, 1))
     old = world.masters[0].arbiter
-    assert old is not None and old.upgrade._reexec.state is Upgrade.HANDED_OVER
+    assert old is not None and old.state is Master.STOPPING
     finish(world)
