@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -18,13 +19,38 @@ MUST_BOOT = os.environ.get("TESTS_REQUIRE_SYSTEMD", "") not in ("", "0")
 """Where set, a machine that cannot be booted is a failure. Elsewhere its tests are skipped, with the reason."""
 
 
+TRIXIE = Path(__file__).parent / "support" / "trixie.sh"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--systemd", choices=["257"], help="boot the systemd of a Debian trixie, made once, instead of the host's own"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes what --systemd asks for before any test runs, and before pytest's workers do."""
+    if config.getoption("systemd") and not hasattr(config, "workerinput"):
+        try:
+            trixie()
+        except subprocess.CalledProcessError:
+            raise pytest.UsageError("--systemd 257 needs a Debian trixie, which cannot be made here") from None
+
+
+def trixie() -> Path:
+    """The root directory of a Debian trixie, made if it is missing; what goes wrong is told on standard error."""
+    return Path(subprocess.run([TRIXIE, "path"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+
+
 @pytest.fixture(scope="session")
-def booted_machine() -> Iterator[Machine]:
+def booted_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """The one machine of this pytest worker."""
+    other = request.config.getoption("systemd") is not None
+    root = trixie() if other else Path("/")
     try:
-        machine = Machine.boot(Path(sys.prefix))
+        machine = Machine.boot(root / "opt/sdserve" if other else Path(sys.prefix), root)
     except CannotBoot as e:
-        if MUST_BOOT:
+        if MUST_BOOT or other:
             pytest.fail(f"cannot boot a systemd here: {e}", pytrace=False)
         pytest.skip(f"cannot boot a systemd here: {e}")
     try:

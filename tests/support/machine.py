@@ -1,9 +1,9 @@
 """A real systemd to test on, booted in namespaces of its own.
 
 `machine.sh` beside this file makes the namespaces; here is the handle that tests hold. A boot takes a quarter of a
-second. The machine is the host's own root file system under an overlay, with its own processes, network, cgroups, /run,
-/etc/sdserve and journal, PID 1 sees no unit of the host's, and the checkout's environment lies at /opt/sdserve, where
-the shipped units expect it.
+second. The machine is a root file system, as a rule the host's own, under an overlay, with its own processes, network,
+cgroups, /run, /etc/sdserve and journal, PID 1 sees no unit of the host's, and the environment under test lies at
+/opt/sdserve, where the shipped units expect it.
 
 Each pytest worker boots one and uses it for all of its tests; `reset` puts it back between two. The machine lives as
 long as a pipe that only its owner holds, so that a killed pytest leaves nothing behind.
@@ -22,6 +22,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -57,12 +58,12 @@ class Machine:
         self._root_fd = os.open(self.root, os.O_PATH | os.O_CLOEXEC)
 
     @classmethod
-    def boot(cls, environment: Path) -> "Machine":
-        """Boot a machine with the virtual environment `environment` at /opt/sdserve.
+    def boot(cls, environment: Path, root: Path = Path("/")) -> "Machine":
+        """Boot the systemd of the root file system `root`, with the virtual environment `environment` at /opt/sdserve.
 
         Raises CannotBoot where the host does not allow it, RuntimeError with the log where it should have worked.
         """
-        hierarchy = _demand()
+        hierarchy = _demand(root)
         compileall.compile_dir(CHECKOUT / "sdserve", quiet=1)
         name = f"sdserve-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         state = Path(tempfile.mkdtemp(prefix="sdserve-machine-"))
@@ -70,7 +71,7 @@ class Machine:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(state / "notify"))
             holder = subprocess.Popen(
-                [Path(__file__).with_name("machine.sh"), state, name, environment, CHECKOUT / "sdserve"],
+                [Path(__file__).with_name("machine.sh"), state, name, root, environment, CHECKOUT / "sdserve"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
@@ -93,6 +94,11 @@ class Machine:
         os.close(self._root_fd)
         self._lifeline.close()
         self._holder.wait(timeout=30)
+
+    @cached_property
+    def systemd(self) -> int:
+        """The version of its systemd."""
+        return int(self.systemctl("--version").stdout.split()[1])
 
     # -- commands and files
 
@@ -288,14 +294,14 @@ class Machine:
             self._installed.append(owner)
 
 
-def _demand() -> Path:
+def _demand(root: Path) -> Path:
     """Return the mount point of the cgroup2 hierarchy; CannotBoot where something is missing."""
     if os.geteuid() != 0:
         raise CannotBoot("booting a systemd in namespaces needs root")
     for tool in ("unshare", "nsenter", "ip"):
         if shutil.which(tool) is None:
             raise CannotBoot(f"{tool} is not installed (Debian: util-linux, iproute2)")
-    if not Path("/lib/systemd/systemd").exists():
+    if not (root / "lib/systemd/systemd").exists():
         raise CannotBoot("systemd is not installed")
     for hierarchy in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
         if (hierarchy / "cgroup.controllers").exists():

@@ -1,10 +1,11 @@
 #!/bin/bash
-# Boots the machine's own systemd as PID 1 of throw-away namespaces and keeps it alive for as long as stdin stays open.
+# Boots a systemd as PID 1 of throw-away namespaces and keeps it alive for as long as stdin stays open.
 #
-#   machine.sh STATE CGROUP VENV PACKAGE
+#   machine.sh STATE CGROUP ROOT VENV PACKAGE
 #
 # STATE    a directory; STATE/notify is a datagram socket on which PID 1 says READY=1, STATE/log takes what goes wrong
 # CGROUP   name of the cgroup to make below the root of the cgroup2 hierarchy; all the machine's processes live there
+# ROOT     the root file system whose systemd that is, / for the host's own; writes to it stay inside
 # VENV     a virtual environment, seen as /opt/sdserve in the machine; writes to it stay inside
 # PACKAGE  the directory of the sdserve package, copied into that environment
 #
@@ -12,12 +13,12 @@
 # machine: PID 1 is killed, the kernel takes every process and mount with it, and the cgroup is removed.
 #
 # Needs root, a cgroup2 mount, overlayfs, unshare (util-linux) and ip (iproute2). The root file system is an overlay
-# on the host's own: nothing that happens inside is seen outside.
+# on ROOT: nothing that happens inside is seen outside.
 set -u
-STATE=$1 VENV=$3 PACKAGE=$4
+STATE=$1 ROOT=$3 VENV=$4 PACKAGE=$5
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then HIERARCHY=/sys/fs/cgroup; else HIERARCHY=/sys/fs/cgroup/unified; fi
 CGROUP=$HIERARCHY/$2
-export STATE VENV PACKAGE
+export STATE ROOT VENV PACKAGE
 exec 3>&1 >"$STATE/log" 2>&1
 
 inside() {
@@ -28,7 +29,7 @@ inside() {
     mkdir -p "$top"
     mount -t tmpfs -o mode=755,size=512m machine "$top"
     mkdir -p "$top"/{upper,work,venv-upper,venv-work} "$root"
-    mount -t overlay overlay -o "lowerdir=/,upperdir=$top/upper,workdir=$top/work" "$root"
+    mount -t overlay overlay -o "lowerdir=$ROOT,upperdir=$top/upper,workdir=$top/work" "$root"
     ip link set lo up
 
     # /proc: what a container must not write is bound read-only, yet nothing is hidden (systemd's ProtectProc= remounts it).
@@ -79,11 +80,15 @@ inside() {
         chmod 755 "$root/opt/sdserve/bin/${script%:*}"
     done
 
-    # The checkout is at its place inside as well, even where one of the mounts above would hide it.
+    # The checkout is at its place inside as well, even where one of the mounts above would hide it, or ROOT has none.
     checkout=${PACKAGE%/*}
     if ! [ -e "$root$checkout/tests" ]; then
         mkdir -p "$root$checkout" "$top/checkout-upper" "$top/checkout-work"
         mount -t overlay overlay -o "lowerdir=$checkout,upperdir=$top/checkout-upper,workdir=$top/checkout-work" "$root$checkout"
+    fi
+    if [ "$ROOT" != / ]; then # its own .venv would be one of the host's Python
+        mount --bind "$root/opt/sdserve" "$root$checkout/.venv"
+        { chroot "$root" /opt/sdserve/bin/python -V; echo "$checkout"; cat "$checkout/pyproject.toml"; } >"$root/opt/sdserve/.installed-dev"
     fi
 
     # PID 1 finds these units and no others: default dependencies can pull nothing of the host's in.

@@ -1,0 +1,85 @@
+#!/bin/sh
+# A Debian trixie beside the host's own system: systemd 257 and Python 3.13 to test on.
+#
+#   trixie.sh path              prints where its root directory is; makes it first when it is missing or out of date
+#   trixie.sh run COMMAND…      runs a command in it, as root, with the checkout at its own place and the host's network
+#
+# /opt/sdserve is a virtual environment there with sdserve installed, on Debian's packages of what it requires; `run`
+# shows the package of the checkout in it. Made once, with the Debian mirror that this machine's apt uses, and kept in
+# /var/cache/sdserve-tests (or $TESTS_CACHE), 300 MB. Needs root, apt, and mmdebstrap (which is installed if missing).
+set -eu
+checkout=$(cd "$(dirname "$0")/../.." && pwd)
+cache=${TESTS_CACHE:-/var/cache/sdserve-tests}
+root=$cache/trixie
+
+# sdserve's requirements and those of its tests, the proxies of the scenarios, and what a machine needs to boot.
+PACKAGES="systemd libnss-systemd iproute2 python3-venv python3-setuptools
+    python3-systemd python3-httptools python3-setproctitle
+    python3-pytest python3-pytest-xdist python3-hypothesis python3-h11 python3-flask python3-django
+    nginx-light haproxy"
+
+fail() {
+    echo "no Debian trixie: $*" >&2
+    exit 1
+}
+
+# The mirror of Debian itself among apt's sources; apt knows what is what once it has the lists.
+mirror() {
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 2>/dev/null | sed -n 1p
+}
+
+make() {
+    [ "$(id -u)" = 0 ] || fail "making it needs root"
+    command -v apt-get >/dev/null || fail "making it needs apt"
+    cd "$checkout"
+    . contrib/setup.sh
+    setup_packages mmdebstrap:mmdebstrap >&2 || fail "mmdebstrap cannot be installed"
+    [ -n "$(mirror)" ] || apt-get update -qq >&2 || true
+    [ -n "$(mirror)" ] || fail "apt has no source of Debian on this machine"
+    say "making a Debian trixie in $root (once)"
+    rm -rf "$root" "$root.new"
+    mmdebstrap --quiet --mode=root --variant=essential --include="$(echo $PACKAGES | tr ' ' ,)" \
+        trixie "$root.new" "$(mirror)" >"$root.log" 2>&1 || fail "$(grep '^E: ' "$root.log" | head -1) ($root.log)"
+    mkdir "$root.new/tmp/source"
+    cp -r sdserve pyproject.toml README.md LICENSE "$root.new/tmp/source"
+    chroot "$root.new" sh -euc '
+        python3 -m venv --system-site-packages /opt/sdserve
+        /opt/sdserve/bin/pip install --quiet --no-index --no-deps --no-build-isolation /tmp/source
+        rm -r /tmp/source
+    ' >>"$root.log" 2>&1 || fail "sdserve cannot be installed ($root.log)"
+    printf '%s\n' "$stamp" >"$root.new/.made-by"
+    mv "$root.new" "$root"
+}
+
+inside() {
+    mount --rbind /dev "$root/dev"
+    mount -t proc proc "$root/proc"
+    mount -t sysfs -o ro sysfs "$root/sys"
+    mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+    mount -t tmpfs -o mode=755 run "$root/run"
+    mkdir -p "$root$checkout"
+    mount --bind "$checkout" "$root$checkout"
+    for site in "$root"/opt/sdserve/lib/python3*/site-packages; do
+        mount --bind "$checkout/sdserve" "$site/sdserve"
+    done
+    exec chroot "$root" sh -euc 'cd "$1"; shift; exec "$@"' sh "$checkout" "$@"
+}
+
+stamp=$(cat "$0" "$checkout/pyproject.toml" | cksum)
+case ${1-} in
+path)
+    mkdir -p "$cache" || fail "$cache cannot be made"
+    # Mounts that are made on the way end with this command, however it ends.
+    [ "$stamp" = "$(cat "$root/.made-by" 2>/dev/null)" ] ||
+        flock "$cache" unshare --mount --propagation private "$0" _make || exit 1
+    echo "$root"
+    ;;
+_make) [ "$stamp" = "$(cat "$root/.made-by" 2>/dev/null)" ] || make ;;
+run)
+    shift
+    "$0" path >/dev/null
+    exec unshare --mount --propagation private --pid --fork --kill-child "$0" _inside "$@"
+    ;;
+_inside) shift; inside "$@" ;;
+*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
