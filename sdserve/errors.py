@@ -6,7 +6,7 @@ unit files and scripts that look for them go on working.
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class SdserveError(Exception):
@@ -44,6 +44,23 @@ class BootError(SdserveError):
 
     exit_code = 3
     errno = errno.ECHILD
+
+
+class HookError(BootError):
+    """A hook of the configuration raised; its exception is the cause."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(f"the hook {name} raised {type(error).__name__}: {error}")
+
+
+def call_hook(name: str, hook: Callable[..., object], *args: object) -> None:
+    """Calls the hook `name`. Raises HookError for what it raises, unless that is an SdserveError already."""
+    try:
+        hook(*args)
+    except SdserveError:
+        raise
+    except Exception as error:
+        raise HookError(name, error) from error
 
 
 class AppImportError(SdserveError):

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sdserve.errors import ConfigError
+from sdserve.errors import ConfigError, call_hook
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE, HAND_ON_SUCCESSORS
 from sdserve.workers.wear import Wear
 
@@ -110,11 +110,11 @@ class Worker:
     def init_process(self) -> None:
         """The child's life: load the application, report ready, serve. Subclasses that extend it call super() last.
 
-        Raises AppImportError when the application cannot be loaded, and whatever the post_worker_init hook raises.
+        Raises AppImportError when the application cannot be loaded, HookError when post_worker_init raises.
         """
         random.seed()
         self.load_wsgi()
-        self.cfg.post_worker_init(self)
+        call_hook("post_worker_init", self.cfg.post_worker_init, self)
         self.booted = True
         self.tell(READY)
         self.log.trace("worker %s: serves", self.pid)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sdserve.errors import AppImportError, BootError, SdserveError
+from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.workers.base import FAILED, Worker
 
 SERVED_AND_BROKE = 1
@@ -94,7 +94,7 @@ def _live(worker: Worker, server: Any, birth: Birth) -> int:
         os.environ.update(birth.environ)
         log.info("Booting worker with pid: %s", worker.pid)
         log.trace("worker %s: slot %s, generation %s, booting", worker.pid, worker.slot, worker.generation)
-        worker.cfg.post_fork(server, worker)
+        call_hook("post_fork", worker.cfg.post_fork, server, worker)
         set_identity(birth)
         worker.init_process()
     except AppImportError as error:

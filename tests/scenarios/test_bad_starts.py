@@ -17,7 +17,7 @@ CASES = {
     "wrong callable": (GOOD, "app:aplication", "", 4, "aplication"),
     "not callable": ("application = 5\n", "app", "", 4, "application"),
     "failing factory": ("def make():\n    raise RuntimeError('no key')\n", "app:make()", "", 4, "no key"),
-    "death in post_fork": (GOOD, "app", POST_FORK, 3, "no licence today"),
+    "death in post_fork": (GOOD, "app", POST_FORK, 3, "post_fork raised RuntimeError: no licence today"),
     "exit in post_fork": (GOOD, "app", SUICIDE, 3, "7"),
     "unknown setting": (GOOD, "app", "wokers = 3\n", 1, "wokers"),
     "several bad settings": (GOOD, "app", "workers = -1\ntimeout = 'long'\n", 1, "timeout"),

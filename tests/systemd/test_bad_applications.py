@@ -13,7 +13,7 @@ CASES = {
     "missing module": (GOOD, "absent:application", "", 4, ("absent",)),
     "missing module of the application": ("import requirement_x\n" + GOOD, "app", "", 4, ("requirement_x",)),
     "wrong callable": (GOOD, "app:aplication", "", 4, ("aplication", "application")),
-    "death in post_fork": (GOOD, "app:application", DEATH, 3, ("RuntimeError", "no licence today")),
+    "death in post_fork": (GOOD, "app:application", DEATH, 3, ("post_fork", "RuntimeError", "no licence today")),
 }
 
 

@@ -140,7 +140,7 @@ def test_an_application_that_cannot_be_loaded(tmp_path: Path) -> None:
 def test_a_hook_that_raises_at_boot(tmp_path: Path) -> None:
     case = with_config("def post_fork(server, worker):\n    raise ValueError('no database')\n")
     code, said, log = life(case, tmp_path)
-    assert (code, said) == (3, ["failed:ValueError: no database"])
+    assert (code, said) == (3, ["failed:the hook post_fork raised ValueError: no database"])
     assert "Traceback" in log
 
 
