@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sdserve.config import Config, load
+from sdserve.config import Config, answer, load
 from sdserve.config.paths import logical_cwd
 from sdserve.errors import ConfigError, SdserveError
 
@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if cfg.print_config:
             from sdserve.config.render import config_text
 
-            print(config_text(cfg))
+            answer(config_text(cfg))
         if cfg.check_config:
             check(cfg)
-            print(f"sdserve: the configuration and {cfg.wsgi_app} are good")
+            answer(f"sdserve: the configuration and {cfg.wsgi_app} are good")
         if cfg.print_config or cfg.check_config:
             sys.exit(0)
         demand_application(cfg)

@@ -7,6 +7,7 @@ when the reload failed. 0: done; 1: the master says no, with its reason; 2: nobo
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ NOBODY = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough ends this command, as any other
     options = _parser().parse_args(argv)
     try:
         answer = ask(options.socket, options.command, options.timeout)
@@ -41,7 +43,7 @@ def ask(path: str, command: str, timeout: float | None) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         connection.connect(path)
-        connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+        connection.send(json.dumps({"command": command}).encode() + b"\n", socket.MSG_NOSIGNAL)
         received = b""
         while not received.endswith(b"\n"):
             data = connection.recv(65536)

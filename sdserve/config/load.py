@@ -103,12 +103,20 @@ def _answer(wanted: str) -> NoReturn:
     if wanted == "help":
         from sdserve.config.render import help_text
 
-        print(help_text())
+        answer(help_text())
     else:
         from sdserve import __version__
 
-        print(f"sdserve {__version__}")
+        answer(f"sdserve {__version__}")
     sys.exit(0)
+
+
+def answer(text: str) -> None:
+    """Prints what was asked for. A reader that has seen enough (`| head -1`) ends this process as any other."""
+    import signal
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(text, flush=True)
 
 
 class _Loading:

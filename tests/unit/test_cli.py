@@ -1,6 +1,7 @@
 """The command, as real processes: what it prints, where, and with which exit code."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,6 +55,24 @@ def test_help_is_grouped_and_needs_nothing(sdserve: Run) -> None:
     assert result.returncode == 0
     for title in ("Configuration:", "Sockets:", "Workers:", "Logging:"):
         assert f"\n{title}\n" in result.stdout
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["sdserve --help", "sdserve --print-config site_app:app", "sdserve.ctl --help"])
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, command: str, unbuffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as nobody:
+        result = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=Path(__file__).parents[2],
+            env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": unbuffered},
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (result.stderr, result.returncode) == ("", -signal.SIGPIPE)
 
 
 def test_no_application_is_a_clear_error(sdserve: Run) -> None:
