@@ -33,15 +33,15 @@ class Ending:
             arbiter.reloading.abandon()
         arbiter.advance(MasterEvent.STOP)
         arbiter.goal = replace(arbiter.goal, stopping=True)
+        if not graceful:
+            for handle in arbiter.crew:
+                arbiter.crew.retire(handle, graceful=False)
         if first:
             # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
             arbiter.workforce.manage()
             arbiter.upgrade.before_stop()
             arbiter.supervision.stopping(arbiter.status().line())
             self._close_listeners()
-        if not graceful:
-            for handle in arbiter.crew:
-                arbiter.crew.retire(handle, graceful=False)
 
     def because(self, reason: str, error: SdserveError) -> None:
         """Stops at once because of an error."""
