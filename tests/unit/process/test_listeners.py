@@ -217,7 +217,8 @@ def test_open_listeners_are_found_by_their_address(short_path: Path, opened: Exi
     port = int(tcp.address[1])
     passed = bound(opened, listening(opened).detach())
     number = passed.fileno()
-    wanted = [("localhost", port), str(short_path / "s"), number, ("127.0.0.1", port ^ 1), "/other", tcp.fileno()]
+    # 127.1 is a name that every machine resolves to 127.0.0.1, with or without an /etc/hosts.
+    wanted = [("127.1", port), str(short_path / "s"), number, ("127.0.0.1", port ^ 1), "/other", tcp.fileno()]
     found = [listener for _, listener in match(wanted, [unix, tcp, passed])]
     assert found == [tcp, unix, passed, None, None, None]
 
