@@ -8,14 +8,14 @@ import os
 import select
 import selectors
 import time
-from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.daemon import daemonize
 from sdserve.arbiter.handle import Handle
 from sdserve.arbiter.launch import Launch, fork_twice
-from sdserve.arbiter.loop import Pipe
+from sdserve.arbiter.loop import Loop, Pipe
 from sdserve.arbiter.signals import Handler, catch
 from sdserve.arbiter.spawn import fork_worker
 from sdserve.log import Logger
@@ -134,6 +134,14 @@ class Host:
     def execute(self, launch: Launch, passed: Sequence[Listener], line: Handover) -> int:
         """A new master's pid. Raises OSError when there is no room for another process."""
         return fork_twice(lambda: launch.execute(passed, line))
+
+    def examine(
+        self, loop: Loop, directory: str, environ: Mapping[str, str], on_reason: Callable[[str], None]
+    ) -> None:
+        """Finds out why a new master that would run in `directory` ended without a word; `on_reason` gets one line."""
+        from sdserve.arbiter.postmortem import examine
+
+        examine(loop, directory, environ, on_reason)
 
     def await_ends(self, handles: Iterable[Handle], patience: float | None) -> list[Handle]:
         """Waits, without the loop, until these workers have ended and reaps them; who is left after `patience` seconds.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from sdserve.arbiter import signals
+from sdserve.errors import call_hook
 from sdserve.process.handover import VARIABLE, Handover
 from sdserve.process.listeners import Listener, pass_on
 from sdserve.process.pidfd import PidFd
@@ -42,7 +43,7 @@ class Launch:
     def execute(self, listeners: Sequence[Listener], line: Handover) -> NoReturn:
         """Becomes the new master, in the forked child. Reports and ends if that cannot be done."""
         try:
-            self._pre_exec()
+            call_hook("pre_exec", self._pre_exec)
             signals.ready_for_exec()
             os.chdir(self._directory)
             [line_fd] = pass_on([listener.fileno() for listener in listeners], [line.fileno()])
@@ -54,9 +55,11 @@ class Launch:
                 VARIABLE: str(line_fd),
             }
             os.execvpe(sys.orig_argv[0], sys.orig_argv, environ)
+        except OSError as error:
+            line.send("failed", reason=f"cannot execute {error.filename or sys.orig_argv[0]}: {error.strerror}")
         except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
             traceback.print_exc()
-            line.send("failed", reason=f"cannot execute {sys.orig_argv[0]}: {error}")
+            line.send("failed", reason=str(error) or type(error).__name__)
         finally:
             os._exit(EXEC_FAILED)
 

@@ -22,7 +22,8 @@ TERM_PATIENCE = 5.0  # seconds between TERM and KILL for a new master that is dr
 class Reexec:
     """The old master's side: at most one new master at a time.
 
-    `on_ready` is called when the new master serves, `on_lost` with the reason when there is none any more.
+    `on_ready` is called when the new master serves, `on_lost` with the reason when there is none any more: "" when it
+    ended before it served and said nothing.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Reexec:
         try:
             self._process = self._host.process(pid)
         except ProcessLookupError:
-            self._lose("it ended at once")
+            self._lose("")
             return
         self._loop.watch(self._process, self._ended)
         if patience is not None:
@@ -119,7 +120,7 @@ class Reexec:
     def _ended(self) -> None:
         self._hear()
         served = self.state is not Upgrade.BOOTING
-        self._lose(self._reason or ("it ended" if served else "it ended before it served"))
+        self._lose(self._reason or ("it ended" if served else ""))
 
     def _lose(self, reason: str) -> None:
         for watched in (self._line, self._process):

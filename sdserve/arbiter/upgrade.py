@@ -182,6 +182,13 @@ class Upgrade:
             arbiter.commands.upgraded("")
 
     def _child_lost(self, reason: str) -> None:
+        if reason:
+            self._backed_out(reason)
+            return
+        arbiter = self._arbiter
+        arbiter.host.examine(arbiter.loop, arbiter.cfg.directory, arbiter.launched_with, self._backed_out)
+
+    def _backed_out(self, reason: str) -> None:
         arbiter = self._arbiter
         arbiter.log.error("Upgrade backed out, this master serves on: %s", reason)
         arbiter.trouble = f"upgrade failed: {reason}"

@@ -123,3 +123,11 @@ def test_automatic_by_choice(start: Start, short_path: Path) -> None:
         load.wait_answers(10)
     assert not load.record.failures, load.record
     pair.old.notify.wait(f"MAINPID={new}")
+
+
+def test_a_hook_that_raises_is_named(start: Start, short_path: Path) -> None:
+    (short_path / "conf.py").write_text("def pre_exec(server):\n    raise RuntimeError('not on Fridays')\n")
+    server = start("-b", f"unix:{short_path}/s", "-c", f"{short_path}/conf.py", "plain:application").wait_ready()
+    server.kill(signal.SIGUSR2)
+    server.wait_log("backed out, .*: the hook pre_exec raised RuntimeError: not on Fridays$")
+    assert answer(f"{short_path}/s").status == 200

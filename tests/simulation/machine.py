@@ -236,6 +236,9 @@ class SimulatedHost(Host):
         line.holders += 1
         return self.world.executes(self.master, line, passed).pid
 
+    def examine(self, loop: Any, directory: str, environ: Any, on_reason: Callable[[str], None]) -> None:
+        on_reason("it ended before it served")
+
     def await_ends(self, handles: Iterable[Handle], patience: float | None) -> list[Handle]:
         left = []
         for handle in handles:

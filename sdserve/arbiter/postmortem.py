@@ -1,0 +1,53 @@
+"""Why a new master ended without a word: its interpreter, or what sdserve needs to be imported, is broken.
+
+Such a process cannot tell, and, being systemd's child, leaves no exit status here. So the import of sdserve is tried
+once more by the same interpreter, beside the loop, with its standard error stream kept: the last line is the reason.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+from sdserve.arbiter.loop import Loop
+from sdserve.process.pidfd import PidFd
+
+PATIENCE = 10.0  # seconds
+
+
+def examine(loop: Loop, directory: str, environ: Mapping[str, str], on_reason: Callable[[str], None]) -> None:
+    """Tries to import sdserve as a new master would, in `directory`; `on_reason` gets one line, once."""
+    interpreter = sys.orig_argv[0]
+    try:
+        process = subprocess.Popen(
+            [interpreter, "-c", "import sdserve.cli, sdserve.arbiter.arbiter"],
+            cwd=directory,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except OSError as error:
+        on_reason(f"cannot execute {interpreter}: {error.strerror}")
+        return
+    watched = PidFd(process.pid)
+    deadline = loop.call_at(loop.now() + PATIENCE, process.kill)
+
+    def ended() -> None:
+        deadline.cancel()
+        loop.unwatch(watched)
+        watched.close()
+        on_reason(_verdict(interpreter, process))
+
+    loop.watch(watched, ended)
+
+
+def _verdict(interpreter: str, process: subprocess.Popen[bytes]) -> str:
+    assert process.stderr is not None
+    with process.stderr as stream:
+        os.set_blocking(stream.fileno(), False)  # a child of its own may hold the other end
+        said = stream.read() or b""
+    last = said.decode(errors="replace").strip().rpartition("\n")[2]
+    if process.wait() > 0 and last:
+        return f"{interpreter} cannot import sdserve: {last}"
+    return "it ended before it served"
