@@ -7,7 +7,6 @@ when the reload failed. 0: done; 1: the master says no, with its reason; 2: nobo
 import argparse
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,8 +19,17 @@ NOBODY = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough ends this command, as any other
-    options = _parser().parse_args(argv)
+    try:
+        try:
+            return _run(_parser().parse_args(argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # a reader that has seen enough is no error, and none for the interpreter at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         answer = ask(options.socket, options.command, options.timeout)
     except OSError as error:
@@ -43,7 +51,7 @@ def ask(path: str, command: str, timeout: float | None) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         connection.connect(path)
-        connection.send(json.dumps({"command": command}).encode() + b"\n", socket.MSG_NOSIGNAL)
+        connection.sendall(json.dumps({"command": command}).encode() + b"\n")
         received = b""
         while not received.endswith(b"\n"):
             data = connection.recv(65536)

@@ -112,11 +112,11 @@ def _answer(wanted: str) -> NoReturn:
 
 
 def answer(text: str) -> None:
-    """Prints what was asked for. A reader that has seen enough (`| head -1`) ends this process as any other."""
-    import signal
-
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    print(text, flush=True)
+    """Prints what was asked for; a reader that has seen enough (`| head -1`) is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
 
 
 class _Loading:

@@ -13,6 +13,7 @@ from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Environ, ErrorStream, Gateway, Terms
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
+from sdserve.http.strict import demand_strict
 from sdserve.workers import rescue
 from sdserve.workers.base import RETIRING, Worker
 from sdserve.workers.exchange import Exchange
@@ -45,6 +46,7 @@ class WSGIWorker(Worker):
 
     @classmethod
     def check_config(cls, cfg: "Config", log: "Logger") -> None:
+        demand_strict()
         problems = []
         for name in ("forwarded_allow_ips", "proxy_allow_ips"):
             try:

@@ -4,9 +4,10 @@
 #   trixie.sh path              prints where its root directory is; makes it first when it is missing or out of date
 #   trixie.sh run COMMAND…      runs a command in it, as root, with the checkout at its own place and the host's network
 #
-# /opt/sdserve is a virtual environment there with sdserve installed, on Debian's packages of what it requires; `run`
-# shows the package of the checkout in it. Made once, with the Debian mirror that this machine's apt uses, and kept in
-# /var/cache/sdserve-tests (or $TESTS_CACHE), 300 MB. Needs root, apt, and mmdebstrap (which is installed if missing).
+# /opt/sdserve is a virtual environment there with sdserve installed, on Debian's packages of what it requires, except
+# for httptools: Debian's has another parser. `run` shows the package of the checkout in it. Made once, with the Debian
+# mirror that this machine's apt uses, and kept in /var/cache/sdserve-tests (or $TESTS_CACHE), 300 MB. Needs root, apt,
+# mmdebstrap (which is installed if missing), and the checkout's .venv.
 set -eu
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${TESTS_CACHE:-/var/cache/sdserve-tests}
@@ -14,7 +15,7 @@ root=$cache/trixie
 
 # sdserve's requirements and those of its tests, the proxies of the scenarios, and what a machine needs to boot.
 PACKAGES="systemd libnss-systemd iproute2 python3-venv python3-setuptools
-    python3-systemd python3-httptools python3-setproctitle
+    python3-systemd python3-setproctitle
     python3-pytest python3-pytest-xdist python3-hypothesis python3-h11 python3-flask python3-django
     nginx-light haproxy"
 
@@ -30,6 +31,7 @@ mirror() {
 
 make() {
     [ "$(id -u)" = 0 ] || fail "making it needs root"
+    [ -x "$checkout/.venv/bin/python" ] || fail "making it needs .venv (contrib/demo or tests/run make it)"
     command -v apt-get >/dev/null || fail "making it needs apt"
     cd "$checkout"
     . contrib/setup.sh
@@ -40,12 +42,14 @@ make() {
     rm -rf "$root" "$root.new"
     mmdebstrap --quiet --mode=root --variant=essential --include="$(echo $PACKAGES | tr ' ' ,)" \
         trixie "$root.new" "$(mirror)" >"$root.log" 2>&1 || fail "$(grep '^E: ' "$root.log" | head -1) ($root.log)"
+    .venv/bin/python -m pip download --quiet --no-deps --python-version 3.13 --only-binary :all: httptools \
+        --dest "$root.new/tmp/wheels" >>"$root.log" 2>&1 || fail "httptools cannot be had ($root.log)"
     mkdir "$root.new/tmp/source"
     cp -r sdserve pyproject.toml README.md LICENSE "$root.new/tmp/source"
     chroot "$root.new" sh -euc '
         python3 -m venv --system-site-packages /opt/sdserve
-        /opt/sdserve/bin/pip install --quiet --no-index --no-deps --no-build-isolation /tmp/source
-        rm -r /tmp/source
+        /opt/sdserve/bin/pip install --quiet --no-index --no-deps --no-build-isolation /tmp/wheels/* /tmp/source
+        rm -r /tmp/wheels /tmp/source
     ' >>"$root.log" 2>&1 || fail "sdserve cannot be installed ($root.log)"
     printf '%s\n' "$stamp" >"$root.new/.made-by"
     mv "$root.new" "$root"

@@ -1,7 +1,6 @@
 """The command, as real processes: what it prints, where, and with which exit code."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,7 +71,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, command: str,
             text=True,
             timeout=60,
         )
-    assert (result.stderr, result.returncode) == ("", -signal.SIGPIPE)
+    assert (result.stderr, result.returncode) == ("", 0)
 
 
 def test_no_application_is_a_clear_error(sdserve: Run) -> None:

@@ -2,10 +2,12 @@
 
 import pytest
 
+from sdserve.errors import BootError
 from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
+from sdserve.http.strict import demand_strict
 
 LIMITS = Limits(body=1 << 20)
 
@@ -210,3 +212,19 @@ def test_an_endless_line_is_refused_at_its_limit() -> None:
     conn = connection()
     assert feed(conn, [b"GET /" + b"a" * (LIMITS.request_line - 5)]) == ([], None)
     assert feed(conn, [b"a"])[1] == 414
+
+
+class Lax:
+    """A parser that minds nothing, as http_parser does not mind a blank before a colon."""
+
+    def __init__(self, protocol: object) -> None:
+        pass
+
+    def feed_data(self, data: bytes) -> None:
+        pass
+
+
+def test_a_lax_httptools_is_refused() -> None:
+    demand_strict()
+    with pytest.raises(BootError, match="http_parser"):
+        demand_strict(Lax)
