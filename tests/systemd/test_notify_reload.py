@@ -124,7 +124,7 @@ def test_upgrades_and_reloads_under_load(machine: Machine) -> None:
 
 
 def test_a_reload_in_the_middle_of_an_upgrade_ends(machine: Machine) -> None:
-    """The old master carries it out or, if it hands over meanwhile, gives it up with the reason; nobody waits for ever."""
+    """The old master carries it out or, if it hands over meanwhile, says why it did not; nobody waits for ever."""
     service = deployed(machine)
     service.wake()
     old = service.main
