@@ -194,8 +194,11 @@ class Machine:
         return in_cgroup(self.cgroup / group.lstrip("/")) if group else []
 
     def process(self, unit: str, inner: int) -> Process:
-        """The unit's process that is number `inner` inside the machine."""
-        return next(p for p in self.processes(unit) if p.inner == inner)
+        """The unit's process that is number `inner` inside the machine; ProcessLookupError if there is none."""
+        for process in self.processes(unit):
+            if process.inner == inner:
+                return process
+        raise ProcessLookupError(inner)
 
     # -- journal
 

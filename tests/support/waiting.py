@@ -18,14 +18,14 @@ STEP = 0.02
 def eventually(look: Callable[[], T], what: str = "", timeout: float = 15.0) -> T:
     """Return the first true result of `look`; AssertionError after `timeout` seconds, with the last result and `what`.
 
-    An AssertionError raised by `look` counts as "not yet".
+    An AssertionError raised by `look` counts as "not yet", and so does a process that ended while it was looked at.
     """
     deadline = time.monotonic() + timeout
     while True:
         problem: object
         try:
             result = look()
-        except AssertionError as e:
+        except (AssertionError, ProcessLookupError) as e:
             problem = e
         else:
             if result:
