@@ -135,9 +135,7 @@ class Host:
         """A new master's pid. Raises OSError when there is no room for another process."""
         return fork_twice(lambda: launch.execute(passed, line))
 
-    def examine(
-        self, loop: Loop, directory: str, environ: Mapping[str, str], on_reason: Callable[[str], None]
-    ) -> None:
+    def examine(self, loop: Loop, directory: str, environ: Mapping[str, str], on_reason: Callable[[str], None]) -> None:
         """Finds out why a new master that would run in `directory` ended without a word; `on_reason` gets one line."""
         from sdserve.arbiter.postmortem import examine
 
