@@ -2,6 +2,12 @@
 
 from tests.support.machine import CHECKOUT, Machine
 
+COPY = """
+mkdir /srv/private && cd "$1" && cp -r .venv contrib sdserve units pyproject.toml /srv/private && cd /srv/private
+. contrib/setup.sh && basis >.venv/.installed-demo
+chmod -R go= /srv/private
+"""
+
 
 def test_it_serves_and_leaves_nothing_behind(machine: Machine) -> None:
     before = sorted(machine.path("/run/systemd/system").iterdir())
@@ -25,3 +31,15 @@ def test_a_port_that_is_in_use_is_named(machine: Machine) -> None:
     done = machine.run(CHECKOUT / "contrib" / "demo", "--once", check=False)
     assert done.returncode == 1
     assert "8000 is in use" in done.stdout
+
+
+def test_a_checkout_that_the_services_user_may_not_read_is_named(machine: Machine) -> None:
+    """As git and pip make one under umask 077."""
+    machine.run("sh", "-c", COPY, "sh", CHECKOUT)
+    done = machine.run("/srv/private/contrib/demo", "--once", check=False)
+    assert done.returncode == 1
+    assert "may not read .venv/bin" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+    machine.run("chmod", "-R", "go+rX", "/srv/private/.venv", "/srv/private/sdserve", "/srv/private/contrib")
+    assert "Hello from sdserve" in machine.run("/srv/private/contrib/demo", "--once").stdout
