@@ -18,6 +18,8 @@ from types import TracebackType
 
 Connect = Callable[[], socket.socket]
 
+PAUSE = 0.005  # seconds between two pieces of a body
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -56,6 +58,11 @@ class Record:
     """Old connections found closed before the next request was written: no failure."""
 
     @property
+    def lost(self) -> list[Failure]:
+        """Everything that was written and not answered, in order."""
+        return sorted(self.failures + self.stale, key=lambda failure: failure.at)
+
+    @property
     def pids(self) -> Counter[int]:
         return Counter(a.pid for a in self.answers)
 
@@ -85,6 +92,8 @@ class Load:
     connect    makes one connection, time-out set; called in the client's thread
     reuse      how many of the clients keep their connections (default: half)
     think      seconds between an answer and the client's next request
+    body       posted with each request; what is answered must be it again (/echo), or that is a failure
+    pieces     in how many pieces the body is sent, PAUSE seconds apart
     requests   how many each client sends at most (default: until `stop`)
     """
 
@@ -96,6 +105,7 @@ class Load:
         path: str = "/",
         think: float = 0.0,
         body: bytes = b"",
+        pieces: int = 1,
         requests: int | None = None,
     ) -> None:
         self.record = Record()
@@ -105,6 +115,8 @@ class Load:
         method = "POST" if body else "GET"
         self._head = f"{method} {path} HTTP/1.1\r\nHost: test\r\n"
         self._body = body
+        size = -(-len(body) // pieces)
+        self._pieces = [body[at : at + size] for at in range(0, len(body), size)] if pieces > 1 else []
         if body:
             self._head += f"Content-Length: {len(body)}\r\n"
         keeping = clients // 2 if reuse is None else reuse
@@ -173,7 +185,10 @@ class Load:
                 sock = self._connect()
             phase = "request"
             head = self._head + ("\r\n" if reuse else "Connection: close\r\n\r\n")
-            sock.sendall(head.encode() + self._body)
+            sock.sendall(head.encode() + (b"" if self._pieces else self._body))
+            for piece in self._pieces:
+                self._stopped.wait(PAUSE)
+                sock.sendall(piece)
             phase = "answer"
             began_answer = bool(sock.recv(1, socket.MSG_PEEK))
             if not began_answer:
@@ -181,6 +196,10 @@ class Load:
             response = http.client.HTTPResponse(sock)
             response.begin()
             body = response.read()
+            if self._body and response.status == 200:
+                if body != self._body:
+                    raise EOFError("not the body that was sent")
+                body = self._body  # thousands of copies are not kept
         except (OSError, EOFError, http.client.HTTPException) as e:
             if sock is not None:
                 sock.close()

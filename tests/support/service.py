@@ -123,14 +123,16 @@ def deploy(
     settings: Mapping[str, str] | None = None,
     drop_in: str = "",
     socket_drop_in: str = "",
+    address: str | None = None,
     start: bool = True,
 ) -> Service:
     """Install application, settings and units, and start the socket.
 
     files      path below /srv/app → text; default: tests/apps/plain.py
+    address    where `socket_drop_in` has it listen, if not at ADDRESS
     settings   SDSERVE_* without the prefix; a name that starts with "=" is written without it, {"=DELAY": "0.05"}
     """
-    service = Service(machine)
+    service = Service(machine, address=address or ADDRESS)
     for name, text in (files or {"plain.py": PLAIN}).items():
         machine.write(f"/srv/app/{name}", text if isinstance(text, str) else text.read_text())
     service.configure({"WSGI_APP": app, "CHDIR": "/srv/app", "WORKERS": "2", **(settings or {})})
