@@ -83,3 +83,12 @@ def pss(pids: Mapping[int, Stat]) -> int:
         except (FileNotFoundError, ProcessLookupError):
             continue  # ended meanwhile
     return total
+
+
+def switches(pid: int) -> int:
+    """How often all threads of a process have gone to sleep and been woken: voluntary_ctxt_switches."""
+    total = 0
+    for status in (PROC / str(pid) / "task").glob("*/status"):
+        lines = (line.partition(":") for line in status.read_text().splitlines())
+        total += sum(int(value) for name, _, value in lines if name == "voluntary_ctxt_switches")
+    return total

@@ -1,17 +1,24 @@
-"""Idle keep-alive connections outlive the processes that accepted them: the same socket, answered by a new pid."""
+"""Idle keep-alive connections outlive the processes that accepted them: the same socket, answered by a new pid.
+
+CONNECTIONS says how many (default 200; up to half the descriptors that this process may open).
+"""
 
 import http.client
+import os
+import resource
 import signal
 import socket
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.load import ask
+from tests.support.load import Load, ask
 from tests.support.machine import Machine
 from tests.support.service import Service, deploy
 from tests.support.waiting import eventually
 
-CONNECTIONS = 60
+CONNECTIONS = int(os.environ.get("CONNECTIONS", "200"))
 
 
 def idle_connections(service: Service, number: int = CONNECTIONS) -> list[socket.socket]:
@@ -26,6 +33,15 @@ def answered_by(connections: list[socket.socket]) -> set[int]:
     return {ask(connection).pid for connection in connections}
 
 
+@pytest.fixture(autouse=True)
+def descriptors() -> Iterator[None]:
+    """Room for this end of all connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.fixture
 def service(machine: Machine) -> Service:
     service = deploy(machine, settings={"KEEPALIVE": "60"})
@@ -33,27 +49,75 @@ def service(machine: Machine) -> Service:
     return service
 
 
-def test_across_a_reload(service: Service, machine: Machine) -> None:
-    connections = idle_connections(service)
+def moved(service: Service, connections: list[socket.socket], what: str, deed: Callable[[], object]) -> None:
+    """Does `deed` and asks on each connection: all are open, and answered by workers that were not there before."""
     before = service.worker_pids()
-    machine.systemctl("reload", service.unit)
-    assert not answered_by(connections) & before
+    began = time.monotonic()
+    deed()
+    took = time.monotonic() - began
+    now = answered_by(connections)
+    assert not now & before
+    print(f"{what}: {len(connections)} connections moved in {took:.2f} s, answered by {len(now)} new workers")
+
+
+def test_across_a_reload(service: Service, machine: Machine) -> None:
+    moved(service, idle_connections(service), "reload", lambda: machine.systemctl("reload", service.unit))
+
+
+def test_across_a_rolling_reload(machine: Machine) -> None:
+    service = deploy(machine, settings={"KEEPALIVE": "60", "RELOAD_STRATEGY": "rolling"})
+    service.wake()
+    connections = idle_connections(service)
+    moved(service, connections, "rolling reload", lambda: machine.systemctl("reload", service.unit))
 
 
 def test_across_an_upgrade(service: Service) -> None:
-    connections = idle_connections(service)
-    before = service.worker_pids()
-    service.upgrade()
-    assert not answered_by(connections) & before
+    moved(service, idle_connections(service), "upgrade", service.upgrade)
 
 
 def test_across_restarts(service: Service, machine: Machine) -> None:
     connections = idle_connections(service)
     for _ in range(3):
-        before = service.worker_pids()
-        machine.systemctl("restart", service.unit)
-        assert not answered_by(connections) & before
+        moved(service, connections, "restart", lambda: machine.systemctl("restart", service.unit))
     assert machine.get(service.unit, "NFileDescriptorStore") == "2"
+
+
+def test_across_recycling(machine: Machine) -> None:
+    """All connections of the one worker at once: it answers max_requests, its replacement takes them over."""
+    service = deploy(machine, settings={"KEEPALIVE": "60", "WORKERS": "1", "MAX_REQUESTS": str(CONNECTIONS + 10)})
+    service.wake()
+    connections = idle_connections(service)
+
+    def wear_out() -> None:
+        worn = service.workers
+        while worn[0].alive and service.ask().pid == worn[0].inner:
+            continue
+        service.check(workers=1)
+
+    moved(service, connections, "recycling", wear_out)
+
+
+def test_what_the_queue_does_not_take_is_closed_politely(machine: Machine) -> None:
+    """More connections than may be on their way at a restart, and clients that write at any moment of it."""
+    few = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nLimitNOFILE=256\n"
+    service = deploy(machine, settings={"KEEPALIVE": "60", "WORKERS": "4"}, drop_in=few)
+    service.wake()
+    service.check(workers=4)
+    active = Load(service.connect, clients=200, reuse=200, think=0.5)
+    slow = Load(service.connect, clients=200, reuse=200, think=2.0)
+    with active, slow:
+        for load in (active, slow):
+            load.wait(lambda record: len({a.client for a in record.answers}) == 200, "an answer for each client")
+        for _ in range(3):
+            machine.systemctl("restart", service.unit)
+            active.wait_answers(400)
+            slow.wait_answers(200)
+    for load in (active, slow):
+        print(f"restarts with a queue that is too small: {load.record}")
+        assert not load.record.lost, load.record
+    again = sum(not answer.reused for answer in active.record.answers + slow.record.answers) - 400
+    assert 0 < again < 3 * 400, f"{again} had to connect again"
+    assert slow.record.closed_idle, slow.record
 
 
 def test_a_stop_closes_them(service: Service, machine: Machine) -> None:
