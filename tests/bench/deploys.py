@@ -4,8 +4,9 @@
     python -m tests.bench.deploys --only latency --seconds 5 --deploys 5
 
 --only     latency, crash or idle, separated by commas
+--servers  sdserve or gunicorn, and --loads: "50 ms" or "at once" (default: all)
 --seconds  how long each server is measured quiet before deploys begin (default: 10)
---deploys  reloads, and upgrades, for each server and load, at least a second apart (default: 10)
+--deploys  reloads, and upgrades, for each server and load, one after the other (default: 20)
 --kills    how many workers are killed for each server (default: 20)
 --idle     for how many seconds the wake-ups of idle services are counted (default: 60)
 --venv     where gunicorn is installed, as for tests/bench/run
@@ -41,8 +42,10 @@ from tests.support.waiting import eventually
 APPLICATION = "deployed:application"
 WORKERS = 2
 BOOT = 1.0  # seconds until an operator believes that gunicorn's new workers serve: nothing says it
-PACE = 1.0  # seconds between two deploys, at least
+PACE = 0.5  # seconds between the beginnings of two deploys, at least
 LOADS = {"50 ms": ("/sleep50", 200), "at once": ("/tiny", 400)}  # path, requests a second
+
+Span = tuple[float, float]  # from when to when
 
 
 class Deployed:
@@ -121,15 +124,15 @@ def answer(port: int, path: str) -> bytes:
     return told.partition(b"\r\n\r\n")[2]
 
 
-def deploys(number: int, deploy: Callable[[], None]) -> tuple[float, float, float]:
-    """Deploys again and again; returns when that began and ended, and the median time of one, in seconds."""
-    began, times = time.monotonic(), []
+def deploys(number: int, deploy: Callable[[], None]) -> list[Span]:
+    """Deploys again and again; returns from when to when each was under way."""
+    spans = []
     for _ in range(number):
         start = time.monotonic()
         deploy()
-        times.append(time.monotonic() - start)
+        spans.append((start, time.monotonic()))
         time.sleep(max(0.0, start + PACE - time.monotonic()))
-    return began, time.monotonic(), median(times)
+    return spans
 
 
 def latency(name: str, bin: Path, preload: bool, load: str, seconds: float, number: int) -> Iterator[list[str]]:
@@ -139,21 +142,24 @@ def latency(name: str, bin: Path, preload: bool, load: str, seconds: float, numb
         time.sleep(1.0)
         began = time.monotonic()
         time.sleep(seconds)
-        phases = {"quiet": (began, time.monotonic(), 0.0)}
+        phases = {"quiet": [(began, time.monotonic())]}
         phases["reload"] = deploys(number, server.reload)
         phases["upgrade"] = deploys(number, server.upgrade)
-    base = share(pulse.beats.between(*phases["quiet"][:2]), 0.99)
-    for what, phase in phases.items():
-        yield [name, "yes" if preload else "no", load, what, *figures(pulse.beats, phase, base)]
+    quiet = share(pulse.beats.within(phases["quiet"]), 0.99)
+    for what, spans in phases.items():
+        yield [name, "yes" if preload else "no", load, what, *figures(pulse.beats, spans, quiet)]
 
 
-def figures(beats: Beats, phase: tuple[float, float, float], base: float) -> list[str]:
-    since, until, each = phase
-    found = beats.between(since, until)
-    lost = sum(1 for due, _ in beats.lost if since <= due < until)
-    p99 = share(found, 0.99)
-    told = [f"{share(found, 0.5) * 1e3:.1f}", f"{p99 * 1e3:.1f}", f"{found[-1] * 1e3:.0f}", f"{p99 / base:.2f}"]
-    return [*told, str(lost), f"{each:.2f}" if each else ""]
+def figures(beats: Beats, spans: Sequence[Span], quiet: float) -> list[str]:
+    """Of the requests that were due while a deploy was under way, and of the whole time with the pauses between."""
+    during, whole = beats.within(spans), beats.within([(spans[0][0], spans[-1][1] + PACE)])
+    lost = sum(1 for due, _ in beats.lost if spans[0][0] <= due < spans[-1][1] + PACE)
+    told = [
+        f"{len(during)}",
+        *(f"{value * 1e3:.1f}" for value in (share(during, 0.5), share(during, 0.99), during[-1])),
+    ]
+    ratios = [f"{share(found, 0.99) / quiet:.2f}" for found in (during, whole)]
+    return [*told, *ratios, str(lost), f"{median(until - since for since, until in spans):.2f}"]
 
 
 def crash(name: str, bin: Path, preload: bool, kills: int) -> list[str]:
@@ -202,8 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.deploys", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="latency,crash,idle")
     parser.add_argument("--servers", default="sdserve,gunicorn")
+    parser.add_argument("--loads", default=",".join(LOADS))
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--deploys", type=int, default=10)
+    parser.add_argument("--deploys", type=int, default=20)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--idle", type=float, default=60.0)
     parser.add_argument("--venv", type=Path, default=cache / "sdserve-bench" / "venv")
@@ -212,12 +219,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     bin, names, only = args.venv / "bin", args.servers.split(","), args.only.split(",")
     if "latency" in only:
         rows = []
-        for load in LOADS:
+        for load in args.loads.split(","):
             for preload in (True, False):
                 for name in names:
                     rows += latency(name, bin, preload, load, args.seconds, args.deploys)
                     print(rows[-2:], file=sys.stderr, flush=True)
-        head = ["server", "preload", "load", "phase", "p50 ms", "p99 ms", "max ms", "p99 / quiet", "lost", "s each"]
+        head = ["server", "preload", "load", "phase", "requests", "p50 ms", "p99 ms", "max ms"]
+        head += ["p99 / quiet", "with pauses", "lost", "s each"]
         print(table(head, rows))
     if "crash" in only:
         rows = [crash(name, bin, preload, args.kills) for preload in (True, False) for name in names]

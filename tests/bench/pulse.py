@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,9 +40,9 @@ class Beats:
     closed: int
     """Idle connections that the server closed."""
 
-    def between(self, since: float, until: float) -> list[float]:
-        """The latencies of what was due in that time, sorted."""
-        return sorted(latency for due, latency in self.answered if since <= due < until)
+    def within(self, spans: Sequence[tuple[float, float]]) -> list[float]:
+        """The latencies of what was due in one of the spans (from, until), sorted."""
+        return sorted(latency for due, latency in self.answered if any(since <= due < until for since, until in spans))
 
 
 def share(latencies: list[float], part: float) -> float:
