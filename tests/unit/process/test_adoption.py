@@ -1,7 +1,9 @@
 """The adoption queue: connections move whole, once, and nothing else comes out of it."""
 
 import dataclasses
+import json
 import os
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -133,3 +135,45 @@ def test_who_is_a_client(opened: ExitStack) -> None:
     opened.enter_context(other)
     assert all(map(is_client, (client, server, opened.enter_context(one))))
     assert not is_client(opened.enter_context(socket.socket()))
+
+
+def hostile(chance: random.Random, fds: list[int]) -> tuple[bytes, list[int]]:
+    """A message that no worker would send, of descriptors that may be anything."""
+    some = chance.sample(fds, chance.randint(0, len(fds)))
+    good = json.dumps([{"listener": "http://127.0.0.1:80"}] * len(some)).encode()
+    messages = [
+        good[: chance.randint(1, len(good))],
+        bytes(chance.randbytes(chance.randint(1, 60000))),
+        json.dumps([{"listener": "x"}] * (len(some) + chance.choice((-1, 1)))).encode(),
+        json.dumps([{"listener": chance.choice((None, 7, [], {}, "\ud800"))}] * len(some)).encode(),
+        json.dumps([{"data": "\u0fff", "peer": "p" * 500, "port": "-1"}] * len(some)).encode(),
+        json.dumps({"listener": "x"}).encode(),
+        b"[" * 60000,
+    ]
+    return chance.choice(messages), some
+
+
+def test_a_thousand_cycles_leave_no_descriptor(queue: AdoptionQueue, opened: ExitStack) -> None:
+    """Given, taken and closed, with good metadata and with hostile, in any order."""
+    seed = random.SystemRandom().randrange(10**6)
+    chance = random.Random(seed)
+    _, server = connection(opened)
+    read, write = os.pipe()
+    for fd in (read, write):
+        opened.callback(os.close, fd)
+    listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+    fds = [server.fileno(), read, write, listener.fileno(), server.fileno()]
+    before = os.listdir("/proc/self/fd")
+    came = 0
+    for _ in range(1000):
+        if chance.random() < 0.5:
+            assert queue.offer([Foundling(server, "x", data=chance.randbytes(9))] * 5) == 5
+        message, some = hostile(chance, fds)
+        socket.send_fds(queue.send_end, [message], some)
+        for _ in range(2):
+            for found in queue.take():
+                came += 1
+                found.sock.close()
+        assert queue.take() == []
+    assert came > 1000, f"seed {seed}"
+    assert os.listdir("/proc/self/fd") == before, f"seed {seed}"
