@@ -125,6 +125,8 @@ class Load:
             for number in range(clients)
         ]
         self._stopped = threading.Event()
+        self._going = threading.Event()
+        self._going.set()
         self._news = threading.Condition()
 
     def start(self) -> "Load":
@@ -132,9 +134,17 @@ class Load:
             thread.start()
         return self
 
+    def pause(self) -> None:
+        """Have each client stay idle after its present request, its connection open."""
+        self._going.clear()
+
+    def resume(self) -> None:
+        self._going.set()
+
     def stop(self) -> Record:
         """Let each client finish the request it has sent; return what was seen."""
         self._stopped.set()
+        self.resume()
         for thread in self._threads:
             thread.join()
         return self.record
@@ -161,7 +171,7 @@ class Load:
     def _client(self, number: int, reuse: bool) -> None:
         sock: socket.socket | None = None
         asked = 0
-        while not self._stopped.is_set() and asked != self._requests:
+        while self._going.wait() and not self._stopped.is_set() and asked != self._requests:
             asked += 1
             if sock is not None and _closed(sock):
                 sock.close()

@@ -81,6 +81,15 @@ class Mix:
     ) -> None:
         self.stop()
 
+    def pause(self) -> None:
+        """Have all clients stay idle after their present requests, their connections open."""
+        for load in self.loads.values():
+            load.pause()
+
+    def resume(self) -> None:
+        for load in self.loads.values():
+            load.resume()
+
     def stop(self) -> None:
         for load in self.loads.values():
             load.stop()
