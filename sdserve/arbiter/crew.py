@@ -64,6 +64,8 @@ class Crew:
         patience = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER
         handle.advance(WorkerEvent.RETIRE, patience + DRAIN_GRACE)
         handle.send(signal.SIGTERM if graceful else signal.SIGQUIT)
+        if handle.stopped:  # it would not hear of it, nor finish (systemd.kill(5) does the same)
+            handle.send(signal.SIGCONT)
 
     def overdue(self, handle: Handle, phase: Phase) -> None:
         """Ends a worker that let the deadline of its phase pass."""
