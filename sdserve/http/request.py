@@ -175,6 +175,7 @@ class RequestReader:
     def _known_line(self, raw: bytes) -> Line | None:
         """A new request line before a block that is known. None when there is more to look at than the line."""
         line = self._line(raw)
+        self._fields = []  # the list until now belongs to the last request
         if line is None or line[1][0] != "/" or not line[4] or not self._accepts(raw + ANY_BLOCK):
             return None
         self._remember_line(raw, line)

@@ -197,3 +197,18 @@ def test_a_request_written_by_h11_is_read_back(method: str) -> None:
     assert status is None
     fields = [(name.encode(), value.encode()) for name, value in headers]
     assert out == [(method, "/a?b", fields, -1, True), b"x" * 1000, ("end", [(b"X-Sum", b"1")])]
+
+
+def test_a_request_does_not_change_when_others_are_read() -> None:
+    """A new line before a known block is tried out with a block of the reader's own, which is nobody's field."""
+    reader = RequestReader(Limits())
+    known = b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    reader.read(b"GET /known" + known)
+    post = reader.read(b"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 9\r\n\r\n")
+    reader.read(b"GET /new" + known)
+    assert post.fields == [(b"Host", b"b"), (b"Content-Length", b"9")]
+
+    first = reader.read(b"GET /one HTTP/1.1\r\nHost: c\r\n\r\n")
+    reader.read(b"GET /newer" + known)
+    again = reader.read(b"GET /two HTTP/1.1\r\nHost: c\r\n\r\n")
+    assert first.fields == again.fields == [(b"Host", b"c")]
