@@ -1,0 +1,131 @@
+"""Where connections come in: accepted in turn, adopted, or behind a proxy that says who its client is."""
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from sdserve.config import load
+from sdserve.http.errors import BadRequest
+from sdserve.process.adoption import AdoptionQueue, Foundling
+from sdserve.process.listeners import Listener, bind
+from sdserve.workers.door import Door
+from sdserve.workers.stream import EPOLLIN, Phase, Stream
+from sdserve.workers.values import Values
+
+
+class Worker:
+    """What a door wants of a worker: what it listens on, and the queue."""
+
+    def __init__(self, sockets: list[Listener], adoption: AdoptionQueue) -> None:
+        self.sockets = sockets
+        self.adoption = adoption
+
+
+class House:
+    """A door with a TCP and a Unix listener."""
+
+    def __init__(self, stack: ExitStack, path: str, **values: Any) -> None:
+        self._stack = stack
+        self.tcp = bind(("127.0.0.1", 0), backlog=8)
+        self.unix = bind(path, backlog=8)
+        self.queue = AdoptionQueue.new()
+        self.epoll = select.epoll()
+        for each in (self.tcp, self.unix, self.epoll, self.queue.send_end, self.queue.receive_end):
+            stack.callback(each.close)
+        worker = cast(Any, Worker([self.tcp, self.unix], self.queue))
+        self.door = Door(worker, replace(Values.of(load(["app"], {})), **values), self.epoll, lambda *_: {})
+
+    def knock(self, listener: Listener) -> socket.socket:
+        family = socket.AF_UNIX if isinstance(listener.address, str) else socket.AF_INET
+        client = self._stack.enter_context(socket.socket(family))
+        client.settimeout(10)
+        client.connect(listener.address)
+        return client
+
+    def let_in(self, listener: Listener) -> Stream:
+        stream = self.door.accept(listener)
+        assert stream is not None
+        self._stack.callback(stream.close)
+        return stream
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    with ExitStack() as stack:
+        yield lambda **values: House(stack, str(tmp_path / "s"), **values)
+
+
+def test_a_connection_knows_its_peer_and_where_it_came_in(house: Callable[..., House]) -> None:
+    one = house()
+    client = one.knock(one.tcp)
+    stream = one.let_in(one.tcp)
+    assert (stream.peer, stream.listener, stream.phase) == ("127.0.0.1", str(one.tcp), Phase.HEAD)
+    with pytest.raises(BlockingIOError):
+        stream.sock.recv(1)
+    client.sendall(b"x")
+    assert select.select([stream], [], [], 10)[0] and stream.sock.recv(9) == b"x"
+
+    one.knock(one.unix)
+    assert (one.let_in(one.unix).peer, one.door.accept(one.unix)) == ("", None)
+
+
+def test_a_closed_door_hears_nothing(house: Callable[..., House]) -> None:
+    one = house()
+    one.knock(one.tcp)
+    assert one.epoll.poll(0) == []
+    one.door.set_open(True)
+    one.door.set_open(True)
+    assert one.epoll.poll(10) == [(one.tcp.fileno(), EPOLLIN)]
+    one.door.to_the_end_of_the_line(one.tcp.fileno())
+    assert one.epoll.poll(10) == [(one.tcp.fileno(), EPOLLIN)]
+    one.door.set_open(False)
+    one.door.to_the_end_of_the_line(one.tcp.fileno())
+    assert one.epoll.poll(0) == []
+
+
+def test_a_foundling_comes_in_where_it_came_in_first(house: Callable[..., House]) -> None:
+    one = house()
+    ends = []
+    for listener in (one.unix, one.tcp):
+        ends.append(one.knock(listener))
+        stream = one.let_in(listener)
+        assert one.queue.offer([Foundling(stream.sock, stream.listener)]) == 1
+    adopted = []
+    while len(adopted) < 2:
+        adopted += one.door.adopt()
+    for (stream, _), listener, end in zip(adopted, (one.unix, one.tcp), ends, strict=True):
+        assert stream.listener == str(listener) and not stream.proxied
+        stream.sock.send(b"hello")
+        assert end.recv(9) == b"hello"
+        stream.close()
+
+
+@pytest.mark.parametrize("cut", [1, 20, 45])
+def test_a_trusted_proxy_says_who_its_client_is(house: Callable[..., House], cut: int) -> None:
+    one = house(proxy_protocol="v1", proxy_allow_ips=("127.0.0.1",), forwarded_allow_ips=("192.0.2.7",))
+    one.knock(one.tcp)
+    stream = one.let_in(one.tcp)
+    assert stream.phase is Phase.PREFACE and not stream.trusted
+    line = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nGET / HTTP/1.1\r\n"
+    if not one.door.read_preface(stream, line[:cut]):
+        assert one.door.read_preface(stream, line[cut:])
+        rest = line[line.index(b"GET") :]
+    else:
+        rest = line[line.index(b"GET") : cut]
+    assert (stream.peer, stream.base["REMOTE_PORT"], stream.conn.buffered) == ("192.0.2.7", "4711", rest)
+    assert stream.proxied and stream.trusted and stream.phase is Phase.HEAD
+
+
+def test_who_is_no_proxy_needs_no_preface_and_nonsense_is_refused(house: Callable[..., House]) -> None:
+    one = house(proxy_protocol="v1", proxy_allow_ips=("192.0.2.1",))
+    one.knock(one.tcp)
+    stream = one.let_in(one.tcp)
+    assert stream.phase is Phase.HEAD
+    with pytest.raises(BadRequest):
+        one.door.read_preface(stream, b"GET / HTTP/1.1\r\n\r\n")
