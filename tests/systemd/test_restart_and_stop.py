@@ -44,8 +44,8 @@ def test_a_drain_may_take_longer_than_the_unit_allows(machine: Machine) -> None:
 
 
 def test_a_boot_may_take_longer_than_the_unit_allows(machine: Machine) -> None:
-    app = "import time\ntime.sleep(2.5)\ndef application(e, s):\n    s('200 OK', [])\n    return [b'slow']\n"
-    service = deploy(machine, {"slow.py": app}, "slow:application", drop_in="[Service]\nTimeoutStartSec=1\n")
+    app = "import time\ntime.sleep(4.5)\ndef application(e, s):\n    s('200 OK', [])\n    return [b'slow']\n"
+    service = deploy(machine, {"slow.py": app}, "slow:application", drop_in="[Service]\nTimeoutStartSec=3\n")
     machine.systemctl("start", service.unit)
     assert service.wake().body == b"slow"
 
