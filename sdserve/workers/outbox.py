@@ -18,6 +18,7 @@ IN_MEMORY = 256 * 1024
 SPILL_LIMIT = 1 << 30  # bytes of disk for one response; then the application waits for its client
 PATIENCE = 0.1  # seconds that one response may wait for its client before it is spilled
 BREATH = 0.001  # seconds; a client that takes nothing for so long does not read, and others would wait with us
+LESSON = 0.05  # seconds after a wait in vain without another: clients that do not read come in crowds
 SENDFILE = 1 << 20  # bytes for one sendfile(2), so that one fast reader does not keep the loop
 
 
@@ -36,6 +37,7 @@ class Outbox:
     """Made when a socket did not take everything; a response that was taken at once never needs one."""
 
     __slots__ = ("_parts", "_patience", "_sock", "_spill", "in_memory", "moved")
+    _no_wait_before = 0.0  # monotonic seconds, for all of a process
 
     def __init__(self, sock: socket.SocketType) -> None:
         self._sock = sock
@@ -117,12 +119,15 @@ class Outbox:
         """Lets the peer catch up, as long as it does and `PATIENCE` lasts. Nothing else is served meanwhile."""
         while self._patience > 0 and self.in_memory and not self._spill:
             began = time.monotonic()
+            if began < Outbox._no_wait_before:
+                return
             poll = select.poll()
             poll.register(self._sock, select.POLLOUT)
             if poll.poll(BREATH * 1000):
                 self._patience -= time.monotonic() - began
             else:
                 self._patience = 0.0
+                Outbox._no_wait_before = time.monotonic() + LESSON
             if self.flush():
                 return
 

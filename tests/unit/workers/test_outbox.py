@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sdserve.gateway.response import ClientGone
-from sdserve.workers.outbox import IN_MEMORY, Outbox
+from sdserve.workers.outbox import IN_MEMORY, PATIENCE, Outbox
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -88,3 +88,19 @@ def test_a_file_that_shrank_is_reported(pair: Pair, tmp_path: Path) -> None:
         while not outbox.flush():
             pass
     outbox.close()
+
+
+def test_after_a_wait_in_vain_the_next_who_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Outbox, "_no_wait_before", 0.0)
+    patience = []
+    for _ in range(2):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours, theirs:
+            outbox = Outbox(ours)
+            for _ in range(40):
+                outbox.push(bytes(65536), 5)
+            assert outbox.in_memory <= IN_MEMORY
+            patience.append(outbox._patience)
+            outbox.close()
+    assert patience == [0.0, PATIENCE]
