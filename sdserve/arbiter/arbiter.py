@@ -93,7 +93,7 @@ class Arbiter(HookView):
         for signum in self.signals.take():
             self._handle(signum)
         self.manage_workers()
-        self._report()
+        self.report()
         if self.state is Master.DOWN:
             self.ending.complete()
 
@@ -323,7 +323,8 @@ class Arbiter(HookView):
             workers=tuple(handle.status(now) for handle in self.crew),
         )
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Brings STATUS= up to date; without a word where nothing changed."""
         if self.state is not Master.DOWN and self.exit_status == 0:
             self.supervision.status(self.status().line())
 

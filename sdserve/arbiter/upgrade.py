@@ -192,6 +192,7 @@ class Upgrade:
         arbiter = self._arbiter
         arbiter.log.error("Upgrade backed out, this master serves on: %s", reason)
         arbiter.trouble = f"upgrade failed: {reason}"
+        arbiter.report()  # systemd knows before whoever waits, and may ask it
         arbiter.commands.upgraded(reason)
 
     def before_stop(self) -> None:
