@@ -285,12 +285,15 @@ class Behind:
         return self._since(seen), self._since(forwarded)
 
     def _entries(self, path: Path, last: str) -> list[list[Any]]:
-        """The entries of a record, once it ends with the one for the target `last`."""
+        """The entries of a record, once it has the one for the target `last`.
+
+        haproxy may log a request that came to nothing when it is over, after `last`.
+        """
 
         def complete() -> list[list[Any]]:
             text = path.read_text("latin-1")
             entries: list[list[Any]] = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-            return entries if entries and entries[-1][1] == last else []
+            return entries if any(entry[1] == last for entry in entries) else []
 
         return eventually(complete, f"{last} is on record in {path.name}")
 
