@@ -4,8 +4,7 @@ import json
 import os
 import socket
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from sdserve.arbiter.control import LONGEST_REQUEST, Answer, Control
 from sdserve.arbiter.loop import Loop
 from sdserve.errors import ListenError
 from sdserve.log import Logger
+from tests.unit.arbiter.turning import Turning
 
 
-class Service:
+class Service(Turning):
     """A control socket with two commands, `status` that answers and `reload` that lets wait, and its clients."""
 
     def __init__(self, path: Path) -> None:
@@ -35,15 +35,6 @@ class Service:
         sock.connect(self.path)
         sock.setblocking(False)
         return sock
-
-    def turn_until(self, done: Callable[[], object]) -> None:
-        """Turns the loop until `done`; fails, rather than sleep for ever, after a while."""
-        late = time.monotonic() + 15
-        overdue = self.loop.call_at(late, lambda: None)
-        while not done():
-            assert time.monotonic() < late, "nothing came of it"
-            self.loop.turn()
-        overdue.cancel()
 
     def answer(self, client: socket.socket) -> dict[str, Any] | None:
         """What the client hears, None for the end of file."""

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,11 +17,12 @@ from sdserve.process.pidfd import Child
 from sdserve.process.scoreboard import WATCHED, Scoreboard
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
+from tests.unit.arbiter.turning import Turning
 
 TIMEOUT = 1
 
 
-class Watched:
+class Watched(Turning):
     """One worker that serves, as the master sees it, and the watch over it."""
 
     def __init__(self, timeout: int = TIMEOUT) -> None:
@@ -45,13 +46,6 @@ class Watched:
         """The worker has been busy for so long, and says so now."""
         if self.handle.cell.begin(time.monotonic() - seconds):
             self.watch.busy(self.handle)
-
-    def turn_until(self, done: Callable[[], object]) -> None:
-        late = time.monotonic() + 15
-        self.loop.call_at(late, lambda: None)
-        while not done():
-            assert time.monotonic() < late
-            self.loop.turn()
 
     def close(self) -> None:
         os.close(self.end)

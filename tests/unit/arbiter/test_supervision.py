@@ -1,7 +1,7 @@
 """The conversation with systemd: time asked for while it is needed, and a heartbeat only of a healthy service."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,10 @@ from sdserve.log import Logger
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
 from tests.support.notify import NotifySocket
+from tests.unit.arbiter.turning import Turning
 
 
-class Unit:
+class Unit(Turning):
     """A service with a watchdog of 60 ms, and what its manager hears."""
 
     def __init__(self, path: Path, muted: bool = False) -> None:
@@ -23,13 +24,6 @@ class Unit:
         self.healthy = True
         notifier = Notifier(self.manager.address, muted=muted)
         self.supervision = Supervision(self.loop, Logger(), notifier, Watchdog(60_000), lambda: self.healthy)
-
-    def turn_until(self, done: Callable[[], object]) -> None:
-        late = time.monotonic() + 15
-        self.loop.call_at(late, lambda: None)
-        while not done():
-            assert time.monotonic() < late
-            self.loop.turn()
 
     def turn_for(self, seconds: float) -> None:
         until = time.monotonic() + seconds
