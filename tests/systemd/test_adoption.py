@@ -16,6 +16,7 @@ import pytest
 from tests.support.load import Load, ask
 from tests.support.machine import Machine
 from tests.support.service import Service, deploy
+from tests.support.waiting import eventually
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "200"))
 
@@ -50,10 +51,13 @@ def service(machine: Machine) -> Service:
 
 def moved(service: Service, connections: list[socket.socket], what: str, deed: Callable[[], object]) -> None:
     """Does `deed` and asks on each connection: all are open, and answered by workers that were not there before."""
-    before = service.worker_pids()
+    old = service.workers
+    before = {worker.inner for worker in old}
     began = time.monotonic()
     deed()
     took = time.monotonic() - began
+    # An old worker that is told to leave answers until it hears that, also on what it is about to give away.
+    eventually(lambda: not any(worker.alive for worker in old), "the old workers have left")
     now = answered_by(connections)
     assert not now & before
     print(f"{what}: {len(connections)} connections moved in {took:.2f} s, answered by {len(now)} new workers")
