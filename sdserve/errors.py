@@ -46,6 +46,10 @@ class BootError(SdserveError):
     errno = errno.ECHILD
 
 
+class Leave(SystemExit):
+    """A worker was told to leave before it served: nothing that catches what applications raise may keep it."""
+
+
 class HookError(BootError):
     """A hook of the configuration raised; its exception is the cause."""
 

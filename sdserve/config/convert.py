@@ -250,6 +250,23 @@ def network(value: object) -> str:
     return word
 
 
+def request_target(value: object) -> str:
+    """What a request asks for: a path with its query, or an http or https URL."""
+    word = text(value)
+    if word.startswith(("http://", "https://")):
+        from urllib.parse import urlsplit
+
+        try:
+            good = bool(urlsplit(word).hostname) and urlsplit(word).port != 0 and "@" not in urlsplit(word).netloc
+        except ValueError:
+            good = False
+    else:
+        good = word.startswith("/")
+    if not good or not all("!" <= c <= "~" for c in word) or "#" in word:
+        raise ValueError(f"{show(value)} is neither a path such as /health nor a URL such as http://example.org/health")
+    return word
+
+
 def header_name(value: object) -> str:
     """A header field's name in capitals (RFC 9110, section 5.1: a token)."""
     word = text(value)

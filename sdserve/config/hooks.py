@@ -24,6 +24,11 @@ _HOOKS = (
     ("pre_fork", "server worker", "Called in the master before each worker is forked."),
     ("post_fork", "server worker", "Called in the worker after it was forked."),
     ("post_worker_init", "worker", "Called in the worker when it has loaded the application."),
+    (
+        "post_worker_warmup",
+        "worker",
+        "Called in the worker when it has answered its warm-up requests, as the last thing before it serves.",
+    ),
     ("worker_int", "worker", "Called in the worker when SIGINT or SIGQUIT ends it."),
     ("worker_abort", "worker", "Called in the worker at SIGABRT, as a rule because of `timeout`."),
     ("pre_exec", "server", "Called in the old master before it starts the new one of an upgrade."),

@@ -167,6 +167,19 @@ _SERVER = (
         metavar="SECONDS",
     ),
     Setting(
+        "warmup",
+        "Workers",
+        convert.each(convert.request_target),
+        [],
+        """Requests that each new worker answers to itself before it counts as serving: paths such as /health, or URLs
+        where the application looks at the host or the scheme. An answer of 500 or above fails the boot, and with it a
+        start or a reload. boot_timeout bounds it.""",
+        flags=("--warmup",),
+        metavar="PATH",
+        repeatable=True,
+        split=convert.split_commas,
+    ),
+    Setting(
         "max_requests",
         "Workers",
         convert.whole(),

@@ -72,6 +72,7 @@ class Response:
     _bodyless = False
     broken = False  # the answer is cut short: the connection must be aborted
     complete = False
+    error: BaseException | None = None  # what the application raised
     chunked = False
     head_sent = False
     sent = 0

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from sdserve import SERVER_SOFTWARE
+from sdserve.errors import Leave
 from sdserve.gateway.forwarded import Forwarding
 from sdserve.gateway.response import ClientGone, FileWrapper, Response
 from sdserve.http.errors import BadRequest, HTTPError
@@ -169,6 +170,8 @@ class Gateway:
         try:
             result = self.app(environ, response.start_response)
             response.send_result(result)
+        except Leave:
+            raise
         except BaseException as error:  # noqa: BLE001 - nothing that an application raises may end the worker
             self._failed(environ, response, error)
         if type(result) is not list and hasattr(result, "close"):
@@ -179,6 +182,7 @@ class Gateway:
 
     def _failed(self, environ: Environ, response: Response, error: BaseException) -> None:
         response.keep_alive = False
+        response.error = error
         what = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
         if isinstance(error, ClientGone):
             self.log.debug("%s: the client went away: %s", what, error)

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sdserve.errors import ConfigError, call_hook
+from sdserve.errors import ConfigError, Leave, call_hook
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE, HAND_ON_SUCCESSORS
 from sdserve.workers.wear import Wear
 
@@ -83,6 +83,7 @@ class Worker:
         self.cfg = cfg
         self.log = log
         self.booted = False
+        self.warming = ""  # the warm-up request that is being answered
         self.aborted = False
         self.alive = True
         self.quick = False
@@ -108,13 +109,19 @@ class Worker:
         raise NotImplementedError(f"{type(self).__name__} does not say how it serves: it has no run()")
 
     def init_process(self) -> None:
-        """The child's life: load the application, report ready, serve. Subclasses that extend it call super() last.
+        """The child's life: load the application, warm up, report ready, serve. Subclasses call super() last.
 
-        Raises AppImportError when the application cannot be loaded, HookError when post_worker_init raises.
+        Raises AppImportError when the application cannot be loaded, HookError when a hook raises, BootError when a
+        warm-up request fails.
         """
         random.seed()
         self.load_wsgi()
         call_hook("post_worker_init", self.cfg.post_worker_init, self)
+        for target in self.cfg.warmup:
+            self.warming = target
+            self.warm_up(target)
+        self.warming = ""
+        call_hook("post_worker_warmup", self.cfg.post_worker_warmup, self)
         self.booted = True
         self.tell(READY)
         self.log.trace("worker %s: serves", self.pid)
@@ -122,6 +129,13 @@ class Worker:
 
     def load_wsgi(self) -> None:
         self.wsgi = self.app.wsgi()
+
+    def warm_up(self, target: str) -> None:
+        """Answers one request of the setting `warmup`, a path or a URL, before this worker is ready.
+
+        Raises BootError when the answer is not good enough to serve. This base speaks no protocol and answers none.
+        """
+        self.log.warning("worker class %s has no warm-up: %s is not requested", type(self).__name__, target)
 
     def control_fds(self) -> list[int]:
         """The file descriptors that `run()` polls besides its listeners; give each readable one to `handle_control`."""
@@ -243,11 +257,14 @@ class Worker:
             self.log.reopen_files()
         if not self.booted and not self.alive:
             # Nothing is served yet, so there is nothing to finish: do not wait for the end of a long import.
-            raise SystemExit(0)
+            raise Leave(0)
 
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
         """SIGABRT from a master whose time-out this worker exceeded; faulthandler has written the stacks by now."""
         self.alive = False
+        if self.warming:
+            limit = f"{self.cfg.boot_timeout:g} seconds (boot_timeout)"
+            self.tell(FAILED + f"it did not boot within {limit}: warm-up of {self.warming} was not answered".encode())
         try:
             self.cfg.worker_abort(self)
         except Exception:

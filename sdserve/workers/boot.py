@@ -103,7 +103,8 @@ def _live(worker: Worker, server: Any, birth: Birth) -> int:
         worker.tell(FAILED + str(error).encode(errors="replace"))
         return error.exit_code
     except Exception as error:
-        log.exception("Exception in worker process %s", worker.pid)
+        if not isinstance(error, BootError) or error.__cause__ is not None:  # else the reason is all there is to say
+            log.exception("Exception in worker process %s", worker.pid)
         if worker.booted:
             return SERVED_AND_BROKE
         reason = str(error) if isinstance(error, SdserveError) else f"{type(error).__name__}: {error}"

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from sdserve.workers.base import RETIRING, Worker
 from sdserve.workers.exchange import Exchange
 from sdserve.workers.loop import Loop
 from sdserve.workers.values import Values
+from sdserve.workers.warmup import warm_up
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -63,10 +65,29 @@ class WSGIWorker(Worker):
         if problems:
             raise ConfigError(problems)
 
+    def warm_up(self, target: str) -> None:
+        warm_up(self.gateway, target, self.values.limits, self.log)
+
     def run(self) -> None:
         keep_heap()
-        values = Values.of(self.cfg)
-        writer = HeadWriter(SERVER_SOFTWARE)
+        values, gateway = self.values, self.gateway
+        exchange = Exchange(
+            *(self, gateway, gateway.writer, values),
+            before=self._hook("pre_request"),
+            after=self._hook("post_request"),
+            record=self._access_record(),
+        )
+        self._loop = Loop(self, values, exchange)
+        self._loop.run()
+
+    @cached_property
+    def values(self) -> Values:
+        return Values.of(self.cfg)
+
+    @cached_property
+    def gateway(self) -> Gateway:
+        """What calls the application."""
+        values = self.values
         terms = Terms(
             multithread=values.threads > 1,
             multiprocess=values.multiprocess,
@@ -76,16 +97,9 @@ class WSGIWorker(Worker):
             errors=ErrorStream(self.log),
         )
         forwarding = Forwarding(Trusted(values.forwarded_allow_ips), values.secure_scheme_headers)
-        gateway = Gateway(self.wsgi, writer, forwarding, terms, self.log)
+        gateway = Gateway(self.wsgi, HeadWriter(SERVER_SOFTWARE), forwarding, terms, self.log)
         gateway.open = values.times.keepalive > 0
-        exchange = Exchange(
-            *(self, gateway, writer, values),
-            before=self._hook("pre_request"),
-            after=self._hook("post_request"),
-            record=self._access_record(),
-        )
-        self._loop = Loop(self, values, exchange)
-        self._loop.run()
+        return gateway
 
     def _hook(self, name: str) -> Callable[..., Any] | None:
         if self.cfg.settings[name].source == "default":

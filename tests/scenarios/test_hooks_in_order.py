@@ -15,6 +15,7 @@ PARAMETERS = {
     "pre_fork": "server, worker",
     "post_fork": "server, worker",
     "post_worker_init": "worker",
+    "post_worker_warmup": "worker",
     "worker_int": "worker",
     "worker_abort": "worker",
     "pre_exec": "server",
@@ -48,12 +49,12 @@ def test_the_story_of_a_service(start: Callable[..., Server], short_path: Path) 
 
     server = start("-c", f"{short_path}/conf.py", "-b", f"unix:{short_path}/s", "plain:application").wait_ready()
     (worker,) = server.wait_workers(1)
-    eventually(lambda: told(worker.pid) == ["post_fork", "post_worker_init"], "the worker boots")
+    eventually(lambda: told(worker.pid) == ["post_fork", "post_worker_init", "post_worker_warmup"], "the worker boots")
     master = told(server.pid)
     assert [name for name in master if name != "nworkers_changed"] == ["on_starting", "when_ready", "pre_fork"]
 
     answer(f"{short_path}/s", "/page")
-    eventually(lambda: told(worker.pid)[2:] == ["pre_request", "post_request"], "one request")
+    eventually(lambda: told(worker.pid)[3:] == ["pre_request", "post_request"], "one request")
     assert f"pre_request {worker.pid} /page" in story.read_text()
 
     server.kill(signal.SIGTTIN)
