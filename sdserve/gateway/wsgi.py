@@ -15,7 +15,7 @@ from sdserve.errors import Leave
 from sdserve.gateway.forwarded import Forwarding
 from sdserve.gateway.response import ClientGone, FileWrapper, Response
 from sdserve.http.errors import BadRequest, HTTPError
-from sdserve.http.request import CHUNKED, Request
+from sdserve.http.request import CHUNKED, NAME_BYTES, REMEMBERED, Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import Fields
 from sdserve.log import Logger
@@ -61,6 +61,8 @@ class Gateway:
         """What all environs of one connection have in common; `server` and `peer` are (address, port)."""
         template = self._templates.get(server)
         if template is None:
+            if len(self._templates) >= REMEMBERED:  # a wildcard listener on a machine with very many addresses
+                self._templates.clear()
             template = self._templates[server] = self._server_environ(server)
         environ = template.copy()
         environ["REMOTE_ADDR"] = peer[0]
@@ -153,7 +155,9 @@ class Gateway:
         key = text.replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = "HTTP_" + key
-        if key not in self._forwarding.keys and len(self._keys) < 1000 and "_" not in text:
+        if key not in self._forwarding.keys and len(name) <= NAME_BYTES and "_" not in text:
+            if len(self._keys) >= REMEMBERED:
+                self._keys.clear()
             self._keys[name] = key
         return key
 

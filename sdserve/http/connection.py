@@ -2,7 +2,8 @@
 
 Bytes go in by `receive`. Out come a request by `next_request`, then the pieces of its body by `read_body` until that
 says None, then the next request. Nothing is parsed ahead: pipelined requests wait as bytes, so a client cannot make
-the server hold more than its buffer, and what follows an error or the last request is never looked at.
+the server hold more than its buffer, and what follows an error or the last request is never looked at. Requests are
+taken out of the buffer by moving an offset: a buffer full of small ones is not copied for each of them.
 
 The states and every legal move:
 
@@ -35,6 +36,7 @@ class Connection:
     """The reading side of one connection. `reader` may be shared by all connections of one thread."""
 
     __slots__ = (
+        "_at",
         "_blank",
         "_body",
         "_last",
@@ -50,8 +52,9 @@ class Connection:
     def __init__(self, reader: RequestReader, limits: Limits) -> None:
         self._reader = reader
         self._limits = limits
-        self.buffered = b""  # received and not yet given out
-        self._searched = 0  # the end of the head is not before this
+        self.buffered = b""  # received; not empty means that something of it was not given out yet
+        self._at = 0  # where in it that begins
+        self._searched = 0  # the end of the head is not before this; 0 where no part of one was looked at
         self._scan: HeadScan | None = None
         self._body: Sized | Chunked | None = None
         self._blank = False  # one empty line before a request is forgiven (RFC 9112 section 2.2), not a second
@@ -64,10 +67,18 @@ class Connection:
         """The trailer fields of the body that ended last."""
         return self._body.trailers if self._body else []
 
+    @property
+    def rest(self) -> bytes:
+        """What was received and not given out."""
+        return self.buffered[self._at :]
+
     def receive(self, data: bytes) -> None:
         """Takes what the socket gave. Ignored once the connection is closed."""
         if self.state is not CLOSED:
-            self.buffered = self.buffered + data if self.buffered else data
+            if self.buffered:
+                data = self.buffered[self._at :] + data
+                self._at = 0
+            self.buffered = data
 
     def next_request(self) -> Request | None:
         """The next request, or None while its head is incomplete. Raises HTTPError, and is CLOSED from then on."""
@@ -78,23 +89,32 @@ class Connection:
         buffer = self.buffered
         if not buffer:
             return None
-        if buffer[0] == 13 and not self._blank and not self._searched:
-            if len(buffer) == 1:
+        at = self._at
+        if buffer[at] == 13 and not self._blank and not self._searched:
+            if len(buffer) == at + 1:
                 return None
-            if buffer[1] == 10:
+            if buffer[at + 1] == 10:
                 self._blank = True
-                buffer = self.buffered = buffer[2:]
-        end = buffer.find(b"\r\n\r\n", self._searched)
+                at += 2
+                if at == len(buffer):
+                    self.buffered, self._at = b"", 0
+                    return None
+                self._at = at
+        end = buffer.find(b"\r\n\r\n", self._searched or at)
         if end < 0:
-            self._incomplete(buffer)
+            self._incomplete(buffer[at:])
             return None
         end += 4
         try:
-            request = self._reader.read(buffer[:end])
+            request = self._reader.read(buffer[at:end])
         except HTTPError:
             self.close()
             raise
-        self.buffered = buffer[end:]
+        if end == len(buffer):
+            self.buffered = b""
+            self._at = 0
+        else:
+            self._at = end
         self._searched = 0
         self._scan = None
         self._blank = False
@@ -110,6 +130,8 @@ class Connection:
         return request
 
     def _incomplete(self, buffer: bytes) -> None:
+        """What was received ends within a head, `buffer`."""
+        self.buffered, self._at = buffer, 0
         if self._scan is None:
             self._scan = HeadScan(self._limits)
         try:
@@ -126,10 +148,13 @@ class Connection:
         body = self._body
         if not body.done:
             try:
-                data, self.buffered = body.take(self.buffered)
+                data, at = body.take(self.buffered, self._at)
             except HTTPError:
                 self.close()
                 raise
+            if at == len(self.buffered):
+                self.buffered, at = b"", 0
+            self._at = at
             if data or not body.done:
                 return data
         self.state = State.HEAD
@@ -141,4 +166,5 @@ class Connection:
         """Nothing more will be read, whatever was received."""
         self.state = State.CLOSED
         self.buffered = b""
+        self._at = 0
         self._scan = None

@@ -44,16 +44,15 @@ class Sized:
         self._left = length
         self.done = length == 0
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """(body, what is left of `data`)."""
-        size = len(data)
-        if size < self._left:
-            self._left -= size
-            return data, b""
-        body, rest = data[: self._left], data[self._left :]
+    def take(self, data: bytes, at: int) -> tuple[bytes, int]:
+        """(body, where it ends) in `data` from `at`."""
+        end = at + self._left
+        if len(data) < end:
+            self._left = end - len(data)
+            return data[at:], len(data)
         self._left = 0
         self.done = True
-        return body, rest
+        return data[at:end], end
 
 
 class Part(IntEnum):
@@ -80,20 +79,19 @@ class Chunked:
         self.done = False
         self.trailers: Fields = []
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """(body, what is left of `data`); what is left must be given again, with more behind it. Raises HTTPError.
+    def take(self, data: bytes, at: int) -> tuple[bytes, int]:
+        """(body, where it ends) in `data` from `at`; what is behind must be given again, and more. Raises HTTPError.
 
         A fault is raised only when all body before it was given out, so what comes out does not depend on the splits.
         """
         pieces: list[bytes] = []
-        at = 0
         try:
             while not self.done and (size := self._step(data, at, pieces)):
                 at += size
         except HTTPError:
             if not pieces:
                 raise
-        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), data[at:]
+        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), at
 
     def _step(self, data: bytes, at: int, pieces: list[bytes]) -> int:
         """Takes the next element from `data[at:]`; its size, 0 when it is not complete."""

@@ -39,7 +39,11 @@ _DECISIVE = {
     b"upgrade": UPGRADE,
 }
 CODINGS = frozenset((b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"))
-REMEMBERED = 1000  # request lines of up to 100 bytes, hosts
+# What is remembered is bounded in number and in bytes, and forgotten as a whole when there is too much of it: what one
+# client fills it with is gone soon, and what is common is learned again at once.
+REMEMBERED = 1000  # request lines of up to 100 bytes, hosts, spellings of names
+HOST_BYTES = 255 + 6  # a domain name (RFC 1035) and a port
+NAME_BYTES = 64
 BLOCKS = 256  # header blocks remembered
 BLOCK = 1024  # bytes of the longest one
 ANY_BLOCK = b"\r\nHost: any\r\n\r\n"
@@ -118,7 +122,7 @@ class RequestReader:
         self._limits = limits
         self._fields: Fields = []
         self._parser = httptools.HttpRequestParser(self)
-        # Each spelling of a name that was seen, and what it means. Bounded: spellings are the client's to choose.
+        # Each spelling of a name that was seen, and what it means.
         self._meaning: dict[bytes, int] = dict(_DECISIVE)
         self._hosts: set[bytes] = set()
         # Lines and blocks that httptools accepted and `_interpret` had nothing special to say of: of HTTP/1.1, a path
@@ -241,7 +245,9 @@ class RequestReader:
 
     def _learn(self, name: bytes) -> int:
         meaning = _DECISIVE.get(name.lower(), 0)
-        if len(self._meaning) < 2000 and len(name) <= 64:
+        if len(name) <= NAME_BYTES:
+            if len(self._meaning) >= REMEMBERED:
+                self._meaning = dict(_DECISIVE)
             self._meaning[name] = meaning
         return meaning
 
@@ -319,7 +325,9 @@ class RequestReader:
             return
         if not scan.HOST.fullmatch(request.host):
             raise BadRequest("Host is malformed")
-        if len(self._hosts) < REMEMBERED:
+        if len(request.host) <= HOST_BYTES:
+            if len(self._hosts) >= REMEMBERED:
+                self._hosts.clear()
             self._hosts.add(request.host)
 
     def _absolute(self, request: Request) -> None:

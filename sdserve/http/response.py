@@ -28,7 +28,9 @@ _KINDS = {
     "transfer-encoding": DROPPED,
     "upgrade": DROPPED,
 }
-REMEMBERED = 1000
+REMEMBERED = (
+    1000  # of each kind; when there are so many, all are forgotten: what applications repeat is soon there again
+)
 
 # A checked field: its kind, its bytes if they are sent as they are, and what its value says (length, or close).
 Line = tuple[int, bytes, int]
@@ -116,7 +118,9 @@ class HeadWriter:
         found.start = start
         if found.length > 0 and not (found.close or found.dated or found.served or found.code in NO_BODY):
             found.usual = b"%bContent-Length: %d\r\n" % (start, found.length)
-        if key is not None and len(start) <= 500 and len(self._heads) < REMEMBERED:
+        if key is not None and len(start) <= 500:
+            if len(self._heads) >= REMEMBERED:
+                self._heads.clear()
             self._heads[key] = found
         return found
 
@@ -133,7 +137,9 @@ class HeadWriter:
             raise InvalidResponse(f"status {status!r} is none: use a string such as '200 OK'")
         text = status if len(status) > 3 else status + " "
         known = (int(found[1]), b"HTTP/1.1 %b\r\n" % text.encode("latin-1"))
-        if len(self._statuses) < REMEMBERED:
+        if len(status) <= 100:
+            if len(self._statuses) >= REMEMBERED:
+                self._statuses.clear()
             self._statuses[status] = known
         return known
 
@@ -153,7 +159,9 @@ class HeadWriter:
             raise InvalidResponse(f"Content-Length {value!r} is not a number")
         text = b"" if kind in (LENGTH, CONNECTION, DROPPED) else f"{name}: {value}\r\n".encode("latin-1")
         line = (kind, text, int(value) if kind == LENGTH else int("close" in value.lower()))
-        if len(value) <= 80 and len(self._lines) < REMEMBERED and type(field) is tuple:
+        if len(name) + len(value) <= 100 and type(field) is tuple:
+            if len(self._lines) >= REMEMBERED:
+                self._lines.clear()
             self._lines[field] = line
         return line
 

@@ -22,7 +22,7 @@ def may_move(stream: Stream) -> bool:
     if stream.close_after or stream.outbox is not None:
         return False
     if stream.phase is Phase.HEAD:
-        return len(stream.conn.buffered) <= CARRIED
+        return len(stream.conn.rest) <= CARRIED
     if stream.phase is Phase.BODY:
         request, spool = stream.request, stream.spool
         assert request is not None and spool is not None
@@ -46,7 +46,7 @@ def _foundling(stream: Stream, now: float) -> Foundling:
         assert stream.request is not None and stream.spool is not None
         data = _head(stream.request) + stream.spool.reader().read()
         return Foundling(stream.sock, stream.listener, *peer, data, body=now - stream.began)
-    data = stream.conn.buffered
+    data = stream.conn.rest
     return Foundling(stream.sock, stream.listener, *peer, data, head=now - stream.began if data else 0.0)
 
 

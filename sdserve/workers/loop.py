@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from sdserve.workers.wsgi import WSGIWorker
 
 EVENTS = 64  # of one poll
+BATCH = (
+    16  # requests that came with others before them, between two polls: who sends one at a time does not wait for them
+)
 STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new connections to others
 ACTIVE = 1.0  # seconds after its last response in which a client's next request is waited for at retirement
 
@@ -114,7 +117,7 @@ class Loop:
                         return
                 elif not event(stream, mask):
                     return
-            for _ in range(len(ready)):
+            for _ in range(min(len(ready), BATCH)):
                 stream = ready.popleft()
                 if stream.phase is Phase.HEAD and not streams.advance(stream, monotonic()):
                     return

@@ -67,6 +67,7 @@ class Stream:
         "phase",
         "preface",
         "proxied",
+        "queued",
         "request",
         "reset",
         "sent",
@@ -88,6 +89,7 @@ class Stream:
         self.proxied = False  # its peer's address came with the PROXY protocol
         self.phase = Phase.HEAD
         self.mask = 0  # what epoll is told now
+        self.queued = False  # waits for its turn with what was received, and is not read from
         self.deadline = NEVER
         self.began = 0.0  # of the head or body that is arriving
         self.waited = 0.0  # seconds that another worker has waited for the body that is arriving

@@ -78,7 +78,7 @@ class Streams(Register):
             stream.began = now - found.head
             stream.waited = found.body
             self.set_deadline(stream, stream.began, self._times.head)
-            self.ready.append(stream)
+            self._queue(stream)
 
     def take_counts(self) -> tuple[int, int, int]:
         """(answers, body bytes, errors) since the last time."""
@@ -98,7 +98,7 @@ class Streams(Register):
         if phase is FLUSH:
             self._flush(stream)
             return True
-        if phase is CALL:  # another thread has it, and its client has sent more or gone: later
+        if phase is CALL or stream.queued:  # another thread has it, or its next request is here already: later
             self.poll_for(stream, 0)
             return True
         try:
@@ -125,6 +125,7 @@ class Streams(Register):
     def advance(self, stream: Stream, now: float) -> bool:
         """Goes on with what was received, up to one answered request. False when the lead was lost."""
         conn = stream.conn
+        stream.queued = False
         try:
             if stream.phase is HEAD:
                 request = conn.next_request()
@@ -174,6 +175,11 @@ class Streams(Register):
             self.set_deadline(stream, stream.began, self._times.body_grace if self._times.body_rate else 0)
         self.poll_for(stream, EPOLLIN if done else EPOLLIN | EPOLLOUT)
         return True
+
+    def _queue(self, stream: Stream) -> None:
+        """Has the stream go on in its turn. Nothing more is read before that: a client holds one buffer."""
+        stream.queued = True
+        self.ready.append(stream)
 
     def _await_head(self, stream: Stream, now: float) -> None:
         conn = stream.conn
@@ -235,7 +241,7 @@ class Streams(Register):
         stream.last = now
         conn = stream.conn
         if conn.buffered:
-            self.ready.append(stream)
+            self._queue(stream)
             self.set_deadline(stream, now, self._times.head)
             stream.last = 0.0
             stream.began = now
@@ -310,7 +316,9 @@ class Streams(Register):
     def expired(self, stream: Stream, now: float) -> None:
         """A deadline has passed: the client is told so if it was asking for something, and the connection ends."""
         phase = stream.phase
-        if phase is HEAD and stream.conn.buffered:
+        if stream.queued:  # it is we who are late
+            self.set_deadline(stream, now, self._times.head)
+        elif phase is HEAD and stream.conn.buffered:
             self._refuse(stream, RequestTimedOut("the head did not arrive in time"), now)
         elif phase is HEAD and self._last_look(stream, now):
             return
@@ -334,5 +342,5 @@ class Streams(Register):
         stream.conn.receive(data)
         self.set_deadline(stream, now, self._times.head)
         stream.last = 0.0
-        self.ready.append(stream)
+        self._queue(stream)
         return True

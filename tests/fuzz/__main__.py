@@ -80,7 +80,7 @@ class Feeder:
         """What is kept for later is at most one incomplete element of the protocol, and less than a head may be."""
         limits = self._limits
         bound = max(limits.head, limits.request_line, limits.field_size, limits.chunk_line) + 4
-        assert len(self._conn.buffered) <= bound, f"{len(self._conn.buffered)} bytes are held after a piece of {piece}"
+        assert len(self._conn.rest) <= bound, f"{len(self._conn.rest)} bytes are held after a piece of {piece}"
 
     def _check_closed(self) -> None:
         conn = self._conn

@@ -178,3 +178,21 @@ def test_pipelined_requests_wait_as_bytes_and_hold_up_nobody(start: Callable[...
         sender.join()
     assert answers == 10_000
     assert peak_memory(worker.pid) - before < 4 << 20
+
+
+def test_clients_that_pipeline_cost_a_buffer_each(start: Callable[..., Server]) -> None:
+    """Requests that wait behind others are not read ahead: they wait in the socket, at their client's expense."""
+    server, address = serve(start)
+    (worker,) = server.workers
+    socks = [connector(address)() for _ in range(50)]
+    for sock in socks:
+        sock.setblocking(False)
+    before = peak_memory(worker.pid)
+    answered = 0
+    while answered < 1 << 20:
+        for sock in socks:
+            with contextlib.suppress(BlockingIOError):
+                sock.send(GET * 10_000)
+            with contextlib.suppress(BlockingIOError):
+                answered += len(sock.recv(1 << 20))
+    assert peak_memory(worker.pid) - before < 50 * 65536 + (4 << 20)

@@ -280,3 +280,20 @@ def test_forwarded_headers_count_from_trusted_peers_only() -> None:
     assert (environ["wsgi.url_scheme"], environ["REMOTE_ADDR"]) == ("http", "10.0.0.1")
     environ = environ_of(data, trusted=True)
     assert (environ["wsgi.url_scheme"], environ["REMOTE_ADDR"]) == ("https", "9.9.9.9")
+
+
+def test_what_clients_and_applications_say_is_remembered_in_bounds() -> None:
+    gate = gateway(saying([]))
+    base = gate.connection_environ(("1.1.1.1", "80"), ("10.0.0.1", "5"))
+    for number in range(2500):
+        name = f"X-{number}"
+        for long in ("", "a" * 3000):
+            gate.environ(base, read(f"GET / HTTP/1.1\r\nHost: a\r\n{name}{long}: b\r\n\r\n".encode()), False)
+            gate.writer.head(f"200 {name}{long}", [(name + long, "b"), ("X-Long", name + long)])
+        gate.connection_environ((f"fd00::{number}", "80"), ("10.0.0.1", "5"))
+    writer = gate.writer
+    for held in (gate._keys, writer._statuses, writer._lines, writer._heads):
+        assert 0 < len(held) <= 1000
+        assert sum(len(repr(key)) for key in held) < 400_000
+    assert len(gate._templates) <= 1000
+    assert b"X-2499" in gate._keys

@@ -48,6 +48,20 @@ def test_any_split_of_any_input_gives_the_same_events(data: bytes, cuts: list[in
     assert feed(connection(limits), [data[at : at + 1] for at in range(len(data))]) == whole
 
 
+def test_a_buffer_of_pipelined_requests_is_not_copied_for_each_of_them() -> None:
+    """They are read out of one buffer, which stays the very same object until its last one."""
+    conn = connection()
+    conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab" * 100)
+    buffer = conn.buffered
+    for left in reversed(range(100)):
+        assert conn.next_request() is not None and conn.buffered is buffer
+        request = conn.next_request()
+        assert request is not None and request.length == 2
+        assert (conn.read_body(), conn.read_body()) == (b"ab", None)
+        assert len(conn.rest) == left * len(buffer) // 100
+    assert conn.buffered == b""
+
+
 REQUEST_LINES = st.sampled_from(
     [b"GET / HTTP/1.1", b"HEAD /a?b HTTP/1.1", b"GET / HTTP/1.0", b"OPTIONS * HTTP/1.1", b"GET /\x80 HTTP/1.1"]
 ) | st.sampled_from(
@@ -99,6 +113,19 @@ def test_a_reader_remembers_a_bounded_part_of_what_it_read() -> None:
     first, second = reader.read(again), reader.read(again)
     assert first.block is not None and first.block is second.block
     assert len(reader._lines) <= 1000 and len(reader._blocks) <= 256
+
+
+def test_what_is_remembered_is_bounded_in_bytes_and_makes_room_again() -> None:
+    reader = RequestReader(Limits())
+    for number in range(2500):
+        long = b"a" * 3000
+        reader.read(b"GET / HTTP/1.1\r\nHost: %d.%b\r\n%b%d: x\r\n\r\n" % (number, long, long, number))
+        reader.read(b"GET / HTTP/1.1\r\nHost: a%d\r\nX%d: x\r\n\r\n" % (number, number))
+    held = [*reader._hosts, *reader._meaning, *reader._lines, *reader._blocks]
+    assert sum(map(len, held)) < 600_000
+    assert b"a2499" in reader._hosts and b"X2499" in reader._meaning
+    with pytest.raises(HTTPError):  # what decides is never forgotten
+        reader.read(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
 
 
 LINES = st.one_of(

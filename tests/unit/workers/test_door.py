@@ -118,7 +118,7 @@ def test_a_trusted_proxy_says_who_its_client_is(house: Callable[..., House], cut
         rest = line[line.index(b"GET") :]
     else:
         rest = line[line.index(b"GET") : cut]
-    assert (stream.peer, stream.base["REMOTE_PORT"], stream.conn.buffered) == ("192.0.2.7", "4711", rest)
+    assert (stream.peer, stream.base["REMOTE_PORT"], stream.conn.rest) == ("192.0.2.7", "4711", rest)
     assert stream.proxied and stream.trusted and stream.phase is Phase.HEAD
 
 
