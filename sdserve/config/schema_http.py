@@ -107,12 +107,23 @@ HTTP_SETTINGS = (
         "Proxies",
         convert.comma_list(convert.network),
         _LOCAL,
-        """Addresses and networks of proxies whose X-Forwarded-* and Forwarded fields are believed, separated by commas;
-        * believes everybody. The peer of a Unix socket is always believed.""",
+        """Addresses and networks of proxies that are believed about the client, separated by commas; * believes
+        everybody. The peer of a Unix socket is always believed. Which fields are believed, forwarded_headers says.""",
         flags=("--forwarded-allow-ips",),
         metavar="LIST",
         fallback=("FORWARDED_ALLOW_IPS", lambda value: value),
         default_doc="127.0.0.1,::1, or $FORWARDED_ALLOW_IPS where it is set",
+    ),
+    Setting(
+        "forwarded_headers",
+        "Proxies",
+        convert.choice("x-forwarded", "forwarded", "none", also={None: "none", False: "none"}),
+        "x-forwarded",
+        """Which fields of a believed proxy tell the client's address and scheme: x-forwarded (X-Forwarded-For, and
+        secure_scheme_headers), forwarded (Forwarded, RFC 7239), or none. The proxy must set these on every request:
+        what it does not set is its client's word. The other family is passed on and never interpreted.""",
+        flags=("--forwarded-headers",),
+        metavar="FAMILY",
     ),
     Setting(
         "secure_scheme_headers",
@@ -120,16 +131,18 @@ HTTP_SETTINGS = (
         convert.header_values,
         {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"},
         """Header fields by which a believed proxy says that the client came by https, each with the value that says
-        so. A request whose fields contradict each other is refused.""",
+        so. A request whose fields contradict each other is refused. They count while forwarded_headers is
+        x-forwarded.""",
         metavar="DICT",
     ),
     Setting(
         "forwarder_headers",
         "Proxies",
-        convert.comma_list(convert.header_name),
-        ["SCRIPT_NAME", "PATH_INFO"],
+        convert.comma_list(convert.forwarder_header),
+        [],
         """Header fields with an underscore in their name that a believed proxy may set, and that reach the application
-        whatever header_map says.""",
+        whatever header_map says. SCRIPT_NAME mounts the application at a path; name it only if the proxy sets it on
+        every request, or passes no such field on. PATH_INFO cannot be named.""",
         flags=("--forwarder-headers",),
         metavar="LIST",
     ),

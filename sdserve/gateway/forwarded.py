@@ -1,19 +1,38 @@
-"""Whom to believe about the client: proxies that are trusted, and nobody else.
+"""Whom to believe about the client: proxies that are trusted, and of what they send, one family of fields.
 
-A trusted peer (`forwarded_allow_ips`; a Unix socket's peer always is, its file's mode says who) may say by which scheme
-the client came and from which address: X-Forwarded-Proto and its relatives (`secure_scheme_headers`), X-Forwarded-For,
-and RFC 7239's Forwarded, which wins where it speaks. Of a chain of addresses the rightmost one that is not itself a
-trusted proxy is the client: everything to the left of it is hearsay. Contradictions are refused, never resolved.
+A trusted peer (`forwarded_allow_ips`; a Unix socket's peer always is, its file's mode says who) may say from which
+address the client came, and by which scheme. Which fields say so is the operator's word, `forwarded_headers`: either
+X-Forwarded-For with `secure_scheme_headers`, or Forwarded (RFC 7239). A proxy writes one family and passes the other on
+as its client sent it, so the other one is the application's to read, and nothing here ever looks at it.
+
+Of a chain of hops the rightmost address that is not itself a trusted proxy is the client: all to the left of it is
+hearsay, and so is what stands left of a hop that is hidden or malformed. Contradictions are refused, never resolved.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from sdserve.http.errors import BadRequest
 
+X_FORWARDED, FORWARDED, NONE = "x-forwarded", "forwarded", "none"
 REMEMBERED = 10_000  # addresses
 SCHEMES = ("http", "https")
+
+# RFC 7239 section 4, on RFC 9110's token and quoted-string. Unquoted colons and brackets are forgiven: many a proxy
+# writes for=1.2.3.4:80, and nothing else can be meant.
+_PAIR = re.compile(
+    r"([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
+    r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]++)|\"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+)\")"
+)
+_BLANKS = re.compile(r"[\t ]*+")
+# RFC 7239 section 6: a port, or an obfuscated one. A zone (RFC 4007) is the name of an interface.
+_NODE = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]++(?:%[\w.\-]{1,15}+)?)\]|([0-9.]++))(?::(?:([0-9]{1,5}+)|_[\w.\-]++))?"
+    r"|([0-9A-Fa-f:.]++(?:%[\w.\-]{1,15}+)?)",
+    re.ASCII,
+)
 
 
 class Trusted:
@@ -33,8 +52,9 @@ class Trusted:
         known = self._known.get(address)
         if known is None:
             known = self._look_up(address)
-            if len(self._known) < REMEMBERED:
-                self._known[address] = known
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[address] = known
         return known
 
     def _look_up(self, address: str) -> bool:
@@ -47,49 +67,64 @@ class Trusted:
 
 
 class Forwarding:
-    """Reads what a trusted peer says. `secure_scheme_headers` maps header names to the value that means https."""
+    """Reads what a trusted peer says. `secure_scheme_headers` maps header names to the value that means https;
+    `family` is X_FORWARDED, FORWARDED or NONE. `keys` are the environ keys that are looked at."""
 
-    def __init__(self, trusted: Trusted, secure_scheme_headers: Mapping[str, str]) -> None:
+    def __init__(self, trusted: Trusted, secure_scheme_headers: Mapping[str, str], family: str = X_FORWARDED) -> None:
         self._trusted = trusted
-        self._secure = {_key(name): value for name, value in secure_scheme_headers.items()}
-        self.keys = frozenset((*self._secure, "HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"))
+        self._family = family
+        self._secure = {_key(name): value.lower() for name, value in secure_scheme_headers.items()}
+        self.keys = {
+            X_FORWARDED: frozenset((*self._secure, "HTTP_X_FORWARDED_FOR")),
+            FORWARDED: frozenset(("HTTP_FORWARDED",)),
+            NONE: frozenset[str](),
+        }[family]
 
     def apply(self, environ: dict[str, Any]) -> None:
         """Sets REMOTE_ADDR, REMOTE_PORT ("": not known) and wsgi.url_scheme as the headers in `environ` say.
 
-        Raises BadRequest on contradictions.
+        Raises BadRequest on contradictions, and for a Forwarded that is malformed.
         """
-        schemes = set()
-        for key, secure in self._secure.items():
-            if key in environ:
-                schemes.add("https" if environ[key].strip() == secure else "http")
-        chain = [node.strip() for node in environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if node.strip()]
-        if "HTTP_FORWARDED" in environ:
-            elements = parse_forwarded(environ["HTTP_FORWARDED"])
-            if elements and "proto" in elements[-1]:
-                schemes.add(elements[-1]["proto"].lower())
-            named = [element["for"] for element in elements if "for" in element]
-            chain = named or chain
-        if len(schemes) > 1:
-            raise BadRequest("the proxy's headers contradict each other about the scheme")
-        for scheme in schemes:
+        if self._family == X_FORWARDED:
+            scheme = self._secure_scheme(environ)
+            hops = [(node.strip(), "") for node in environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if node.strip()]
+            client, _ = self._client(hops)
+        elif self._family == FORWARDED:
+            elements = parse_forwarded(environ.get("HTTP_FORWARDED", ""))
+            client, scheme = self._client([(each.get("for", ""), each.get("proto", "").lower()) for each in elements])
+        else:
+            return
+        if scheme:
             if scheme not in SCHEMES:
                 raise BadRequest(f"the proxy names a scheme that is not served: {scheme!r}")
             environ["wsgi.url_scheme"] = scheme
-        client = self._client(chain)
         if client is not None:
             environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client
 
-    def _client(self, chain: list[str]) -> tuple[str, str] | None:
-        client = None
-        for node in reversed(chain):
+    def _secure_scheme(self, environ: Mapping[str, Any]) -> str:
+        """The one scheme that all fields, and all values of one that was sent repeatedly, name; "" for none."""
+        schemes = set()
+        for key, secure in self._secure.items():
+            if key in environ:
+                said = environ[key].lower()
+                values = {value.strip() for value in said.split(",")} if said.strip() != secure else {secure}
+                schemes |= {"https" if value == secure else "http" for value in values}
+        if len(schemes) > 1:
+            raise BadRequest("the proxy's headers contradict each other about the scheme")
+        return schemes.pop() if schemes else ""
+
+    def _client(self, hops: list[tuple[str, str]]) -> tuple[tuple[str, str] | None, str]:
+        """((address, port) or None, scheme or "") of the client, from (node, scheme) of each hop, the nearest last."""
+        client, scheme = None, ""
+        for node, said in reversed(hops):
+            scheme = said or scheme
             address, port = split_node(node)
             if not address:
-                return client  # obfuscated or malformed: what is left of it cannot be verified
+                break  # obfuscated or malformed: what is left of it cannot be verified
             client = (address, port)
             if address not in self._trusted or self._trusted.everyone:
-                return client
-        return client
+                break
+        return client, scheme
 
 
 def _key(name: str) -> str:
@@ -98,61 +133,46 @@ def _key(name: str) -> str:
 
 def split_node(node: str) -> tuple[str, str]:
     """(IP address, port or "") of one hop, `1.2.3.4:80`, `[::1]:80` or `::1`; ("", "") when it is no IP address."""
-    port = ""
-    if node.startswith("["):
-        address, _, rest = node[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif node.count(":") == 1:
-        address, _, port = node.partition(":")
-    else:
-        address = node
+    found = _NODE.fullmatch(node)
+    if found is None:
+        return "", ""
+    bracketed, dotted, port, bare = found.groups(default="")
+    address = bracketed or dotted or bare
     try:
         ip_address(address)
     except ValueError:
         return "", ""
-    return address, port if port.isascii() and port.isdigit() else ""
+    return (address, port) if not port or int(port) < 65536 else ("", "")
 
 
 def parse_forwarded(text: str) -> list[dict[str, str]]:
-    """The elements of a Forwarded field, nearest proxy last (RFC 7239 section 4). Raises BadRequest."""
+    """The elements of a Forwarded field, nearest proxy last (RFC 7239 section 4). Raises BadRequest.
+
+    Empty elements and pairs mean nothing (RFC 9110 section 5.6.1); blanks around `;` are forgiven.
+    """
     elements: list[dict[str, str]] = [{}]
-    at, size = 0, len(text)
+    at, size = _blanks(text, 0), len(text)
     while at < size:
-        equals = text.find("=", at)
-        name = text[at:equals].strip().lower() if equals >= 0 else ""
-        if not name or not name.isascii() or not name.isalpha():
-            raise BadRequest("Forwarded is malformed")
-        value, at = _value(text, equals + 1)
-        if name in elements[-1]:
-            raise BadRequest(f"Forwarded says {name} twice in one element")
-        elements[-1][name] = value
-        while at < size and text[at] in " \t":
-            at += 1
-        if at < size:
-            if text[at] == ",":
-                elements.append({})
-            elif text[at] != ";":
+        if text[at] not in ",;":
+            found = _PAIR.match(text, at)
+            if found is None:
                 raise BadRequest("Forwarded is malformed")
-            at += 1
-            if not text[at:].strip():
+            name = found[1].lower()
+            if name in elements[-1]:
+                raise BadRequest(f"Forwarded says {name} twice in one element")
+            elements[-1][name] = found[2] if found[3] is None else re.sub(r"\\(.)", r"\1", found[3])
+            at = _blanks(text, found.end())
+            if at == size:
+                break
+            if text[at] not in ",;":
                 raise BadRequest("Forwarded is malformed")
+        if text[at] == ",":
+            elements.append({})
+        at = _blanks(text, at + 1)
     return [element for element in elements if element]
 
 
-def _value(text: str, at: int) -> tuple[str, int]:
-    if text[at : at + 1] != '"':
-        end = at
-        while end < len(text) and text[end] not in ',; \t"':
-            end += 1
-        if end == at:
-            raise BadRequest("Forwarded has an empty value")
-        return text[at:end], end
-    out: list[str] = []
-    at += 1
-    while at < len(text):
-        if text[at] == '"':
-            return "".join(out), at + 1
-        at += text[at] == "\\"
-        out.append(text[at : at + 1])
-        at += 1
-    raise BadRequest("Forwarded has an open quote")
+def _blanks(text: str, at: int) -> int:
+    """Where the blanks at `at` end."""
+    found = _BLANKS.match(text, at)
+    return found.end() if found else at

@@ -17,7 +17,7 @@ from sdserve.gateway.response import ClientGone, FileWrapper, Response
 from sdserve.http.errors import BadRequest, HTTPError
 from sdserve.http.request import CHUNKED, NAME_BYTES, REMEMBERED, Request
 from sdserve.http.response import HeadWriter
-from sdserve.http.scan import Fields
+from sdserve.http.scan import split_host
 from sdserve.log import Logger
 
 Environ = dict[str, Any]
@@ -26,20 +26,21 @@ WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 # Every environ has these; a connection's own part keeps a place for them.
 PER_REQUEST = ["REQUEST_METHOD", "SERVER_PROTOCOL", "RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input"]
-MOUNT = ("SCRIPT_NAME", "PATH_INFO")
+TRUSTED, UNNAMED = 1, 2  # of a connection: its peer may speak for others; it came in where no host has a name
 SPARE = 6  # makes the table the next size: room for some twenty headers
 
 
 @dataclass(frozen=True)
 class Terms:
     """What the configuration says about environs. `header_map`: drop, refuse or dangerous; `forwarder`: the headers
-    with underscores in their names that a trusted proxy may send, in capitals."""
+    with underscores in their names that a trusted proxy may send, in capitals. SCRIPT_NAME among them says where the
+    application is mounted. PATH_INFO is always the target's: nobody may ask for one path and get another."""
 
     multithread: bool = False
     multiprocess: bool = True
     script_name: str = ""
     header_map: str = "drop"
-    forwarder: frozenset[str] = frozenset(("SCRIPT_NAME", "PATH_INFO"))
+    forwarder: frozenset[str] = frozenset()
     errors: Any = field(default_factory=lambda: sys.stderr)
 
 
@@ -96,8 +97,8 @@ class Gateway:
             del environ[key]
         return environ
 
-    def environ(self, base: Environ, request: Request, trusted: bool) -> Environ:
-        """The environ of one request, without wsgi.input. Raises BadRequest."""
+    def environ(self, base: Environ, request: Request, standing: int) -> Environ:
+        """The environ of one request, without wsgi.input. `standing` is TRUSTED | UNNAMED. Raises BadRequest."""
         environ = base.copy()
         environ["REQUEST_METHOD"] = request.method
         environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.minor else "HTTP/1.0"
@@ -106,13 +107,13 @@ class Gateway:
         path = request.path
         environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
         block = request.block
-        derived = block.notes.get(trusted) if block is not None else None
+        derived = block.notes.get(standing) if block is not None else None
         if derived is None:
-            derived = self._derived(request.fields, trusted)
+            derived = self._derived(request, standing)
             if block is not None:
-                block.notes[trusted] = derived
+                block.notes[standing] = derived
         environ |= derived
-        if trusted and environ.get("REMOTE_PORT") == "":
+        if standing & TRUSTED and environ.get("REMOTE_PORT") == "":
             del environ["REMOTE_PORT"]
         if environ["SCRIPT_NAME"]:
             self._mount(environ)
@@ -120,25 +121,31 @@ class Gateway:
             environ["HTTP_HOST"] = request.host.decode("latin-1")
         return environ
 
-    def _derived(self, fields: Fields, trusted: bool) -> Environ:
+    def _derived(self, request: Request, standing: int) -> Environ:
         """What header fields add to an environ, or replace in it. Raises BadRequest."""
         derived: Environ = {}
         keys = self._keys
+        trusted = bool(standing & TRUSTED)
         second_look = False
-        for name, value in fields:
+        for name, value in request.fields:
             key = keys.get(name)
             if key is None:
                 key = self._key(name, trusted)
                 if not key:
                     continue
                 second_look = True
-            if key not in derived or key in MOUNT:
+            if key not in derived:
                 derived[key] = value.decode("latin-1")
+            elif key == "SCRIPT_NAME":
+                raise BadRequest("more than one SCRIPT_NAME")
             else:
                 joint = "; " if key == "HTTP_COOKIE" else ","
                 derived[key] = f"{derived[key]}{joint}{value.decode('latin-1')}"
         if second_look and trusted:
             self._forwarding.apply(derived)
+        if standing & UNNAMED and request.host:
+            derived["SERVER_NAME"], port = split_host(request.host.decode("latin-1"))
+            derived["SERVER_PORT"] = port or ("443" if derived.get("wsgi.url_scheme") == "https" else "80")
         return derived
 
     def _key(self, name: bytes, trusted: bool) -> str:
@@ -147,7 +154,7 @@ class Gateway:
         if "_" in text:
             # `X_Forwarded_For` would share its key with `X-Forwarded-For` and could stand in for it.
             if trusted and text in self._terms.forwarder:
-                return text if text in MOUNT else "HTTP_" + text
+                return text if text == "SCRIPT_NAME" else "HTTP_" + text
             if self._terms.header_map == "refuse":
                 raise BadRequest(f"header {text} has an underscore in its name")
             if self._terms.header_map == "drop":

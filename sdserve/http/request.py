@@ -323,7 +323,7 @@ class RequestReader:
             if request.minor:
                 raise BadRequest("no Host")
             return
-        if not scan.HOST.fullmatch(request.host):
+        if request.host and not scan.is_host(request.host):
             raise BadRequest("Host is malformed")
         if len(request.host) <= HOST_BYTES:
             if len(self._hosts) >= REMEMBERED:

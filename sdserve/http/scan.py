@@ -7,6 +7,7 @@ each check is made on a complete line, or on a prefix that can never become righ
 """
 
 import re
+import socket
 
 from sdserve.http.errors import (
     BadRequest,
@@ -24,7 +25,9 @@ REQUEST_LINE_PREFIX = re.compile(rb"(?:" + TOKEN + rb"++(?: (?:[!-~]++(?: [!-~]*
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([!-~]++) HTTP/([0-9])\.([0-9])\r\n")
 FIELD_LINE = re.compile(rb"(" + TOKEN + rb"++):[ \t]*+([\t -~\x80-\xff]*+)\r\n")
 # Host and authority (RFC 3986 section 3.2.2): a name, an IPv4 or a bracketed IPv6 address, and a port. No userinfo.
-HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?")
+HOST = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})++|\[(?P<ipv6>[0-9A-Fa-f:.]++)\])(?::(?P<port>[0-9]{0,5}+))?"
+)
 ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*+)(.*)")
 
 Fields = list[tuple[bytes, bytes]]
@@ -99,8 +102,28 @@ def check_target(method: bytes, target: bytes) -> None:
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
         return
     found = ABSOLUTE.fullmatch(target)
-    if found is None or not HOST.fullmatch(found[1]) or found[2][:1] not in (b"", b"/", b"?"):
+    if found is None or not is_host(found[1]) or found[2][:1] not in (b"", b"/", b"?"):
         raise BadRequest("the target is neither a path nor an absolute URI")
+
+
+def is_host(text: bytes) -> bool:
+    """Whether `text` is a host that exists nowhere or somewhere, and a port that could: not `[:]`, not `h:99999`."""
+    found = HOST.fullmatch(text)
+    if found is None or int(found["port"] or 0) > 65535:
+        return False
+    if found["ipv6"] is None:
+        return True
+    try:
+        socket.inet_pton(socket.AF_INET6, found["ipv6"].decode("ascii"))
+    except OSError:
+        return False
+    return True
+
+
+def split_host(text: str) -> tuple[str, str]:
+    """Name and port of a host that `is_host`; "" for a port that is not there. IPv6 addresses keep their brackets."""
+    name, colon, port = text.rpartition(":")
+    return (name, port) if colon and not port.endswith("]") else (text, "")
 
 
 def field_line(line: bytes, limits: Limits, count: int) -> tuple[bytes, bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sdserve.gateway.forwarded import Trusted
-from sdserve.gateway.wsgi import Environ
+from sdserve.gateway.wsgi import TRUSTED, UNNAMED, Environ
 from sdserve.http.connection import Connection
 from sdserve.http.request import RequestReader
 from sdserve.workers import foster
@@ -121,7 +121,9 @@ class Door:
             stream.peer = found.source[0]
             stream.base["REMOTE_ADDR"], stream.base["REMOTE_PORT"] = found.source
             stream.proxied = True
-            stream.trusted = stream.peer in self._trusted
+            stream.standing &= UNNAMED
+            if stream.peer in self._trusted:
+                stream.standing |= TRUSTED
         return True
 
     def _welcome(self, sock: socket.SocketType, listener: "Listener", peer: tuple[str, str]) -> Stream:
@@ -129,5 +131,7 @@ class Door:
         conn = Connection(self._reader, values.limits)
         stream = Stream(sock, conn, self._base(listener, sock, peer), peer[0], values.times.send)
         stream.listener = listener.label
-        stream.trusted = peer[0] in self._trusted
+        stream.standing = TRUSTED if peer[0] in self._trusted else 0
+        if isinstance(listener.address, str):
+            stream.standing |= UNNAMED
         return stream

@@ -61,7 +61,7 @@ class Exchange:
         if began >= writer.until:
             writer.clock(began)
         try:
-            environ = gateway.environ(stream.base, request, stream.trusted)
+            environ = gateway.environ(stream.base, request, stream.standing)
         except HTTPError as error:
             stream.conn.close()
             self.refuse(stream, error, began)

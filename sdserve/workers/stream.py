@@ -46,7 +46,7 @@ WANTS = {
 
 
 class Stream:
-    """`base` is what all environs of this connection share; `trusted` says whether its peer may speak for others."""
+    """`base` is what all environs of this connection share; `standing` says whether its peer may speak for others."""
 
     __slots__ = (
         "base",
@@ -73,7 +73,7 @@ class Stream:
         "sent",
         "sock",
         "spool",
-        "trusted",
+        "standing",
         "waited",
     )
 
@@ -84,7 +84,7 @@ class Stream:
         self.base = base
         self.peer = peer
         self.patience = patience
-        self.trusted = False
+        self.standing = 0  # gateway/wsgi.py: TRUSTED, UNNAMED
         self.listener = ""  # where it came in
         self.proxied = False  # its peer's address came with the PROXY protocol
         self.phase = Phase.HEAD

@@ -29,6 +29,7 @@ class Values:
     multiprocess: bool
     script_name: str
     forwarded_allow_ips: tuple[str, ...]
+    forwarded_headers: str  # x-forwarded, forwarded, none
     secure_scheme_headers: dict[str, str]
     forwarder_headers: frozenset[str]
     header_map: str
@@ -62,6 +63,7 @@ class Values:
             multiprocess=cfg.workers > 1,
             script_name=os.environ.get("SCRIPT_NAME", ""),
             forwarded_allow_ips=tuple(cfg.forwarded_allow_ips),
+            forwarded_headers=cfg.forwarded_headers,
             secure_scheme_headers=dict(cfg.secure_scheme_headers),
             forwarder_headers=frozenset(name.upper() for name in cfg.forwarder_headers),
             header_map=cfg.header_map,

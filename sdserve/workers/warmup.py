@@ -79,7 +79,7 @@ def _answer(gateway: "Gateway", target: str, limits: Limits) -> Response:
     base["wsgi.url_scheme"] = url.scheme
     try:
         request = RequestReader(limits).read(head.encode("ascii"))
-        environ: Environ = gateway.environ(base, request, trusted=False)
+        environ: Environ = gateway.environ(base, request, 0)
     except HTTPError as error:
         raise BootError(f"warm-up of {target} is refused with {error.status} {error.reason}: {error}") from error
     environ["wsgi.input"] = BytesIO()

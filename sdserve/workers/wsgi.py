@@ -96,7 +96,9 @@ class WSGIWorker(Worker):
             forwarder=values.forwarder_headers,
             errors=ErrorStream(self.log),
         )
-        forwarding = Forwarding(Trusted(values.forwarded_allow_ips), values.secure_scheme_headers)
+        forwarding = Forwarding(
+            *(Trusted(values.forwarded_allow_ips), values.secure_scheme_headers), family=values.forwarded_headers
+        )
         gateway = Gateway(self.wsgi, HeadWriter(SERVER_SOFTWARE), forwarding, terms, self.log)
         gateway.open = values.times.keepalive > 0
         return gateway

@@ -7,7 +7,7 @@ import pytest
 
 from sdserve.gateway.forwarded import Forwarding, Trusted
 from sdserve.gateway.response import ClientGone, Response
-from sdserve.gateway.wsgi import Gateway, Terms
+from sdserve.gateway.wsgi import TRUSTED, UNNAMED, Gateway, Terms
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
 from sdserve.http.response import HeadWriter
@@ -264,14 +264,44 @@ def test_underscores_need_a_trusted_forwarder() -> None:
     environ = environ_of(data)
     assert environ["SCRIPT_NAME"] == ""
     assert not {"X_A", "HTTP_X_A", "REMOTE_USER", "HTTP_REMOTE_USER"} & environ.keys()
-    environ = environ_of(data, trusted=True)
+    environ = environ_of(data, trusted=True, forwarder=frozenset(("SCRIPT_NAME",)))
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/app", "/x")
     assert "HTTP_X_A" not in environ
     assert environ_of(data, header_map="dangerous")["HTTP_X_A"] == "1"
     with pytest.raises(Exception, match="underscore"):
         environ_of(data, header_map="refuse")
     with pytest.raises(Exception, match="outside"):
-        environ_of(data.replace(b"/app/x", b"/application"), trusted=True)
+        environ_of(data.replace(b"/app/x", b"/application"), trusted=True, forwarder=frozenset(("SCRIPT_NAME",)))
+    with pytest.raises(Exception, match="more than one"):
+        environ_of(data.replace(b"X_A: 1", b"SCRIPT_NAME: /app"), trusted=True, forwarder=frozenset(("SCRIPT_NAME",)))
+
+
+def test_no_header_is_the_path_nor_by_default_the_mount_point() -> None:
+    """A proxy that passes underscores on would let its clients past its rules for paths."""
+    data = b"GET /public HTTP/1.1\r\nHost: h\r\nPATH_INFO: /admin\r\nScript_Name: /public\r\n\r\n"
+    environ = environ_of(data, trusted=True)
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/public")
+    assert environ_of(data, trusted=True, forwarder=frozenset(("PATH_INFO",)))["PATH_INFO"] == "/public"
+
+
+@pytest.mark.parametrize(
+    ("fields", "server"),
+    [
+        (b"Host: shop.example:8080", ("shop.example", "8080")),
+        (b"Host: shop.example", ("shop.example", "80")),
+        (b"Host: shop.example\r\nX-Forwarded-Proto: https", ("shop.example", "443")),
+        (b"Host: [::1]:81", ("[::1]", "81")),
+        (b"Host:", ("localhost", "80")),
+    ],
+)
+def test_where_the_listener_has_no_name_the_server_is_the_requests_host(fields: bytes, server: tuple[str, str]) -> None:
+    gate = gateway(saying([]))
+    base = gate.connection_environ(("localhost", "80"), ("", ""))
+    for _ in range(2):
+        request = read(b"GET / HTTP/1.1\r\n" + fields + b"\r\n\r\n")
+        environ = gate.environ(base, request, TRUSTED | UNNAMED)
+        assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == server
+        assert gate.environ(base, request, TRUSTED)["SERVER_NAME"] == "localhost"
 
 
 def test_forwarded_headers_count_from_trusted_peers_only() -> None:

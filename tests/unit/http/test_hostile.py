@@ -30,7 +30,10 @@ ROWS: list[tuple[str, bytes, set[int]]] = [
     ("two hosts", head(b"Host: a"), {400}),
     ("two different hosts", head(b"Host: b"), {400}),
     ("host with a space", GET + b"Host: a b\r\n\r\n", {400}),
-    ("empty host", GET + b"Host:\r\n\r\n", {400}),
+    *(
+        (f"host {host!r}", GET + b"Host: " + host + b"\r\n\r\n", {400})
+        for host in (b"[:]", b"[::1", b"::1", b"[::1]x", b"[1.2.3.4]", b"h:99999", b"h:65536", b"h:x", b":80", b"%zz")
+    ),
     ("host with userinfo", GET + b"Host: u@a\r\n\r\n", {400}),
     ("host with a path", GET + b"Host: a/b\r\n\r\n", {400}),
     ("length with a sign", post(b"Content-Length: +5"), {400}),

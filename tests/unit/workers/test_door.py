@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from sdserve.config import load
+from sdserve.gateway.wsgi import TRUSTED
 from sdserve.http.errors import BadRequest
 from sdserve.process.adoption import AdoptionQueue, Foundling
 from sdserve.process.listeners import Listener, bind
@@ -111,7 +112,7 @@ def test_a_trusted_proxy_says_who_its_client_is(house: Callable[..., House], cut
     one = house(proxy_protocol="v1", proxy_allow_ips=("127.0.0.1",), forwarded_allow_ips=("192.0.2.7",))
     one.knock(one.tcp)
     stream = one.let_in(one.tcp)
-    assert stream.phase is Phase.PREFACE and not stream.trusted
+    assert stream.phase is Phase.PREFACE and not stream.standing & TRUSTED
     line = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nGET / HTTP/1.1\r\n"
     if not one.door.read_preface(stream, line[:cut]):
         assert one.door.read_preface(stream, line[cut:])
@@ -119,7 +120,7 @@ def test_a_trusted_proxy_says_who_its_client_is(house: Callable[..., House], cut
     else:
         rest = line[line.index(b"GET") : cut]
     assert (stream.peer, stream.base["REMOTE_PORT"], stream.conn.rest) == ("192.0.2.7", "4711", rest)
-    assert stream.proxied and stream.trusted and stream.phase is Phase.HEAD
+    assert stream.proxied and stream.standing & TRUSTED and stream.phase is Phase.HEAD
 
 
 def test_who_is_no_proxy_needs_no_preface_and_nonsense_is_refused(house: Callable[..., House]) -> None:
