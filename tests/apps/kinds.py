@@ -1,0 +1,45 @@
+"""A WSGI application with one path for each way in which a worker handles bodies: in memory, on disk, from a file."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+BIG = 768 << 10  # bytes: more than sockets and memory keep for a reader that is slow
+PIECE = b"0123456789abcdef" * 1024
+
+
+def file_of(data: bytes) -> str:
+    fd, path = tempfile.mkstemp(prefix="kinds-")
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+    return path
+
+
+FILE = file_of(PIECE * (BIG // len(PIECE)))
+
+
+def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """hello, echo (the body), whole, made (both BIG), pushed (by write()), file."""
+    path = environ["PATH_INFO"]
+    headers = [("Content-Type", "text/plain")]
+    if path == "/echo":
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+    if path == "/whole":
+        start_response("200 OK", [*headers, ("Content-Length", str(BIG))])
+        return [PIECE * (BIG // len(PIECE))]
+    if path == "/made":
+        start_response("200 OK", [*headers, ("Content-Length", str(BIG))])
+        return (PIECE for _ in range(BIG // len(PIECE)))
+    if path == "/pushed":
+        write = start_response("200 OK", [*headers, ("Content-Length", str(BIG))])
+        for _ in range(BIG // len(PIECE)):
+            write(PIECE)
+        return []
+    if path == "/file":
+        start_response("200 OK", [*headers, ("Content-Length", str(BIG))])
+        return environ["wsgi.file_wrapper"](open(FILE, "rb"))  # type: ignore[no-any-return]
+    start_response("200 OK", [*headers, ("Content-Length", "5")])
+    return [b"hello"]

@@ -1,0 +1,154 @@
+"""A campaign against the master: while one of its system calls fails, it is told to do what operators tell it.
+
+The promise: no client notices anything, the workers end only when the verb says so, and the master lives on: when the
+fault is over, the same verb does what it does.
+"""
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from sdserve import ctl
+from tests.faults.points import LEFT_OUT
+from tests.faults.strace import Fault, Tracer, inject, watch
+from tests.faults.worker import Tally
+from tests.support.load import Load
+from tests.support.server import Server, connector, listener
+from tests.support.waiting import eventually
+
+ANSWER = 30.0  # seconds in which sdservectl is answered
+SIZE = 2
+
+
+class MasterCampaign:
+    """A server of SIZE workers under a steady load, inside a `with`."""
+
+    def __init__(self) -> None:
+        self._listener = listener()
+        self._directory = tempfile.TemporaryDirectory()
+        self._socket = str(Path(self._directory.name) / "control")
+        self._log = str(Path(self._directory.name) / "log")
+        Path(self._directory.name, "conf.py").write_text(f"workers = {SIZE}\nerrorlog = {self._log!r}\n")
+        self._server = Server(
+            *("-c", str(Path(self._directory.name, "conf.py")), "--control-socket", self._socket, "-p", self._socket + ".pid"),
+            *("--graceful-timeout", "3", "--boot-timeout", "10", "plain:application"),
+            sockets=[(self._listener, "http")],
+        )
+        self._load = Load(connector(self._listener.getsockname()), clients=4, think=0.01)
+        self.tally = Tally()
+        self._seen = 0
+
+    def __enter__(self) -> "MasterCampaign":
+        self._server.wait_ready()
+        self._server.wait_workers(SIZE)
+        self._load.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._load.stop()
+        self._server.__exit__(None, None, None)
+        self._listener.close()
+        self._directory.cleanup()
+
+    # --- what operators do: each says whether it was done -------------------------------------------------------------
+
+    def _status(self) -> bool:
+        return self._asked("status")
+
+    def _reload(self) -> bool:
+        return self._asked("reload")
+
+    def _asked(self, command: str) -> bool:
+        try:
+            return bool(ctl.ask(self._socket, command, ANSWER).get("ok"))
+        except OSError:
+            return False
+
+    def _ttin_ttou(self) -> bool:
+        os.kill(self._server.pid, signal.SIGTTIN)
+        grown = self._workers(SIZE + 1)
+        os.kill(self._server.pid, signal.SIGTTOU)
+        return self._workers(SIZE) and grown
+
+    def _crash(self) -> bool:
+        victim = self._server.workers[0]
+        victim.kill()
+        victim.wait_gone()
+        return self._workers(SIZE, victim.pid)
+
+    def _reopen(self) -> bool:
+        Path(self._log).unlink(missing_ok=True)
+        os.kill(self._server.pid, signal.SIGUSR1)
+        return self._asked("status")
+
+    def _workers(self, count: int, gone: int = 0) -> bool:
+        def look() -> bool:
+            pids = {process.pid for process in self._server.workers}
+            return len(pids) == count and gone not in pids
+
+        try:
+            return eventually(look, f"{count} workers", 12)
+        except AssertionError:
+            return False
+
+    @property
+    def verbs(self) -> dict[str, Callable[[], bool]]:
+        return {
+            "status": self._status,
+            "reload": self._reload,
+            "more and fewer workers": self._ttin_ttou,
+            "a worker is killed": self._crash,
+            "logs are reopened": self._reopen,
+        }
+
+    # --- the campaign -------------------------------------------------------------------------------------------------
+
+    def calls(self, verb: str) -> dict[str, int]:
+        """Every system call that can fail of the master while it does `verb`, and how often it makes it."""
+        with watch(self._server.pid) as tracer:
+            assert self.verbs[verb](), f"{verb} does not work without any fault\n{self._server.log[-3000:]}"
+        return {call: times for call, times in self._own(tracer).items() if call not in LEFT_OUT}
+
+    def _own(self, tracer: Tracer) -> dict[str, int]:
+        """What the master called itself, not its children: strace follows them, too."""
+        counts: dict[str, int] = {}
+        for line in tracer.lines:
+            pid, _, rest = line.partition(" ")
+            call = rest.lstrip().partition("(")[0]
+            if pid == str(self._server.pid) and call.isidentifier():
+                counts[call] = counts.get(call, 0) + 1
+        return counts
+
+    def run(self, verb: str, faults: Iterable[Fault]) -> Tally:
+        for fault in faults:
+            before = len(self.tally.broken)
+            self._one(verb, fault)
+            for line in self.tally.broken[before:]:
+                print(line, flush=True)
+        return self.tally
+
+    def _one(self, verb: str, fault: Fault) -> None:
+        tally = self.tally
+        mark = self._server.mark
+        with inject(self._server.pid, fault) as tracer:
+            self.verbs[verb]()
+        tally.runs += 1
+        tally.injected += len(tracer.injected)
+        problems = []
+        if not self._server.master.alive:
+            raise AssertionError(f"{verb}, {fault}: the master ended\n{self._server.log[-5000:]}")
+        if not self._workers(SIZE):
+            problems.append(f"{len(self._server.workers)} workers")
+        if not self.verbs[verb]():
+            problems.append("afterwards it does not do it either")
+        record = self._load.record
+        if record.lost:
+            problems.append(f"clients noticed: {record.lost}")
+            record.failures.clear()
+            record.stale.clear()
+        tally.requests = len(record.answers)
+        if problems:
+            log = self._server.log[mark:]
+            tally.broken.append(f"{verb}, {fault}: {'; '.join(problems)}\n{tracer.injected[:3]}\n{log[-3000:]}")
