@@ -23,7 +23,7 @@ from sdserve.arbiter.hookview import HookView
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.idle import watch_idleness
 from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, advance
-from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.loop import TRY_AGAIN, Loop
 from sdserve.arbiter.reload import Reload
 from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.supervision import Supervision
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from sdserve.config import Config
 
 CRASHED = 255
+SURVIVES = (Master.RUNNING, Master.RELOADING, Master.STOPPING)  # here an unforeseen error is no reason to end
+LAST_TURNS = 10  # turns that fail one after the other, before the master gives up
 LONG_IMPORT = 600.0  # seconds that the import of a preloaded application may take where boot_timeout has no limit
 
 
@@ -52,7 +54,8 @@ class Arbiter(HookView):
         self.state = Master.STARTING
         self.exit_status = 0
         self.trouble = ""  # the last failed reload or upgrade, in one line
-        self.loop = Loop(host.selector(), host.now)
+        self.loop = Loop(host.selector(), host.now, self._note_failure)
+        self._failed_turns = 0  # in a row
         self.signals = SignalQueue(host.pipe())
         self.claim = Claim(host, self.log)
         self.workforce = Workforce(self)
@@ -75,23 +78,37 @@ class Arbiter(HookView):
         sys.exit(self.exit_status)
 
     def attempt(self, step: Callable[[], None]) -> None:
-        """Does one step of the run; an error that nobody foresaw further down ends it."""
+        """Does one step of the run.
+
+        A typed error ends the run, and so does any error of the start. Later, what nobody foresaw is logged, and the
+        next turn tries again: the workers serve on. Only when turn after turn fails is the loop broken.
+        """
         try:
             step()
+            self._failed_turns = 0
         except SdserveError as error:
             self.log.error("%s", error)
             self.log.debug("the start failed", exc_info=True)
             self.ending.crash(str(error), error.exit_code, error.errno)
         except Exception as error:
+            self._failed_turns += 1
+            if self.state in SURVIVES and self._failed_turns < LAST_TURNS:
+                self._note_failure()
+                self.host.pause(TRY_AGAIN)
+                return
             self.log.exception("Unhandled exception in main loop")
             reason = f"Unhandled exception in main loop: {type(error).__name__}: {error}"
             self.ending.crash(reason, CRASHED, SdserveError.errno)
+
+    def _note_failure(self) -> None:
+        """Inside of an `except` clause: the loop goes on."""
+        self.log.exception("Exception in the master, which goes on and tries again in %g s", TRY_AGAIN)
 
     def turn(self) -> None:
         """Waits for something to happen, and does what follows."""
         self.sleep()
         for signum in self.signals.take():
-            self._handle(signum)
+            self._heed(signum)
         self.manage_workers()
         self.report()
         if self.state is Master.DOWN:
@@ -166,6 +183,15 @@ class Arbiter(HookView):
                 self.log.warning("no control socket: %s", error)
 
     # --- signals --------------------------------------------------------------------------------------------------
+
+    def _heed(self, signum: Signals) -> None:
+        """One signal; what fails there must not keep the others from being heard."""
+        try:
+            self._handle(signum)
+        except SdserveError:
+            raise
+        except Exception:
+            self.log.exception("Exception while handling the signal %s", signum.name)
 
     def _handle(self, signum: Signals) -> None:
         name = signum.name.removeprefix("SIG").lower()

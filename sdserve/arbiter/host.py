@@ -49,6 +49,10 @@ class Host:
         """Monotonic seconds (clock_gettime(2), CLOCK_MONOTONIC): no step of the wall clock moves it."""
         return time.monotonic()
 
+    def pause(self, seconds: float) -> None:
+        """Waits without the loop, after that has failed; signals are handled when it turns again."""
+        time.sleep(seconds)
+
     def selector(self) -> selectors.BaseSelector:
         return selectors.DefaultSelector()
 

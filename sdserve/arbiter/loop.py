@@ -2,6 +2,9 @@
 
 Everything that the master reacts to is a readable descriptor or a point in time; nothing is polled, so an idle master
 sleeps for as long as nothing happens. Callbacks must not block.
+
+A callback that fails for a reason that nobody foresaw, such as a system call without memory, is called again a moment
+later: neither the master nor what it watches is lost, and a fault that stays costs a line in the log, not a core.
 """
 
 import heapq
@@ -11,6 +14,10 @@ import selectors
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+from sdserve.errors import SdserveError
+
+TRY_AGAIN = 0.5  # seconds between two calls of a callback that fails
 
 
 class Watched(Protocol):
@@ -38,9 +45,10 @@ class Deadline:
         return self._callback is None
 
     def run(self) -> None:
-        callback, self._callback = self._callback, None
-        if callback is not None:
+        if self._callback is not None:
+            callback = self._callback
             callback()
+            self._callback = None
 
 
 class Pipe:
@@ -73,26 +81,55 @@ class Pipe:
 class Loop:
     """Waits for descriptors and deadlines and runs their callbacks, one turn at a time.
 
-    `now()` is the time in monotonic seconds, for all that happens in a master.
+    `now()` is the time in monotonic seconds, for all that happens in a master. `on_failure` is called inside of the
+    `except` clause for each callback that failed; typed errors (SdserveError) are meant for the caller of `turn`.
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        selector: selectors.BaseSelector | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.now = clock
+        self._on_failure = on_failure
         self._selector = selector or selectors.DefaultSelector()
         self._watched: dict[int, Watched] = {}
+        self._resting: set[int] = set()  # watched, and not registered for a moment
         self._deadlines: list[tuple[float, int, Deadline]] = []
         self._order = itertools.count()
 
     def watch(self, what: Watched, callback: Callable[[], None]) -> None:
         """Calls `callback` in each turn that finds `what` readable."""
-        self._selector.register(what, selectors.EVENT_READ, callback)
         self._watched[what.fileno()] = what
+        self._register(what, callback)
+
+    def _register(self, what: Watched, callback: Callable[[], None]) -> None:
+        try:
+            self._selector.register(what, selectors.EVENT_READ, callback)
+        except OSError:  # ENOMEM or ENOSPC, epoll_ctl(2): what a worker or a client says is heard a moment later
+            self._on_failure()
+            self._rest(what, callback)
+
+    def _rest(self, what: Watched, callback: Callable[[], None]) -> None:
+        """Looks away from `what`, which is not registered, for a moment."""
+        self._resting.add(what.fileno())
+
+        def watch_again() -> None:
+            if self._watched.get(what.fileno()) is what:
+                self._resting.discard(what.fileno())
+                self._register(what, callback)
+
+        self.call_at(self.now() + TRY_AGAIN, watch_again)
 
     def unwatch(self, what: Watched) -> None:
         """Stops watching; call it before `what` is closed."""
-        if self._watched.pop(what.fileno(), None) is not None:
+        fd = what.fileno()
+        if self._watched.pop(fd, None) is None:
+            return
+        if fd in self._resting:
+            self._resting.discard(fd)
+        else:
             self._selector.unregister(what)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Deadline:
@@ -102,14 +139,33 @@ class Loop:
         return deadline
 
     def turn(self) -> None:
-        """Waits until something happens, then runs what is due: descriptors first, since they may cancel deadlines."""
+        """Waits until something happens, then runs what is due: descriptors first, since they may cancel deadlines.
+
+        Raises OSError when it cannot even wait.
+        """
         for key, _ in self._selector.select(self.patience()):
+            what = self._watched.get(key.fd)
             # An earlier callback of this turn may have ended it, and its number may be another's by now.
-            if self._watched.get(key.fd) is key.fileobj:
-                key.data()
+            if what is None or what is not key.fileobj or self._succeeds(key.data):
+                continue
+            if self._watched.get(key.fd) is what:
+                self._selector.unregister(what)
+                self._rest(what, key.data)
         now = self.now()
         while self._deadlines and self._deadlines[0][0] <= now:
-            heapq.heappop(self._deadlines)[2].run()
+            deadline = heapq.heappop(self._deadlines)[2]
+            if not self._succeeds(deadline.run):
+                self.call_at(self.now() + TRY_AGAIN, deadline.run)
+
+    def _succeeds(self, callback: Callable[[], None]) -> bool:
+        try:
+            callback()
+        except SdserveError:
+            raise
+        except Exception:  # noqa: BLE001 - told by `on_failure`, and tried again
+            self._on_failure()
+            return False
+        return True
 
     def patience(self) -> float | None:
         """The seconds until the next deadline; None if there is none."""
@@ -125,4 +181,5 @@ class Loop:
         for what in self._watched.values():
             what.close()
         self._watched.clear()
+        self._resting.clear()
         self._deadlines.clear()

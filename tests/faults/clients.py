@@ -35,7 +35,9 @@ class Client:
         self.port: int = self.sock.getsockname()[1]
         self.status = 0
 
-    def ask(self, path: str = "/", body: bytes = b"", want: bytes = b"hello", chunk: int = 0, slow: bool = False) -> None:
+    def ask(
+        self, path: str = "/", body: bytes = b"", want: bytes = b"hello", chunk: int = 0, slow: bool = False
+    ) -> None:
         self.status = 0
         method = "POST" if body else "GET"
         framing = "Transfer-Encoding: chunked\r\n" if chunk else f"Content-Length: {len(body)}\r\n"
@@ -102,7 +104,9 @@ KINDS: dict[str, Callable[[Client], None]] = {
 }
 
 
-def meet(connect: Connect, idle: list[Client], kinds: dict[str, Callable[[Client], None]] | None = None) -> list[Outcome]:
+def meet(
+    connect: Connect, idle: list[Client], kinds: dict[str, Callable[[Client], None]] | None = None
+) -> list[Outcome]:
     """One client of each kind at once, and those that were `idle` until now; all outcomes."""
     outcomes: list[Outcome] = []
 

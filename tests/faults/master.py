@@ -32,7 +32,14 @@ class MasterCampaign:
         self._log = str(Path(self._directory.name) / "log")
         Path(self._directory.name, "conf.py").write_text(f"workers = {SIZE}\nerrorlog = {self._log!r}\n")
         self._server = Server(
-            *("-c", str(Path(self._directory.name, "conf.py")), "--control-socket", self._socket, "-p", self._socket + ".pid"),
+            *(
+                "-c",
+                str(Path(self._directory.name, "conf.py")),
+                "--control-socket",
+                self._socket,
+                "-p",
+                self._socket + ".pid",
+            ),
             *("--graceful-timeout", "3", "--boot-timeout", "10", "plain:application"),
             sockets=[(self._listener, "http")],
         )

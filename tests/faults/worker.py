@@ -100,9 +100,8 @@ class WorkerCampaign:
             tally.broken.append(f"{fault}: {injected} calls failed, and {len(concerned)} clients: {concerned}")
         for outcome in concerned:
             tally.refused[fault.call] += 1
-            if outcome.port in ports or fault.call in FILE_CALLS:
-                if "timed out" not in outcome.why or outcome.port in ports:
-                    continue
+            if outcome.port in ports or (fault.call in FILE_CALLS and "timed out" not in outcome.why):
+                continue
             tally.broken.append(f"{fault}: not concerned, and yet {outcome}")
 
     def _lives(self) -> bool:

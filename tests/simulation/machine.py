@@ -135,6 +135,9 @@ class SimulatedHost(Host):
     def now(self) -> float:
         return self.master.world.now
 
+    def pause(self, seconds: float) -> None:
+        raise NotImplementedError("a master whose loop does not turn")
+
     def selector(self) -> selectors.BaseSelector:
         self._selector = SimulatedSelector()
         return self._selector

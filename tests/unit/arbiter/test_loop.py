@@ -1,13 +1,17 @@
 """The one place that waits: descriptors, deadlines, and callbacks that change both under its hands."""
 
 import os
+import selectors
 import socket
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from sdserve.arbiter.loop import Loop, Pipe
+from sdserve.arbiter.loop import TRY_AGAIN, Loop, Pipe
+from sdserve.errors import BootError
 
 
 @pytest.fixture
@@ -174,3 +178,105 @@ class TestPipe:
             pipe.wake()
         pipe.drain()
         pipe.close()
+
+
+class TestFailures:
+    """What fails is told, left alone for a moment, and called again; all others are called as ever."""
+
+    @pytest.fixture
+    def told(self) -> list[str]:
+        return []
+
+    @pytest.fixture
+    def clock(self) -> list[float]:
+        return [100.0]
+
+    @pytest.fixture
+    def loop(self, told: list[str], clock: list[float]) -> Iterator[Loop]:
+        loop = Loop(clock=lambda: clock[0], on_failure=lambda: told.append(str(sys.exception())))
+        yield loop
+        loop.close()
+
+    def fails(self, times: int, then: list[str]) -> Callable[[], None]:
+        left = [times]
+
+        def callback() -> None:
+            left[0] -= 1
+            if left[0] >= 0:
+                raise OSError("no memory")
+            then.append("done")
+
+        return callback
+
+    def test_a_watched_one(self, loop: Loop, told: list[str], clock: list[float]) -> None:
+        bad, good, heard = woken(loop), woken(loop), []
+        loop.watch(bad, self.fails(1, heard))
+        loop.watch(good, lambda: heard.append("good"))
+        loop.turn()
+        loop.turn()
+        assert (heard, told) == (["good", "good"], ["no memory"])
+        clock[0] += TRY_AGAIN
+        loop.turn()  # looks at it again from the end of this turn on
+        loop.turn()
+        assert "done" in heard
+        assert told == ["no memory"]
+
+    def test_a_deadline(self, loop: Loop, told: list[str], clock: list[float]) -> None:
+        heard: list[str] = []
+        loop.call_at(clock[0], self.fails(2, heard))
+        loop.call_at(clock[0], lambda: heard.append("other"))
+        for _ in range(3):
+            loop.turn()
+            clock[0] += TRY_AGAIN
+        assert (heard, len(told)) == (["other", "done"], 2)
+
+    def test_a_deadline_that_failed_can_be_cancelled(self, loop: Loop, clock: list[float]) -> None:
+        heard: list[str] = []
+        deadline = loop.call_at(clock[0], self.fails(1, heard))
+        loop.turn()
+        deadline.cancel()
+        clock[0] += TRY_AGAIN
+        loop.call_at(clock[0], lambda: heard.append("other"))
+        loop.turn()
+        assert heard == ["other"]
+
+    def test_one_that_rests_can_be_left_alone_for_good(self, loop: Loop, clock: list[float]) -> None:
+        bad, heard = woken(loop), []
+        loop.watch(bad, self.fails(1, heard))
+        loop.turn()
+        loop.unwatch(bad)
+        clock[0] += TRY_AGAIN
+        loop.call_at(clock[0], lambda: heard.append("other"))
+        loop.turn()
+        loop.call_at(clock[0], lambda: heard.append("other"))
+        loop.turn()
+        assert heard == ["other", "other"]
+
+    def test_one_that_cannot_be_registered_yet(self, loop: Loop, told: list[str], clock: list[float]) -> None:
+        class Full(selectors.DefaultSelector):
+            full = True
+
+            def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+                if self.full:
+                    raise OSError("no room")
+                return super().register(fileobj, events, data)
+
+        selector = Full()
+        loop = Loop(selector, lambda: clock[0], lambda: told.append(str(sys.exception())))
+        pipe, heard = woken(loop), []
+        loop.watch(pipe, lambda: heard.append("heard"))
+        selector.full = False
+        clock[0] += TRY_AGAIN
+        loop.turn()
+        loop.turn()
+        assert (heard, told) == (["heard"], ["no room"])
+        loop.close()
+
+    def test_typed_errors_are_the_callers(self, loop: Loop, told: list[str], clock: list[float]) -> None:
+        def give_up() -> None:
+            raise BootError("nothing boots")
+
+        loop.call_at(clock[0], give_up)
+        with pytest.raises(BootError):
+            loop.turn()
+        assert not told
