@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from sdserve.config import Config, answer, load
 from sdserve.config.paths import logical_cwd
 from sdserve.errors import ConfigError, SdserveError
+from sdserve.process.standard import fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs sdserve with these arguments, by default those of the process. Leaves by SystemExit."""
+    fill()
     arguments = sys.argv[1:] if argv is None else list(argv)
     directory = logical_cwd(os.environ)
 
@@ -41,12 +44,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if cfg.print_config or cfg.check_config:
             sys.exit(0)
         demand_application(cfg)
-        from sdserve.arbiter.arbiter import Arbiter
-
-        Arbiter(cfg, configuration).run()
+        serve(cfg, configuration)
     except SdserveError as error:
         report(error)
         sys.exit(error.exit_code)
+
+
+def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
+    """Is the master until it ends; from here on, what cannot be written to a standard stream is lost, and no error."""
+    from sdserve.arbiter.arbiter import Arbiter
+    from sdserve.process import output
+    from sdserve.systemd import journal
+
+    output.install(lambda fd, dead: journal.reopen(os.environ, fd, dead))
+    try:
+        Arbiter(cfg, configuration).run()
+    finally:
+        output.abandon()
 
 
 def demand_application(cfg: Config) -> None:
@@ -76,7 +90,8 @@ def report(error: SdserveError) -> None:
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     for line in lines:
-        print(f"sdserve: error: {line}", file=sys.stderr)
+        with suppress(OSError):  # whoever read it is gone; whoever else waits shall hear of it
+            print(f"sdserve: error: {line}", file=sys.stderr)
     reason = "; ".join(lines)
     from sdserve.process.handover import Handover
 

@@ -7,15 +7,23 @@ The API is gunicorn's `Logger`, as far as hooks and worker classes use it. Desti
 - a file gets time stamps and never an escape sequence.
 
 `trace` is a level below debug that follows each process through its life: who, in which state, which event.
+
+A log never decides anything: a record that cannot be written is lost and counted (process/output.py), and the first one
+that can be says how many were.
 """
 
 import logging
 import os
 import sys
-from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, FileHandler, Handler, LogRecord, StreamHandler
+import traceback
+from dataclasses import dataclass
+from io import TextIOWrapper
+from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, FileHandler, Handler, LogRecord, NullHandler, StreamHandler
 from typing import Any, TextIO
 
 from sdserve.errors import ConfigError
+from sdserve.process import output
+from sdserve.process.output import Output
 from sdserve.systemd import journal
 
 TRACE = 5
@@ -38,27 +46,45 @@ class Logger:
     def __init__(self, errorlog: str = "-", accesslog: str | None = None, level: str = "info") -> None:
         self.error_log = logging.getLogger("sdserve.error")
         self.access_log = logging.getLogger("sdserve.access")
+        self.in_force: Destinations | None = None
         self.setup(errorlog, accesslog, level)
 
     def setup(self, errorlog: str, accesslog: str | None, level: str) -> None:
         """Applies a new configuration. When it raises ConfigError, the one in force stays."""
-        error_handler = _handler(errorlog, sys.stderr)
-        access_handler = None if accesslog is None else _handler(accesslog, sys.stdout)
-        error_handler.setFormatter(_formatter(error_handler))
-        _replace(self.error_log, error_handler)
-        self.error_log.setLevel(LEVELS[level])
-        if access_handler is not None:
-            access_handler.setFormatter(_AccessFormatter(_is_journal(access_handler)))
-        _replace(self.access_log, access_handler)
+        before = self.use(self.open(errorlog, accesslog, level))
+        if before is not None:
+            before.close()
+
+    def open(self, errorlog: str, accesslog: str | None, level: str) -> "Destinations":
+        """Opens what a configuration names, beside what is in force. Raises ConfigError, with nothing left open."""
+        error = _handler(errorlog, sys.stderr)
+        error.setFormatter(_formatter(error))
+        access: Handler = NullHandler()
+        if accesslog is not None:
+            try:
+                access = _handler(accesslog, sys.stdout)
+            except ConfigError:
+                error.close()
+                raise
+            access.setFormatter(_AccessFormatter(_is_journal(access)))
+        return Destinations(error, access, level)
+
+    def use(self, destinations: "Destinations") -> "Destinations | None":
+        """Writes to these from now on; returns those before, which are open still. Cannot fail."""
+        before, self.in_force = self.in_force, destinations
+        _replace(self.error_log, destinations.error)
+        self.error_log.setLevel(LEVELS[destinations.level])
+        _replace(self.access_log, destinations.access)
         self.access_log.setLevel(INFO)
-        self.level = level
+        self.level = destinations.level
+        return before
 
     def is_enabled(self, level: str) -> bool:
         return self.error_log.isEnabledFor(LEVELS[level])
 
     @property
     def access_enabled(self) -> bool:
-        return any(not isinstance(handler, logging.NullHandler) for handler in self.access_log.handlers)
+        return any(not isinstance(handler, NullHandler) for handler in self.access_log.handlers)
 
     def critical(self, msg: object, *args: object, **kwargs: Any) -> None:
         self.error_log.critical(msg, *args, **kwargs)
@@ -91,7 +117,7 @@ class Logger:
             if not isinstance(handler, FileHandler):
                 continue
             try:
-                stream = open(handler.baseFilename, "a", encoding="utf-8")  # noqa: SIM115 - the handler closes it
+                stream = output.open_file(handler.baseFilename)
             except OSError as error:
                 self.error("cannot reopen the log file %s: %s", handler.baseFilename, error.strerror)
                 continue
@@ -103,31 +129,97 @@ class Logger:
         """Kept for worker classes written for gunicorn: Python's descriptors are close-on-exec (PEP 446)."""
 
 
+@dataclass(frozen=True)
+class Destinations:
+    """Where the records of one configuration go, opened."""
+
+    error: Handler
+    access: Handler
+    level: str
+
+    def close(self) -> None:
+        self.error.close()
+        self.access.close()
+
+
+class _Emitting(StreamHandler[TextIO]):
+    """Writes each record by one write(2), past the buffers of its stream, and loses what cannot be written."""
+
+    def emit(self, record: LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:  # noqa: BLE001 - its arguments do not fit, or cannot be shown
+            text = f"a record cannot be formatted: {record.msg!r}\n{traceback.format_exc()}"
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        data = (text + self.terminator).encode(errors="backslashreplace")
+        written = output.output_of(self.stream)
+        if written is None:
+            self._say_otherwise(text)
+        elif written.put(data) and (lost := written.found_again()):
+            logging.getLogger("sdserve.error").warning("%d writes to %s were lost: %s", lost[0], written.name, lost[1])
+
+    def _say_otherwise(self, text: str) -> None:
+        """To a stream that somebody else put in the place of a standard one."""
+        try:
+            self.stream.write(text + self.terminator)
+            self.stream.flush()
+        except Exception:  # noqa: BLE001 - whatever it raises, it decides nothing
+            return
+
+
+class _ConsoleHandler(_Emitting):
+    """A standard stream; one that the interpreter made is written to by an Output of our own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._made = _outputting(stream) if output.output_of(stream) is None else None
+        super().__init__(self._made or stream)
+
+    def close(self) -> None:
+        super().close()
+        if self._made is not None:
+            self._made.close()
+
+
+class _FileHandler(_Emitting, FileHandler):
+    """A log file."""
+
+    def _open(self) -> TextIOWrapper:
+        return output.open_file(self.baseFilename)
+
+
 def _handler(where: str, stream: TextIO) -> Handler:
     if where == "-":
-        return StreamHandler(stream)
+        return _ConsoleHandler(stream)
     try:
-        return FileHandler(where, encoding="utf-8")
+        return _FileHandler(where, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot open the log file {where}: {error.strerror}") from error
 
 
-def _replace(logger: logging.Logger, handler: Handler | None) -> None:
-    for old in list(logger.handlers):
+def _outputting(stream: TextIO) -> TextIO | None:
+    try:
+        return output.text(Output(stream.fileno(), getattr(stream, "name", "")))
+    except (OSError, ValueError, AttributeError):  # it has no descriptor
+        return None
+
+
+def _replace(logger: logging.Logger, handler: Handler) -> None:
+    for old in [each for each in logger.handlers if each is not handler]:
         logger.removeHandler(old)
-        old.close()
-    logger.addHandler(handler or logging.NullHandler())
+    logger.addHandler(handler)
     logger.propagate = False
 
 
 def _is_journal(handler: Handler) -> bool:
-    return type(handler) is StreamHandler and journal.connected(handler.stream, os.environ)
+    return isinstance(handler, _ConsoleHandler) and journal.connected(handler.stream, os.environ)
 
 
 def _formatter(handler: Handler) -> logging.Formatter:
     if _is_journal(handler):
         return _JournalFormatter()
-    if type(handler) is StreamHandler and handler.stream.isatty() and "NO_COLOR" not in os.environ:
+    if isinstance(handler, _ConsoleHandler) and handler.stream.isatty() and "NO_COLOR" not in os.environ:
         return _TerminalFormatter()
     return _FileFormatter()
 

@@ -124,6 +124,7 @@ class Arbiter(HookView):
         """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded; then workers."""
         if self.cfg.daemon and not self.upgrade.succeeding:
             self.host.daemonize()
+            self.log.setup(self.cfg.errorlog, self.cfg.accesslog, self.cfg.loglevel)
         self.pid = self.host.pid()
         self.init_signals()
         self.log.info("Starting sdserve %s", __version__)

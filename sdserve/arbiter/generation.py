@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sdserve.arbiter.pool import Backoff, Goal
 from sdserve.errors import ListenError
-from sdserve.log import Logger
+from sdserve.log import Destinations, Logger
 from sdserve.process.listeners import Address, Listener, match
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker, resolve
@@ -28,6 +28,7 @@ class Generation:
     app: Application
     worker_class: type[Worker]
     listeners: list[Listener] = field(default_factory=list)
+    logs: Destinations | None = None
     backoff: Backoff = field(default_factory=Backoff)
 
     @classmethod

@@ -19,7 +19,7 @@ from sdserve.arbiter.loop import Loop, Pipe
 from sdserve.arbiter.signals import Handler, catch
 from sdserve.arbiter.spawn import fork_worker
 from sdserve.log import Logger
-from sdserve.process import listeners
+from sdserve.process import listeners, output
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfd import PidFd
@@ -68,6 +68,7 @@ class Host:
 
     def daemonize(self) -> None:
         daemonize()
+        output.install()
 
     def on_terminal(self) -> bool:
         return any(os.isatty(fd) for fd in (0, 1, 2))

@@ -10,10 +10,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from sdserve.arbiter import signals
 from sdserve.errors import call_hook
+from sdserve.process import output
 from sdserve.process.handover import VARIABLE, Handover
 from sdserve.process.listeners import Listener, pass_on
 from sdserve.process.pidfd import PidFd
@@ -58,8 +60,9 @@ class Launch:
         except OSError as error:
             line.send("failed", reason=f"cannot execute {error.filename or sys.orig_argv[0]}: {error.strerror}")
         except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
-            traceback.print_exc()
             line.send("failed", reason=str(error) or type(error).__name__)
+            with suppress(OSError):
+                traceback.print_exc()
         finally:
             os._exit(EXEC_FAILED)
 
@@ -69,8 +72,7 @@ def fork_twice(child: Callable[[], NoReturn]) -> int:
 
     Raises OSError when there is no room for another process.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.flush_all()
     read, write = os.pipe()
     signals.block_all()
     with os.fdopen(read, "rb") as told:

@@ -2,13 +2,13 @@
 
 import os
 import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter import signals
 from sdserve.arbiter.handle import Handle
 from sdserve.errors import BootError
+from sdserve.process import output
 from sdserve.process.pidfd import Child
 from sdserve.process.scoreboard import WATCHED, Scoreboard
 from sdserve.workers.boot import Birth, become
@@ -39,9 +39,7 @@ def fork_worker(
     worker.cell = cell
     worker.channel = theirs
     birth = birth_of(worker.cfg, worker.slot, title)
-    # What is buffered here would be written again by the child.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.flush_all()
     signals.block_all()
     try:
         pid = os.fork()

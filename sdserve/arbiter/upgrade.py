@@ -15,6 +15,7 @@ from sdserve.arbiter.pool import Backoff
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.succession import Succession
 from sdserve.process.handover import Handover
+from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor
 
 if TYPE_CHECKING:
@@ -159,7 +160,11 @@ class Upgrade:
         launch = Launch(
             arbiter.cfg.directory,
             arbiter.launched_with,
-            lambda pid: {**supervision.notifier.variables(), **supervision.watchdog.variables(pid)},
+            lambda pid: {
+                **journal.variables(arbiter.host.environ),
+                **supervision.notifier.variables(),
+                **supervision.watchdog.variables(pid),
+            },
             lambda: arbiter.cfg.pre_exec(arbiter),
         )
         # Its own boot time-out ends it first, as a rule, and says why.

@@ -21,13 +21,13 @@ import os
 import random
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import ConfigError, Leave, call_hook
+from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE, HAND_ON_SUCCESSORS
 from sdserve.workers.wear import Wear
 
@@ -48,6 +48,8 @@ RETIRING = b"retiring"
 BUSY = b"busy"
 RECYCLE = b"recycle"
 FAILED = b"failed:"
+
+STDERR = 2  # the descriptor: sys.stderr may be anything that a hook or an application made of it
 
 
 class Worker:
@@ -238,7 +240,7 @@ class Worker:
         # after our handler is set, faulthandler writes them and then gives the signal to it.
         import faulthandler
 
-        faulthandler.enable(file=sys.stderr, all_threads=True)
+        faulthandler.enable(file=STDERR, all_threads=True)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.handle_signal(signum)
@@ -277,7 +279,7 @@ class Worker:
         try:
             self.log.critical("Worker aborted (pid %s)", self.pid)
             self.say_goodbye()
-            sys.stderr.flush()
+            output.flush_all()
         finally:
             os._exit(1)
 

@@ -10,13 +10,13 @@ import atexit
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
+from sdserve.process import output
 from sdserve.workers.base import FAILED, Worker
 
 SERVED_AND_BROKE = 1
@@ -136,12 +136,14 @@ def _say_goodbye(worker: Worker, server: Any) -> None:
 
 def _leave(worker: Worker, server: Any, code: int) -> NoReturn:
     """Ends the process as the interpreter would, without unwinding the master's stack."""
-    _say_goodbye(worker, server)
     try:
-        threading._shutdown()  # type: ignore[attr-defined]  # joins the application's threads, as at any exit
-        atexit._run_exitfuncs()
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _say_goodbye(worker, server)
+        # The first joins the application's threads, as at any exit.
+        for last in (threading._shutdown, atexit._run_exitfuncs, logging.shutdown):  # type: ignore[attr-defined]
+            try:
+                last()
+            except Exception:
+                worker.log.exception("Exception at the end of worker process %s", worker.pid)
+        output.flush_all()
     finally:
         os._exit(code & 0xFF)
