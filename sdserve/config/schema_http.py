@@ -77,8 +77,9 @@ HTTP_SETTINGS = (
         "limit_request_body",
         "HTTP",
         convert.size,
-        0,
-        "Bytes of a request's body. 0 means no limit.",
+        1 << 30,
+        """Bytes of a request's body. What does not stay in memory takes so much of the disk, or the client's upload is
+        refused with 413. 0 means no limit.""",
         flags=("--limit-request-body",),
         metavar="BYTES",
     ),
@@ -99,6 +100,28 @@ HTTP_SETTINGS = (
         """Bytes a second that a request's body must come in at, on average, to be waited for. It counts after as many
         seconds as a header may take. 0 means no minimum.""",
         flags=("--body-min-rate",),
+        metavar="BYTES",
+    ),
+    Setting(
+        "body_timeout",
+        "HTTP",
+        convert.seconds,
+        30,
+        """Seconds without any byte of a request's body after which it is given up. What came faster than body_min_rate
+        is remembered for so long, and no longer. 0 means no limit.""",
+        flags=("--body-timeout",),
+        metavar="SECONDS",
+    ),
+    Setting(
+        "spool_limit",
+        "HTTP",
+        convert.size,
+        2 << 30,
+        """Bytes that all temporary files of one worker may take together: bodies of requests that do not stay in
+        memory, and what applications wrote faster than their clients read. A request whose body finds no room gets 503
+        with Retry-After; a writer that finds none waits for its client. The files are nameless and in the directory
+        $TMPDIR, or /tmp. 0 means no limit.""",
+        flags=("--spool-limit",),
         metavar="BYTES",
     ),
     # --- Proxies ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ class HTTPError(Exception):
 
     status: int = 400
     reason: str = "Bad Request"
+    retry_after = 0  # seconds; 0: trying again is not suggested
 
 
 class BadRequest(HTTPError):
@@ -64,6 +65,21 @@ class VersionNotSupported(HTTPError):
 
     status = 505
     reason = "HTTP Version Not Supported"
+
+
+class Unavailable(HTTPError):
+    """There is no room for the request now, and there may be soon: 503."""
+
+    status = 503
+    reason = "Service Unavailable"
+    retry_after = 5
+
+
+class InsufficientStorage(HTTPError):
+    """The body cannot be kept: 507 (RFC 4918)."""
+
+    status = 507
+    reason = "Insufficient Storage"
 
 
 class IllegalMove(RuntimeError):

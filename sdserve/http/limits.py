@@ -28,5 +28,6 @@ class Times:
     keepalive: float = 2.0  # idle between two requests
     body_rate: int = 100  # bytes a second that a body must bring on average, once its grace is over; 0: any rate
     body_grace: float = 30.0
+    body_idle: float = 30.0  # without any byte of a body
     send: float = 60.0  # without any byte taken by the reader of a response
     linger: float = 2.0  # reading what a client still sends after its last answer

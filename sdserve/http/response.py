@@ -181,12 +181,14 @@ class HeadWriter:
 
     def error(self, error: HTTPError, *, body: bool = True) -> bytes:
         """The whole answer to a request that could not be served. It names the status and nothing of the inside."""
-        return self.plain(error.status, error.reason, body=body)
+        return self.plain(error.status, error.reason, body=body, retry_after=error.retry_after)
 
-    def plain(self, status: int, reason: str, *, body: bool = True) -> bytes:
-        """A whole plain-text answer that ends the connection."""
+    def plain(self, status: int, reason: str, *, body: bool = True, retry_after: int = 0) -> bytes:
+        """A whole plain-text answer that ends the connection; `retry_after` is in seconds."""
         text = f"{status} {reason}\n".encode("ascii")
+        later = b"Retry-After: %d\r\n" % retry_after if retry_after else b""
+        own = self.signature + later
         return b"HTTP/1.1 %d %b\r\n%bContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
-            *(status, reason.encode("ascii"), self.signature),
+            *(status, reason.encode("ascii"), own),
             *(len(text), text if body else b""),
         )

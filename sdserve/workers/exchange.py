@@ -68,9 +68,9 @@ class Exchange:
             stream.close_after = True
             return
         response = Response(gateway, stream, request)
-        spool = stream.spool
-        if spool is not None:
-            set_body(environ, request, spool.reader(), spool.size)
+        body = stream.body
+        if body is not None:
+            set_body(environ, request, body.reader(), body.size)
         else:
             environ["wsgi.input"] = BytesIO()
         if self._before is not None:
@@ -92,7 +92,8 @@ class Exchange:
     def refuse(self, stream: Stream, error: HTTPError, now: float) -> None:
         """Sends the answer to a request that cannot be served."""
         self._writer.clock(now)
-        self._worker.log.info("%s: %d %s: %s", stream.peer or "unix", error.status, error.reason, error)
+        log = self._worker.log.error if error.status >= 500 else self._worker.log.info
+        log("%s: %d %s: %s", stream.peer or "unix", error.status, error.reason, error)
         stream.conn.close()
         try:
             stream.send(self._writer.error(error))

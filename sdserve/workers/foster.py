@@ -24,9 +24,9 @@ def may_move(stream: Stream) -> bool:
     if stream.phase is Phase.HEAD:
         return len(stream.conn.rest) <= CARRIED
     if stream.phase is Phase.BODY:
-        request, spool = stream.request, stream.spool
-        assert request is not None and spool is not None
-        return request.length != CHUNKED and len(_head(request)) + spool.size <= CARRIED
+        request, body = stream.request, stream.body
+        assert request is not None and body is not None
+        return request.length != CHUNKED and len(_head(request)) + body.size <= CARRIED
     return False
 
 
@@ -43,8 +43,8 @@ def give_away(queue: AdoptionQueue, streams: Iterable[Stream], now: float) -> tu
 def _foundling(stream: Stream, now: float) -> Foundling:
     peer = (str(stream.base["REMOTE_ADDR"]), str(stream.base.get("REMOTE_PORT", ""))) if stream.proxied else ("", "")
     if stream.phase is Phase.BODY:
-        assert stream.request is not None and stream.spool is not None
-        data = _head(stream.request) + stream.spool.reader().read()
+        assert stream.request is not None and stream.body is not None
+        data = _head(stream.request) + stream.body.reader().read()
         return Foundling(stream.sock, stream.listener, *peer, data, body=now - stream.began)
     data = stream.conn.rest
     return Foundling(stream.sock, stream.listener, *peer, data, head=now - stream.began if data else 0.0)

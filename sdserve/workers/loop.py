@@ -20,6 +20,7 @@ from sdserve.process.line import Line
 from sdserve.workers.door import Door
 from sdserve.workers.lead import Lead
 from sdserve.workers.register import SWEEP
+from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, NEVER, Phase, Stream
 from sdserve.workers.streams import Streams
 from sdserve.workers.values import Values
@@ -46,7 +47,10 @@ class Loop:
         self._gateway = exchange.gateway
         self._epoll = select.epoll()
         self._door = Door(worker, values, self._epoll, exchange.base)
-        self._streams = Streams(self._epoll, values.times, self._door, exchange, worker.log, worker.request_begins)
+        disk = Quota(values.spool)
+        self._streams = Streams(
+            self._epoll, values.times, self._door, exchange, worker.log, worker.request_begins, disk
+        )
         self._lead = Lead(
             *(values.threads, values.timeout),
             answer=exchange.answer,

@@ -13,7 +13,7 @@ from sdserve.gateway.response import ClientGone
 from sdserve.gateway.wsgi import Environ
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
-from sdserve.workers.body import Spool
+from sdserve.workers.body import Arrival, Body
 from sdserve.workers.outbox import Outbox
 
 RECEIVE = 65536
@@ -49,8 +49,10 @@ class Stream:
     """`base` is what all environs of this connection share; `standing` says whether its peer may speak for others."""
 
     __slots__ = (
+        "arrival",
         "base",
         "began",
+        "body",
         "called",
         "close_after",
         "conn",
@@ -72,7 +74,6 @@ class Stream:
         "reset",
         "sent",
         "sock",
-        "spool",
         "standing",
         "waited",
     )
@@ -96,7 +97,8 @@ class Stream:
         self.called = 0.0  # when the application got the request
         self.last = 0.0  # when the last response was finished
         self.request: Request | None = None
-        self.spool: Spool | None = None
+        self.body: Body | None = None
+        self.arrival: Arrival | None = None
         self.outbox: Outbox | None = None
         self.close_after = False  # the response being sent is the last
         self.lingers = True  # the peer may be sending still
@@ -174,7 +176,7 @@ class Stream:
         if self.outbox is not None:
             self.outbox.close()
             self.outbox = None
-        if self.spool is not None:
-            self.spool.close()
-            self.spool = None
+        if self.body is not None:
+            self.body.close()
+            self.body = None
         self.sock.close()

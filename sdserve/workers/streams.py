@@ -17,8 +17,9 @@ from sdserve.http.connection import State
 from sdserve.http.errors import BadRequest, HTTPError, RequestTimedOut
 from sdserve.http.limits import Times
 from sdserve.http.request import Request
-from sdserve.workers.body import Spool, too_slow
+from sdserve.workers.body import Arrival, Body
 from sdserve.workers.register import Register
+from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, EPOLLOUT, NEVER, RECEIVE, WANTS, Phase, Stream
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ PREFACE, HEAD, BODY, CALL, FLUSH, LINGER = (
 class Streams(Register):
     """What becomes of all open connections of a loop.
 
-    `exchange` answers requests, through `lead` where there are several threads; `busy(now)` marks the process busy.
+    `exchange` answers requests, through `lead` where there are several threads; `busy(now)` marks the process busy;
+    `disk` is what the temporary files of the process may take.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Streams(Register):
         exchange: "Exchange",
         log: "Logger",
         busy: Callable[[float], None],
+        disk: Quota,
     ) -> None:
         super().__init__(epoll)
         self._times = times
@@ -57,6 +60,7 @@ class Streams(Register):
         self._exchange = exchange
         self._log = log
         self._busy = busy
+        self._disk = disk
         self._lead: Lead | None = None
         self._mark_again = 0.0  # when the busy mark must be written next
         self.ready: deque[Stream] = deque()  # with a whole request in their buffer, perhaps
@@ -137,23 +141,21 @@ class Streams(Register):
                 if request.expect and not conn.buffered:
                     stream.send_continue()
                 stream.request = request
-                stream.spool = Spool()
+                stream.body = Body(self._disk)
                 stream.phase = BODY
                 stream.began = began = now - stream.waited
                 stream.waited = 0.0
-                self.set_deadline(stream, began, self._times.body_grace if self._times.body_rate else 0)
-            spool = stream.spool
-            assert spool is not None and stream.request is not None
+                stream.arrival = Arrival(self._times, began)
+                self._due(stream)
+            body, arrival = stream.body, stream.arrival
+            assert body is not None and arrival is not None and stream.request is not None
             while data := conn.read_body():
-                spool.append(data)
+                body.append(data)
+                arrival.received(len(data), now)
         except HTTPError as error:
             self._refuse(stream, error, now)
             return True
         except ClientGone:
-            self.close(stream)
-            return True
-        except OSError as error:  # no room for the body
-            self._log.error("cannot keep a request's body: %s", error)
             self.close(stream)
             return True
         if data is None:
@@ -172,7 +174,8 @@ class Streams(Register):
             return True
         if done:
             stream.began = monotonic()
-            self.set_deadline(stream, stream.began, self._times.body_grace if self._times.body_rate else 0)
+            stream.arrival = Arrival(self._times, stream.began)
+            self._due(stream)
         self.poll_for(stream, EPOLLIN if done else EPOLLIN | EPOLLOUT)
         return True
 
@@ -191,6 +194,14 @@ class Streams(Register):
             stream.last = 0.0
             self.set_deadline(stream, now, self._times.head)
         self.poll_for(stream, EPOLLIN)
+
+    def _due(self, stream: Stream) -> float:
+        """When the body that a stream receives will be too slow: its next deadline."""
+        assert stream.arrival is not None
+        due = stream.deadline = stream.arrival.due()
+        if due < self.sweep_at:
+            self.sweep_at = due
+        return due
 
     def _serve(self, stream: Stream, request: Request, now: float) -> bool:
         """Calls the application and goes on with the stream. False when the lead was lost."""
@@ -215,9 +226,9 @@ class Streams(Register):
         if stream.failed:
             self.errors += 1
         stream.request = None
-        if stream.spool is not None:
-            stream.spool.close()
-            stream.spool = None
+        if stream.body is not None:
+            stream.body.close()
+            stream.body = stream.arrival = None
         if stream.outbox is not None:
             stream.phase = FLUSH
             self._flush(stream)
@@ -323,11 +334,10 @@ class Streams(Register):
         elif phase is HEAD and self._last_look(stream, now):
             return
         elif phase is BODY:
-            spool = stream.spool
-            if spool is not None and not too_slow(self._times, spool.size, now - stream.began):
-                self.set_deadline(stream, now, 1.0)
-                return
-            self._refuse(stream, RequestTimedOut("the body is slower than the minimum rate"), now)
+            if self._due(stream) <= now:
+                self._refuse(
+                    stream, RequestTimedOut("the body is slower than body_min_rate or body_timeout allow"), now
+                )
         else:
             self.close(stream)
 

@@ -24,6 +24,7 @@ class Values:
     times: Times
     threads: int
     connections: int
+    spool: int  # bytes that all temporary files together may take, 0: no limit
     timeout: float
     workers: int
     multiprocess: bool
@@ -52,12 +53,14 @@ class Values:
             keepalive=cfg.keepalive,
             body_rate=cfg.body_min_rate,
             body_grace=cfg.header_timeout or 30.0,
+            body_idle=cfg.body_timeout,
         )
         return cls(
             limits=limits,
             times=times,
             threads=max(1, cfg.threads),
             connections=_connections(),
+            spool=cfg.spool_limit,
             timeout=cfg.timeout,
             workers=cfg.workers,
             multiprocess=cfg.workers > 1,

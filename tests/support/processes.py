@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def in_cgroup(path: Path) -> list[Process]:
         except FileNotFoundError:
             continue
     return sorted((p for p in map(_maybe, numbers) if p is not None and p.alive), key=lambda p: p.pid)
+
+
+def spooled(pid: int) -> int:
+    """Bytes in the nameless files that a process has open."""
+    total = 0
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found = os.stat(f"/proc/{pid}/fd/{fd}")
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+            total += found.st_size
+    return total
 
 
 def _maybe(number: str) -> Process | None:

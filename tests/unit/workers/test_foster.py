@@ -11,7 +11,8 @@ from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
 from sdserve.process.adoption import CARRIED, AdoptionQueue, Foundling
 from sdserve.workers import foster
-from sdserve.workers.body import Spool
+from sdserve.workers.body import Body
+from sdserve.workers.spool import Quota
 from sdserve.workers.stream import Phase, Stream
 
 LIMITS = Limits(field_size=1 << 20, head=1 << 20)
@@ -40,9 +41,9 @@ def make(opened: ExitStack) -> Make:
         stream.began = 10.0
         if stream.request is not None:
             stream.phase = Phase.BODY
-            stream.spool = Spool()
+            stream.body = Body(Quota(0))
             while piece := conn.read_body():
-                stream.spool.append(piece)
+                stream.body.append(piece)
         return stream
 
     return make
