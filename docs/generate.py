@@ -16,7 +16,7 @@ CHECKOUT = DOCS.parent
 sys.path.insert(0, str(CHECKOUT))
 
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E402 - of this checkout
-from sdserve.config.counterparts import NO_COUNTERPART  # noqa: E402
+from sdserve.config.counterparts import ACCEPTED, REFUSED  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -77,9 +77,16 @@ def purpose(path: Path) -> str:
 
 
 def counterparts() -> str:
-    """gunicorn's settings that sdserve does not have, with what to do instead."""
+    """gunicorn's settings that are refused, with what to do instead."""
     lines = ["| gunicorn's setting | instead |", "|---|---|"]
-    lines += [f"| `{name}` | {instead} |" for name, (instead, _) in sorted(NO_COUNTERPART.items())]
+    lines += [f"| `{name}` | {instead} |" for name, (instead, _) in sorted(REFUSED.items())]
+    return "\n".join(lines)
+
+
+def accepted() -> str:
+    """gunicorn's settings that are accepted and do nothing, with what holds instead."""
+    lines = ["| gunicorn's setting | what holds here |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, (meaning, _) in sorted(ACCEPTED.items())]
     return "\n".join(lines)
 
 
@@ -89,6 +96,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "upgrade-states": lambda: diagram(UPGRADE),
     "files": files,
     "counterparts": counterparts,
+    "accepted": accepted,
 }
 
 

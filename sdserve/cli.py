@@ -33,7 +33,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         return load(arguments, os.environ, directory)
 
     try:
-        cfg = configuration()
+        try:
+            cfg = configuration()
+        except ConfigError as error:
+            if isinstance(error.usable, Config) and error.usable.check_config:
+                check(error.usable, error)
+            raise
         if cfg.print_config:
             from sdserve.config.render import config_text
 
@@ -64,23 +69,45 @@ def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
 
 
 def demand_application(cfg: Config) -> None:
-    """Raises ConfigError when no application is configured."""
-    if cfg.wsgi_app is None:
+    """Raises ConfigError when no application is configured; what was said of `paste` is enough."""
+    if cfg.wsgi_app is None and not cfg.paste:
         raise ConfigError("no application: name it as module:callable on the command line, or set wsgi_app")
 
 
-def check(cfg: Config) -> None:
-    """Does what a start would do up to the first fork, without listening. Raises SdserveError."""
-    demand_application(cfg)
-    from sdserve.gateway import loader
+def check(cfg: Config, before: ConfigError | None = None) -> None:
+    """Does what a start would do up to the first fork, without listening.
+
+    Raises an SdserveError that tells all that is wrong, with what was found `before`; warnings go to standard error.
+    """
+    for warning in cfg.warnings:
+        print(f"sdserve: warning: {warning}", file=sys.stderr)
+    found: list[SdserveError] = [] if before is None else [before]
+    for step in (demand_application, _enter, _check_worker_class, _load_application):
+        try:
+            step(cfg)
+        except SdserveError as error:
+            found.append(error)
+    if found:
+        raise type(found[0])("\n".join(map(str, found))) from found[0].__cause__
+
+
+def _enter(cfg: Config) -> None:
+    os.environ.update(cfg.env)
+    cfg.enter_directory()
+
+
+def _check_worker_class(cfg: Config) -> None:
     from sdserve.log import Logger
     from sdserve.workers.base import resolve
 
-    os.environ.update(cfg.env)
-    cfg.enter_directory()
-    worker_class = resolve(cfg.worker_class_uri)
-    worker_class.check_config(cfg, Logger(level=cfg.loglevel))
-    loader.load(cfg.wsgi_app)
+    resolve(cfg.worker_class_uri).check_config(cfg, Logger(level=cfg.loglevel))
+
+
+def _load_application(cfg: Config) -> None:
+    from sdserve.gateway import loader
+
+    if cfg.wsgi_app is not None:
+        loader.load(cfg.wsgi_app)
 
 
 def report(error: SdserveError) -> None:

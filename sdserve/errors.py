@@ -20,7 +20,12 @@ class SdserveError(Exception):
 
 
 class ConfigError(SdserveError):
-    """One or more settings are unusable; `problems` has one line for each, so that all can be mended at once."""
+    """One or more settings are unusable; `problems` has one line for each, so that all can be mended at once.
+
+    `usable` is the configuration with defaults in place of what is not, for who looks for further problems.
+    """
+
+    usable: object = None
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)

@@ -119,6 +119,8 @@ class Arbiter(HookView):
         self.generation = generation
         self.cfg = generation.cfg
         self.log.setup(self.cfg.errorlog, self.cfg.accesslog, self.cfg.loglevel)
+        for warning in self.cfg.warnings:
+            self.log.warning("%s", warning)
 
     def start(self) -> None:
         """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded; then workers."""

@@ -15,10 +15,10 @@ UNIX_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, the last one for the NUL
 
 
 def address(spec: str) -> Address:
-    """Where to listen, from `host:port`, `host`, `:port`, `[v6]:port`, `unix:path`, `unix:@abstract` or `fd://N`.
+    """Where to listen, from `host:port`, `host`, `:port`, `[v6]:port`, `v6`, `unix:path`, `unix:@abstract` or `fd://N`.
 
     Returns (host, port), or the path (abstract names keep their @), or the number of an inherited file descriptor. The
-    port defaults to 8000, the host to all of IPv4. Raises ValueError.
+    port defaults to 8000, the host to all of IPv4; tcp:// and http:// in front are passed over. Raises ValueError.
     """
     word = spec.strip()
     if word.startswith("unix:"):
@@ -28,7 +28,13 @@ def address(spec: str) -> Address:
         if not (number.isascii() and number.isdigit()):
             raise ValueError(f"{show(spec)}: {show(number)} is not the number of a file descriptor")
         return int(number)
+    if word.lower().startswith("https://"):
+        raise ValueError(f"{show(spec)}: TLS ends in a proxy in front; the proxy connects to an address without it")
     word = word.removeprefix("tcp://")
+    if word.lower().startswith("http://"):
+        word = word[7:].removesuffix("/")
+    if _is_ipv6(word):
+        return word.lower(), DEFAULT_PORT
     if word.startswith("["):
         host, bracket, rest = word[1:].partition("]")
         if not bracket or not host or (rest and not rest.startswith(":")):
@@ -41,6 +47,19 @@ def address(spec: str) -> Address:
     if "/" in host or any(c.isspace() for c in host):
         raise ValueError(f"{show(spec)} is not an address; a Unix socket is written unix:/path")
     return host.lower() or "0.0.0.0", _port(spec, number) if colon else DEFAULT_PORT
+
+
+def _is_ipv6(word: str) -> bool:
+    """Whether the whole of it is an IPv6 address: such a one has two colons at least, a port behind it is not meant."""
+    if word.count(":") < 2 or "[" in word:
+        return False
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _unix(spec: str, path: str) -> str:

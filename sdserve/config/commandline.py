@@ -76,6 +76,8 @@ class _Parser:
             return
         if flag in HELP_FLAGS or flag in VERSION_FLAGS:
             self._result.wants = self._result.wants or flag.removeprefix("--")
+        elif foreign := counterparts.foreign_flag(flag):
+            self._foreign(flag, *foreign, value if equals else None)
         elif flag in self._negations:
             if equals:
                 self._trouble(f"{flag} takes no value, {value!r} was given")
@@ -91,12 +93,8 @@ class _Parser:
         known = [*self._values, *self._negations, "--help", "--version"]
         if flag in known:
             return flag
-        foreign = counterparts.foreign_flag(flag)
-        if foreign is not None:
-            self._trouble(f"{written}: {counterparts.refusal(foreign)}")
-            if counterparts.NO_COUNTERPART[foreign][1] is not False:
-                self._skip_value()
-            return None
+        if counterparts.foreign_flag(flag):
+            return flag
         meant = [each for each in known if each.startswith(flag)]
         if len(meant) == 1:
             return meant[0]
@@ -115,9 +113,10 @@ class _Parser:
                 self._result.wants = self._result.wants or ("help" if flag in HELP_FLAGS else "version")
             elif flag not in self._values:
                 foreign = counterparts.foreign_flag(flag)
-                self._trouble(f"{flag}: {counterparts.refusal(foreign)}" if foreign else f"{flag} is not an option")
-                if not foreign:
+                if foreign is None:
+                    self._trouble(f"{flag} is not an option")
                     return
+                self._foreign(flag, *foreign, None)
             elif self._values[flag].takes_value:
                 self._take(flag, letters.removeprefix("=") if letters else None)
                 return
@@ -137,6 +136,16 @@ class _Parser:
             self._give(setting, flag, self._rest.pop())
         else:
             self._trouble(f"{flag} needs a value: {flag} {setting.metavar}")
+
+    def _foreign(self, flag: str, name: str, value: object, attached: str | None) -> None:
+        """Notes a setting of gunicorn's that sdserve does not have."""
+        if value is None:
+            value = attached
+            if value is None and self._rest and not _is_option(self._rest[-1]):
+                value = self._rest.pop()
+            if value is None:
+                self._trouble(f"{flag} needs a value")
+        self._result.given[name] = Given(value, self._where(flag), self._source)
 
     def _fits(self, setting: Setting) -> bool:
         """Whether the next argument is a value of a setting whose value is optional, not the application."""

@@ -1,12 +1,13 @@
-"""What to say about names that are no settings: gunicorn's without a counterpart, and misspelt ones.
+"""What becomes of gunicorn's settings that sdserve does not have, and of names that are like no setting.
 
-A config file written for gunicorn must not lose a setting in silence, so each of gunicorn's settings that sdserve
-lacks is listed with what to do instead. A value that asks for nothing (gunicorn's default, or empty) passes.
+A configuration written for gunicorn must not lose a setting in silence. Where nothing is lost that an application or
+its clients could miss, the setting is accepted, and one line says what it means here. Where something is, it is
+refused, and the line names the way out. A value that asks for nothing (gunicorn's default, or empty) passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 _TLS = "end TLS in a proxy in front (nginx, haproxy, stunnel)"
 _LOGGING = "configure handlers for the loggers sdserve.error and sdserve.access in the application"
@@ -16,22 +17,33 @@ _RELOADER = "send HUP (`systemctl reload`) when code changes, for example from a
 _STRICT = "requests are parsed strictly; let the proxy in front mend or refuse what is not HTTP/1.1"
 _HTTP2 = "HTTP/2 ends in the proxy in front"
 _DIRTY = "run long jobs in a task queue or a service of their own"
-_PASTE = "give a module that calls paste.deploy.loadapp as the application"
+_PASTE = "name a module as the application in which `application = paste.deploy.loadapp('config:/path/x.ini')`"
 _ASGI = "a worker class of your own may read its environment"
 _PEP = "requests come by HTTP: use proxy_pass instead of uwsgi_pass"
 
+# name: (what it means here, gunicorn's default)
+ACCEPTED: dict[str, tuple[str, object]] = {
+    "worker_connections": ("a worker holds as many connections as LimitNOFILE= of the unit allows", 1000),
+    "worker_tmp_dir": ("workers share memory with the master, no heartbeat is written to files", None),
+    "tmp_upload_dir": ("bodies that are too large for memory go to the directory in the variable TMPDIR", None),
+    "capture_output": (
+        "what is printed goes to the standard streams, under systemd to the journal",
+        False,
+    ),
+    "enable_stdio_inheritance": ("the standard streams are inherited; PYTHONUNBUFFERED=1 unbuffers them", False),
+    "sendfile": ("files are sent by sendfile(2) wherever that is possible", None),
+    "control_socket_disable": ("there is no control socket, and sdservectl does not find this server", False),
+    "http_parser": ("there is one parser, httptools", "auto"),
+    "debug": ("nothing, gunicorn dropped it as well; loglevel = 'debug' shows more", False),
+}
+
 # name: (what to do instead, gunicorn's default)
-NO_COUNTERPART: dict[str, tuple[str, object]] = {
-    "worker_connections": ("connections cost no thread and are bounded by LimitNOFILE= of the unit", 1000),
+REFUSED: dict[str, tuple[str, object]] = {
     "reload": (_RELOADER, False),
     "reload_engine": (_RELOADER, "auto"),
     "reload_extra_files": (_RELOADER, ()),
     "spew": ("use loglevel = 'trace', or a tracer of Python", False),
-    "sendfile": ("sendfile(2) is used where it is possible", True),
-    "worker_tmp_dir": ("no temporary file is used as a heartbeat: remove it", None),
-    "tmp_upload_dir": ("set the environment variable TMPDIR", None),
     "disable_redirect_access_to_syslog": (_SYSLOG, False),
-    "capture_output": ("systemd sends both standard streams to the journal; elsewhere redirect them", False),
     "logger_class": (_LOGGING, "gunicorn.glogging.Logger"),
     "logconfig": (_LOGGING, None),
     "logconfig_dict": (_LOGGING, None),
@@ -40,7 +52,6 @@ NO_COUNTERPART: dict[str, tuple[str, object]] = {
     "syslog_addr": (_SYSLOG, "udp://localhost:514"),
     "syslog_prefix": (_SYSLOG, None),
     "syslog_facility": (_SYSLOG, "user"),
-    "enable_stdio_inheritance": ("the standard streams are inherited: set PYTHONUNBUFFERED=1 if need be", False),
     "statsd_host": (_STATSD, None),
     "statsd_prefix": (_STATSD, ""),
     "dogstatsd_tags": (_STATSD, ""),
@@ -70,7 +81,6 @@ NO_COUNTERPART: dict[str, tuple[str, object]] = {
     "permit_unconventional_http_method": (_STRICT, False),
     "permit_unconventional_http_version": (_STRICT, False),
     "casefold_http_method": (_STRICT, False),
-    "http_parser": ("there is one parser, httptools", "auto"),
     "asgi_loop": (_ASGI, "auto"),
     "asgi_lifespan": (_ASGI, "auto"),
     "asgi_disconnect_grace_period": (_ASGI, 3),
@@ -86,16 +96,20 @@ NO_COUNTERPART: dict[str, tuple[str, object]] = {
     "dirty_worker_init": (_DIRTY, None),
     "dirty_worker_exit": (_DIRTY, None),
     "control_socket_mode": ("only root and the user of the service may use the control socket", 0o600),
-    "control_socket_disable": ("the control socket is off when control_socket is empty", False),
 }
 
-# gunicorn calls these hooks only where one of the settings named here is in force: without it they are mere functions.
+# What counts only where another setting is in force: without that, its value asks for nothing.
 MATTERS_WITH = {
     "ssl_context": ("certfile", "keyfile"),
-    "on_dirty_starting": ("dirty_apps", "dirty_workers"),
-    "dirty_post_fork": ("dirty_apps", "dirty_workers"),
-    "dirty_worker_init": ("dirty_apps", "dirty_workers"),
-    "dirty_worker_exit": ("dirty_apps", "dirty_workers"),
+    **dict.fromkeys(("ssl_version", "cert_reqs", "ca_certs", "ciphers"), ("certfile", "keyfile")),
+    **dict.fromkeys(("suppress_ragged_eofs", "do_handshake_on_connect"), ("certfile", "keyfile")),
+    **dict.fromkeys(("reload_engine", "reload_extra_files"), ("reload",)),
+    **dict.fromkeys(("syslog_addr", "syslog_prefix", "syslog_facility"), ("syslog",)),
+    "disable_redirect_access_to_syslog": ("syslog",),
+    **dict.fromkeys(("statsd_prefix", "dogstatsd_tags"), ("statsd_host",)),
+    "raw_paste_global_conf": ("paste",),
+    **dict.fromkeys(("on_dirty_starting", "dirty_post_fork"), ("dirty_apps", "dirty_workers")),
+    **dict.fromkeys(("dirty_worker_init", "dirty_worker_exit"), ("dirty_apps", "dirty_workers")),
 }
 
 # Flags whose name does not follow from the setting's, and short ones.
@@ -115,26 +129,88 @@ _FLAGS = {
     "--dirty-app": "dirty_apps",
     "--no-control-socket": "control_socket_disable",
 }
+_BARE = ("sendfile",)  # flags without a value, besides those whose default is a boolean
+
+SYNC = frozenset(
+    {"wsgi", "sync", "gthread", "gunicorn.workers.sync.SyncWorker", "gunicorn.workers.gthread.ThreadWorker"}
+)
+GREENLETS = frozenset(
+    {
+        *("gevent", "gevent_wsgi", "gevent_pywsgi", "eventlet", "tornado"),
+        *(f"gunicorn.workers.ggevent.Gevent{kind}Worker" for kind in ("", "Base", "PyWSGI")),
+        *("gunicorn.workers.geventlet.EventletWorker", "gunicorn.workers.gtornado.TornadoWorker"),
+    }
+)
+# Threads of a worker that stands in for one with greenlets: a thread costs more memory than a greenlet, and what most
+# such services have in common is some tens of requests that wait at the same time.
+GREENLET_THREADS = 64
+_ASGI_CLASSES = ("uvicorn", "uvicorn_worker", "asgi", "aiohttp", "sanic", "hypercorn", "gaiohttp")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether gunicorn has a setting of this name, and sdserve has not."""
+    return name in ACCEPTED or name in REFUSED
+
+
+def default_of(name: str) -> object:
+    """gunicorn's default of a setting that sdserve does not have."""
+    return (ACCEPTED.get(name) or REFUSED[name])[1]
 
 
 def asks_for_nothing(name: str, value: object) -> bool:
-    """Whether gunicorn's setting without a counterpart has a value that changes nothing there either."""
-    default = NO_COUNTERPART[name][1]
-    if value is None or value == default:
+    """Whether the value of a setting that sdserve does not have changes nothing in gunicorn either."""
+    default = default_of(name)
+    if value is None or value == default or str(value).strip().lower() == str(default).lower():
         return True
-    return not value and not default
+    return not value and not default and name not in _BARE
 
 
-def refusal(name: str, value: str = "") -> str:
-    """A clause about one of gunicorn's settings without a counterpart, with the way out; `value` is how it was set."""
-    setting = f"{name} = {value}" if value else name
-    return f"gunicorn's setting {setting} has no counterpart in sdserve: {NO_COUNTERPART[name][0]}"
+def foreign(values: Mapping[str, object], say: Callable[[str, str], str]) -> tuple[list[str], list[str]]:
+    """(problems, warnings) of settings that sdserve does not have; `say(name, clause)` makes a line of a clause."""
+    asking = {name: value for name, value in values.items() if not asks_for_nothing(name, value)}
+    problems, warnings = [], []
+    for name in asking:
+        if name in MATTERS_WITH and asking.keys().isdisjoint(MATTERS_WITH[name]):
+            continue
+        if name in ACCEPTED:
+            warnings.append(say(name, f"means here: {ACCEPTED[name][0]}"))
+        else:
+            problems.append(say(name, f"has no counterpart in sdserve: {REFUSED[name][0]}"))
+    return problems, warnings
 
 
-def foreign_flag(flag: str) -> str | None:
-    """The setting without a counterpart that this flag sets in gunicorn, if it is one of its flags."""
+def foreign_flag(flag: str) -> tuple[str, object] | None:
+    """(setting, value) of a flag of gunicorn's that sdserve does not have; the value is None when one follows."""
     name = _FLAGS.get(flag) or flag.removeprefix("--").replace("-", "_")
-    return name if flag.startswith("-") and name in NO_COUNTERPART else None
+    if not flag.startswith("-") or not is_foreign(name):
+        return None
+    if name in _BARE:
+        return name, False
+    return name, True if isinstance(default_of(name), bool) else None
+
+
+def worker_class_of(configured: str) -> str:
+    """The worker class that serves what gunicorn's class of this name would; any other name as it is."""
+    name = configured.removeprefix("egg:gunicorn#")
+    return "wsgi" if name in SYNC or name in GREENLETS else configured
+
+
+def is_greenlet_class(configured: str | type) -> bool:
+    return isinstance(configured, str) and configured.removeprefix("egg:gunicorn#") in GREENLETS
+
+
+def instead_of_class(name: str) -> str:
+    """What to do about a worker class of another server's, as the end of a sentence; "" when it is not known."""
+    package = name.partition(".")[0]
+    if package in _ASGI_CLASSES:
+        return "it serves ASGI applications; worker_class = 'wsgi' serves WSGI ones, which a2wsgi makes of others"
+    if package == "geventwebsocket":
+        return (
+            "use worker_class = 'wsgi' with threads, and simple-websocket (Flask-Sock, Flask-SocketIO) for WebSockets"
+        )
+    if package in ("gunicorn", "meinheld"):
+        return "use worker_class = 'wsgi', with threads if need be"
+    return ""
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

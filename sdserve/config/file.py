@@ -13,6 +13,11 @@ from collections.abc import Mapping
 
 from sdserve.config.setting import Given, Setting
 
+# Modules that config files import from gunicorn's world, and what to do where they are not installed.
+_GUNICORNS = {
+    "gunicorn": "install gunicorn beside sdserve (nothing of it runs), or remove the import",
+    **dict.fromkeys(("gevent", "eventlet"), "sdserve serves with threads: remove the import and its monkey patching"),
+}
 DEFAULT_FILES = ("sdserve.conf.py", "gunicorn.conf.py")
 MODULE_NAME = "__config__"
 
@@ -22,13 +27,15 @@ if TYPE_CHECKING:
 
 
 class FileContents:
-    """What a config file gave: raw values by setting name, complete problem lines, and the exception behind them."""
+    """What a config file gave: raw values by setting name, complete lines of problems and warnings, and the exception
+    behind the problems."""
 
-    __slots__ = ("cause", "given", "problems")
+    __slots__ = ("cause", "given", "problems", "warnings")
 
     def __init__(self) -> None:
         self.given: dict[str, Given] = {}
         self.problems: list[str] = []
+        self.warnings: list[str] = []
         self.cause: BaseException | None = None
 
 
@@ -62,11 +69,15 @@ def read(location: str, directory: str, settings: Mapping[str, Setting]) -> File
         # None is how a file says that it leaves a setting alone.
         if name in settings and settings[name].in_file and value is not None:
             contents.given[name] = Given(value, here, f"file {path}")
-    from sdserve.config.suspects import may_be_misread, misread
+    from sdserve.config.suspects import Usage, Verdicts, may_be_misread
 
     suspects = {name: value for name, value in names.items() if may_be_misread(name, value, settings)}
     if suspects:
-        contents.problems += misread(path, source, suspects, settings)
+        verdicts = Verdicts(path, Usage(source), suspects, settings)
+        contents.problems += verdicts.problems
+        contents.warnings += verdicts.warnings
+        for name, value in verdicts.foreign.items():
+            contents.given[name] = Given(value, here.line, f"file {path}")
     return contents
 
 
@@ -78,10 +89,13 @@ class _Locator:
         self._source = source
 
     def __call__(self, name: str) -> str:
+        return f"{self.line(name)}: {name}"
+
+    def line(self, name: str) -> str:
         from sdserve.config.suspects import Usage
 
         line = Usage(self._source).line(name)
-        return f"{self._path}:{line}: {name}" if line else f"{self._path}: {name}"
+        return f"{self._path}:{line}" if line else self._path
 
 
 def _run(location: str, directory: str) -> tuple[str, bytes, dict[str, object]]:
@@ -143,6 +157,8 @@ def _explain(exc: BaseException, path: str) -> str:
     line = _line_in(exc.__traceback__, path)
     where = f"{path}:{line}" if line else path
     what = type(exc).__name__
+    if isinstance(exc, ModuleNotFoundError) and exc.name and (way := _GUNICORNS.get(exc.name.partition(".")[0])):
+        detail = f"{detail}: {way}"
     return f"{where}: the config file raised {what}: {detail}" if detail else f"{where}: the config file raised {what}"
 
 

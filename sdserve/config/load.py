@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Layer = Mapping[str, Given]
 
 COMMAND_ARGS = "SDSERVE_CMD_ARGS"
+GUNICORN_ARGS = "GUNICORN_CMD_ARGS"
 # Variables that Kubernetes and Docker make up for a service that is called sdserve.
 _FOREIGN = ("SDSERVE_SERVICE_", "SDSERVE_PORT")
 
@@ -41,6 +42,11 @@ class Config:
     uid, gid: ids of `user` and `group`, by default those of this process.
     worker_class_uri: name, dotted path or class, as configured; worker_class_str is its name for people.
     directory: the working directory sdserve was started in, by its logical name.
+    env_orig: the environment that was loaded from.
+    warnings: lines about what was understood, but means something else here than the operator may think.
+
+    Hooks also find settings of gunicorn's that sdserve does not have, with the values that were given or gunicorn's
+    defaults, and what `lend` adds.
     """
 
     settings: Mapping[str, SettingValue]
@@ -52,8 +58,19 @@ class Config:
     worker_class_uri: str | type
     worker_class_str: str
     directory: str
+    env_orig: dict[str, str]
+    warnings: list[str]
+    is_ssl = False
+    ssl_options: Mapping[str, object] = {}
 
-    def __init__(self, values: Mapping[str, SettingValue], directory: str) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, SettingValue],
+        directory: str,
+        environ: Mapping[str, str],
+        foreign: Mapping[str, object],
+        warnings: Sequence[str],
+    ) -> None:
         plain = {name: value.value for name, value in values.items()}
         worker_class = plain["worker_class"]
         app = plain["wsgi_app"]
@@ -64,23 +81,34 @@ class Config:
             proc_name=plain["proc_name"] or app or "sdserve",
             uid=plain["user"],
             gid=plain["group"],
-            worker_class_uri=worker_class,
+            worker_class_uri=counterparts.worker_class_of(worker_class)
+            if isinstance(worker_class, str)
+            else worker_class,
             worker_class_str=worker_class if isinstance(worker_class, str) else worker_class.__name__,
             directory=directory,
+            env_orig=dict(environ),
+            warnings=list(warnings),
+            _foreign=dict(foreign),
         )
         # Attributes proper, not __getattr__ over a table: workers read some of them for each request.
         self.__dict__.update(plain)
 
     def __getattr__(self, name: str) -> Any:
+        if counterparts.is_foreign(name):
+            return self._foreign.get(name, counterparts.default_of(name))
         raise AttributeError(f"there is no setting {name}{counterparts.did_you_mean(name, SETTINGS)}")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"the configuration is immutable: set {name} in a source and reload")
 
+    def lend(self, **attributes: object) -> None:
+        """Adds what only the layers above know, and hooks read here: `worker_class` and `logger_class` as classes."""
+        self.__dict__.update(attributes)
+
     def enter_directory(self) -> None:
         """Goes to `chdir` and puts it and `pythonpath` first on sys.path; see `paths.enter`. Raises ConfigError."""
         try:
-            paths.enter(self.chdir, self.pythonpath)
+            paths.enter(self.chdir, self.pythonpath, self.directory)
         except OSError as exc:
             raise ConfigError(f"chdir: {self.chdir!r} cannot be entered: {exc.strerror}") from exc
 
@@ -125,6 +153,7 @@ class _Loading:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._problems: list[str] = []
+        self._warnings: list[str] = []
         self._cause: BaseException | None = None
         self._values: dict[str, SettingValue] = {}
 
@@ -136,16 +165,24 @@ class _Loading:
             # Where the application is comes first: dotted paths of hooks are imported from there.
             for name in ("chdir", "pythonpath"):
                 self._settle(name, layers)
-            paths.lead_imports([*self._values["pythonpath"].value, self._values["chdir"].value, *leading])
+            paths.lead_imports(
+                [*self._values["pythonpath"].value, self._values["chdir"].value, self._directory, *leading]
+            )
             for name in SETTINGS:
                 if name not in self._values:
                     self._settle(name, layers)
+            foreign = self._foreign(layers)
+            self._stand_in()
         finally:
             os.chdir(before)
             paths.lead_imports(leading)
+        values = {name: self._values[name] for name in SETTINGS}
+        config = Config(values, self._directory, environ, foreign, self._warnings)
         if self._problems:
-            raise ConfigError(self._problems) from self._cause
-        return Config({name: self._values[name] for name in SETTINGS}, self._directory)
+            error = ConfigError(self._problems)
+            error.usable = config
+            raise error from self._cause
+        return config
 
     def _enter(self) -> None:
         try:
@@ -167,6 +204,9 @@ class _Loading:
         if path:
             contents = file.read(path, self._directory, SETTINGS)
         self._cause = contents.cause
+        self._warnings += contents.warnings
+        if environ.get(GUNICORN_ARGS, "").strip():
+            self._warnings.append(f"{GUNICORN_ARGS} is not read here: {COMMAND_ARGS} is, and takes the same options")
         self._problems += [*contents.problems, *env_problems, *extra.problems, *arguments.problems]
         defaults = _fallbacks(environ)
         if location is None and path:
@@ -188,6 +228,37 @@ class _Loading:
                 self._cause = self._cause or exc.__cause__
         self._values[name] = self._completed(settled)
 
+    def _foreign(self, layers: Sequence[Layer]) -> dict[str, object]:
+        """The values of settings that gunicorn has and sdserve has not, of which the lines are taken down."""
+        given = {name: one for layer in layers for name, one in layer.items() if counterparts.is_foreign(name)}
+        values = {name: one.value for name, one in given.items()}
+
+        def say(name: str, clause: str) -> str:
+            value = values[name]
+            shown = name if callable(value) else f"{name} = {show(value)}"
+            return given[name].problem(name, f"gunicorn's setting {shown} {clause}")
+
+        problems, warnings = counterparts.foreign(values, say)
+        self._problems += problems
+        self._warnings += warnings
+        if values.get("control_socket_disable"):
+            source = given["control_socket_disable"].source
+            self._values["control_socket"] = SettingValue("control_socket", None, source)
+        return values
+
+    def _stand_in(self) -> None:
+        """Where gunicorn would serve with greenlets, threads do."""
+        chosen, threads = self._values["worker_class"], self._values["threads"]
+        if not counterparts.is_greenlet_class(chosen.value):
+            return
+        if threads.source == "default":
+            threads = SettingValue("threads", counterparts.GREENLET_THREADS, f"worker_class {chosen.value}")
+            self._values["threads"] = threads
+        self._warnings.append(
+            f"worker_class = {chosen.value!r} ({chosen.source}): there are no greenlets here, "
+            f"each worker serves with {threads.value} threads (threads = {threads.value})"
+        )
+
     def _value(self, name: str, raw: object) -> object:
         value = SETTINGS[name].convert(raw)
         if name == "chdir":
@@ -208,9 +279,17 @@ class _Loading:
             value = os.geteuid()
         elif settled.name == "group" and value is None:
             value = os.getegid()
+        elif settled.name == "umask" and settled.source == "default":
+            value = _inherited_umask()
         elif isinstance(value, list | dict):
             value = value.copy()  # the schema's default is not the caller's to change
         return SettingValue(settled.name, value, settled.source)
+
+
+def _inherited_umask() -> int:
+    """The umask of this process (proc_pid_status(5)); umask(2) tells it only to who changes it."""
+    with open("/proc/self/status", "rb") as file:
+        return next((int(line.split()[1], 8) for line in file if line.startswith(b"Umask:")), 0)
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list[str]]:
@@ -227,8 +306,8 @@ def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list
         if not variable.startswith(ENV_PREFIX) or variable in RESERVED_ENVIRONMENT or variable.startswith(_FOREIGN):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
-        if name in counterparts.NO_COUNTERPART:
-            problems.append(f"{variable}: {counterparts.refusal(name, show(text))}")
+        if counterparts.is_foreign(name):
+            given[name] = Given(text, variable, f"environment {variable}")
         elif name not in SETTINGS:
             close = counterparts.nearest(name, SETTINGS)
             hint = f"; did you mean {SETTINGS[close].env}?" if close else ""

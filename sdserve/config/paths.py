@@ -24,15 +24,15 @@ def logical_cwd(environ: Mapping[str, str]) -> str:
     return os.getcwd()
 
 
-def enter(directory: str, pythonpath: Sequence[str]) -> None:
-    """Makes `directory` the working directory, and it and `pythonpath` the head of sys.path.
+def enter(directory: str, pythonpath: Sequence[str], *others: str) -> None:
+    """Makes `directory` the working directory, and `pythonpath`, it and `others` the head of sys.path.
 
     Called again it follows symbolic links anew, and lets the import system see files that came since. Raises OSError.
     """
     import importlib
 
     os.chdir(directory)
-    lead_imports([*pythonpath, directory])
+    lead_imports([*pythonpath, directory, *others])
     importlib.invalidate_caches()
 
 

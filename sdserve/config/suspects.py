@@ -1,15 +1,14 @@
-"""Which names of a config file are mistakes: misspelt settings and hooks, and gunicorn's without a counterpart.
+"""Which names of a config file are mistakes: misspelt settings and hooks, and such that have no effect.
 
 A config file also holds imports, constants and helpers, which must go on working. The rule:
 
 - Imported names, classes, names with a leading underscore and names that are not all lower case are helpers.
 - A name that the file itself reads somewhere is a helper.
-- A variable that the file assigns a plain value (number, string, list, dict, ...) and never reads would have no effect
-  at all: it is an unknown setting.
-- A function that is defined here and called nearly like a hook is a misspelt hook; any other value that is assigned to
-  nearly the name of a setting is that setting misspelt.
-- Where the file looks names up by text (globals(), locals(), vars(), eval, exec), only what is nearly the name of a
-  setting is refused.
+- A value that is assigned to nearly the name of a setting, or to the name of its flag, is that setting misspelt, and a
+  function that is called nearly like a hook is a misspelt hook: both are problems.
+- Any other variable that the file assigns a plain value (number, string, list, dict, ...) and never reads has no effect
+  at all, in gunicorn either: that is worth a warning, unless the file looks names up by text (globals(), locals(),
+  vars(), eval, exec).
 
 Only files that hold such a name are parsed for this, so the usual file costs nothing.
 """
@@ -36,52 +35,51 @@ def may_be_misread(name: str, value: object, settings: Mapping[str, Setting]) ->
     """A quick look: whether the name has to be judged by how the file uses it."""
     if isinstance(value, type(sys)):
         return False
-    if name in counterparts.NO_COUNTERPART:
+    if counterparts.is_foreign(name):
         return not counterparts.asks_for_nothing(name, value)
     return name not in settings and not name.startswith("_") and name == name.lower()
 
 
-def misread(path: str, source: bytes, suspects: Mapping[str, object], settings: Mapping[str, Setting]) -> list[str]:
-    """A problem line for each suspect that is a mistake, in the order of the file."""
-    usage = Usage(source)
-    problems = []
-    for name, value in suspects.items():
-        line = usage.line(name)
-        where = f"{path}:{line}" if line else path
-        if name in counterparts.NO_COUNTERPART:
-            if suspects.keys().isdisjoint(counterparts.MATTERS_WITH.get(name, (name,))):
+class Verdicts:
+    """What the suspects of one file are: `problems` and `warnings` by the line, and gunicorn's settings, `foreign`."""
+
+    def __init__(
+        self, path: str, usage: Usage, suspects: Mapping[str, object], settings: Mapping[str, Setting]
+    ) -> None:
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.foreign: dict[str, object] = {}
+        for name, value in suspects.items():
+            line = usage.line(name)
+            where = f"{path}:{line}" if line else path
+            if counterparts.is_foreign(name):
+                if line or isinstance(value, _PLAIN):  # else it is an imported helper
+                    self.foreign[name] = value
+            elif name in usage.read:
                 continue
-            if line or isinstance(value, _PLAIN):  # else it is an imported helper
-                shown = "" if callable(value) else show(value)
-                problems.append(f"{where}: {counterparts.refusal(name, shown)}")
-        elif name in usage.read:
-            continue
-        elif name in usage.assigned:
-            plain = isinstance(value, _PLAIN) and not usage.looks_up
-            if plain or counterparts.nearest(name, _names(settings), CLOSE):
-                problems.append(f"{where}: {name} = {show(value)} is not a setting{_suggestion(name, settings)}")
-        elif name in usage.defined and (close := counterparts.nearest(name, _hooks(settings), CLOSE)):
-            problems.append(f"{where}: the function {name} is not a hook; did you mean {close}?")
-    return problems
-
-
-def _names(settings: Mapping[str, Setting]) -> list[str]:
-    return [setting.name for setting in settings.values() if setting.in_file]
+            elif name in usage.assigned:
+                said = f"{where}: {name} = {show(value)} is not a setting"
+                if close := _meant(name, settings):
+                    self.problems.append(f"{said}; did you mean {close}?")
+                elif isinstance(value, _PLAIN) and not usage.looks_up:
+                    self.warnings.append(f"{said}: it has no effect")
+            elif name in usage.defined and (hook := counterparts.nearest(name, _hooks(settings), CLOSE)):
+                self.problems.append(f"{where}: the function {name} is not a hook; did you mean {hook}?")
 
 
 def _hooks(settings: Mapping[str, Setting]) -> list[str]:
     return [setting.name for setting in settings.values() if setting.section == "Hooks"]
 
 
-def _suggestion(name: str, settings: Mapping[str, Setting]) -> str:
-    """The nearest setting; flags count too, since `name` and `pid` are what proc_name and pidfile are called there."""
-    spellings = {name: name for name in _names(settings)}
+def _meant(name: str, settings: Mapping[str, Setting]) -> str:
+    """The setting that `name` nearly is, or whose flag it is: `name` and `pid` are flags of proc_name and pidfile."""
+    spellings = {setting.name: setting.name for setting in settings.values() if setting.in_file}
     for setting in settings.values():
         for flag in setting.flags:
             if flag.startswith("--") and setting.in_file:
                 spellings.setdefault(flag[2:].replace("-", "_"), setting.name)
-    close = counterparts.nearest(name, spellings)
-    return f"; did you mean {spellings[close]}?" if close else ""
+    close = counterparts.nearest(name, spellings, CLOSE)
+    return spellings[close] if close else ""
 
 
 class Usage:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from sdserve.config.counterparts import instead_of_class, worker_class_of
 from sdserve.errors import ConfigError, Leave, call_hook
 from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE, HAND_ON_SUCCESSORS
@@ -310,12 +311,12 @@ def resolve(uri: str | type) -> type[Worker]:
     """
     if isinstance(uri, type):
         return _checked(uri.__name__, uri)
-    if uri in ("wsgi", "sync", "gthread"):  # one class serves with and without threads
+    if worker_class_of(uri) == "wsgi":
         from sdserve.workers.wsgi import WSGIWorker
 
         return WSGIWorker
-    if uri in ("gevent", "eventlet", "tornado", "gevent_wsgi", "gevent_pywsgi"):
-        raise ConfigError(f"worker class {uri!r} is gunicorn's and has no counterpart here: use 'wsgi' with threads")
+    if instead := instead_of_class(uri):
+        raise ConfigError(f"worker class {uri!r} has no counterpart in sdserve: {instead}")
     if ":" not in uri and "." not in uri:
         return _of_entry_point(uri)
     module_name, _, class_name = uri.replace(":", ".").rpartition(".")
@@ -341,5 +342,8 @@ def _of_entry_point(name: str) -> type[Worker]:
 
 def _checked(uri: str, found: object) -> type[Worker]:
     if not (isinstance(found, type) and issubclass(found, Worker)):
-        raise ConfigError(f"worker class {uri!r} does not derive from sdserve.workers.base.Worker")
+        raise ConfigError(
+            f"worker class {uri!r} does not derive from sdserve.workers.base.Worker: derive it from that, "
+            "the names are gunicorn's, or use worker_class = 'wsgi'"
+        )
     return found

@@ -116,6 +116,22 @@ def test_check_config_refuses_what_would_not_start(sdserve: Run, argv: tuple[str
     assert len(lines(result)) == 1
 
 
+def test_check_config_tells_everything_at_once(sdserve: Run, tmp_path: Path) -> None:
+    (tmp_path / "sdserve.conf.py").write_text("wokers = 2\nworker_class = 'no_such_class'\ntimeout = -1\n")
+    result = sdserve("--check-config", "site_app:nope")
+    assert result.returncode == 1
+    found = lines(result)
+    starts = ("wokers = 2 is not", "timeout: -1 is not", "worker class 'no_such_class' is not known", "site_app:nope: ")
+    assert len(found) == len(starts)
+    assert all(start in line for start, line in zip(starts, found, strict=True)), found
+
+
+def test_check_config_shows_warnings(sdserve: Run) -> None:
+    result = sdserve("--check-config", "--worker-tmp-dir", "/dev/shm", "-k", "gevent", "site_app:app")
+    assert result.returncode == 0
+    assert [line.split()[1] for line in result.stderr.splitlines()] == ["warning:", "warning:"]
+
+
 def test_check_config_enters_the_configured_directory_and_environment(sdserve: Run, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "lib").mkdir()

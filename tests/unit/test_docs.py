@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sdserve.arbiter.signals import QUEUED
-from sdserve.config.counterparts import NO_COUNTERPART
+from sdserve.config.counterparts import ACCEPTED, REFUSED
 from sdserve.config.hooks import HOOK_PARAMETERS
 from sdserve.workers.base import HANDLED, IGNORED
 from tests.unit.test_layers import LAYERS
@@ -87,9 +87,9 @@ def test_every_signal_is_on_its_page() -> None:
     assert not [name for name in names if not re.search(rf"^\|[^|]*\b{name}\b", worker, re.MULTILINE)]
 
 
-def test_every_setting_without_a_counterpart_is_in_the_table() -> None:
+def test_every_setting_without_a_counterpart_is_in_a_table() -> None:
     text = page("from-gunicorn.md")
-    assert not [name for name in NO_COUNTERPART if f"\n| `{name}` | " not in text]
+    assert not [name for name in (*ACCEPTED, *REFUSED) if f"\n| `{name}` | " not in text]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

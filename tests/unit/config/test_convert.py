@@ -165,7 +165,7 @@ def test_addresses(spec: str, expected: object) -> None:
         ("h:-1", "'-1' is not a port"),
         ("h:", "'' is not a port"),
         ("h:٣", "is not a port"),
-        ("::1", r"several colons; an IPv6 address is written \[::1\]:8000"),
+        ("a:80:90", r"several colons; an IPv6 address is written \[::1\]:8000"),
         ("[::1", "is not an IPv6 address"),
         ("[::1]8", "is not an IPv6 address"),
         ("[]:80", "is not an IPv6 address"),

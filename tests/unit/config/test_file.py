@@ -91,8 +91,8 @@ def test_an_unknown_setting_is_named_with_its_line_and_the_nearest_one(given: Re
     assert contents.problems == [
         f"{path}:2: wokers = 4 is not a setting; did you mean workers?",
         f"{path}:3: name = 'x' is not a setting; did you mean proc_name?",
-        f"{path}:4: utterly_else = [] is not a setting",
     ]
+    assert contents.warnings == [f"{path}:4: utterly_else = [] is not a setting: it has no effect"]
 
 
 @pytest.mark.parametrize(
@@ -121,13 +121,37 @@ def test_a_misspelt_hook_is_named(given: Reader, tmp_path: Path) -> None:
     ]
 
 
-def test_gunicorns_settings_without_counterpart_are_named_as_such(given: Reader, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["wsgi_module = 'a:b'\n", "traceback = True\n", "worker_memory_limit = 400\n"])
+def test_what_gunicorn_passes_over_and_is_like_no_setting_is_a_warning(given: Reader, text: str) -> None:
+    contents = given(text)
+    assert contents.problems == []
+    (warning,) = contents.warnings
+    assert warning.endswith("is not a setting: it has no effect")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("access_logfile", "accesslog"), ("pid", "pidfile"), ("logfile", "pidfile")]
+)
+def test_flags_are_not_variables(given: Reader, name: str, meant: str) -> None:
+    """What gunicorn passes over in silence would have been meant."""
+    (problem,) = given(f"{name} = 'x'\n").problems
+    assert f"{name} = 'x' is not a setting; did you mean " in problem
+
+
+@pytest.mark.parametrize(("module", "way"), [("gunicorn.glogging", "install gunicorn beside"), ("gevent", "threads")])
+def test_a_module_of_gunicorns_world_that_is_not_installed(given: Reader, module: str, way: str) -> None:
+    sys.modules[module.partition(".")[0]] = None  # type: ignore[assignment]  # whether it is installed or not
+    try:
+        (problem,) = given(f"import {module}\n").problems
+    finally:
+        del sys.modules[module.partition(".")[0]]
+    assert way in problem
+
+
+def test_gunicorns_settings_without_counterpart_are_found_with_their_lines(given: Reader, tmp_path: Path) -> None:
     contents = given("certfile = 'x.pem'\nreload = True\ndef ssl_context(conf, factory): return factory()\n")
-    assert [problem.partition(" has no counterpart in sdserve: ")[0] for problem in contents.problems] == [
-        f"{tmp_path / 'c.py'}:1: gunicorn's setting certfile = 'x.pem'",
-        f"{tmp_path / 'c.py'}:2: gunicorn's setting reload = True",
-        f"{tmp_path / 'c.py'}:3: gunicorn's setting ssl_context",
-    ]
+    places = [contents.given[name].problem(name, "x") for name in ("certfile", "reload", "ssl_context")]
+    assert places == [f"{tmp_path / 'c.py'}:{line}: x" for line in (1, 2, 3)]
 
 
 def test_gunicorns_settings_that_ask_for_nothing_pass(given: Reader) -> None:
@@ -135,14 +159,15 @@ def test_gunicorns_settings_that_ask_for_nothing_pass(given: Reader) -> None:
         """
         from importlib import reload
         worker_connections = 1000
+        worker_tmp_dir = None
         spew = False
         keyfile = None
         statsd_host = ""
         dirty_apps = []
-        def ssl_context(conf, factory): return factory()
         """
     )
-    assert contents.problems == []
+    assert contents.problems == contents.warnings == []
+    assert not contents.given
 
 
 def test_a_syntax_error_is_one_line_with_the_place(given: Reader, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdserve.config import SETTINGS, Config, load
+from sdserve.config import SETTINGS, Config, load, paths
+from sdserve.config.counterparts import worker_class_of
 from sdserve.errors import ConfigError
 
 Load = Callable[..., Config]
@@ -226,6 +227,123 @@ def test_all_problems_of_all_sources_are_told_at_once(loaded: Load, tmp_path: Pa
     for start in expected:
         assert any(problem.startswith(start) for problem in found), start
     assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("worker_connections = 500", "worker_connections = 500"),
+        ("worker_tmp_dir = '/dev/shm'", "worker_tmp_dir = '/dev/shm'"),
+        ("tmp_upload_dir = '/tmp'", "tmp_upload_dir = '/tmp'"),
+        ("capture_output = True", "capture_output = True"),
+        ("enable_stdio_inheritance = True", "enable_stdio_inheritance = True"),
+        ("sendfile = False", "sendfile = False"),
+        ("debug = True", "debug = True"),
+    ],
+)
+def test_what_means_nothing_here_is_accepted_with_a_line(loaded: Load, tmp_path: Path, text: str, setting: str) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(f"{text}\n")
+    (warning,) = loaded("a:b").warnings
+    assert warning.startswith(f"{tmp_path / 'gunicorn.conf.py'}:1: gunicorn's setting {setting} means here: ")
+
+
+def test_a_flag_or_a_variable_is_accepted_as_well(loaded: Load) -> None:
+    warnings = loaded("--worker-tmp-dir", "/dev/shm", "a:b", SDSERVE_CAPTURE_OUTPUT="1").warnings
+    assert [line.partition(":")[0] for line in warnings] == ["SDSERVE_CAPTURE_OUTPUT", "--worker-tmp-dir"]
+
+
+def test_no_control_socket_means_none(loaded: Load) -> None:
+    cfg = loaded("--no-control-socket", "a:b", RUNTIME_DIRECTORY="/run/x")
+    assert cfg.control_socket is None
+    assert "sdservectl does not find this server" in cfg.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["gthread", "egg:gunicorn#sync", "gunicorn.workers.sync.SyncWorker"])
+def test_gunicorns_classes_with_threads_or_without_are_ours(loaded: Load, name: str) -> None:
+    cfg = loaded("-k", name)
+    assert (cfg.worker_class_str, cfg.threads, cfg.warnings) == (name, 1, [])
+    assert worker_class_of(name) == "wsgi"
+
+
+@pytest.mark.parametrize("name", ["gevent", "eventlet", "tornado", "gunicorn.workers.ggevent.GeventWorker"])
+def test_threads_stand_in_for_greenlets(loaded: Load, name: str) -> None:
+    cfg = loaded("-k", name)
+    assert (worker_class_of(name), cfg.threads) == ("wsgi", 64)
+    assert cfg.settings["threads"].source == f"worker_class {name}"
+    assert cfg.warnings == [
+        f"worker_class = {name!r} (command line): there are no greenlets here, "
+        "each worker serves with 64 threads (threads = 64)"
+    ]
+    cfg = loaded("-k", name, "--threads", "3")
+    assert cfg.threads == 3
+    assert "each worker serves with 3 threads" in cfg.warnings[0]
+
+
+def test_gunicorns_variable_is_not_read_and_that_is_said(loaded: Load) -> None:
+    cfg = loaded("a:b", GUNICORN_CMD_ARGS="-w 4")
+    assert cfg.workers == 1
+    assert cfg.warnings == ["GUNICORN_CMD_ARGS is not read here: SDSERVE_CMD_ARGS is, and takes the same options"]
+
+
+def test_hooks_find_gunicorns_settings(loaded: Load) -> None:
+    cfg = loaded("--worker-connections", "10", HOME="/home/x")
+    assert cfg.worker_connections == "10"
+    assert (cfg.reload, cfg.certfile, cfg.is_ssl, cfg.ssl_options) == (False, None, False, {})
+    assert cfg.env_orig == {"HOME": "/home/x"}
+
+
+def test_what_counts_only_beside_another_setting_passes_without_it(loaded: Load, tmp_path: Path) -> None:
+    (tmp_path / "sdserve.conf.py").write_text(
+        "statsd_prefix = 'x'\nsyslog_prefix = 'x'\nciphers = 'X'\nreload_engine = 'poll'\n"
+        "def ssl_context(conf, factory): return factory()\n"
+    )
+    assert loaded("a:b").warnings == []
+    assert len(problems(loaded, "--log-syslog", "a:b")) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "address"),
+    [
+        ("http://0.0.0.0:8001", ("0.0.0.0", 8001)),
+        ("http://localhost/", ("localhost", 8000)),
+        ("::1", ("::1", 8000)),
+        ("::", ("::", 8000)),
+    ],
+)
+def test_addresses_as_people_write_them(loaded: Load, spec: str, address: tuple[str, int]) -> None:
+    assert loaded("-b", spec).address == [address]
+
+
+def test_an_address_with_tls_is_refused(loaded: Load) -> None:
+    (problem,) = problems(loaded, "-b", "https://0.0.0.0:8443")
+    assert "TLS ends in a proxy in front" in problem
+
+
+def test_the_umask_that_applies_is_the_inherited_one(loaded: Load) -> None:
+    before = os.umask(0o027)
+    try:
+        cfg = loaded()
+    finally:
+        os.umask(before)
+    assert cfg.umask == 0o027
+    assert cfg.settings["umask"].source == "default"
+
+
+def test_modules_beside_the_config_file_stay_importable_under_another_chdir(
+    loaded: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside.py").write_text("def hook(server): pass\n")
+    (tmp_path / "deep").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    cfg = loaded("--chdir", "deep", SDSERVE_ON_EXIT="beside.hook")
+    before = os.getcwd()
+    try:
+        cfg.enter_directory()
+        assert sys.path[:2] == [str(tmp_path / "deep"), str(tmp_path)]
+    finally:
+        os.chdir(before)
+        paths.lead_imports([])
+        sys.modules.pop("beside", None)
 
 
 def test_a_mistake_is_told_even_where_a_better_source_overrides_it(loaded: Load) -> None:

@@ -155,7 +155,9 @@ class Custom(Worker):
 
 
 class TestResolve:
-    @pytest.mark.parametrize("name", ["wsgi", "sync", "gthread", "sdserve.workers.wsgi.WSGIWorker"])
+    @pytest.mark.parametrize(
+        "name", ["wsgi", "sync", "gthread", "gevent", "egg:gunicorn#sync", "sdserve.workers.wsgi.WSGIWorker"]
+    )
     def test_ours(self, name: str) -> None:
         assert resolve(name) is WSGIWorker
 
@@ -166,7 +168,9 @@ class TestResolve:
     @pytest.mark.parametrize(
         ("name", "problem"),
         [
-            ("gevent", "is gunicorn's and has no counterpart here: use 'wsgi' with threads"),
+            ("uvicorn.workers.UvicornWorker", "has no counterpart in sdserve: it serves ASGI applications"),
+            ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "simple-websocket .* for WebSockets"),
+            ("gunicorn.workers.base.Worker", "use worker_class = 'wsgi'"),
             ("wsgy", "is not known: use one of wsgi"),
             ("no.such.Class", "cannot be imported: No module named 'no'"),
             (f"{__name__}.Nothing", "cannot be imported: module .* has no attribute 'Nothing'"),
