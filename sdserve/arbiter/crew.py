@@ -13,7 +13,7 @@ from sdserve.arbiter.handle import Handle, describe
 from sdserve.arbiter.hang import HangWatch
 from sdserve.arbiter.lifecycle import Phase, WorkerEvent
 from sdserve.arbiter.loop import Loop
-from sdserve.arbiter.pool import Backoff, Member
+from sdserve.arbiter.pool import LIVE, Backoff, Member
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRING
@@ -126,6 +126,7 @@ class Crew:
             self._loop.unwatch(watched)
             watched.close()
         before = handle.phase
+        handle.killed_from_outside = before in LIVE and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         handle.advance(WorkerEvent.EXIT)
         self.scoreboard.give_back(handle.cell)
         self._log_end(handle, before, status)
@@ -152,4 +153,6 @@ class Crew:
 
 def backoff_after(backoff: Backoff, handle: Handle, now: float) -> Backoff:
     """The back-off after a worker ended: only deaths that nobody ordered count."""
-    return backoff if handle.retired else backoff.after_death(handle.served(), now)
+    if handle.retired:
+        return backoff
+    return backoff.after_death(handle.born, handle.served(), now, outside=handle.killed_from_outside)

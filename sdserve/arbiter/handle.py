@@ -44,6 +44,8 @@ class Handle:
         boot_timeout = worker.cfg.boot_timeout
         self.cell = cell
         self.phase = Phase.BOOTING
+        self.born = clock()
+        self.killed_from_outside = False
         self.retired = False  # it was told to leave: its end is no failure
         self.deadline: float | None = clock() + boot_timeout if boot_timeout else None
         self.serving_since: float | None = None
@@ -72,6 +74,7 @@ class Handle:
             self.worn,
             self.worn_at,
             self.stopped,
+            self.serving_since,
         )
 
     def advance(self, event: WorkerEvent, patience: float | None = None) -> None:

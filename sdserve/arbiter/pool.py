@@ -34,6 +34,7 @@ class Member:
     worn: bool = False  # asked for its replacement
     worn_at: float | None = None  # when it will have served for long enough
     stopped: bool = False  # SIGSTOP, or a tracer: it cannot serve
+    serving_since: float | None = None  # None: it does not serve yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +50,34 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before the next boot, after workers that died without having served for a while.
+    """How long to wait before the next boots, after workers that died without having served for a while.
 
-    The first replacement is immediate; from the second death in a row the wait doubles, up to `CAP` seconds.
+    Rounds of boots count, not workers: who was forked before the last round was counted died with it, however many they
+    are. The first round is followed at once; from the second in a row the wait doubles, up to `CAP` seconds. Where
+    somebody from outside ended a worker (KILL, no room to fork) the application is not at fault, and the wait stays
+    below `SOON`.
+
+    rounds: in a row; counted_at: when the last one was; not_before: when the next boots may begin (monotonic seconds)
     """
 
-    deaths: int = 0
+    rounds: int = 0
     not_before: float = 0.0
+    counted_at: float = 0.0
 
     FIRST = 0.1
+    SOON = 1.0
     CAP = 30.0
-    SHORT_LIFE = 1.0  # seconds of service that end a row of deaths
+    SHORT_LIFE = 1.0  # seconds of service that end a row of rounds
 
-    def after_death(self, served: float | None, now: float) -> "Backoff":
-        """After a worker died that had served for `served` seconds, or never (None)."""
+    def after_death(self, born: float, served: float | None, now: float, *, outside: bool = False) -> "Backoff":
+        """After a worker died that was forked at `born` and had served for `served` seconds, or never (None)."""
         if served is not None and served >= self.SHORT_LIFE:
             return Backoff()
-        deaths = self.deaths + 1
-        wait = 0.0 if deaths == 1 else min(self.CAP, self.FIRST * 2.0 ** min(deaths - 2, 16))
-        return Backoff(deaths, now + wait)
+        if born < self.counted_at:
+            return self
+        rounds = self.rounds + 1
+        wait = 0.0 if rounds == 1 else self.FIRST * 2.0 ** min(rounds - 2, 16)
+        return Backoff(rounds, now + min(wait, self.SOON if outside else self.CAP), now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +131,28 @@ def decide(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) 
     slots = missing(kept, goal) or relief(kept, goal)
     if goal.surge and any(m not in leaving for m in outgoing):
         slots = slots[: max(0, goal.size + goal.surge - len(members))]
-    if slots and now < backoff.not_before:
-        wake.append(backoff.not_before)
-    else:
+    if slots:
+        first, rest = boot_times(live, goal, backoff)
+        if now < rest:
+            slots = slots[:1] if first <= now and not any(m.phase is Phase.BOOTING for m in live) else []
+            wake.append(first if first > now else rest)
         actions += [Spawn(slot) for slot in slots]
 
     return Decision(tuple(actions), min(wake, default=None))
+
+
+def boot_times(live: Sequence[Member], goal: Goal, backoff: Backoff) -> tuple[float, float]:
+    """When one worker may boot, alone, and when the others may.
+
+    One soon, while nobody serves. All, when one has served for a while since the last round of deaths.
+    """
+    rest = backoff.not_before
+    for member in live:
+        since = member.serving_since
+        if since is not None and member.generation == goal.generation and since >= backoff.counted_at:
+            rest = min(rest, since + backoff.SHORT_LIFE)
+    first = rest if any(map(answers, live)) else min(rest, backoff.counted_at + backoff.SOON)
+    return first, rest
 
 
 def answers(member: Member) -> bool:

@@ -11,7 +11,7 @@ from enum import Enum
 from sdserve.arbiter.lifecycle import Master
 
 BOOT_KILLS = 3  # boots ended by a signal from outside before they count as failed
-LAST_BOOTS = 5  # failed boots in a row, with nobody serving, before the service ends
+LAST_BOOTS = 5  # failed rounds of boots in a row, with nobody serving, before the service ends
 
 
 class Verdict(Enum):
@@ -21,12 +21,12 @@ class Verdict(Enum):
     IGNORE = "ignore"
 
 
-def on_failed_boot(state: Master, *, newest: bool, kills: int, deaths: int, some_serve: bool) -> Verdict:
+def on_failed_boot(state: Master, *, newest: bool, kills: int, rounds: int, some_serve: bool) -> Verdict:
     """Decides after a boot failed.
 
     newest: the worker was of the generation that the goal names
     kills: boots in a row that a signal from outside ended, this one included; 0 if it ended otherwise
-    deaths: workers in a row that died early, this one included
+    rounds: of boots in a row in which workers died early, this one included
     some_serve: a worker serves
     """
     if state in (Master.STOPPING, Master.DOWN) or not newest:
@@ -37,6 +37,6 @@ def on_failed_boot(state: Master, *, newest: bool, kills: int, deaths: int, some
         return Verdict.HALT
     if state is Master.RELOADING:
         return Verdict.ROLL_BACK
-    if deaths >= LAST_BOOTS and not some_serve:
+    if rounds >= LAST_BOOTS and not some_serve:
         return Verdict.HALT
     return Verdict.RETRY

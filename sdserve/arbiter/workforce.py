@@ -40,12 +40,13 @@ class Workforce:
     def manage(self) -> None:
         """Decides what the pool needs, and does it."""
         arbiter = self._arbiter
-        decision = pool.decide(self.crew.members(), arbiter.goal, self._generation.backoff, arbiter.loop.now())
+        now = arbiter.loop.now()
+        decision = pool.decide(self.crew.members(), arbiter.goal, self._generation.backoff, now)
         retry_at: float | None = None
         for action in decision.actions:
             if isinstance(action, Spawn):
                 if not self.spawn(action.slot):  # the goal, or the time of the next attempt, is another one now
-                    retry_at = self._generation.backoff.not_before
+                    retry_at = now
                     break
             elif isinstance(action, Retire):
                 handle = self.crew.of_age(action.age)
@@ -114,11 +115,11 @@ class Workforce:
             listener.close()
 
     def _no_room(self, error: OSError) -> None:
-        arbiter = self._arbiter
-        self._generation.backoff = self._generation.backoff.after_death(None, arbiter.loop.now())
+        arbiter, now = self._arbiter, self._arbiter.loop.now()
+        self._generation.backoff = self._generation.backoff.after_death(now, None, now, outside=True)
         reason = f"no room for a worker process: {error.strerror}"
         arbiter.log.error("%s (%d in a row, the next attempt in %.1f s)", reason, *self._patience())
-        if arbiter.state is Master.STARTING and self._generation.backoff.deaths >= LAST_BOOTS:
+        if arbiter.state is Master.STARTING and self._generation.backoff.rounds >= LAST_BOOTS:
             arbiter.halt(reason, BootError(reason))
 
     # --- what becomes of workers ------------------------------------------------------------------------------------
@@ -135,9 +136,9 @@ class Workforce:
                 generation.backoff = backoff_after(generation.backoff, handle, arbiter.loop.now())
         if handle.serving_since is None and not handle.retired:
             self._boot_failed(handle, status)
-        elif handle.generation == self._generation.number and self._generation.backoff.deaths > 1:
+        elif handle.generation == self._generation.number and self._generation.backoff.rounds > 1:
             arbiter.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._patience())
-            if arbiter.state is Master.RELOADING and self._generation.backoff.deaths >= LAST_BOOTS:
+            if arbiter.state is Master.RELOADING and self._generation.backoff.rounds >= LAST_BOOTS:
                 arbiter.reloading.roll_back("workers of the new generation die as soon as they serve")
         arbiter.cfg.child_exit(arbiter, handle.worker)
 
@@ -154,7 +155,7 @@ class Workforce:
             arbiter.state,
             newest=handle.generation == arbiter.goal.generation,
             kills=self._boot_kills if killed else 0,
-            deaths=self._generation.backoff.deaths,
+            rounds=self._generation.backoff.rounds,
             some_serve=pool.some_serve(self.crew.members()),
         )
         arbiter.log.trace("a failed boot while %s: %s", arbiter.state.value, verdict.value)
@@ -168,7 +169,7 @@ class Workforce:
 
     def _patience(self) -> tuple[int, float]:
         backoff = self._generation.backoff
-        return backoff.deaths, max(0.0, backoff.not_before - self._arbiter.loop.now())
+        return backoff.rounds, max(0.0, backoff.not_before - self._arbiter.loop.now())
 
     @property
     def _generation(self) -> Generation:

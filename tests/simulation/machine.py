@@ -214,7 +214,7 @@ class SimulatedHost(Host):
         self.world.promises.about_to_fork(master, worker)
         if self.world.no_room:
             self.world.no_room -= 1
-            self.world.promises.died_early(master, worker.generation)
+            self.world.promises.died_early(master, worker.generation, self.now(), True)
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         process = WorkerProcess(master, worker)
         worker.cell = scoreboard.take()

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdserve.arbiter.arbiter import Arbiter
 from sdserve.arbiter.hang import GRACE
@@ -40,6 +40,14 @@ class Process:
         self.status = status
 
 
+class Storm(NamedTuple):
+    """Rounds of boots in a row whose workers died early: how many, when the last was counted, until when to wait."""
+
+    rounds: int = 0
+    counted_at: float = 0.0
+    until: float = 0.0
+
+
 class WorkerProcess(Process):
     """A worker. `told` holds the signals that its master, or somebody else, sent it."""
 
@@ -50,6 +58,7 @@ class WorkerProcess(Process):
         self.master = master
         self.worker = worker
         self.channel = Channel(self)
+        self.born = self.world.now
         self.told: set[int] = set()
         self.reaped = False
         self.changed: bool | None = None  # stopped or continued, and its master does not know yet
@@ -114,7 +123,7 @@ class MasterProcess(Process):
         self.told_to_leave = False  # by TERM, INT, QUIT or WINCH
         self.waiting: list[int] = []  # signals since its last turn
         self.owes: set[str] = set()  # signals that want an act or an answer
-        self.early_deaths: dict[int, tuple[int, float]] = {}  # by generation: how many in a row, until when to wait
+        self.early_deaths: dict[int, Storm] = {}  # by generation
         self.questions = 0  # of sdservectl, without an answer yet
         self.loads = 0
 

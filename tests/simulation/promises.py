@@ -7,7 +7,8 @@ surge       no more workers than wanted but for one that replaces another, of ot
 recycling   worn workers are replaced one at a time
 masters     never more than two
 ready       READY=1 at the start, and the word to the old master, mean that the wanted number serves
-storm       workers that die early are followed ever more slowly, in doubling steps
+storm       rounds of boots that die early are followed ever more slowly, in doubling steps
+outage      while nobody serves and none boots, the next boot is never more than a second away
 verdict     a reload whose workers cannot boot does not go on
 idempotent  a turn in which nothing happened does nothing
 answered    a signal that arrived is acted upon, or its refusal is logged
@@ -31,13 +32,14 @@ from typing import TYPE_CHECKING
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.pool import Backoff
 from tests.simulation.descriptors import SimulatedListener
-from tests.simulation.processes import MasterProcess, WorkerProcess
+from tests.simulation.processes import MasterProcess, Storm, WorkerProcess
 
 if TYPE_CHECKING:
     from sdserve.workers.base import Worker
     from tests.simulation.world import World
 
 ROUNDING = 1e-6
+SOON = 1.0  # seconds between two attempts to end an outage
 
 
 class Broken(AssertionError):
@@ -162,9 +164,21 @@ class Promises:
         alive = [each for each in master.workers if not each.reaped]
         if goal.surge and others(master) and len(alive) >= goal.size + goal.surge:
             self.breaks("surge", f"{master} forks one more than {goal.size} and a surge of {goal.surge}")
-        _, until = master.early_deaths.get(worker.generation, (0, 0.0))
-        if self._world.now < until - ROUNDING:
-            self.breaks("storm", f"{master} forks {until - self._world.now:.2f} s too early")
+        self._check_storm(master, worker.generation)
+
+    def _check_storm(self, master: MasterProcess, generation: int) -> None:
+        now, storm = self._world.now + ROUNDING, master.early_deaths.get(generation, Storm())
+        living = [each for each in master.workers if each.untold]
+        proven = any(
+            each.ready_heard is not None
+            and each.worker.generation == generation
+            and storm.counted_at <= each.ready_heard + ROUNDING
+            and each.ready_heard + Backoff.SHORT_LIFE <= now
+            for each in living
+        )
+        outage = not any(each.answers for each in living) and all(each.booted for each in living)
+        if now < storm.until and not proven and not (outage and storm.counted_at + Backoff.SOON <= now):
+            self.breaks("storm", f"{master} forks {storm.until - now:.2f} s too early")
 
     def worker_reaped(self, process: WorkerProcess) -> None:
         """Counts deaths that nobody ordered, as its master can know of them."""
@@ -174,12 +188,15 @@ class Promises:
         if process.ready_heard is not None and self._world.now - process.ready_heard >= Backoff.SHORT_LIFE:
             master.early_deaths.pop(process.worker.generation, None)
         else:
-            self.died_early(master, process.worker.generation)
+            outside = process.status == signal.SIGKILL and not process.told & {signal.SIGABRT, signal.SIGKILL}
+            self.died_early(master, process.worker.generation, process.born, outside)
 
-    def died_early(self, master: MasterProcess, generation: int) -> None:
-        number = master.early_deaths.get(generation, (0, 0.0))[0] + 1
-        wait = min(30.0, 0.1 * 2.0 ** (number - 2)) if number > 1 else 0.0
-        master.early_deaths[generation] = (number, self._world.now + wait)
+    def died_early(self, master: MasterProcess, generation: int, born: float, outside: bool) -> None:
+        now, storm = self._world.now, master.early_deaths.get(generation, Storm())
+        if born < storm.counted_at:
+            return
+        wait = 0.1 * 2.0 ** (storm.rounds - 1) if storm.rounds else 0.0
+        master.early_deaths[generation] = Storm(storm.rounds + 1, now, now + min(wait, 1.0 if outside else 30.0))
 
     def about_to_execute(self, master: MasterProcess) -> None:
         alive = [each for each in self._world.masters if each.alive]
@@ -244,6 +261,10 @@ class Promises:
                 each.hit_since &= each.serving < arbiter.goal.size
                 if self.rests(each):
                     self._check_balance(each)
+            if arbiter.state is Master.RUNNING and arbiter.goal.size and not any(w.untold for w in each.workers):
+                patience = arbiter.loop.patience()
+                if patience is None or patience > SOON:
+                    self.breaks("outage", f"{each} has nobody, and waits for {patience} s")
             claimed = arbiter.claim.pidfile
             if claimed is None or world.files.get(claimed.fname) != each.pid:
                 self.breaks("pidfile", f"{each} lost its pidfile: {world.files}")

@@ -107,7 +107,11 @@ def crowded_gpus_are_not_noticed(patch: Patch) -> None:
 
 
 def waits_for_nothing_after_deaths(patch: Patch) -> None:
-    patch.setattr(Backoff, "after_death", lambda self, served, now: Backoff())
+    patch.setattr(Backoff, "after_death", lambda self, *args, **kwargs: Backoff())
+
+
+def lets_nobody_try_before_the_others(patch: Patch) -> None:
+    patch.setattr(Backoff, "SOON", Backoff.CAP)
 
 
 def does_not_wake_up_for_the_next_boot(patch: Patch) -> None:
@@ -245,6 +249,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (never_loses_patience_with_who_should_leave, "end"),
     (ends_while_the_old_master_drains, "end"),
     (waits_for_nothing_after_deaths, "storm"),
+    (lets_nobody_try_before_the_others, "outage"),
     (tries_a_failed_boot_again_during_a_reload, "verdict"),
     (lets_deadlines_pass, "asleep"),
     (remembers_the_dead, "reaped"),

@@ -39,9 +39,9 @@ def test_who_leaves_is_replaced_without_waiting_for_its_end(phase: Phase) -> Non
 
 
 def test_a_back_off_names_the_time_of_the_next_boot() -> None:
-    decision = decide([worker(1, 0)], Goal(2), Backoff(2, NOW + 0.1), NOW)
+    decision = decide([worker(1, 0)], Goal(2), Backoff(2, NOW + 0.1, NOW), NOW)
     assert (decision.actions, decision.wake_at) == ((), NOW + 0.1)
-    assert decide([worker(1, 0)], Goal(2), Backoff(2, NOW), NOW).actions == (Spawn(1),)
+    assert decide([worker(1, 0)], Goal(2), Backoff(2, NOW, NOW), NOW).actions == (Spawn(1),)
 
 
 class TestSurplus:
@@ -165,14 +165,42 @@ class TestBackoff:
     def test_the_first_replacement_is_immediate_then_the_wait_doubles_up_to_the_cap(self) -> None:
         backoff, waits = Backoff(), []
         for _ in range(20):
-            backoff = backoff.after_death(None, NOW)
+            backoff = backoff.after_death(NOW, None, NOW)
             waits.append(round(backoff.not_before - NOW, 3))
         assert waits[:5] == [0.0, 0.1, 0.2, 0.4, 0.8]
         assert waits[-1] == Backoff.CAP
 
     def test_service_ends_the_row(self) -> None:
-        assert Backoff(7, NOW).after_death(Backoff.SHORT_LIFE, NOW) == Backoff()
-        assert Backoff(7, NOW).after_death(Backoff.SHORT_LIFE / 2, NOW).deaths == 8
+        assert Backoff(7, NOW).after_death(NOW - 9, Backoff.SHORT_LIFE, NOW) == Backoff()
+        assert Backoff(7, NOW).after_death(NOW, Backoff.SHORT_LIFE / 2, NOW).rounds == 8
+
+    def test_who_was_forked_before_the_round_was_counted_belongs_to_it(self) -> None:
+        backoff = Backoff()
+        for number in range(16):
+            backoff = backoff.after_death(NOW - 0.5, 0.4, NOW + number / 1000)
+        assert (backoff.rounds, backoff.not_before) == (1, NOW)
+        assert backoff.after_death(NOW + 0.1, None, NOW + 0.2).rounds == 2
+
+    def test_who_is_killed_from_outside_is_replaced_soon(self) -> None:
+        backoff = Backoff(9, NOW, NOW).after_death(NOW, None, NOW, outside=True)
+        assert backoff.not_before == NOW + Backoff.SOON
+
+    def test_while_nobody_serves_one_slot_tries_soon(self) -> None:
+        backoff = Backoff(9, NOW + 20, NOW)
+        assert decide([], Goal(3), backoff, NOW).wake_at == NOW + Backoff.SOON
+        later = decide([], Goal(3), backoff, NOW + Backoff.SOON)
+        assert (later.actions, later.wake_at) == ((Spawn(0),), NOW + 20)
+        alone = [worker(1, 0, Phase.BOOTING)]
+        assert decide(alone, Goal(3), backoff, NOW + Backoff.SOON).actions == ()
+        assert decide([worker(1, 0)], Goal(3), backoff, NOW + Backoff.SOON).actions == ()
+
+    def test_one_that_has_served_for_a_while_calls_the_others(self) -> None:
+        backoff, first = Backoff(9, NOW + 20, NOW), worker(1, 0, serving_since=NOW + 1.5)
+        served = first.serving_since + Backoff.SHORT_LIFE  # type: ignore[operator]
+        assert decide([first], Goal(3), backoff, NOW + 2).wake_at == served
+        assert decide([first], Goal(3), backoff, served).actions == (Spawn(1), Spawn(2))
+        older = worker(1, 0, serving_since=NOW - 5)
+        assert decide([older], Goal(3), backoff, served).wake_at == NOW + 20
 
 
 def test_who_can_answer() -> None:
