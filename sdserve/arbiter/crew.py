@@ -59,6 +59,11 @@ class Crew:
         self._loop.watch(handle.channel, lambda: self._hear(handle))
         self._loop.watch(handle.pidfd, lambda: self.reap(handle))
 
+    def patience(self) -> float:
+        """For how many seconds, at most, those who were told to leave may still be there."""
+        now = self._loop.now()
+        return KILL_AFTER + max((h.deadline - now for h in self if h.deadline is not None), default=0.0)
+
     def retire(self, handle: Handle, graceful: bool = True) -> None:
         """Tells a worker to finish and leave, or to leave at once; it is killed when it takes longer than it may."""
         patience = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER

@@ -80,15 +80,18 @@ class Reexec:
         """Whether there is a new master that has not ended, whatever the loop has heard of it yet."""
         return self._process is not None and not self._process.ended()
 
-    def hand_over(self, control: Listener | None) -> None:
-        """Tells the new master that it is the main process now, and passes the control socket on."""
+    def hand_over(self, control: Listener | None, drains_for: float) -> None:
+        """Tells the new master that it is the main process now, and passes the control socket on.
+
+        drains_for: the seconds after which this master's workers have left, or were killed
+        """
         assert self._line is not None
         self.advance(UpgradeEvent.HAND_OVER)
         self._cancel_deadline()
         if control is None:
-            self._line.send("main")
+            self._line.send("main", drains_for=drains_for)
             return
-        self._line.send("main", fds=[control.fileno()], control=describe(control))
+        self._line.send("main", fds=[control.fileno()], control=describe(control), drains_for=drains_for)
         control.close()
 
     def drop(self, reason: str) -> None:

@@ -1,9 +1,10 @@
 """The new master's side of an upgrade: who was there before, what it passed on, and when it has ended.
 
 A new master stays silent towards systemd until the old one tells it that it is the main process, and is promoted when
-the old one has ended.
+the old one has ended. From the hand-over on the old one drains, and has a deadline: a stop of the service waits for it.
 """
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,14 @@ from sdserve.arbiter.loop import Loop
 from sdserve.process.handover import Handover
 from sdserve.process.pidfd import PidFd
 
+LATE = 5.0  # seconds for what comes after its workers, on_exit for one; then its loop does not turn any more
+
 
 class Succession:
     """The new master's side: who was there before, and what it passed on.
 
     `on_main` is called with the message that makes this master the main process; `on_promoted` when the old one ended.
+    `on_late` is called when the old one has not ended in time, before it is killed.
     """
 
     def __init__(
@@ -26,11 +30,13 @@ class Succession:
         line: Handover,
         on_main: Callable[[dict[str, Any]], None],
         on_promoted: Callable[[], None],
+        on_late: Callable[[float], None],
     ) -> None:
         self._loop = loop
         self._line = line
         self._on_main = on_main
         self._on_promoted = on_promoted
+        self._on_late = on_late
         self.parent = line.peer_pid()
         self.is_main = False
         hello = line.receive() or {}
@@ -61,9 +67,20 @@ class Succession:
             if message["type"] == "main":
                 self.is_main = True
                 self._on_main(message)
+                self._bound(message.get("drains_for"))
             elif message["type"] == "gone":
                 self._loop.unwatch(self._line)
                 return
+
+    def _bound(self, seconds: float | None) -> None:
+        """The old master has so long to end, by its own word; an older sdserve gives none."""
+        if seconds is not None:
+            self._loop.call_at(self._loop.now() + seconds + LATE, lambda: self._kill(seconds))
+
+    def _kill(self, seconds: float) -> None:
+        if self._process is not None:
+            self._on_late(seconds + LATE)
+            self._process.send(signal.SIGKILL)
 
     def _ended(self) -> None:
         self._hear()

@@ -31,7 +31,9 @@ class Upgrade:
         host, loop = arbiter.host, arbiter.loop
         self._reexec = Reexec(host, loop, arbiter.log, self._child_serves, self._child_lost)
         self._succession = (
-            Succession(host, loop, line, self._became_main, arbiter.maybe_promote_master) if line else None
+            Succession(host, loop, line, self._became_main, arbiter.maybe_promote_master, self._parent_late)
+            if line
+            else None
         )
         self._again = False
 
@@ -85,6 +87,10 @@ class Upgrade:
         arbiter.supervision.become_main(arbiter.status().line())
         arbiter.log.info("This master (pid %s) is the main process now", arbiter.pid)
 
+    def _parent_late(self, seconds: float) -> None:
+        late = "The old master (pid %s) has not ended %.0f seconds after the hand-over and is killed"
+        self._arbiter.log.error(late, self.parent_pid, seconds)
+
     def promote(self) -> None:
         """Takes what the old master held by name, if it has ended."""
         arbiter, succession = self._arbiter, self._succession
@@ -115,6 +121,11 @@ class Upgrade:
     def child_serves(self) -> bool:
         """Whether a new master's workers serve beside ours, or instead of them."""
         return self._reexec.state in (State.SERVING, State.HANDED_OVER)
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether a new master is the main process, and this one drains."""
+        return self._reexec.state is State.HANDED_OVER
 
     @property
     def shares_listeners(self) -> bool:
@@ -214,4 +225,4 @@ class Upgrade:
         arbiter.log.info("Handing over to the new master (pid %s)", self.child_pid)
         arbiter.supervision.main_pid(self.child_pid)
         arbiter.commands.upgraded("")
-        self._reexec.hand_over(arbiter.control.release())
+        self._reexec.hand_over(arbiter.control.release(), arbiter.crew.patience())

@@ -7,7 +7,8 @@ may be of different versions of sdserve.
     old → new   hello   what the listeners are, written before the new master even exists
     new → old   ready   its workers serve
     new → old   failed  it cannot serve, and why
-    old → new   main    systemd has been told: you are the main process now; with the control socket, if there is one
+    old → new   main    systemd has been told: you are the main process now; with the control socket, if there is one,
+                        and how long the old one's workers may take to leave
 
 The end of file means that the other end is gone.
 """

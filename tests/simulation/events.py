@@ -128,7 +128,7 @@ ON_MASTERS: dict[What, Callable[[MasterProcess], bool]] = {
     What.MASTER_FAILS: lambda each: each.arbiter is None and not each.stopped,
     What.MASTER_KILLED: lambda each: True,
     What.MASTER_STOPPED: lambda each: not each.stopped,
-    What.MASTER_CONTINUED: lambda each: each.stopped,
+    What.MASTER_CONTINUED: lambda each: each.stopped and not (each.world.calm and each.handed_over),
     What.ASKED_TO_RELOAD: _runs,
     What.ASKED_TO_UPGRADE: _runs,
 }

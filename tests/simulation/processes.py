@@ -172,6 +172,12 @@ class MasterProcess(Process):
         self.questions -= 1
 
     @property
+    def handed_over(self) -> bool:
+        """Another master is the main process, and waits for its end."""
+        upgrade = self.arbiter.upgrade if self.arbiter else None
+        return upgrade is not None and upgrade.handed_over and self.world.lives(upgrade.child_pid)
+
+    @property
     def ready(self) -> bool:
         """Its loop would turn now."""
         if self.arbiter is None or not self.alive or self.stopped:

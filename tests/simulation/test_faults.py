@@ -14,6 +14,7 @@ from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.pool import Backoff, Decision, Goal, Member, Retire, Spawn
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.reload import Reload
+from sdserve.arbiter.succession import Succession
 from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.verdict import Verdict
@@ -207,6 +208,10 @@ def ends_while_the_old_master_drains(patch: Patch) -> None:
     patch.setattr(Upgrade, "parent_drains", False)
 
 
+def waits_for_ever_for_the_old_master(patch: Patch) -> None:
+    patch.setattr(Succession, "_bound", lambda self, seconds: None)
+
+
 def refuses_nothing(patch: Patch) -> None:
     patch.setattr(Upgrade, "refusal", "")
 
@@ -248,6 +253,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (judging(does_not_stop), "end"),
     (never_loses_patience_with_who_should_leave, "end"),
     (ends_while_the_old_master_drains, "end"),
+    (waits_for_ever_for_the_old_master, "rest"),
     (waits_for_nothing_after_deaths, "storm"),
     (lets_nobody_try_before_the_others, "outage"),
     (tries_a_failed_boot_again_during_a_reload, "verdict"),

@@ -1,5 +1,7 @@
 """What the simulation found, each as the shortest story that shows it."""
 
+import signal
+
 import pytest
 
 from sdserve.arbiter.lifecycle import Master
@@ -139,6 +141,19 @@ def test_one_worker_more_is_one_more_after_a_roll_back_too() -> None:
     arbiter = world.masters[0].arbiter
     assert arbiter is not None and (arbiter.goal.generation, arbiter.goal.size) == (1, 3)
     finish(world)
+
+
+def test_an_old_master_that_hangs_after_the_hand_over_is_killed() -> None:
+    """It was stopped while it drained, and the unit could not be stopped any more."""
+    world = service()
+    upgraded(world)
+    happen(world, What.READY)
+    old, new = world.masters
+    assert old.handed_over and world.promises.main is new
+    happen(world, (What.MASTER_STOPPED, 0), (What.TERM, 1))
+    world.happens(What.TIME, 0, 40.0)
+    assert not old.alive and old.status == signal.SIGKILL
+    assert not new.alive and new.status == 0
 
 
 def test_a_new_master_that_dies_after_the_hand_over_does_not_call_the_old_one_back() -> None:

@@ -43,6 +43,7 @@ class World:
         self.sockets: dict[str, tuple[int, int]] = {}
         self.open: dict[int, str] = {}
         self.no_room = 0
+        self.calm = False  # from here on only who has handed over may stay stopped
         self.effects = 0
         self.events = 0
         self.deployed = (plan.workers, plan.surge, plan.gpus, "/pid")
@@ -285,6 +286,10 @@ class World:
     def calm_down(self) -> None:
         """From here on processes do as they are told, and the service comes to rest at its goal."""
         self.tell("all is calm")
+        self.calm = True
+        for master in self._alive():
+            if master.handed_over and not master.stopped:
+                self._befalls(What.MASTER_STOPPED, master)
         self.no_room = 0
         until = self.now + PATIENT
         while self.now < until:
