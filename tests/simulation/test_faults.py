@@ -277,6 +277,8 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
 
 # What only rare histories show is looked for near one of those first, to save time.
 RARE = {
+    "merges_ttin": 34,
+    "waits_for_ever_for_the_old_master": 67,
     "takes_stopped_for_serving": 115,
     "forgets_the_gpus": 190,
     "crowded_gpus_are_not_noticed": 245,
