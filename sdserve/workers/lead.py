@@ -1,33 +1,62 @@
-"""The lead: which of several threads polls, and how it changes hands (the policy is in leaders.py).
+"""The lead: which of several threads polls, and how it changes hands. Moves are roster.py's, the policy leaders.py's.
 
-The thread that holds the baton leads, and owns all that the loop has. Before it calls the application it leaves a token
-on the table. Whoever takes the token away has the lead from then on: the leader itself when the call returns, or the
-watcher when the call lasts; taking is one atomic step. A thread that comes back and finds the token gone has lost the
-lead: it gives its stream back and waits for the baton like the others.
+The leader owns all that the loop has. A call that lasts loses the lead to a follower; its thread then gives its stream
+back and does what was kept for it, or rests until it is woken. Each thread is woken for itself, by a lock of its own.
+
+Some work belongs to one thread: a response that was suspended goes on where the application was called, because what
+the application holds may belong to that thread (`resume`).
 
 The watcher is the main thread. The application never runs in it, so it is always free for signals, for calls that last
-too long, and for the way out.
+too long, for threads that have ended, and for the way out.
 """
 
 import threading
+from _thread import LockType, allocate_lock
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdserve.http.request import Request
-from sdserve.workers.leaders import PROMOTE_AFTER, SLOW, Pace
-from sdserve.workers.stream import Stream
+from sdserve.workers.leaders import IN_DEMAND, LOOK_EVERY, PROMOTE_AFTER, Pace, overstays
+from sdserve.workers.roster import Next, Roster, Seat
+from sdserve.workers.stream import NEVER, Stream
+
+if TYPE_CHECKING:
+    from sdserve.log import Logger
 
 QUIET = 20  # looks of the watcher at an empty table before it sleeps
+SHORTEST = 0.0005  # seconds between two looks, at least
+JOB_WAITS = 30.0  # seconds that a job waits for its thread where no time-out is set
+RETRY = 1.0  # seconds until a thread that could not be started is tried again; twice as long each time
+RETRY_CEILING = 60.0
 
 Answer = Callable[[Stream, Request, float], None]
 
 
-class Lead:
-    """The lead among `threads` threads.
+class Job(NamedTuple):
+    """Work on a stream that its own thread should do; since when it waits."""
 
-    `answer` calls the application; `give_back` takes a stream whose call ended without the lead; `too_long(request,
-    seconds, thread)` hears of calls longer than `timeout` seconds (0: never); `well(now)` is called when the watcher
-    has looked and not all threads are stuck.
+    stream: Stream
+    step: Callable[[], None]
+    since: float
+
+
+class Run(NamedTuple):
+    """A call without the lead."""
+
+    since: float
+    seat: "Seat[Job]"
+
+
+class Lead:
+    """The lead among `threads` threads. The loop gives it, and hears of it:
+
+    - `answer(stream, request, now)` calls the application;
+    - `give_back(stream, leads)` takes a stream whose call or step has ended, `leads`: in the leader's own thread;
+    - `broken(stream)` takes the exception that a call or step has raised, in an `except` block: its stream must end;
+    - `too_long(stream, seconds, thread)` hears of calls without progress for `timeout` seconds (0: never);
+    - `well(now)` is called when all threads work and not all of them are stuck: that is no hang;
+    - `in_demand()` says whether something is ready to be polled, `wake()` ends a poll.
     """
 
     def __init__(
@@ -36,160 +65,340 @@ class Lead:
         timeout: float,
         *,
         answer: Answer,
-        give_back: Callable[[Stream], None],
-        too_long: Callable[[Request | None, float, int], None],
+        give_back: Callable[[Stream, bool], None],
+        broken: Callable[[Stream], None],
+        too_long: Callable[[Stream, float, int], None],
         well: Callable[[float], None],
+        in_demand: Callable[[], bool],
+        wake: Callable[[], None],
+        log: "Logger",
     ) -> None:
         self._threads = threads
         self._timeout = timeout
         self._answer = answer
         self._give_back = give_back
+        self._broken = broken
         self._too_long = too_long
         self._well = well
-        self._baton = threading.Lock()
-        self._switch = threading.Lock()  # held while the token of a call that lasts changes hands
-        self._table: list[Stream] = []
-        self._calls = 0
-        self._waiting = 0  # followers
-        self._reinforced = False
-        self._leader = 0  # the thread that leads, and whose call is on the table
+        self._in_demand = in_demand
+        self._wake = wake
+        self._log = log
+        self._turns: Callable[[], None] = lambda: None
+        self._mutex = allocate_lock()  # held for moves of the roster
+        self._roster: Roster[Stream, Job] = Roster()
+        self._table = self._roster.table
+        self._idle = self._roster.idle
+        self._bells: dict[Seat[Job], LockType] = {}
+        self._seats: dict[int, Seat[Job]] = {}  # by the thread's identity
         self._pace = Pace()
+        self._alive = 0  # threads that were started and have not ended
+        self._reinforced = False
+        self._retry, self._retry_at = RETRY, 0.0  # when threads that are missing are started again
+        self._due = NEVER  # when the watcher must look for what takes too long
         self._parked = True  # the watcher sleeps
         self._alarm = threading.Event()
-        self._tick = threading.Lock()
+        self._tick = allocate_lock()
         self._tick.acquire()
-        self.running: dict[Stream, tuple[float, int]] = {}  # calls without the lead: since when, in which thread
+        self.running: dict[Stream, Run] = {}
         self.stuck: set[Stream] = set()  # those that exceeded the time-out
-        self.stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        return self._roster.stopped
 
     def share(self, turns: Callable[[], None]) -> None:
         """Has `turns` run by one thread at a time until `stop`. `turns` returns when its thread has lost the lead."""
+        self._turns = turns
         if self._threads == 1:
-            self._baton.acquire()
             turns()
             return
-        for number in range(self._threads):
-            self._start(number, turns)
-        self._watch(turns)
-
-    def _start(self, number: int, turns: Callable[[], None]) -> None:
-        threading.Thread(target=self._follow, args=(turns,), name=f"sdserve-{number}", daemon=True).start()
+        if self._hire(monotonic()):
+            self._watch()
+        else:
+            self._live()  # without anybody to follow, and without a watcher
 
     def stop(self) -> None:
         """Said by the leader: nobody leads any more."""
-        self.stopped = True
-        self._baton.release()
+        with self._mutex:
+            self._ring_bells(self._roster.stop())
         self._alarm.set()
 
-    def _follow(self, turns: Callable[[], None]) -> None:
-        while not self.stopped:
-            self._waiting += 1
-            self._baton.acquire()
-            self._waiting -= 1
-            if self.stopped:
-                self._baton.release()
-                return
-            self._leader = threading.get_ident()
-            turns()
+    # --- what the leader does -----------------------------------------------------------------------------------------
 
     def call(self, stream: Stream, request: Request, now: float) -> bool:
         """Answers a request in this thread, with the lead as long as it lasts. False when the lead was lost."""
-        pace, path = self._pace, request.path
-        if not pace.calm and self._waiting and pace.expect_slow(path):
+        pace = self._pace
+        if not pace.calm and self._idle and self._expects_slow(request):
             self._call_as_follower(stream, request, now)
             return False
-        self._calls += 1
-        self._table.append(stream)
+        table = self._table
+        table[stream] = now
         if self._parked:
-            self._ring()
-        self._answer(stream, request, now)
+            self._rouse()
         try:
-            self._table.pop()
-        except IndexError:
-            with self._switch:
-                self.running.pop(stream, None)
+            self._answer(stream, request, now)
+        except BaseException:  # noqa: BLE001 - one connection ends, nothing else
+            self._broken(stream)
+        if table.pop(stream, None) is None:
             self._comes_back(stream)
             return False
         if not pace.calm:
-            pace.was_quick(path)
+            with self._mutex:
+                pace.was_quick(_name(request))
         return True
+
+    def resume(self, stream: Stream, owner: int, step: Callable[[], None]) -> bool:
+        """Has `step` done by the thread `owner` (threading.get_ident()), and gives the stream back to the leader then.
+
+        At once where that is this thread, or where it is stuck or gone: then this is a call like any other. An idle
+        thread is woken for it. One that is in a call does it when that returns; where that takes longer than the
+        time-out, another thread does it. False when the lead was lost meanwhile; the stream belongs to the step in
+        any case, until it comes back.
+        """
+        now = monotonic()
+        with self._mutex:
+            here, woken = self._roster.assign(Job(stream, step, now), self._seats.get(owner))
+            self._ring_bells(woken)
+            if not here:
+                self._due = min(self._due, now + (self._timeout or JOB_WAITS))
+        if not here:
+            if not woken and self._parked:
+                self._rouse()  # it must be seen that this waits
+            return True
+        self._table[stream] = now
+        if self._parked:
+            self._rouse()
+        self._step(stream, step)
+        if self._table.pop(stream, None) is None:
+            self._comes_back(stream)
+            return False
+        self._give_back(stream, True)
+        return True
+
+    def take_orphan(self) -> bool:
+        """Does one job whose thread is lost. False when the lead was lost."""
+        with self._mutex:
+            job = self._roster.orphans.popleft() if self._roster.orphans else None
+        if job is None:
+            return True
+        self._wake()  # there may be more
+        return self.resume(job.stream, 0, job.step)
+
+    def leads(self) -> bool:
+        """Whether this thread leads. Takes the token of a call that an exception has left behind off the table."""
+        with self._mutex:
+            if self._roster.leader is not self._seats.get(threading.get_ident()):
+                return False
+            self._table.clear()
+            return True
+
+    def _expects_slow(self, request: Request) -> bool:
+        with self._mutex:
+            return self._pace.expect_slow(_name(request))
 
     def _call_as_follower(self, stream: Stream, request: Request, now: float) -> None:
         """Gives up the lead before a call that is expected to last."""
-        self.running[stream] = (now, threading.get_ident())
-        self._ring()
-        self._baton.release()
-        self._answer(stream, request, now)
-        del self.running[stream]
-        if monotonic() - now < SLOW:
-            self._pace.was_quick(request.path)
+        with self._mutex:
+            seat = self._roster.leader
+            assert seat is not None
+            self._runs(stream, now, seat)
+            self._ring_bells(self._roster.pass_on())
+        try:
+            self._answer(stream, request, now)
+        except BaseException:  # noqa: BLE001 - as above
+            self._broken(stream)
         self._comes_back(stream)
 
+    def _step(self, stream: Stream, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BaseException:  # noqa: BLE001 - as above
+            self._broken(stream)
+
+    # --- what threads without the lead do -----------------------------------------------------------------------------
+
     def _comes_back(self, stream: Stream) -> None:
-        self.stuck.discard(stream)
-        self._give_back(stream)
+        """The end of a call or step without the lead."""
+        with self._mutex:
+            run = self.running.pop(stream, None)
+            if stream in self.stuck:
+                self.stuck.discard(stream)
+                if run is not None:
+                    self._roster.found(run.seat)
+        self._give_back(stream, False)
+
+    def _live(self) -> None:
+        """A thread's life: leads, does what was kept for it, rests."""
+        seat: Seat[Job] = Seat()
+        bell = allocate_lock()
+        bell.acquire()
+        roster, mutex = self._roster, self._mutex
+        try:
+            with mutex:
+                self._seats[threading.get_ident()] = seat
+                self._bells[seat] = bell
+                roster.join(seat)
+            while True:
+                with mutex:
+                    task = roster.rest(seat)
+                    if isinstance(task, Job):
+                        self._runs(task.stream, monotonic(), seat)
+                if task is Next.WAIT:
+                    bell.acquire()
+                elif task is Next.LEAD:
+                    self._turns()
+                elif isinstance(task, Job):
+                    self._step(task.stream, task.step)
+                    self._comes_back(task.stream)
+                else:
+                    return
+        except BaseException:  # noqa: BLE001 - whatever ends a thread, the others go on
+            self._log.exception("A thread has ended; another one takes its place")
+        finally:
+            with mutex:
+                self._seats.pop(threading.get_ident(), None)
+                self._bells.pop(seat, None)
+                self._ring_bells(roster.leave(seat))
+                self._alive -= 1
+                self._retry_at = monotonic() + RETRY
+                self._due = min(self._due, self._retry_at)
+            self._alarm.set()
 
     # --- the watcher --------------------------------------------------------------------------------------------------
 
-    def _ring(self) -> None:
+    def _rouse(self) -> None:
         """Wakes the watcher."""
         if self._parked:
             self._parked = False
             self._alarm.set()
 
-    def _watch(self, turns: Callable[[], None]) -> None:
+    def _watch(self) -> None:
         """Looks at the table every few milliseconds; sleeps while nothing is called, so an idle worker is not woken."""
-        alarm, table = self._alarm, self._table
-        while not self.stopped:
-            self._parked = True
-            if not table:
-                alarm.wait(self._patience())
-            alarm.clear()
-            self._parked = False
-            seen, quiet = -1, 0
-            while quiet < QUIET and not self.stopped:
-                self._tick.acquire(timeout=PROMOTE_AFTER)
-                if not table:
-                    quiet += 1
-                    continue
+        quiet = 0
+        while not self._roster.stopped:
+            now = monotonic()
+            if now >= self._due:
+                self._inspect(now)
+            since = self._since()
+            if since:
                 quiet = 0
-                if self._calls == seen:
+                age = now - since
+                if overstays(age, age >= IN_DEMAND and self._in_demand()):
                     self._promote()
-                seen = self._calls
-            if self.running:
-                self._look_for_stuck(monotonic())
-                if len(self.stuck) == self._threads and not self._reinforced:
-                    self._reinforced = True  # one more thread, for what else this worker holds
-                    self._start(self._threads, turns)
-                    self._threads += 1
-                    self._well(monotonic())
+                    continue
+                pause = (PROMOTE_AFTER if self._pace.calm else IN_DEMAND) - age
+                self._tick.acquire(timeout=max(SHORTEST, pause))
+            elif quiet < QUIET:
+                quiet += 1
+                self._tick.acquire(timeout=LOOK_EVERY)
+            else:
+                quiet = 0
+                self._park()
+
+    def _park(self) -> None:
+        self._parked = True
+        if not self._table:
+            due = self._due
+            self._alarm.wait(None if due == NEVER else max(0.0, due - monotonic()) + 0.001)
+        self._alarm.clear()
+        self._parked = False
+
+    def _since(self) -> float:
+        """When the leader's call began, 0.0 when it is in none."""
+        try:
+            return next(iter(self._table.values()), 0.0)
+        except RuntimeError:  # it was another one within this line
+            return 0.0
 
     def _promote(self) -> None:
         """Takes the lead from a call that lasts, and gives it to a follower."""
-        with self._switch:
-            try:
-                stream = self._table.pop()
-            except IndexError:  # it returned just now
+        with self._mutex:
+            taken, woken = self._roster.promote()
+            if taken is None:
                 return
-            self.running[stream] = (monotonic() - PROMOTE_AFTER, self._leader)
-        request = stream.request
-        if request is not None:
-            self._pace.was_slow(request.path)
-        self._baton.release()
+            self._runs(taken.call, taken.since, taken.seat)
+            request = taken.call.request
+            if request is not None:
+                self._pace.was_slow(_name(request))
+            self._ring_bells(woken)
 
-    def _patience(self) -> float | None:
-        """Seconds until the next call may exceed the time-out, None when none can."""
-        if not self._timeout:
-            return None
-        since = [began for stream, (began, _) in list(self.running.items()) if stream not in self.stuck]
-        return max(0.0, min(since) + self._timeout - monotonic()) + 0.001 if since else None
+    def _runs(self, stream: Stream, since: float, seat: Seat[Job]) -> None:
+        """A call goes on, or begins, without the lead."""
+        self.running[stream] = Run(since, seat)
+        if self._timeout and since + self._timeout < self._due:
+            self._due = since + self._timeout
+            self._rouse()
 
-    def _look_for_stuck(self, now: float) -> None:
-        if not self._timeout:
-            return
-        for stream, (began, thread) in list(self.running.items()):
-            if now - began >= self._timeout and stream not in self.stuck:
-                self.stuck.add(stream)
-                self._too_long(stream.request, now - began, thread)
-        if len(self.stuck) < self._threads:
+    def _ring_bells(self, seats: list[Seat[Job]]) -> None:
+        for seat in seats:
+            self._bells[seat].release()
+
+    def _inspect(self, now: float) -> None:
+        """Looks for what takes too long, and for threads that are missing."""
+        self._due = NEVER
+        self._hire(now)
+        patience = self._timeout or JOB_WAITS
+        with self._mutex:
+            stuck = self._find_stuck(now) if self._timeout else []
+            late = {seat for seat in self._roster.seats if seat.jobs and now - seat.jobs[0].since >= patience}
+            for seat in late:
+                self._ring_bells(self._roster.share_out(seat))
+            orphans = bool(self._roster.orphans)
+            waits = [run.since + self._timeout for stream, run in self.running.items() if stream not in self.stuck]
+            dues = [*waits] if self._timeout else []
+            dues += [job.since + patience for job in self._roster.waiting()]
+            self._due = min([self._due, *dues])
+            vacant = self._roster.leader is None
+            lost = sum(seat.lost for seat in self._roster.seats)
+        for stream, run, thread in stuck:
+            self._too_long(stream, now - run.since, thread)
+        if lost >= self._threads and not self._reinforced:
+            self._reinforced = True  # one more thread, for what else this worker holds
+            self._threads += 1
+            self._hire(now)
+            lost -= 1
+        if vacant and lost < self._threads:
             self._well(now)
+        elif orphans or self.running:
+            self._wake()
+
+    def _find_stuck(self, now: float) -> list[tuple[Stream, Run, int]]:
+        """Calls that exceed the time-out, each once."""
+        found = []
+        threads = {seat: thread for thread, seat in self._seats.items()}
+        for stream, run in list(self.running.items()):
+            if now - run.since < self._timeout or stream in self.stuck:
+                continue
+            self.stuck.add(stream)
+            self._ring_bells(self._roster.lose(run.seat))
+            found.append((stream, run, threads.get(run.seat, 0)))
+        return found
+
+    def _hire(self, now: float) -> bool:
+        """Starts the threads that are missing; False when none could be."""
+        hired = True
+        while self._alive < self._threads and now >= self._retry_at and not self._roster.stopped:
+            with self._mutex:
+                self._alive += 1
+                number = self._alive
+            try:
+                threading.Thread(target=self._live, name=f"sdserve-{number}", daemon=True).start()
+            except (RuntimeError, MemoryError) as error:  # a limit of the system, of the unit, or of the user
+                with self._mutex:
+                    self._alive -= 1
+                self._retry_at = now + self._retry
+                self._retry = min(2 * self._retry, RETRY_CEILING)
+                self._log.error(
+                    "%s: %d of %d threads run; tried again in %g s, see TasksMax= and LimitNPROC=",
+                    *(error, self._alive, self._threads, self._retry_at - now),
+                )
+                hired = self._alive > 0
+                break
+            self._retry = RETRY
+        if self._alive < self._threads:
+            self._due = min(self._due, self._retry_at)
+        return hired
+
+
+def _name(request: Request) -> str:
+    return f"{request.method} {request.path}"

@@ -55,8 +55,12 @@ class Loop:
             *(values.threads, values.timeout),
             answer=exchange.answer,
             give_back=self._give_back,
+            broken=self._streams.broken,
             too_long=worker.request_stuck,
-            well=self._is_well,
+            well=worker.request_begins,
+            in_demand=self._in_demand,
+            wake=self._end_poll,
+            log=worker.log,
         )
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._returned: deque[Stream] = deque()  # streams whose call ended without the lead
@@ -67,6 +71,8 @@ class Loop:
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
         self._line = Line(worker.cell, values.workers)
         self._wake = -1
+        self._demand = select.poll()
+        self._demand.register(self._epoll, select.POLLIN)
         if values.threads > 1:
             self._streams.use(self._lead)
             self._wake = eventfd(0)
@@ -128,7 +134,7 @@ class Loop:
             if not worker.alive and self._retirement_ends(monotonic()):
                 self._lead.stop()
                 return
-            if ready:
+            if ready or returned:
                 pending.extend(poll(0, EVENTS))
                 continue
             self._rest()
@@ -161,10 +167,12 @@ class Loop:
         if len(self._streams) != self._line.held:
             self._line.hold(len(self._streams))
 
-    def _is_well(self, now: float) -> None:
-        """Renews the mark: the watcher found calls in progress, and not all threads stuck. The leader looks again."""
-        self._marked = True
-        self._worker.request_begins(now)
+    def _in_demand(self) -> bool:
+        """Whether something waits to be polled."""
+        return bool(self._demand.poll(0))
+
+    def _end_poll(self) -> None:
+        """Has the leader turn: something else than a descriptor has changed."""
         eventfd_write(self._wake, 1)
 
     def _other(self, fd: int) -> bool:
@@ -172,7 +180,8 @@ class Loop:
         door, worker = self._door, self._worker
         if fd == self._wake:
             eventfd_read(fd)
-        elif fd in self._control:
+            return self._lead.take_orphan()
+        if fd in self._control:
             worker.handle_control(fd)
         elif door.open and worker.alive:  # once told to leave, what has been queued is the business of `_accept_rest`
             if fd == door.adopting:
@@ -194,11 +203,11 @@ class Loop:
         self._full_until = monotonic() + seconds
         self._streams.sweep_at = min(self._streams.sweep_at, self._full_until)
 
-    def _give_back(self, stream: Stream) -> None:
-        """Hands a served stream to whoever leads."""
+    def _give_back(self, stream: Stream, leads: bool) -> None:
+        """Hands a served stream to whoever leads; `leads`: that is this thread, which is in a turn."""
         self._returned.append(stream)
-        if not self._lead.stopped:
-            eventfd_write(self._wake, 1)
+        if not leads and not self._lead.stopped:
+            self._end_poll()
 
     # --- connections --------------------------------------------------------------------------------------------------
 

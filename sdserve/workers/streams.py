@@ -219,6 +219,16 @@ class Streams(Register):
         self.answered(stream, monotonic())
         return True
 
+    def broken(self, stream: Stream) -> None:
+        """Logs the exception in progress, which came out of what answers requests: the connection must end."""
+        request = stream.request
+        what = f"{request.method} {request.uri}" if request is not None else "a request"
+        self._log.exception("Error of the server while it answered %s; the connection is closed", what)
+        stream.close_after = stream.reset = stream.failed = True
+        if stream.outbox is not None:
+            stream.outbox.close()
+            stream.outbox = None
+
     def answered(self, stream: Stream, now: float) -> None:
         """A request was answered, as far as the application goes."""
         self.count += 1

@@ -12,13 +12,13 @@ from sdserve.errors import ConfigError
 from sdserve.gateway.forwarded import Forwarding, Trusted
 from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Environ, ErrorStream, Gateway, Terms
-from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.strict import demand_strict
 from sdserve.workers import rescue
 from sdserve.workers.base import RETIRING, Worker
 from sdserve.workers.exchange import Exchange
 from sdserve.workers.loop import Loop
+from sdserve.workers.stream import Stream
 from sdserve.workers.values import Values
 from sdserve.workers.warmup import warm_up
 
@@ -153,11 +153,12 @@ class WSGIWorker(Worker):
         rescue.outlive(self._loop, self.drain_by or 0.0, self.log)
         return False
 
-    def request_stuck(self, request: Request | None, seconds: float, thread: int) -> None:
+    def request_stuck(self, stream: Stream, seconds: float, thread: int) -> None:
         """A request exceeded the time-out in one of several threads: the log says where, and a successor is asked for.
 
         Everything else this worker holds is finished: threads cannot be killed, processes can.
         """
+        request = stream.request
         what = f"{request.method} {request.uri}" if request is not None else "a request"
         self.log.error(
             "%s has run for %.1f s, longer than timeout; worker %s is replaced. It is at:\n%s",

@@ -1,6 +1,7 @@
 """Who leads while calls last: real threads, and calls that end when the test says so."""
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -11,59 +12,91 @@ import pytest
 from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
+from sdserve.log import Logger
 from sdserve.workers.lead import Lead
 from sdserve.workers.stream import Stream
+from tests.support.waiting import eventually
 
 PATIENCE = 10  # seconds; a test that waits so long has failed
+LOG = Logger("-", None, "critical")
 
 Work = Callable[[], object]
+Turn = Callable[[], bool]
 
 
 class Crew:
-    """A lead whose turns take calls from a queue; the watcher has a thread, too, which is not the test's."""
+    """A lead whose turns are taken from a queue; the watcher has a thread, too, which is not the test's."""
 
     def __init__(self, threads: int, timeout: float = 0) -> None:
-        self.jobs: SimpleQueue[tuple[Stream, Request] | None] = SimpleQueue()
+        self.turns: SimpleQueue[Turn | None] = SimpleQueue()
         self.answered: SimpleQueue[tuple[Stream, int]] = SimpleQueue()
         self.given_back: SimpleQueue[Stream] = SimpleQueue()
-        self.too_long: SimpleQueue[tuple[Request | None, int]] = SimpleQueue()
-        self.work: dict[Stream, Work] = {}
+        self.broken: SimpleQueue[tuple[Stream, BaseException | None]] = SimpleQueue()
+        self.too_long: SimpleQueue[tuple[Stream, int]] = SimpleQueue()
+        self.streams: list[Stream] = []
+        self._work: dict[Stream, Work] = {}
         self._reader = RequestReader(Limits())
-        self._lead = Lead(
+        self.lead = Lead(
             *(threads, timeout),
             answer=self._answer,
-            give_back=self.given_back.put,
-            too_long=lambda request, seconds, thread: self.too_long.put((request, thread)),
+            give_back=lambda stream, leads: self.given_back.put(stream),
+            broken=lambda stream: self.broken.put((stream, sys.exception())),
+            too_long=lambda stream, seconds, thread: self.too_long.put((stream, thread)),
             well=lambda now: None,
+            in_demand=lambda: not self.turns.empty(),
+            wake=lambda: self.turns.put(self.lead.take_orphan),
+            log=LOG,
         )
-        self._watcher = threading.Thread(target=self._lead.share, args=(self._turns,))
+        self._watcher = threading.Thread(target=self.lead.share, args=(self._turn,))
         self._watcher.start()
 
     def call(self, path: str, work: Work = lambda: None) -> Stream:
         """Has whoever leads do `work` for a request of a new connection."""
+        stream = self._stream(path)
+        request = stream.request
+        assert request is not None
+        self._work[stream] = work
+        self.turns.put(lambda: self.lead.call(stream, request, monotonic()))
+        return stream
+
+    def resume(self, owner: int, work: Work = lambda: None) -> Stream:
+        """Has the leader resume a suspended response, which belongs to the thread `owner`."""
+        stream = self._stream("/suspended")
+
+        def step() -> None:
+            work()
+            self.answered.put((stream, threading.get_ident()))
+
+        self.turns.put(lambda: self.lead.resume(stream, owner, step))
+        return stream
+
+    def answer(self) -> tuple[Stream, int]:
+        """The next stream that was answered, and by which thread."""
+        return self.answered.get(timeout=PATIENCE)
+
+    def stop(self) -> None:
+        self.turns.put(None)
+        self._watcher.join(PATIENCE)
+        assert not self._watcher.is_alive()
+        for stream in self.streams:
+            stream.close()
+
+    def _stream(self, path: str) -> Stream:
         ours, theirs = socket.socketpair()
         theirs.close()
         stream = Stream(ours, Connection(self._reader, Limits()), {}, "", 5)
         stream.request = self._reader.read(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
-        self.work[stream] = work
-        self.jobs.put((stream, stream.request))
+        self.streams.append(stream)
         return stream
 
-    def stop(self) -> None:
-        self.jobs.put(None)
-        self._watcher.join(PATIENCE)
-        assert not self._watcher.is_alive()
-        for stream in self.work:
-            stream.close()
-
-    def _turns(self) -> None:
-        while job := self.jobs.get():
-            if not self._lead.call(*job, monotonic()):
+    def _turn(self) -> None:
+        while turn := self.turns.get():
+            if not turn():
                 return
-        self._lead.stop()
+        self.lead.stop()
 
     def _answer(self, stream: Stream, request: Request, now: float) -> None:
-        self.work[stream]()
+        self._work[stream]()
         self.answered.put((stream, threading.get_ident()))
 
 
@@ -80,24 +113,55 @@ def crew() -> Iterator[Callable[..., Crew]]:
         each.stop()
 
 
+class Held:
+    """A call that has begun and waits."""
+
+    def __init__(self, crew: Crew, path: str = "/held") -> None:
+        self._begun, self._door = threading.Event(), threading.Event()
+        self.thread = 0
+        self.stream = crew.call(path, self._wait)
+        assert self._begun.wait(PATIENCE)
+
+    def _wait(self) -> None:
+        self.thread = threading.get_ident()
+        self._begun.set()
+        assert self._door.wait(PATIENCE)
+
+    def end(self) -> None:
+        self._door.set()
+
+
 def test_quick_calls_stay_with_one_thread(crew: Callable[..., Crew]) -> None:
     one = crew(4)
     for number in range(50):
         one.call(f"/{number}")
-    threads = {one.answered.get(timeout=PATIENCE)[1] for _ in range(50)}
+    threads = {one.answer()[1] for _ in range(50)}
     assert len(threads) == 1 and threading.main_thread().ident not in threads
     assert one.given_back.empty()
 
 
 def test_a_call_that_lasts_loses_the_lead_and_gives_its_stream_back(crew: Callable[..., Crew]) -> None:
     one = crew(2)
-    door = threading.Event()
-    slow = one.call("/slow", lambda: door.wait(PATIENCE))
+    slow = Held(one)
     quick = one.call("/quick")
-    assert one.answered.get(timeout=PATIENCE)[0] is quick
-    door.set()
-    assert one.answered.get(timeout=PATIENCE)[0] is slow
-    assert one.given_back.get(timeout=PATIENCE) is slow
+    assert one.answer()[0] is quick
+    slow.end()
+    assert one.answer()[0] is slow.stream
+    assert one.given_back.get(timeout=PATIENCE) is slow.stream
+    assert one.given_back.empty()
+
+
+def test_a_call_that_returns_leaves_the_token_of_another_call_alone(crew: Callable[..., Crew]) -> None:
+    """The lead was taken from the first call. It ends while the next leader is in a call, which then hangs."""
+    one = crew(3, timeout=0.5)
+    first = Held(one, "/first")
+    second = Held(one, "/second")
+    first.end()
+    assert one.given_back.get(timeout=PATIENCE) is first.stream
+    stream, thread = one.too_long.get(timeout=PATIENCE)
+    assert (stream, thread) == (second.stream, second.thread)
+    second.end()
+    assert one.given_back.get(timeout=PATIENCE) is second.stream
     assert one.given_back.empty()
 
 
@@ -107,26 +171,218 @@ def test_as_many_calls_as_threads_run_at_a_time(crew: Callable[..., Crew]) -> No
         together = threading.Barrier(4)
         for _ in range(4):
             one.call("/slow", lambda together=together: together.wait(PATIENCE))
-        assert len({one.answered.get(timeout=PATIENCE)[1] for _ in range(4)}) == 4
+        assert len({one.answer()[1] for _ in range(4)}) == 4
+
+
+def test_the_thread_that_rested_last_is_woken_first(crew: Callable[..., Crew]) -> None:
+    one = crew(8)
+    threads = set()
+    for _ in range(20):
+        slow = Held(one)
+        one.call("/quick")
+        threads |= {slow.thread, one.answer()[1]}
+        slow.end()
+        one.answer()
+        one.given_back.get(timeout=PATIENCE)
+    assert len(threads) <= 4
 
 
 def test_a_call_beyond_the_time_out_is_reported_once_with_its_thread(crew: Callable[..., Crew]) -> None:
     one = crew(2, timeout=0.05)
-    door = threading.Event()
-    stuck = one.call("/stuck", lambda: door.wait(PATIENCE))
-    request, thread = one.too_long.get(timeout=PATIENCE)
-    assert request is stuck.request
-    door.set()
-    assert one.answered.get(timeout=PATIENCE) == (stuck, thread)
-    assert one.given_back.get(timeout=PATIENCE) is stuck
+    stuck = Held(one)
+    assert one.too_long.get(timeout=PATIENCE) == (stuck.stream, stuck.thread)
+    stuck.end()
+    assert one.answer() == (stuck.stream, stuck.thread)
+    assert one.given_back.get(timeout=PATIENCE) is stuck.stream
     assert one.too_long.empty()
+
+
+def test_a_call_beyond_the_time_out_is_reported_while_others_are_answered(crew: Callable[..., Crew]) -> None:
+    one = crew(2, timeout=0.05)
+    stuck = Held(one)
+    while one.too_long.empty():
+        one.call("/quick")
+        one.answer()
+    assert one.too_long.get() == (stuck.stream, stuck.thread)
+    stuck.end()
 
 
 def test_when_all_threads_are_stuck_one_more_finishes_the_rest(crew: Callable[..., Crew]) -> None:
     one = crew(2, timeout=0.05)
-    door = threading.Event()
-    stuck = {one.call("/stuck", lambda: door.wait(PATIENCE)) for _ in range(2)}
+    stuck = [Held(one), Held(one)]
     rest = one.call("/rest")
-    assert one.answered.get(timeout=PATIENCE)[0] is rest
+    assert one.answer()[0] is rest
+    for held in stuck:
+        held.end()
+    assert {one.answer()[0] for _ in range(2)} == {held.stream for held in stuck}
+
+
+def test_nothing_of_a_finished_call_is_kept(crew: Callable[..., Crew]) -> None:
+    one = crew(3, timeout=5)
+    for _ in range(5):
+        held = [Held(one), Held(one)]
+        for each in held:
+            each.end()
+        for _ in held:
+            one.answer()
+        eventually(lambda: not one.lead.running and not one.lead.stuck, "nothing runs")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("of an extension"), SystemExit(1), MemoryError(), KeyboardInterrupt()])
+def test_an_exception_ends_one_connection_and_nothing_else(crew: Callable[..., Crew], error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    one = crew(2)
+    failed = one.call("/fails", fail)
+    assert one.broken.get(timeout=PATIENCE) == (failed, error)
+    for _ in range(3):
+        held = Held(one)
+        assert one.call("/after") is one.answer()[0]
+        held.end()
+        assert one.answer()[0] is held.stream
+
+
+# --- what belongs to one thread ---------------------------------------------------------------------------------------
+
+
+def other_thread(crew: Crew) -> int:
+    """A thread that does not lead, and is idle."""
+    held = Held(crew)
+    crew.call("/quick")
+    crew.answer()  # by the new leader
+    held.end()
+    crew.answer()
+    crew.given_back.get(timeout=PATIENCE)
+    return held.thread
+
+
+def test_a_suspended_response_is_resumed_by_the_leader_itself_if_it_is_its_own(crew: Callable[..., Crew]) -> None:
+    one = crew(3)
+    one.call("/quick")
+    _, owner = one.answer()
+    suspended = one.resume(owner)
+    assert one.answer() == (suspended, owner)
+    assert one.given_back.get(timeout=PATIENCE) is suspended
+    one.call("/quick")
+    assert one.answer()[1] == owner  # it has kept the lead
+
+
+def test_a_suspended_response_is_resumed_by_the_thread_that_began_it(crew: Callable[..., Crew]) -> None:
+    one = crew(3)
+    owner = other_thread(one)
+    for _ in range(10):
+        suspended = one.resume(owner)
+        assert one.answer() == (suspended, owner)
+        assert one.given_back.get(timeout=PATIENCE) is suspended
+
+
+def test_a_thread_in_a_call_resumes_its_responses_when_that_returns(crew: Callable[..., Crew]) -> None:
+    one = crew(3)
+    held = Held(one)
+    suspended = [one.resume(held.thread), one.resume(held.thread)]
+    one.call("/quick")
+    assert one.answer()[1] != held.thread  # nobody waits for it
+    held.end()
+    assert one.answer() == (held.stream, held.thread)
+    assert [one.answer(), one.answer()] == [(stream, held.thread) for stream in suspended]
+
+
+def test_the_leader_loses_the_lead_to_a_step_that_lasts(crew: Callable[..., Crew]) -> None:
+    one = crew(2)
+    one.call("/quick")
+    _, owner = one.answer()
+    door = threading.Event()
+    suspended = one.resume(owner, lambda: door.wait(PATIENCE))
+    quick = one.call("/quick")
+    stream, thread = one.answer()
+    assert stream is quick and thread != owner
     door.set()
-    assert {one.answered.get(timeout=PATIENCE)[0] for _ in range(2)} == stuck
+    assert one.answer() == (suspended, owner)
+    assert one.given_back.get(timeout=PATIENCE) is suspended
+
+
+def test_a_stuck_thread_strands_none_of_its_responses(crew: Callable[..., Crew]) -> None:
+    one = crew(2, timeout=0.1)
+    held = Held(one)
+    early = one.resume(held.thread)  # waits for it
+    assert one.too_long.get(timeout=PATIENCE)[0] is held.stream
+    late = one.resume(held.thread)  # it is known to be stuck
+    answers = {one.answer(), one.answer()}
+    assert {stream for stream, _ in answers} == {early, late}
+    assert held.thread not in {thread for _, thread in answers}
+    held.end()
+
+
+def test_a_response_of_a_thread_that_is_gone_is_resumed_by_another(crew: Callable[..., Crew]) -> None:
+    one = crew(2)
+    suspended = one.resume(0)
+    assert one.answer()[0] is suspended
+
+
+def test_an_exception_of_a_step_ends_one_connection_and_nothing_else(crew: Callable[..., Crew]) -> None:
+    def fail() -> None:
+        raise ValueError("Token was created in a different Context")
+
+    one = crew(3)
+    owner = other_thread(one)
+    failed = one.resume(owner, fail)
+    assert one.broken.get(timeout=PATIENCE)[0] is failed
+    assert one.given_back.get(timeout=PATIENCE) is failed
+    assert one.resume(owner) is one.answer()[0]
+
+
+# --- threads that end, or never begin ---------------------------------------------------------------------------------
+
+
+def test_a_leader_that_dies_hands_the_lead_on_and_is_replaced(crew: Callable[..., Crew]) -> None:
+    def die() -> bool:
+        raise SystemExit("whatever it was")
+
+    one = crew(2)
+    for _ in range(3):
+        one.turns.put(die)
+        one.call("/after")
+        one.answer()
+
+
+def test_threads_that_cannot_be_started_are_done_without(
+    crew: Callable[..., Crew], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, room = threading.Thread.start, 2
+
+    def limited(thread: threading.Thread) -> None:
+        nonlocal room
+        if thread.name.startswith("sdserve-"):
+            if not room:
+                raise RuntimeError("can't start new thread")
+            room -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    one = crew(4)
+    held = Held(one)
+    assert one.call("/quick") is one.answer()[0]
+    held.end()
+    assert one.answer()[0] is held.stream
+    room = 4
+    together = threading.Barrier(4)  # which takes all threads that were wanted
+    for _ in range(4):
+        one.call("/slow", lambda: together.wait(PATIENCE))
+    assert len({one.answer()[1] for _ in range(4)}) == 4
+
+
+def test_without_a_single_thread_more_the_first_one_serves(
+    crew: Callable[..., Crew], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("sdserve-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    one = crew(4)
+    for _ in range(3):
+        assert one.call("/quick") is one.answer()[0]
