@@ -1,6 +1,6 @@
 """One system call of a running process fails: strace(1) attaches, injects an error, and tells which call it was.
 
-The call is not made at all, and the process gets the error in its place; with `-f` in whichever thread comes to it.
+The call is not made at all, and the process gets the error in its place, in whichever thread comes to it.
 `-yy` shows what a descriptor is, so a fault in a connection can be told from one that concerns no connection.
 """
 
@@ -35,17 +35,20 @@ class Fault:
 
 
 class Tracer:
-    """strace on one process, inside a `with`. Raises CannotTrace when it cannot attach."""
+    """strace on one process, inside a `with`; on its threads and children too, if `follow`.
 
-    def __init__(self, pid: int, *options: str) -> None:
+    Raises CannotTrace when it cannot attach.
+    """
+
+    def __init__(self, pid: int, *options: str, follow: bool = True) -> None:
         self._file = tempfile.NamedTemporaryFile(prefix="sdserve-strace-")  # noqa: SIM115 - closed in __exit__
         self._pid = pid
-        self._options = options
+        self._options = (*options, "-f") if follow else options
         self.lines: list[str] = []
 
     def __enter__(self) -> "Tracer":
         self._strace = subprocess.Popen(
-            ["strace", "-f", "-yy", "-s", "60", "-o", self._file.name, "-p", str(self._pid), *self._options],
+            ["strace", "-yy", "-s", "60", "-o", self._file.name, "-p", str(self._pid), *self._options],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
@@ -82,11 +85,12 @@ class Tracer:
         return Counter(found[1] for line in self.lines if (found := CALL.match(line)))
 
 
-def inject(pid: int, fault: Fault) -> Tracer:
+def inject(pid: int, fault: Fault, follow: bool = True) -> Tracer:
     """Has `fault` happen to the process `pid` inside a `with`."""
-    return Tracer(pid, "-e", f"trace={fault.call}", "-e", f"inject={fault.call}:error={fault.errno}:when={fault.when}")
+    options = ("-e", f"trace={fault.call}", "-e", f"inject={fault.call}:error={fault.errno}:when={fault.when}")
+    return Tracer(pid, *options, follow=follow)
 
 
-def watch(pid: int) -> Tracer:
+def watch(pid: int, follow: bool = True) -> Tracer:
     """Notes all system calls of the process `pid` inside a `with`."""
-    return Tracer(pid)
+    return Tracer(pid, follow=follow)
