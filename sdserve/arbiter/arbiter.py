@@ -29,7 +29,7 @@ from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.workforce import Workforce
-from sdserve.errors import ListenError, SdserveError
+from sdserve.errors import BootError, ListenError, SdserveError
 from sdserve.process.handover import VARIABLE
 from sdserve.status import Status
 
@@ -80,21 +80,23 @@ class Arbiter(HookView):
     def attempt(self, step: Callable[[], None]) -> None:
         """Does one step of the run.
 
-        A typed error ends the run, and so does any error of the start. Later, what nobody foresaw is logged, and the
-        next turn tries again: the workers serve on. Only when turn after turn fails is the loop broken.
+        Any error ends the start. Later, only one that says that no worker can be had does: what else goes wrong is
+        logged, and the next turn tries again, while the workers serve on. When turn after turn fails, the loop is
+        broken.
         """
         try:
             step()
             self._failed_turns = 0
-        except SdserveError as error:
-            self.log.error("%s", error)
-            self.log.debug("the start failed", exc_info=True)
-            self.ending.crash(str(error), error.exit_code, error.errno)
         except Exception as error:
             self._failed_turns += 1
-            if self.state in SURVIVES and self._failed_turns < LAST_TURNS:
+            if self.state in SURVIVES and self._failed_turns < LAST_TURNS and not isinstance(error, BootError):
                 self._note_failure()
                 self.host.pause(TRY_AGAIN)
+                return
+            if isinstance(error, SdserveError):
+                self.log.error("%s", error)
+                self.log.debug("the start failed", exc_info=True)
+                self.ending.crash(str(error), error.exit_code, error.errno)
                 return
             self.log.exception("Unhandled exception in main loop")
             reason = f"Unhandled exception in main loop: {type(error).__name__}: {error}"
@@ -191,7 +193,7 @@ class Arbiter(HookView):
         """One signal; what fails there must not keep the others from being heard."""
         try:
             self._handle(signum)
-        except SdserveError:
+        except BootError:
             raise
         except Exception:
             self.log.exception("Exception while handling the signal %s", signum.name)

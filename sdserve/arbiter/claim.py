@@ -27,11 +27,11 @@ class Claim:
 
     def follow(self, path: str | None, *, second: bool) -> None:
         """Moves to the path of another configuration, or makes good for a file that somebody took away."""
-        if self.pidfile is not None:
-            if self.pidfile.fname in (path, f"{path}.2") and self.pidfile.holds():
-                return
-            self.release()
         try:
+            if self.pidfile is not None:
+                if self.pidfile.fname in (path, f"{path}.2") and self.pidfile.holds():
+                    return
+                self.release()
             self.make(path, second=second)
         except PidfileError as error:
             self._log.error("%s", error)
@@ -46,6 +46,9 @@ class Claim:
 
     def release(self) -> None:
         """Takes the file away, if it is still ours."""
-        if self.pidfile is not None:
-            self.pidfile.unlink()
-            self.pidfile = None
+        pidfile, self.pidfile = self.pidfile, None
+        if pidfile is not None:
+            try:
+                pidfile.unlink()
+            except PidfileError as error:
+                self._log.error("%s", error)

@@ -7,6 +7,7 @@ service is the arbiter's business, which hears of them through `Events`.
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 from sdserve.arbiter.handle import Handle, describe
@@ -129,7 +130,8 @@ class Crew:
         del self.handles[handle.pid]
         for watched in (handle.channel, handle.pidfd):
             self._loop.unwatch(watched)
-            watched.close()
+            with suppress(OSError):  # it is closed, whatever close(2) says
+                watched.close()
         before = handle.phase
         handle.killed_from_outside = before in LIVE and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         handle.advance(WorkerEvent.EXIT)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from sdserve.errors import SdserveError
+from sdserve.errors import BootError
 
 TRY_AGAIN = 0.5  # seconds between two calls of a callback that fails
 
@@ -82,7 +82,7 @@ class Loop:
     """Waits for descriptors and deadlines and runs their callbacks, one turn at a time.
 
     `now()` is the time in monotonic seconds, for all that happens in a master. `on_failure` is called inside of the
-    `except` clause for each callback that failed; typed errors (SdserveError) are meant for the caller of `turn`.
+    `except` clause for each callback that failed. BootError is for the caller of `turn`: no worker can be had any more.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Loop:
     def _succeeds(self, callback: Callable[[], None]) -> bool:
         try:
             callback()
-        except SdserveError:
+        except BootError:
             raise
         except Exception:  # noqa: BLE001 - told by `on_failure`, and tried again
             self._on_failure()

@@ -1,8 +1,10 @@
 """Forking one worker: the channel, the scoreboard cell, its GPU, and what the child must let go of."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter import signals
@@ -56,9 +58,18 @@ def fork_worker(
         raise
     finally:
         signals.unblock_all()
-        theirs.close()
+        with suppress(OSError):  # it is closed, whatever close(2) says, and the worker must not be forgotten for that
+            theirs.close()
     worker.pid = pid
-    return Handle(worker, Child(pid), ours, cell, clock)
+    try:
+        process = Child(pid)
+    except OSError:  # a worker that nobody would hear of
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        ours.close()
+        scoreboard.give_back(cell)
+        raise
+    return Handle(worker, process, ours, cell, clock)
 
 
 def birth_of(cfg: "Config", slot: int, title: str) -> Birth:

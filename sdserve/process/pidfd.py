@@ -38,6 +38,14 @@ class PidFd:
 class Child(PidFd):
     """A child of this process, of whom its parent alone may ask more."""
 
+    def send(self, signum: int) -> bool:
+        """Sends a signal; false if the process has ended already."""
+        try:
+            return super().send(signum)
+        except OSError:  # no memory, say. Nobody else reaps it, so its number is its own still.
+            os.kill(self.pid, signum)
+            return True
+
     def reap(self) -> int | None:
         """The wait status (waitpid(2)) if the process has ended."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)

@@ -5,6 +5,7 @@ still holds our own pid. A file that names a process which is gone is stale and 
 """
 
 import os
+from contextlib import suppress
 
 from sdserve.errors import PidfileError
 
@@ -79,11 +80,15 @@ class Pidfile:
                 os.fchmod(fd, 0o644)
             os.replace(beside, self.fname)
         except OSError as error:
-            remove(beside)
+            with suppress(OSError):
+                remove(beside)
             raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}") from error
 
     def _remove(self, fname: str) -> None:
-        remove(fname)
+        try:
+            remove(fname)
+        except OSError as error:
+            raise PidfileError(f"cannot remove the pidfile {fname}: {error.strerror}") from error
 
     def _runs(self, pid: int) -> bool:
         if _has_ended(pid):

@@ -42,6 +42,18 @@ def test_signals() -> None:
     os.close(end)
 
 
+def test_a_child_is_signalled_by_its_number_when_its_descriptor_fails() -> None:
+    pid, end = waiting_child()
+    handle = Child(pid)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, handle.fileno())  # EBADF, pidfd_send_signal(2): no pidfd
+    os.close(null)
+    assert handle.send(signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    handle.close()
+    os.close(end)
+
+
 def test_a_process_that_is_none() -> None:
     pid, end = waiting_child()
     os.close(end)
