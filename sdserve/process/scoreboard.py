@@ -35,12 +35,21 @@ class Cell:
         self._floats = floats
 
     def begin(self, now: float) -> bool:
-        """The worker is busy since `now`; true if the master must be told, because it watches nobody here."""
-        self._floats[self._at + BUSY_SINCE] = self._floats[self._at + LAST_BUSY] = now
+        """The worker is busy with a request since `now`; true if the master must be told, because it does not watch."""
+        self._floats[self._at + LAST_BUSY] = now
+        return self.mark(now)
+
+    def mark(self, now: float) -> bool:
+        """The worker is busy with whatever it is since `now`; true as above."""
+        self._floats[self._at + BUSY_SINCE] = now
         if self._words[self._at + WATCHED]:
             return False
         self._words[self._at + WATCHED] = 1
         return True
+
+    def used(self, now: float) -> None:
+        """A request has been answered since `now`."""
+        self._floats[self._at + LAST_BUSY] = now
 
     def end(self) -> None:
         """The worker is idle."""

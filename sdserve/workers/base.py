@@ -161,6 +161,11 @@ class Worker:
         if self.cell.begin(now):
             self.tell(BUSY)
 
+    def not_polling(self, now: float) -> None:
+        """Marks this process busy without a request: if it does not poll again within `timeout`, it hangs."""
+        if self.cell.mark(now):
+            self.tell(BUSY)
+
     def request_ends(self) -> None:
         """Marks this process idle."""
         self.cell.end()

@@ -1,7 +1,11 @@
 """The WSGI worker's loop: one epoll, and the application called by whichever thread leads.
 
-A turn: poll, then handle each event, then see whether it is time to leave. What happens to connections is in
+A turn: poll, handle each event, see what is due, see whether it is time to leave. What happens to connections is in
 streams.py, how they come in is in door.py, how threads share the work is in lead.py.
+
+Events come before deadlines: what is due is judged by the time of the last poll, so that nothing is due whose data came
+while a call kept the loop. Whatever goes wrong in a turn ends the connection it was for, nothing else (`_survives`).
+The process is marked busy whenever it does not poll: a leader that hangs outside of a call is noticed by the master.
 
 Retirement: listeners are left at once, and idle connections are given to the workers that stay (foster.py). Where
 nobody would adopt them, requests that arrived are answered with `Connection: close`, and a connection that was active
@@ -9,7 +13,9 @@ within `ACTIVE` seconds is kept until its client has had that long to send its n
 a closing connection. The last look before an idle connection is closed is a read.
 """
 
+import errno
 import select
+import time
 from collections import deque
 from os import eventfd, eventfd_read, eventfd_write
 from time import monotonic
@@ -31,10 +37,12 @@ if TYPE_CHECKING:
     from sdserve.workers.wsgi import WSGIWorker
 
 EVENTS = 64  # of one poll
-BATCH = (
-    16  # requests that came with others before them, between two polls: who sends one at a time does not wait for them
-)
+BATCH = 16  # requests that came behind others, between two polls: who sends one at a time does not wait for them
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+TELL_EVERY = 10.0  # seconds between two lines about idle connections that made room
 STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new connections to others
+FAULTS = 8  # failures of the loop itself, one after the other, after which the worker is replaced
+PAUSE, RECOVERED = 0.02, 5.0  # seconds: before the second failure's next try; without one, and all is well again
 ACTIVE = 1.0  # seconds after its last response in which a client's next request is waited for at retirement
 
 
@@ -48,9 +56,7 @@ class Loop:
         self._epoll = select.epoll()
         self._door = Door(worker, values, self._epoll, exchange.base)
         disk = Quota(values.spool)
-        self._streams = Streams(
-            self._epoll, values.times, self._door, exchange, worker.log, worker.request_begins, disk
-        )
+        self._streams = Streams(self._epoll, values.times, self._door, exchange, worker.log, worker.not_polling, disk)
         self._lead = Lead(
             *(values.threads, values.timeout),
             answer=exchange.answer,
@@ -68,6 +74,9 @@ class Loop:
         self._retiring = False
         self._giving = False  # idle connections go to other workers
         self._control = set(worker.control_fds())
+        self._faults, self._fault_at = 0, 0.0  # failures in a row of the loop itself, and when the last one was
+        self._fatal: BaseException | None = None
+        self._closed, self._told_at = 0, 0.0  # connections that made room, and when the log heard of it
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
         self._line = Line(worker.cell, values.workers)
         self._wake = -1
@@ -86,6 +95,8 @@ class Loop:
         self._join_line()
         self._lead.share(self._turns)
         self._close_all()
+        if self._fatal is not None:
+            raise self._fatal
 
     def run_without(self) -> None:
         """Ends the service of a worker whose one thread is stuck in a request, in another thread.
@@ -116,36 +127,71 @@ class Loop:
         worker, streams = self._worker, self._streams
         poll, pending, ready, returned = self._epoll.poll, self._pending, streams.ready, self._returned
         find, event = streams.open.get, streams.event
+        stream: Stream | None = None
+        polled = 0.0  # when the last poll returned
         while True:
-            while returned:
-                streams.answered(returned.popleft(), monotonic())
-            while pending:
-                fd, mask = pending.popleft()
-                stream = find(fd)
-                if stream is None:
-                    if not self._other(fd):
+            try:
+                while True:
+                    while returned:
+                        stream = returned.popleft()
+                        streams.answered(stream, monotonic())
+                    while pending:
+                        fd, mask = pending.popleft()
+                        stream = find(fd)
+                        if stream is None:
+                            if not self._other(fd):
+                                return
+                        elif not event(stream, mask):
+                            return
+                    for _ in range(min(len(ready), BATCH)):
+                        stream = ready.popleft()
+                        if stream.phase is Phase.HEAD and not streams.advance(stream, monotonic()):
+                            return
+                    stream = None
+                    if polled >= streams.sweep_at:
+                        streams.sweep(polled)
+                        self._make_room()
+                    if not worker.alive and self._retirement_ends(monotonic()):
+                        self._lead.stop()
                         return
-                elif not event(stream, mask):
+                    if ready or returned:
+                        pending.extend(poll(0, EVENTS))
+                    else:
+                        self._rest()
+                        if streams.sweep_at == NEVER and worker.drain_by is None:
+                            pending.extend(poll(-1, EVENTS))
+                        else:
+                            due = min(streams.sweep_at, worker.drain_by or NEVER)
+                            pending.extend(poll(max(0.0, due - monotonic()), EVENTS))
+                    polled = monotonic()
+                    streams.turn(polled)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the others are served
+                if not self._survives(stream, error):
                     return
-            for _ in range(min(len(ready), BATCH)):
-                stream = ready.popleft()
-                if stream.phase is Phase.HEAD and not streams.advance(stream, monotonic()):
-                    return
-            if not worker.alive and self._retirement_ends(monotonic()):
-                self._lead.stop()
-                return
-            if ready or returned:
-                pending.extend(poll(0, EVENTS))
-                continue
-            self._rest()
-            if streams.sweep_at == NEVER and worker.drain_by is None:
-                pending.extend(poll(-1, EVENTS))
-                continue
-            pending.extend(poll(max(0.0, min(streams.sweep_at, worker.drain_by or NEVER) - monotonic()), EVENTS))
-            now = monotonic()
-            if now >= streams.sweep_at:
-                streams.sweep(now)
-                self._make_room()
+
+    def _survives(self, stream: Stream | None, error: BaseException) -> bool:
+        """After an exception in a turn, `stream` being what it was for. False when this thread is not to go on.
+
+        Where no connection is to blame the same may happen at once again: each time the loop pauses for longer, and a
+        worker that does not recover is replaced.
+        """
+        if self._values.threads > 1 and not self._lead.leads():
+            self._worker.log.exception("Error in a thread of worker %s that had lost the lead", self._worker.pid)
+            return False
+        if stream is not None:
+            self._streams.fail(stream)
+            return True
+        now = monotonic()
+        self._faults = self._faults + 1 if now - self._fault_at < RECOVERED else 1
+        if self._faults > FAULTS:
+            self._worker.log.critical("Worker %s cannot go on: %r", self._worker.pid, error)
+            self._fatal = error
+            self._lead.stop()
+            return False
+        self._worker.log.exception("Error in the loop of worker %s, which goes on", self._worker.pid)
+        time.sleep(min(1.0, PAUSE * 2**self._faults))
+        self._fault_at = monotonic()
+        return True
 
     def _rest(self) -> None:
         """Before the leader waits: what the turn did is counted, and the busy mark is taken away.
@@ -155,10 +201,11 @@ class Loop:
         """
         if self._streams.count:
             self._worker.count_requests(*self._streams.take_counts())
+            self._worker.cell.used(self._streams.marked_at)
         self._marked |= self._streams.rest()
         if self._lead.running:
             self._marked = True
-            self._worker.request_begins(monotonic())
+            self._worker.not_polling(monotonic())
         elif self._marked:
             self._marked = False
             self._worker.request_ends()
@@ -173,7 +220,12 @@ class Loop:
 
     def _end_poll(self) -> None:
         """Has the leader turn: something else than a descriptor has changed."""
-        eventfd_write(self._wake, 1)
+        try:
+            eventfd_write(self._wake, 1)
+        except OSError:  # the application has closed it
+            self._wake = eventfd(1)
+            self._control.add(self._wake)
+            self._epoll.register(self._wake, EPOLLIN)
 
     def _other(self, fd: int) -> bool:
         """An event of something that is no stream. False when the lead was lost."""
@@ -194,7 +246,7 @@ class Loop:
                         door.to_the_end_of_the_line(fd)
                     if self._pending:  # calls may last: new connections get their turn among those that are open
                         self._pending.insert(1, (fd, EPOLLIN))
-                    return self._streams.event(stream, EPOLLIN)
+                    self._pending.appendleft((stream.fd, EPOLLIN))
         return True
 
     def _pause_accepting(self, seconds: float) -> None:
@@ -212,30 +264,52 @@ class Loop:
     # --- connections --------------------------------------------------------------------------------------------------
 
     def _accept(self, listener: "Listener") -> Stream | None:
+        """One connection from the queue; room is made for it where none is left."""
         streams, worker = self._streams, self._worker
-        try:
-            stream = self._door.accept(listener)
-        except OSError as error:  # the connection stays queued, for others or for later
-            worker.log.error(
-                "cannot accept on %s: %s; worker %s has %d connections", listener, error, worker.pid, len(streams)
-            )
-            self._pause_accepting(SWEEP)
+        if len(streams) >= self._values.connections and not self._has_made_room():
+            self._close_door()
             return None
-        if stream is not None:
-            streams.add(stream, monotonic(), self._values.times.head)
-            if len(streams) >= self._values.connections:
-                self._door.set_open(False)
-                self._line.leave()
-        return stream
+        while True:
+            try:
+                stream = self._door.accept(listener)
+            except OSError as error:  # the connection stays queued, for this worker, for others, or for later
+                if error.errno in FULL and self._has_made_room():
+                    continue
+                worker.log.error(
+                    "cannot accept on %s: %s; worker %s has %d connections", listener, error, worker.pid, len(streams)
+                )
+                self._pause_accepting(SWEEP)
+                return None
+            if stream is not None:
+                streams.add(stream, monotonic(), self._values.times.head)
+            return stream
 
     def _adopt(self) -> None:
         now = monotonic()
+        if len(self._streams) >= self._values.connections and not self._has_made_room():
+            self._close_door()
+            return
         for stream, found in self._door.adopt():
             self._streams.adopt(stream, found, now)
             self._pending.append((stream.fd, EPOLLIN))
-        if len(self._streams) >= self._values.connections:
-            self._door.set_open(False)
-            self._line.leave()
+
+    def _close_door(self) -> None:
+        """Full: connections stay queued, for other workers or for later."""
+        self._door.set_open(False)
+        self._line.leave()
+
+    def _has_made_room(self) -> bool:
+        """Closes connections of which nobody waits for an answer; False when there is none."""
+        closed = self._streams.close_idle()
+        self._closed += closed
+        now = monotonic()
+        if closed and now - self._told_at > TELL_EVERY:
+            self._worker.log.warning(
+                "Worker %s is full (%d connections): %d idle ones were closed for new ones; see LimitNOFILE=",
+                *(self._worker.pid, len(self._streams) + closed, self._closed),
+            )
+            self._closed, self._told_at = 0, now
+        return closed > 0
 
     def _make_room(self) -> None:
         """A worker that was full and is not any more takes connections again."""

@@ -6,6 +6,7 @@ not before, so an idle worker sleeps without end.
 
 import select
 from collections.abc import Iterator
+from contextlib import suppress
 
 from sdserve.workers.stream import NEVER, Stream
 
@@ -24,6 +25,10 @@ class Register:
         """The deadline of a stream has passed: it gets another one, or is closed."""
         self.close(stream)
 
+    def fail(self, stream: Stream) -> None:
+        """An exception, which is being handled, has come out of what was done with a stream."""
+        self.close(stream)
+
     def __iter__(self) -> Iterator[Stream]:
         return iter(list(self.open.values()))
 
@@ -32,16 +37,28 @@ class Register:
 
     def add(self, stream: Stream, now: float, patience: float) -> None:
         """A new stream, of which something is expected within `patience` seconds."""
+        if stream.fd in self.open:  # the application has closed that descriptor, and the kernel has given it out again
+            self._forget(self.open[stream.fd])
         self.open[stream.fd] = stream
         stream.began = now
         self.set_deadline(stream, now, patience)
 
     def close(self, stream: Stream) -> None:
-        """Forgets a stream and closes its connection."""
+        """Forgets a stream and closes its connection; nothing happens if that was done before."""
+        if self.open.get(stream.fd) is not stream:
+            return
         if stream.mask:
-            self._epoll.unregister(stream.fd)
             stream.mask = 0
+            with suppress(OSError):  # the application may have closed it
+                self._epoll.unregister(stream.fd)
         del self.open[stream.fd]
+        stream.close()
+
+    def _forget(self, stream: Stream) -> None:
+        """Lets go of a stream whose descriptor means something else by now."""
+        del self.open[stream.fd]
+        stream.mask = 0
+        stream.sock.detach()
         stream.close()
 
     def poll_for(self, stream: Stream, mask: int) -> None:
@@ -65,6 +82,9 @@ class Register:
     def sweep(self, now: float) -> None:
         """Looks at every deadline; the next time is when the earliest is due, but in `SWEEP` seconds at least."""
         for stream in [stream for stream in self.open.values() if stream.deadline <= now]:
-            self.expired(stream, now)
+            try:
+                self.expired(stream, now)
+            except BaseException:  # noqa: BLE001 - it would be the first one at each sweep
+                self.fail(stream)
         earliest = min((stream.deadline for stream in self.open.values()), default=NEVER)
         self.sweep_at = max(earliest, now + SWEEP)

@@ -9,6 +9,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from heapq import nsmallest
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
     from sdserve.workers.exchange import Exchange
     from sdserve.workers.lead import Lead
 
+LATE = 1.0  # seconds more for what has arrived in time and was not read in time
+ROOM = 32  # idle connections that are closed at a time, at most, for want of room
 MARK = 0.1  # seconds that the busy mark may be older than the request it is for
 PREFACE, HEAD, BODY, CALL, FLUSH, LINGER = (
     *(Phase.PREFACE, Phase.HEAD, Phase.BODY),
     *(Phase.CALL, Phase.FLUSH, Phase.LINGER),
 )
+READING = (PREFACE, HEAD, BODY)
 
 
 class Streams(Register):
@@ -63,6 +67,7 @@ class Streams(Register):
         self._disk = disk
         self._lead: Lead | None = None
         self._mark_again = 0.0  # when the busy mark must be written next
+        self.marked_at = 0.0
         self.ready: deque[Stream] = deque()  # with a whole request in their buffer, perhaps
         self.count = self.size = self.errors = (
             0  # answers, their body bytes, those of 500 and above; since `take_counts`
@@ -89,6 +94,13 @@ class Streams(Register):
         counts = self.count, self.size, self.errors
         self.count = self.size = self.errors = 0
         return counts
+
+    def turn(self, now: float) -> None:
+        """The loop has polled."""
+        if now >= self._mark_again:
+            self._mark_again = now + MARK
+            self.marked_at = now
+            self._busy(now)
 
     def rest(self) -> bool:
         """The loop is about to wait: the next request marks the process busy anew. True if it was marked."""
@@ -211,6 +223,7 @@ class Streams(Register):
         stream.deadline = NEVER
         if now >= self._mark_again:
             self._mark_again = now + MARK
+            self.marked_at = now
             self._busy(now)
         if self._lead is None:
             self._exchange.answer(stream, request, now)
@@ -218,6 +231,18 @@ class Streams(Register):
             return False
         self.answered(stream, monotonic())
         return True
+
+    def fail(self, stream: Stream) -> None:
+        """Logs the exception in progress and ends the connection that it was for. Never raises."""
+        request, phase = stream.request, stream.phase.name.lower()
+        what = f"{request.method} {request.uri}" if request is not None else f"a connection in its phase {phase}"
+        self._log.exception("Error of the server with %s of %s, which is closed", what, stream.peer or "unix")
+        stream.request = None
+        try:
+            self.close(stream)
+        except BaseException as error:  # noqa: BLE001 - it is off the register by now
+            self._log.debug("%s: cannot be closed in order: %r", stream.peer, error)
+            stream.sock.close()
 
     def broken(self, stream: Stream) -> None:
         """Logs the exception in progress, which came out of what answers requests: the connection must end."""
@@ -339,10 +364,10 @@ class Streams(Register):
         phase = stream.phase
         if stream.queued:  # it is we who are late
             self.set_deadline(stream, now, self._times.head)
+        elif phase in READING and has_news(stream):
+            self.set_deadline(stream, now, LATE)
         elif phase is HEAD and stream.conn.buffered:
             self._refuse(stream, RequestTimedOut("the head did not arrive in time"), now)
-        elif phase is HEAD and self._last_look(stream, now):
-            return
         elif phase is BODY:
             if self._due(stream) <= now:
                 self._refuse(
@@ -351,16 +376,30 @@ class Streams(Register):
         else:
             self.close(stream)
 
-    def _last_look(self, stream: Stream, now: float) -> bool:
-        """Before an idle connection is closed: has a request arrived after all?"""
-        try:
-            data = stream.sock.recv(RECEIVE)
-        except OSError:
-            return False
-        if not data:
-            return False
-        stream.conn.receive(data)
-        self.set_deadline(stream, now, self._times.head)
-        stream.last = 0.0
-        self._queue(stream)
-        return True
+    def close_idle(self) -> int:
+        """Closes a few connections on which no request has begun, for want of room; returns how many.
+
+        Those that never sent a byte go first, the oldest first, then those that were answered longest ago.
+        """
+        idle = [stream for stream in self.open.values() if is_idle(stream)]
+        few = min(ROOM, 1 + len(self.open) // 8)
+        chosen = nsmallest(few, idle, key=lambda stream: (stream.last > 0, stream.last or stream.began))
+        closed = [stream for stream in chosen if not has_news(stream)]
+        for stream in closed:
+            self.close(stream)
+        return len(closed)
+
+
+def is_idle(stream: Stream) -> bool:
+    """Whether nothing of a request has been received, and none is being answered."""
+    if stream.phase is PREFACE:
+        return not stream.preface
+    return stream.phase is HEAD and not stream.queued and not stream.conn.buffered
+
+
+def has_news(stream: Stream) -> bool:
+    """Whether something has arrived that was not read yet: it is we who are late."""
+    try:
+        return bool(stream.sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
