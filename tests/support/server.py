@@ -33,7 +33,10 @@ class Server:
     cwd       the directory with the application (default: tests/apps)
     env       added to the environment; sdserve's own and systemd's variables of the tests' environment are taken out
     notify    False: no NOTIFY_SOCKET
+    program   what is executed with ARGS; a wrapper ends with PROGRAM
     """
+
+    PROGRAM = (sys.executable, "-m", "sdserve")
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class Server:
         cwd: Path = APPS,
         env: Mapping[str, str] | None = None,
         notify: bool = True,
-        program: Sequence[str] = (sys.executable, "-m", "sdserve"),
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.notify = NotifySocket()
         environ = {k: v for k, v in os.environ.items() if k not in HANDED_ON and not k.startswith("SDSERVE_")}
