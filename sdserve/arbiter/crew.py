@@ -17,7 +17,7 @@ from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.pool import LIVE, Backoff, Member
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRING
+from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING
 
 KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
 DRAIN_GRACE = 0.5  # seconds that a worker gets to leave after its graceful time-out
@@ -69,6 +69,8 @@ class Crew:
         """Tells a worker to finish and leave, or to leave at once; it is killed when it takes longer than it may."""
         patience = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER
         handle.advance(WorkerEvent.RETIRE, patience + DRAIN_GRACE)
+        if graceful:
+            handle.tell(RETIRE)
         handle.send(signal.SIGTERM if graceful else signal.SIGQUIT)
         if handle.stopped:  # it would not hear of it, nor finish (systemd.kill(5) does the same)
             handle.send(signal.SIGCONT)

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
@@ -26,6 +27,8 @@ class Channel(Protocol):
     def fileno(self) -> int: ...
 
     def recv(self, size: int, /) -> bytes: ...
+
+    def send(self, data: bytes, /) -> int: ...
 
     def close(self) -> None: ...
 
@@ -101,6 +104,11 @@ class Handle:
     def send(self, signum: int) -> None:
         """Sends a signal; nothing happens if the process has ended and only waits to be reaped."""
         self.pidfd.send(signum)
+
+    def tell(self, message: bytes) -> None:
+        """One datagram to the worker. One that does not read, or has gone, hears the signal or nothing."""
+        with suppress(BlockingIOError, ConnectionError):
+            self.channel.send(message)
 
     def messages(self) -> list[bytes]:
         """All that the worker said since the last call."""

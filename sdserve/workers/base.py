@@ -50,6 +50,9 @@ BUSY = b"busy"
 RECYCLE = b"recycle"
 FAILED = b"failed:"
 
+# What a master says to its worker, besides the signal of the same meaning: the application may have taken that.
+RETIRE = b"retire"
+
 STDERR = 2  # the descriptor: sys.stderr may be anything that a hook or an application made of it
 
 
@@ -93,6 +96,7 @@ class Worker:
         self.drain_by: float | None = None
         self.nr = 0
         self._wear = Wear(cfg.max_requests, cfg.max_requests_jitter, cfg.max_memory)
+        self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
         self._worn = False
         self._orphaned = False
@@ -233,8 +237,7 @@ class Worker:
 
     def init_signals(self) -> None:
         """Replaces the master's signal handling by a worker's. Called in the child while all signals are blocked."""
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        self._open_wake_up_pipe()
         for signum in IGNORED:
             signal.signal(signum, signal.SIG_IGN)
         for signum in HANDLED:
@@ -250,6 +253,20 @@ class Worker:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.handle_signal(signum)
+        # The interpreter has written to the wake-up pipe, unless the application has taken that place (asyncio does),
+        # or has closed the pipe.
+        try:
+            os.write(self._wake_write, bytes((signum,)))
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._open_wake_up_pipe()
+            os.write(self._wake_write, bytes((signum,)))
+            self.rewired(self._wake_read)
+
+    def _open_wake_up_pipe(self) -> None:
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def handle_signal(self, signum: int) -> None:
         """What a signal means to a worker; hearing one twice (handler and wake-up pipe) changes nothing."""
@@ -260,7 +277,10 @@ class Worker:
                 return
             self.alive = False
             self.quick = True
-            self.cfg.worker_int(self)
+            try:
+                self.cfg.worker_int(self)
+            except Exception:
+                self.log.exception("Exception in the worker_int hook")
         elif signum == signal.SIGUSR1:
             self.log.reopen_files()
         if not self.booted and not self.alive:
@@ -303,6 +323,8 @@ class Worker:
             return
         except ConnectionResetError:
             message = b""
+        if message == RETIRE:
+            self.retire()
         if not message and self.alive:
             self.log.info("The master is gone, worker %s finishes its requests and leaves", self.pid)
             self._orphaned = True

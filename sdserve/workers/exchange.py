@@ -67,7 +67,7 @@ class Exchange:
             self.refuse(stream, error, began)
             stream.close_after = True
             return
-        response = Response(gateway, stream, request)
+        response = stream.response = Response(gateway, stream, request)
         body = stream.body
         if body is not None:
             set_body(environ, request, body.reader(), body.size)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 QUIET = 20  # looks of the watcher at an empty table before it sleeps
 SHORTEST = 0.0005  # seconds between two looks, at least
+LOOKS = 4  # at a call that lasts, in each time-out: how far has its answer come?
 JOB_WAITS = 30.0  # seconds that a job waits for its thread where no time-out is set
 RETRY = 1.0  # seconds until a thread that could not be started is tried again; twice as long each time
 RETRY_CEILING = 60.0
@@ -42,10 +43,12 @@ class Job(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A call without the lead."""
+    """A call without the lead. Its time-out counts from its beginning, or from when its answer last went on."""
 
     since: float
     seat: "Seat[Job]"
+    moved: float
+    progress: int = -1  # Stream.progress at that time
 
 
 class Lead:
@@ -324,9 +327,9 @@ class Lead:
 
     def _runs(self, stream: Stream, since: float, seat: Seat[Job]) -> None:
         """A call goes on, or begins, without the lead."""
-        self.running[stream] = Run(since, seat)
-        if self._timeout and since + self._timeout < self._due:
-            self._due = since + self._timeout
+        self.running[stream] = Run(since, seat, since)
+        if self._timeout and since + self._timeout / LOOKS < self._due:
+            self._due = since + self._timeout / LOOKS
             self._rouse()
 
     def _ring_bells(self, seats: list[Seat[Job]]) -> None:
@@ -344,9 +347,10 @@ class Lead:
             for seat in late:
                 self._ring_bells(self._roster.share_out(seat))
             orphans = bool(self._roster.orphans)
-            waits = [run.since + self._timeout for stream, run in self.running.items() if stream not in self.stuck]
-            dues = [*waits] if self._timeout else []
-            dues += [job.since + patience for job in self._roster.waiting()]
+            dues = [job.since + patience for job in self._roster.waiting()]
+            if self._timeout:
+                waits = [run.moved for stream, run in self.running.items() if stream not in self.stuck]
+                dues += [min(moved + self._timeout, now + self._timeout / LOOKS) for moved in waits]
             self._due = min([self._due, *dues])
             vacant = self._roster.leader is None
             lost = sum(seat.lost for seat in self._roster.seats)
@@ -367,7 +371,10 @@ class Lead:
         found = []
         threads = {seat: thread for thread, seat in self._seats.items()}
         for stream, run in list(self.running.items()):
-            if now - run.since < self._timeout or stream in self.stuck:
+            if stream.progress > run.progress:
+                self.running[stream] = run._replace(moved=now, progress=stream.progress)
+                continue
+            if now - run.moved < self._timeout or stream in self.stuck:
                 continue
             self.stuck.add(stream)
             self._ring_bells(self._roster.lose(run.seat))

@@ -21,13 +21,12 @@ from os import eventfd, eventfd_read, eventfd_write
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sdserve.http.request import Request
 from sdserve.process.line import Line
 from sdserve.workers.door import Door
 from sdserve.workers.lead import Lead
 from sdserve.workers.register import SWEEP
 from sdserve.workers.spool import Quota
-from sdserve.workers.stream import EPOLLIN, NEVER, Phase, Stream
+from sdserve.workers.stream import EPOLLIN, NEVER, Phase, Stream, describe
 from sdserve.workers.streams import Streams
 from sdserve.workers.values import Values
 
@@ -88,12 +87,15 @@ class Loop:
             self._control.add(self._wake)
         for fd in self._control:
             self._epoll.register(fd, EPOLLIN)
+        worker.rewired = self._add_control
 
     def run(self) -> None:
         """Serves; returns when the worker has retired, or must leave."""
         self._door.set_open(True)
         self._join_line()
         self._lead.share(self._turns)
+        if not self._worker.quick:
+            self.name_what_is_cut()
         self._close_all()
         if self._fatal is not None:
             raise self._fatal
@@ -117,10 +119,16 @@ class Loop:
                 stream.close()
         self._epoll.close()
 
-    def calls(self) -> list[tuple[Request, float]]:
-        """The requests that the application has now, and since when."""
-        now = [stream for stream in self._streams if stream.phase is Phase.CALL]
-        return [(stream.request, stream.called) for stream in now if stream.request is not None]
+    def calls(self) -> list[str]:
+        """The requests that the application has now, for the log."""
+        now = monotonic()
+        calls = [stream for stream in self._streams if stream.phase is Phase.CALL and stream.request is not None]
+        return [describe(stream, now - stream.called) for stream in calls]
+
+    def name_what_is_cut(self) -> None:
+        """Tells the log of requests that have not ended when the worker must."""
+        for call in self.calls():
+            self._worker.log.warning("%s, and is cut: graceful_timeout is over", call)
 
     def _turns(self) -> None:
         """Turns until the lead is lost, or until all is over."""
@@ -218,14 +226,18 @@ class Loop:
         """Whether something waits to be polled."""
         return bool(self._demand.poll(0))
 
+    def _add_control(self, fd: int) -> None:
+        """One more descriptor that tells the worker something."""
+        self._control.add(fd)
+        self._epoll.register(fd, EPOLLIN)
+
     def _end_poll(self) -> None:
         """Has the leader turn: something else than a descriptor has changed."""
         try:
             eventfd_write(self._wake, 1)
         except OSError:  # the application has closed it
             self._wake = eventfd(1)
-            self._control.add(self._wake)
-            self._epoll.register(self._wake, EPOLLIN)
+            self._add_control(self._wake)
 
     def _other(self, fd: int) -> bool:
         """An event of something that is no stream. False when the lead was lost."""

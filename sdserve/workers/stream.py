@@ -9,7 +9,7 @@ import socket
 import struct
 from enum import IntEnum
 
-from sdserve.gateway.response import ClientGone
+from sdserve.gateway.response import ClientGone, Response
 from sdserve.gateway.wsgi import Environ
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
@@ -72,6 +72,7 @@ class Stream:
         "queued",
         "request",
         "reset",
+        "response",
         "sent",
         "sock",
         "standing",
@@ -97,6 +98,7 @@ class Stream:
         self.called = 0.0  # when the application got the request
         self.last = 0.0  # when the last response was finished
         self.request: Request | None = None
+        self.response: Response | None = None  # while the application has the request
         self.body: Body | None = None
         self.arrival: Arrival | None = None
         self.outbox: Outbox | None = None
@@ -109,6 +111,12 @@ class Stream:
 
     def fileno(self) -> int:
         return self.fd
+
+    @property
+    def progress(self) -> int:
+        """How far the response of a running call has come: body bytes, -1 before its head."""
+        response = self.response
+        return response.sent if response is not None and response.head_sent else -1
 
     # --- Sink: how a response leaves --------------------------------------------------------------------------------
 
@@ -180,3 +188,10 @@ class Stream:
             self.body.close()
             self.body = None
         self.sock.close()
+
+
+def describe(stream: Stream, seconds: float) -> str:
+    """A call that takes long, for the log."""
+    request, sent = stream.request, stream.progress
+    what = f"{request.method} {request.uri}" if request is not None else "a request"
+    return f"{what} has run for {seconds:.1f} s" + (f" and sent {sent} bytes" if sent >= 0 else "")

@@ -237,7 +237,7 @@ class Streams(Register):
         request, phase = stream.request, stream.phase.name.lower()
         what = f"{request.method} {request.uri}" if request is not None else f"a connection in its phase {phase}"
         self._log.exception("Error of the server with %s of %s, which is closed", what, stream.peer or "unix")
-        stream.request = None
+        stream.request = stream.response = None
         try:
             self.close(stream)
         except BaseException as error:  # noqa: BLE001 - it is off the register by now
@@ -260,7 +260,7 @@ class Streams(Register):
         self.size += stream.sent
         if stream.failed:
             self.errors += 1
-        stream.request = None
+        stream.request = stream.response = None
         if stream.body is not None:
             stream.body.close()
             stream.body = stream.arrival = None

@@ -1,8 +1,10 @@
 """The WSGI worker: wires configuration, gateway and loop together. The work itself is in loop.py and exchange.py."""
 
+import _thread
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from sdserve.workers import rescue
 from sdserve.workers.base import RETIRING, Worker
 from sdserve.workers.exchange import Exchange
 from sdserve.workers.loop import Loop
-from sdserve.workers.stream import Stream
+from sdserve.workers.stream import Stream, describe
 from sdserve.workers.values import Values
 from sdserve.workers.warmup import warm_up
 
@@ -132,12 +134,22 @@ class WSGIWorker(Worker):
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
         """Names the requests that are in the application; the stacks of all threads are on standard error already."""
         if self._loop is not None:
-            now = time.monotonic()
-            for request, began in self._loop.calls():
-                self.log.critical("%s %s has run for %.1f s", request.method, request.uri, now - began)
+            for call in self._loop.calls():
+                self.log.critical("%s", call)
             if self.cfg.threads <= 1:
                 self.log.error("It is at:\n%s", rescue.stack(frame))
         super().handle_abort(signum, frame)
+
+    def _retire(self) -> None:
+        super()._retire()
+        if self._loop is not None and self.cfg.threads <= 1 and self._loop.calls():
+            # The one thread is in that call. Whether it ends in time only another one can see.
+            with suppress(RuntimeError):
+                _thread.start_new_thread(self._name_what_is_late, (self._loop,))
+
+    def _name_what_is_late(self, loop: Loop) -> None:
+        time.sleep(max(0.0, (self.drain_by or 0.0) - time.monotonic()))
+        loop.name_what_is_cut()
 
     def outlive(self, frame: FrameType | None) -> bool:
         """With one thread, the signal has interrupted it, in the application as a rule: see rescue.py."""
@@ -158,12 +170,10 @@ class WSGIWorker(Worker):
 
         Everything else this worker holds is finished: threads cannot be killed, processes can.
         """
-        request = stream.request
-        what = f"{request.method} {request.uri}" if request is not None else "a request"
         self.log.error(
-            "%s has run for %.1f s, longer than timeout; worker %s is replaced. It is at:\n%s",
-            what,
-            seconds,
+            "%s, longer than timeout%s; worker %s is replaced. It is at:\n%s",
+            describe(stream, seconds),
+            " without progress" if stream.progress >= 0 else "",
             self.pid,
             rescue.stack(sys._current_frames().get(thread)),
         )
