@@ -1,11 +1,11 @@
 """Access records: gunicorn's `access_log_format` atoms, compiled once into a function.
 
-Everything that a client chooses (request line, headers, user name) is escaped before it is written, so that no request
-can forge a line, a field or a terminal sequence.
+Everything that a client chooses (request line, headers, user name) is escaped before it is written and cut at a length:
+no request can forge a line, a field or a terminal sequence, and none makes a record longer than journald takes in one
+piece. What is left of it is printable ASCII without quotes, backslashes, and the `<N>` that is a priority to journald.
 """
 
 import base64
-import binascii
 import os
 import re
 import time
@@ -15,14 +15,20 @@ from typing import Any
 
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
-ATOM = re.compile(r"%\(([^)]*)\)s|%%")
-UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
+# An atom, with the flags, width and precision that Python's % takes; numbers also as d or i.
+ATOM = re.compile(r"%(?:\(([^)]*)\)([-+ #0]*\d*(?:\.\d+)?)([sdi])|%)")
+UNSAFE = re.compile(r"[^ !#-\[\]-~]|<(?=[0-9]{1,3}>)")
+LONGEST_FIELD = 2048  # characters, when all is escaped
+LONGEST_RECORD = 40 << 10  # journald cuts lines at 48 KiB (LineMax=)
+CUT = "..."
+_ESCAPES = {chr(number): f"\\x{number:02x}" for number in range(256)}
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(slots=True)
 class Record:
-    """One answered request. `seconds` is its duration, `sent` the body bytes, `headers` the application's."""
+    """One answer. `seconds` is its duration, `sent` the body bytes, `headers` the application's; of a request that was
+    refused, `environ` has what is known."""
 
     environ: dict[str, Any]
     status: str
@@ -32,8 +38,20 @@ class Record:
 
 
 def escape(text: str) -> str:
-    """Control characters, quotes and backslashes as \\xHH."""
-    return UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    """At most LONGEST_FIELD printable ASCII characters: others, quotes and backslashes become \\xHH, or \\uHHHH."""
+    text = UNSAFE.sub(_escaped, text[: LONGEST_FIELD + 1])
+    if len(text) <= LONGEST_FIELD:
+        return text
+    end = LONGEST_FIELD - len(CUT)
+    last = text.rfind("\\", end - 9, end)  # it may begin an escape that would be cut in two
+    return text[: last if last >= 0 else end] + CUT
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    return _ESCAPES.get(character) or (
+        f"\\u{ord(character):04x}" if character < "\U00010000" else f"\\U{ord(character):08x}"
+    )
 
 
 def _time(record: Record) -> str:
@@ -47,14 +65,19 @@ def _user(record: Record) -> str:
     if scheme.lower() != "basic":
         return "-"
     try:
-        return base64.b64decode(credentials.strip()).decode("utf-8").partition(":")[0] or "-"
-    except (binascii.Error, UnicodeDecodeError):
+        return base64.b64decode(credentials.strip()).decode("latin-1").partition(":")[0] or "-"
+    except ValueError:  # not of base64, or not even ASCII
         return "-"
 
 
 def _request_line(record: Record) -> str:
     environ = record.environ
-    return f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}"
+    words = [environ.get(key, "") for key in ("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL")]
+    return " ".join(str(word) for word in words if word) or "-"
+
+
+def _variable(name: str) -> Callable[[Record], str]:
+    return lambda record: str(record.environ.get(name, record.environ.get(name.upper(), "-")) or "-")
 
 
 def _microseconds(record: Record) -> str:
@@ -69,11 +92,11 @@ ATOMS: dict[str, Callable[[Record], str]] = {
     "r": _request_line,
     "s": lambda record: record.status.partition(" ")[0],
     "st": lambda record: record.status,
-    "m": lambda record: str(record.environ["REQUEST_METHOD"]),
+    "m": _variable("REQUEST_METHOD"),
     "U": lambda record: str(record.environ.get("PATH_INFO", "")),
     "q": lambda record: str(record.environ.get("QUERY_STRING", "")),
-    "H": lambda record: str(record.environ["SERVER_PROTOCOL"]),
-    "b": lambda record: str(record.sent) if record.sent else "-",
+    "H": _variable("SERVER_PROTOCOL"),
+    "b": lambda record: str(record.sent),
     "B": lambda record: str(record.sent),
     "f": lambda record: str(record.environ.get("HTTP_REFERER", "-")),
     "a": lambda record: str(record.environ.get("HTTP_USER_AGENT", "-")),
@@ -83,6 +106,8 @@ ATOMS: dict[str, Callable[[Record], str]] = {
     "L": lambda record: f"{record.seconds:.6f}",
     "p": lambda record: f"<{os.getpid()}>",
 }
+NUMBERS = frozenset("bBTMD")
+OURS = frozenset("ltsbBTMDLp")  # what no client and no application can choose
 
 
 def _request_header(name: str) -> Callable[[Record], str]:
@@ -99,17 +124,14 @@ def _response_header(name: str) -> Callable[[Record], str]:
     return look_up
 
 
-def _variable(name: str) -> Callable[[Record], str]:
-    return lambda record: str(record.environ.get(name, "-"))
-
-
 KINDS = {"i": _request_header, "o": _response_header, "e": _variable}
 
 
 def compile_format(text: str) -> Callable[[Record], str]:
     """The function that writes records in the format `text`: gunicorn's atoms, `{name}i`, `{name}o`, `{name}e`.
 
-    Raises ValueError for an atom that does not exist, with its name.
+    What is no atom is written as `-`, see `unknown_atoms`. Raises ValueError for a number that is asked for (`%(h)d`)
+    of an atom that is none.
     """
     parts: list[str] = []
     getters: list[Callable[[Record], str]] = []
@@ -121,26 +143,54 @@ def compile_format(text: str) -> Callable[[Record], str]:
             parts[-1] += "%"
             getters.append(lambda record: "")
         else:
-            getters.append(_getter(found[1]))
+            getters.append(_shaped(*found.groups()))
     tail = text[at:]
 
     def write(record: Record) -> str:
         pieces = []
         for literal, getter in zip(parts, getters, strict=True):
             pieces.append(literal)
-            pieces.append(escape(getter(record)))
+            pieces.append(getter(record))
         pieces.append(tail)
-        return "".join(pieces)
+        whole = "".join(pieces)
+        return whole if len(whole) <= LONGEST_RECORD else whole[: LONGEST_RECORD - len(CUT)] + CUT
 
     return write
 
 
-def _getter(atom: str) -> Callable[[Record], str]:
+def unknown_atoms(text: str) -> list[str]:
+    """What looks like an atom in the format `text` and is none."""
+    return [found[0] for found in ATOM.finditer(text) if found[1] is not None and _getter(found[1]) is None]
+
+
+def _shaped(atom: str, shape: str, kind: str) -> Callable[[Record], str]:
+    """What stands for an atom in a record: `shape` is its flags, width and precision, `kind` s, d or i."""
+    getter = _getter(atom) or (lambda record: "-")
+    if kind != "s":
+        if atom not in NUMBERS:
+            raise ValueError(f"access_log_format: %({atom}){shape}{kind} is not a number: use %({atom}){shape}s")
+        return lambda record: f"%{shape}d" % int(getter(record))
+    safe = getter if atom in OURS else lambda record: escape(getter(record))
+    if not shape:
+        return safe
+    return lambda record: f"%{shape}s" % safe(record)
+
+
+def _getter(atom: str) -> Callable[[Record], str] | None:
     if atom in ATOMS:
         return ATOMS[atom]
     if atom.startswith("{") and len(atom) > 3 and atom[-2] == "}" and atom[-1] in KINDS:
         name = atom[1:-2]
         return KINDS[atom[-1]](name if atom[-1] == "e" else name.lower())
-    raise ValueError(
-        f"access_log_format: %({atom})s is not an atom; there are {', '.join(sorted(ATOMS))}, {{name}}i, o, e"
-    )
+    return None
+
+
+def refused(line: bytes, peer: str) -> dict[str, Any]:
+    """The environ of a request that could not be read, as far as access records need it: `line` is its first one."""
+    words = line.decode("latin-1").split(" ")
+    known: dict[str, Any] = {"REMOTE_ADDR": peer}
+    if len(words) == 3 and all(words):
+        known |= zip(("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"), words, strict=True)
+    else:
+        known["RAW_URI"] = line.decode("latin-1")
+    return known

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from sdserve.errors import ConfigError
 from sdserve.process import output
 from sdserve.process.output import Output
-from sdserve.systemd import journal
+from sdserve.systemd import journal, records
 
 TRACE = 5
 LEVELS = {"critical": CRITICAL, "error": ERROR, "warning": WARNING, "info": INFO, "debug": DEBUG, "trace": TRACE}
@@ -124,6 +124,18 @@ class Logger:
             old = handler.setStream(stream)
             if old is not None:
                 old.close()
+
+    def write(self, text: str) -> None:
+        """Writes to the error log what is not a record, as it is: wsgi.errors.
+
+        In the journal nothing of it but its beginning says a priority: the rest may be what a client sent.
+        """
+        for handler in self.error_log.handlers:
+            stream = getattr(handler, "stream", None)
+            if stream is not None:
+                to_journal = isinstance(handler.formatter, _JournalFormatter)
+                stream.write(text[:1] + records.harmless(text[1:]) if to_journal else text)
+                stream.flush()
 
     def close_on_exec(self) -> None:
         """Kept for worker classes written for gunicorn: Python's descriptors are close-on-exec (PEP 446)."""
@@ -246,7 +258,8 @@ class _JournalFormatter(logging.Formatter):
         super().__init__("[%(process)d] %(message)s")
 
     def format(self, record: LogRecord) -> str:
-        return journal.prefixed(super().format(record), PRIORITIES.get(record.levelno, 6))
+        text = records.harmless(super().format(record))
+        return records.prefixed(text, PRIORITIES.get(record.levelno, 6))
 
 
 class _AccessFormatter(logging.Formatter):
@@ -258,4 +271,4 @@ class _AccessFormatter(logging.Formatter):
 
     def format(self, record: LogRecord) -> str:
         text = super().format(record)
-        return journal.prefixed(text, PRIORITIES[INFO]) if self._to_journal else text
+        return records.prefixed(text, PRIORITIES[INFO]) if self._to_journal else text

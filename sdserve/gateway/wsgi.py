@@ -223,17 +223,13 @@ def set_body(environ: Environ, request: Request, body: Any, size: int) -> None:
 
 
 class ErrorStream:
-    """wsgi.errors: text goes where the error log goes, unchanged."""
+    """wsgi.errors: text goes where the error log goes."""
 
     def __init__(self, log: Logger) -> None:
         self._log = log
 
     def write(self, text: str) -> int:
-        for handler in self._log.error_log.handlers:
-            stream = getattr(handler, "stream", None)
-            if stream is not None:
-                stream.write(text)
-                stream.flush()
+        self._log.write(text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Is a stream the journal? (JOURNAL_STREAM, systemd.exec(5); `<N>` prefixes, sd-daemon(3))
+"""Is a stream the journal? (JOURNAL_STREAM, systemd.exec(5))
 
 A stream to journald lives as long as the journald at its other end: one that is stopped, not restarted, leaves all its
 writers with a broken pipe. `reopen` connects such a stream again, as systemd did at the start of the service.
@@ -55,12 +55,6 @@ def reopen(environ: MutableMapping[str, str], fd: int, dead: Identity, address: 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment that tells a successor about the stream that it inherits."""
     return {VARIABLE: environ[VARIABLE]} if VARIABLE in environ else {}
-
-
-def prefixed(text: str, priority: int) -> str:
-    """`text` with syslog(3)'s `priority`, 0 to 7, in front of each line: journald reads prefixes line by line."""
-    mark = f"<{priority}>"
-    return "\n".join(mark + line for line in text.split("\n"))
 
 
 def _connected(address: str) -> socket.socket:

@@ -1,11 +1,14 @@
 """Access records: gunicorn's atoms, and nothing that a client can forge."""
 
+import base64
 import re
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from sdserve.access import DEFAULT_FORMAT, Record, compile_format
+from sdserve.access import DEFAULT_FORMAT, Record, compile_format, escape, refused, unknown_atoms
 
 ENVIRON: dict[str, Any] = {
     "REMOTE_ADDR": "1.2.3.4",
@@ -44,10 +47,24 @@ def test_atoms(text: str, line: str) -> None:
     assert compile_format(text)(RECORD) == line
 
 
-@pytest.mark.parametrize("text", ["%(zz)s", "%({x}y)s", "%({}i)s"])
-def test_an_unknown_atom_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match="is not an atom"):
-        compile_format(text)
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("%(h)-10s|%(h)10s|%(h).3s", "1.2.3.4   |   1.2.3.4|1.2"),
+        ("%(D)d %(M)06d %(T)i %(B)-4d|", "1234567 001234 1 13  |"),
+        ("%(zz)s %(zz)3s %({x}y)s %({}i)s", "-   - - -"),
+        ("%({remote_addr}e)s", "1.2.3.4"),
+        ("100 % of 5%", "100 % of 5%"),
+    ],
+)
+def test_atoms_take_the_shapes_that_they_have_in_gunicorn(text: str, line: str) -> None:
+    assert compile_format(text)(RECORD) == line
+
+
+def test_what_is_no_atom_is_named() -> None:
+    assert unknown_atoms("%(h)s %(zz)s %({x}y)-5s %% %(B)d") == ["%(zz)s", "%({x}y)-5s"]
+    with pytest.raises(ValueError, match=r"%\(h\)d is not a number"):
+        compile_format("%(h)d")
 
 
 def test_nothing_can_be_forged() -> None:
@@ -56,10 +73,67 @@ def test_nothing_can_be_forged() -> None:
     assert line == '"x\\x22 200\\x0a1.1.1.1 \\x1b[31m\\x5c \\x9b"'
 
 
-@pytest.mark.parametrize("value", ["Basic !!!", "Basic /w==", "Bearer x", "Basic", "Basic Og=="])
+LINE_MAX = 48 << 10  # journald.conf(5)
+CLIENTS = ("%(r)s", "%(f)s", "%(a)s", "%(u)s", "%(U)s", "%(q)s", "%(m)s", "%(H)s", "%({cookie}i)s", "%({X}e)s")
+
+
+def record_of(text: str) -> Record:
+    keys = ("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL", "PATH_INFO", "QUERY_STRING")
+    environ: dict[str, Any] = dict.fromkeys((*keys, "HTTP_REFERER", "HTTP_USER_AGENT", "HTTP_COOKIE", "X"), text)
+    credentials = base64.b64encode(f"{text.replace(':', '')}:secret".encode("utf-8", "surrogatepass"))
+    environ["HTTP_AUTHORIZATION"] = f"Basic {credentials.decode()}"
+    return Record(environ, "200 OK", 0, 0.0)
+
+
+@given(st.text(min_size=1, max_size=30), st.sampled_from([1, 100, 5000]))
+@example("\u2028\u202e\x85\r\n\0<0>", 100)
+@example('"', 8000)
+@example("\U0001f600\ud800", 300)
+@settings(deadline=None)
+def test_whatever_a_client_sends_is_one_line_of_bounded_length(text: str, times: int) -> None:
+    record = record_of(text * times)
+    for atom in CLIENTS:
+        field = compile_format(atom)(record)
+        assert re.fullmatch(r"(?:[ !#-\[\]-~]|\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}))*", field), field
+        assert len(field) <= 2048
+        assert not re.search("<[0-9]{1,3}>", field)
+    line = compile_format(" ".join(CLIENTS * 5))(record)
+    assert line.isprintable() and line.isascii() and len(line) < LINE_MAX
+
+
+def test_what_is_cut_says_so_and_ends_with_a_whole_escape() -> None:
+    for lead in range(12):
+        field = escape("a" * lead + "\u20ac" * 5000)
+        assert field.endswith(r"\u20ac...") and 2030 < len(field) <= 2048
+    assert escape("a" * 2048) == "a" * 2048
+    assert escape("a" * 2049) == "a" * 2045 + "..."
+
+
+@pytest.mark.parametrize("value", ["Basic !!!", "Basic \xe9", "Basic a", "Bearer x", "Basic", "Basic Og=="])
 def test_an_unreadable_user_is_a_dash(value: str) -> None:
     assert compile_format("%(u)s")(Record({**ENVIRON, "HTTP_AUTHORIZATION": value}, "200 OK", 0, 0.0)) == "-"
 
 
-def test_an_empty_body_and_a_unix_peer_are_dashes() -> None:
-    assert compile_format("%(h)s %(b)s %(B)s")(Record({**ENVIRON, "REMOTE_ADDR": ""}, "200", 0, 0.0)) == "- - 0"
+def test_a_user_of_any_encoding_is_escaped() -> None:
+    for text, user in (("/w==", r"\xff"), ("asO8cmdlbjp4", r"j\xc3\xbcrgen")):
+        record = Record({**ENVIRON, "HTTP_AUTHORIZATION": f"basic {text}"}, "200 OK", 0, 0.0)
+        assert compile_format("%(u)s")(record) == user
+
+
+def test_an_empty_body_is_0_and_a_unix_peer_a_dash() -> None:
+    assert compile_format("%(h)s %(b)s %(B)s")(Record({**ENVIRON, "REMOTE_ADDR": ""}, "200", 0, 0.0)) == "- 0 0"
+
+
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        (b"GET /a HTTP/2.0", "GET /a HTTP/2.0|GET|/a|HTTP/2.0"),
+        (b"GET /a b c", "GET /a b c|-|GET /a b c|-"),
+        (b"\x16\x03\x01", r"\x16\x03\x01|-|\x16\x03\x01|-"),
+        (b"", "-|-|-|-"),
+    ],
+)
+def test_of_a_refused_request_what_is_known_is_recorded(line: bytes, known: str) -> None:
+    environ = refused(line, "1.2.3.4")
+    write = compile_format('%(h)s "%(r)s|%(m)s|%({RAW_URI}e)s|%(H)s" %(s)s %(a)s')
+    assert write(Record(environ, "400 Bad Request", 16, 0.0)) == f'1.2.3.4 "{known}" 400 -'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdserve.systemd.journal import connected, prefixed
+from sdserve.systemd.journal import connected
 
 
 def test_the_stream_that_the_variable_names(tmp_path: Path) -> None:
@@ -32,7 +32,3 @@ def test_a_closed_stream(tmp_path: Path) -> None:
     stream = open(tmp_path / "x", "w")  # noqa: SIM115 - it is closed on purpose
     stream.close()
     assert not connected(stream, {"JOURNAL_STREAM": "1:2"})
-
-
-def test_a_prefix_on_each_line() -> None:
-    assert prefixed("one\ntwo\n\nthree", 3) == "<3>one\n<3>two\n<3>\n<3>three"

@@ -1,0 +1,41 @@
+"""What may be written to the journal: lines with `<N>`, syslog(3)'s priority, in front (sd-daemon(3)).
+
+journald makes a record of each line, and of each piece of a line that is longer than LineMax= (journald.conf(5)). A
+`<N>` where a record begins is its priority. Text that somebody else chose must therefore bring no line ends of its own,
+and no `<N>` to a place where a line might be cut.
+"""
+
+import re
+
+LONGEST = 40 << 10  # bytes of a line; LineMax= is 48 KiB if nobody changed it
+
+# What journald takes for a line end (LF and NUL), and what a terminal or a pager would not show as it is: controls,
+# line and paragraph separators, marks that turn the direction of text, and surrogates, which no stream can encode.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|<(?=[0-9]{1,3}>)"
+)
+
+
+def harmless(text: str) -> str:
+    """`text` without anything that could begin a record of its own, but for its line ends; tabs stay."""
+    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1] if found[0] != "<" else "\\x3c", text)
+
+
+def prefixed(text: str, priority: int) -> str:
+    """`text` with syslog(3)'s `priority`, 0 to 7, in front of each line, and of each piece of a long one."""
+    mark = f"<{priority}>"
+    return "\n".join(mark + piece for line in text.split("\n") for piece in _pieces(line))
+
+
+def _pieces(line: str) -> list[str]:
+    if len(line) * 4 <= LONGEST:
+        return [line]
+    pieces = []
+    data = line.encode("utf-8", "backslashreplace")
+    while len(data) > LONGEST:
+        end = LONGEST
+        while data[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        pieces.append(data[:end])
+        data = data[end:]
+    return [piece.decode() for piece in (*pieces, data)]
