@@ -9,7 +9,7 @@ import base64
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,10 +110,13 @@ NUMBERS = frozenset("bBTMD")
 OURS = frozenset("ltsbBTMDLp")  # what no client and no application can choose
 
 
-def _request_header(name: str) -> Callable[[Record], str]:
+def _key(name: str) -> str:
     key = name.upper().replace("-", "_")
-    if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        key = "HTTP_" + key
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+
+
+def _request_header(name: str) -> Callable[[Record], str]:
+    key = _key(name)
     return lambda record: str(record.environ.get(key, "-"))
 
 
@@ -185,12 +188,14 @@ def _getter(atom: str) -> Callable[[Record], str] | None:
     return None
 
 
-def refused(line: bytes, peer: str) -> dict[str, Any]:
-    """The environ of a request that could not be read, as far as access records need it: `line` is its first one."""
-    words = line.decode("latin-1").split(" ")
-    known: dict[str, Any] = {"REMOTE_ADDR": peer}
+def refused(line: bytes, fields: Iterable[tuple[bytes, bytes]], peer: str) -> dict[str, Any]:
+    """The environ of a request that was refused, as far as a record needs one: its first line, and fields if any."""
+    text = line.decode("latin-1")
+    words = text.split(" ")
+    known: dict[str, Any] = {"REMOTE_ADDR": peer, "RAW_URI": text}
     if len(words) == 3 and all(words):
         known |= zip(("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"), words, strict=True)
-    else:
-        known["RAW_URI"] = line.decode("latin-1")
+    for name, value in fields:
+        if b"_" not in name:
+            known.setdefault(_key(name.decode("ascii")), value.decode("latin-1"))
     return known

@@ -263,6 +263,7 @@ class Response:
         self.status = answer[9:].partition(b"\r\n")[0].decode("ascii")
         self._head = Head(status)
         self.headers = []
+        self.sent = len(answer) - answer.index(b"\r\n\r\n") - 4
         self.head_sent = self.complete = True
         try:
             self._sink.send(answer)

@@ -107,7 +107,8 @@ class Connection:
         end += 4
         try:
             request = self._reader.read(buffer[at:end])
-        except HTTPError:
+        except HTTPError as error:
+            error.head = buffer[at:end]
             self.close()
             raise
         if end == len(buffer):
@@ -136,7 +137,8 @@ class Connection:
             self._scan = HeadScan(self._limits)
         try:
             self._scan.advance(buffer)
-        except HTTPError:
+        except HTTPError as error:
+            error.head = buffer
             self.close()
             raise
         self._searched = max(0, len(buffer) - 3)

@@ -7,11 +7,15 @@ follows a malformed message cannot be trusted to be a message. An application's 
 
 
 class HTTPError(Exception):
-    """A request that cannot be served as it was sent. `status` and `reason` are the answer (RFC 9110 section 15)."""
+    """A request that cannot be served as it was sent. `status` and `reason` are the answer (RFC 9110 section 15).
+
+    `head` is what had arrived of a head that could not be read, for the record.
+    """
 
     status: int = 400
     reason: str = "Bad Request"
     retry_after = 0  # seconds; 0: trying again is not suggested
+    head: bytes = b""
 
 
 class BadRequest(HTTPError):

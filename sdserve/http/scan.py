@@ -30,6 +30,8 @@ HOST = re.compile(
 )
 ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*+)(.*)")
 
+MADE_OUT = 16384  # bytes that are looked at of a head that was refused
+
 Fields = list[tuple[bytes, bytes]]
 
 
@@ -145,3 +147,11 @@ def verdict(head: bytes, limits: Limits) -> tuple[tuple[bytes, bytes, bytes], Fi
     if not scan.advance(head) or scan.line is None:
         raise HTTPError("the head is incomplete")
     return scan.line, scan.fields
+
+
+def glimpse(head: bytes) -> tuple[bytes, Fields]:
+    """The first line of a head that was refused, and what can be made out of its fields: for records, to be believed by
+    nobody."""
+    line, *rest = head[:MADE_OUT].split(b"\r\n")
+    found = [FIELD_LINE.fullmatch(each + b"\r\n") for each in rest]
+    return line, [(each[1], each[2].strip(b" \t")) for each in found if each is not None]

@@ -10,6 +10,7 @@ from sdserve.gateway.wsgi import Environ, Gateway, set_body
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
+from sdserve.http.scan import glimpse
 from sdserve.workers.stream import Stream
 from sdserve.workers.values import Values
 
@@ -25,7 +26,7 @@ Hook = Callable[..., Any]
 
 class Exchange:
     """Answers requests. `before` and `after` are the hooks pre_request and post_request, None when nobody set them;
-    `record` writes an access record, None when nobody reads it."""
+    `record` writes an access record (environ, status, body bytes, seconds, headers), None when nobody reads it."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class Exchange:
         *,
         before: Hook | None = None,
         after: Hook | None = None,
-        record: Callable[[Environ, Response, float], None] | None = None,
+        record: Callable[..., None] | None = None,
     ) -> None:
         self._worker = worker
         self.gateway = gateway
@@ -85,7 +86,8 @@ class Exchange:
         stream.sent = response.sent
         stream.failed = response.status >= "5"
         if self._record is not None:
-            self._record(environ, response, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._record(environ, response.status, response.sent, seconds, response.headers)
         if self._after is not None:
             self._hook(self._after, self._worker, request, environ, response)
 
@@ -94,14 +96,34 @@ class Exchange:
         self._writer.clock(now)
         log = self._worker.log.error if error.status >= 500 else self._worker.log.info
         log("%s: %d %s: %s", stream.peer or "unix", error.status, error.reason, error)
+        head = error.head or stream.conn.rest
         stream.conn.close()
+        answer = self._writer.error(error)
+        if self._record is not None:
+            sent = len(answer) - answer.index(b"\r\n\r\n") - 4
+            self._record(
+                self._known(stream, head), f"{error.status} {error.reason}", sent, max(0.0, now - stream.began)
+            )
         try:
-            stream.send(self._writer.error(error))
+            stream.send(answer)
         except ClientGone as gone:
             self._worker.log.debug("%s: the client went away: %s", stream.peer, gone)
             if stream.outbox is not None:
                 stream.outbox.close()
                 stream.outbox = None
+
+    def _known(self, stream: Stream, head: bytes) -> Environ:
+        """What the record of a refused request says of it: all, or what can be made out of `head`."""
+        from sdserve.access import refused
+
+        request = stream.request
+        if request is None:
+            return refused(*glimpse(head), stream.base["REMOTE_ADDR"])
+        try:
+            return self.gateway.environ(stream.base, request, stream.standing)
+        except HTTPError:
+            line = f"{request.method} {request.uri} HTTP/1.{request.minor}".encode("ascii")
+            return refused(line, request.fields, stream.base["REMOTE_ADDR"])
 
     def _abort(self, stream: Stream, response: Response) -> None:
         """The response is cut short, and the client must notice: its body has not ended where the connection ends."""

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import ConfigError
 from sdserve.gateway.forwarded import Forwarding, Trusted
-from sdserve.gateway.response import Response
-from sdserve.gateway.wsgi import Environ, ErrorStream, Gateway, Terms
+from sdserve.gateway.wsgi import ErrorStream, Gateway, Terms
 from sdserve.http.response import HeadWriter
 from sdserve.http.strict import demand_strict
 from sdserve.workers import rescue
@@ -58,12 +57,14 @@ class WSGIWorker(Worker):
             except ValueError as error:
                 problems.append(f"{name}: {error}")
         if cfg.accesslog:
-            from sdserve.access import compile_format
+            from sdserve.access import compile_format, unknown_atoms
 
             try:
                 compile_format(cfg.access_log_format)
             except ValueError as error:
                 problems.append(str(error))
+            for atom in unknown_atoms(cfg.access_log_format):
+                log.warning("access_log_format: %s is not an atom, and will be written as -", atom)
         if problems:
             raise ConfigError(problems)
 
@@ -111,7 +112,7 @@ class WSGIWorker(Worker):
         hook: Callable[..., Any] = getattr(self.cfg, name)
         return hook
 
-    def _access_record(self) -> Callable[[Environ, Response, float], None] | None:
+    def _access_record(self) -> Callable[..., None] | None:
         if not self.log.access_enabled:
             return None
         from sdserve.access import Record, compile_format
@@ -119,8 +120,11 @@ class WSGIWorker(Worker):
         write = compile_format(self.cfg.access_log_format)
         info = self.log.access_log.info
 
-        def record(environ: Environ, response: Response, seconds: float) -> None:
-            info("%s", write(Record(environ, response.status, response.sent, seconds, response.headers)))
+        def record(*known: Any) -> None:
+            try:
+                info("%s", write(Record(*known)))
+            except Exception:  # what an application left in its environ and headers may be anything
+                self.log.exception("Cannot write an access record")
 
         return record
 

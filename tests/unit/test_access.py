@@ -134,6 +134,6 @@ def test_an_empty_body_is_0_and_a_unix_peer_a_dash() -> None:
     ],
 )
 def test_of_a_refused_request_what_is_known_is_recorded(line: bytes, known: str) -> None:
-    environ = refused(line, "1.2.3.4")
-    write = compile_format('%(h)s "%(r)s|%(m)s|%({RAW_URI}e)s|%(H)s" %(s)s %(a)s')
-    assert write(Record(environ, "400 Bad Request", 16, 0.0)) == f'1.2.3.4 "{known}" 400 -'
+    environ = refused(line, [(b"User-Agent", b"x"), (b"User-Agent", b"y"), (b"User_Agent", b"z")], "1.2.3.4")
+    write = compile_format('%(h)s "%(r)s|%(m)s|%({RAW_URI}e)s|%(H)s" %(s)s %(a)s %(f)s')
+    assert write(Record(environ, "400 Bad Request", 16, 0.0)) == f'1.2.3.4 "{known}" 400 x -'
