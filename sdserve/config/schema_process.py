@@ -167,8 +167,8 @@ PROCESS_SETTINGS = (
         convert.text,
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         """The format of an access line, with gunicorn's atoms. What a client chose is written in printable ASCII, other
-        bytes, quotes and backslashes as \\xHH, and cut at 2,048 characters. Refused requests have a line, too, with what
-        is known of them.""",
+        bytes, quotes and backslashes as \\xHH, and cut at 2,048 characters. Refused requests have a line, too, with
+        what is known of them.""",
         flags=("--access-logformat",),
         metavar="FORMAT",
     ),
