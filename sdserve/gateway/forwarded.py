@@ -24,7 +24,7 @@ SCHEMES = ("http", "https")
 # writes for=1.2.3.4:80, and nothing else can be meant.
 _PAIR = re.compile(
     r"([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
-    r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]++)|\"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+)\")"
+    r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]++)|\"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)\")"
 )
 _BLANKS = re.compile(r"[\t ]*+")
 # RFC 7239 section 6: a port, or an obfuscated one. A zone (RFC 4007) is the name of an interface.

@@ -13,22 +13,23 @@ from sdserve.http.errors import BadRequest, BodyTooLarge, FieldsTooLarge, HTTPEr
 from sdserve.http.limits import Limits
 from sdserve.http.scan import Fields
 
-CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:[ \t]*+;[\t -~\x80-\xff]*+)?\r\n")
+# No group is possessive here: before Python 3.11.5 such a group may match what it should not (gh-106052).
+# RFC 9112 section 7.1.1: names are tokens, values tokens or quoted strings, blanks stand around `;` and `=` only.
+_EXTENSION = (
+    rb"[ \t]*+;[ \t]*+" + scan.TOKEN + rb"++"
+    rb"(?:[ \t]*+=[ \t]*+(?:" + scan.TOKEN + rb'++|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"))?'
+)
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:" + _EXTENSION + rb")*\r\n")
 
-# What a trailer may not say (RFC 9110 section 6.5.1): where the message ends, whom it is for, how it is to be read.
-FORBIDDEN_TRAILERS = frozenset(
+# What a trailer may not say (RFC 9110 section 6.5.1). Where the message ends and whom it is for: such a message has two
+# meanings, and is refused.
+REFUSED_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"host"))
+# How it is to be read, who sent it, what the connection is to do: nobody could heed that any more, so it is dropped.
+DROPPED_TRAILERS = frozenset(
     (
-        *(b"content-length", b"transfer-encoding", b"host", b"trailer", b"te", b"connection", b"upgrade", b"expect"),
-        *(
-            b"content-type",
-            b"content-encoding",
-            b"content-range",
-            b"authorization",
-            b"cookie",
-            b"range",
-            b"max-forwards",
-        ),
-        *(b"keep-alive", b"proxy-connection", b"proxy-authorization", b"cache-control"),
+        *(b"trailer", b"te", b"connection", b"upgrade", b"expect", b"keep-alive", b"proxy-connection"),
+        *(b"content-type", b"content-encoding", b"content-range", b"range", b"max-forwards", b"cache-control"),
+        *(b"authorization", b"proxy-authorization", b"cookie"),
     )
 )
 
@@ -144,10 +145,11 @@ class Chunked:
         if total > self._limits.head:
             raise FieldsTooLarge(f"the trailers are longer than {self._limits.head} bytes")
         name, value = scan.field_line(line, self._limits, len(self.trailers))
-        if name.lower() in FORBIDDEN_TRAILERS:
+        if name.lower() in REFUSED_TRAILERS:
             raise BadRequest(f"{name.decode('ascii')} is not allowed in trailers")
         self._trailer_bytes = total  # not before: a line that is refused may be read again, see `take`
-        self.trailers.append((name, value))
+        if name.lower() not in DROPPED_TRAILERS:
+            self.trailers.append((name, value))
 
     def _unfinished(self, size: int) -> None:
         if self._part is Part.SIZE:

@@ -28,6 +28,7 @@ CHUNKED = -1  # the length of a body that says its length as it goes
 FAMILIAR = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"))
 MINOR = {b"HTTP/1.1": b"1", b"HTTP/1.0": b"0"}
 
+CLOSE = 1  # in the set of what was seen, beside 1 << each of these
 HOST, LENGTH, TRANSFER, CONNECTION, EXPECT, TYPE, UPGRADE = range(1, 8)
 _DECISIVE = {
     b"host": HOST,
@@ -56,7 +57,7 @@ Line = tuple[str, str, str, str, int]
 
 def split_line(method: bytes, target: bytes, minor: bytes) -> Line:
     uri = target.decode("ascii")
-    path, _, query = uri.partition("#")[0].partition("?")
+    path, _, query = uri.partition("?")
     if path == "*":  # the server as a whole has no path (RFC 9112 section 3.2.4)
         path = ""
     return method.decode("ascii"), uri, path, query, 0 if minor == b"0" else 1
@@ -90,6 +91,7 @@ class Request:
     expect = False
     host = b""
     upgrade = b""
+    fragment = ""  # gunicorn's hooks may look for it
     block: "Block | None" = None
 
     def __init__(self, line: Line, fields: Fields) -> None:
@@ -100,11 +102,6 @@ class Request:
     @property
     def version(self) -> tuple[int, int]:
         return (1, self.minor)
-
-    @property
-    def fragment(self) -> str:
-        """What follows `#`: no client should send it, and nothing is done with it but keeping it out of the path."""
-        return self.uri.partition("#")[2]
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -227,14 +224,18 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
 
     def _slowly(self, head: bytes) -> Request:
-        """Reads an unusual or refused head by the exact reader. httptools must agree about its fields."""
+        """Reads an unusual or refused head by the exact reader. httptools must agree about its fields.
+
+        It is shown them without blanks around their values, since it takes no tab behind `chunked`.
+        """
         (method, target, minor), fields = scan.verdict(head, self._limits)
         request = Request(split_line(method, target, minor), fields)
         self._interpret(request)
         self._fields = []
         self._renew()
+        lines = [b"GET / HTTP/1.1", *(b"%b:%b" % field for field in fields), b"", b""]
         try:
-            self._parser.feed_data(b"GET / HTTP/1.1" + head[head.index(b"\r\n") :])
+            self._parser.feed_data(b"\r\n".join(lines))
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as error:
@@ -265,7 +266,7 @@ class RequestReader:
                     raise BadRequest("more than one Host")
                 request.host = value
             elif meaning == CONNECTION:
-                self._connection(request, value)
+                seen |= self._connection(request, value, seen)
             elif meaning == LENGTH:
                 if seen & (1 << LENGTH | 1 << TRANSFER):
                     raise BadRequest("more than one Content-Length, or one beside Transfer-Encoding")
@@ -292,12 +293,15 @@ class RequestReader:
         if not request.length:
             request.expect = False
 
-    def _connection(self, request: Request, value: bytes) -> None:
+    def _connection(self, request: Request, value: bytes, seen: int) -> int:
+        """CLOSE once any of the fields says so, else 0: that wins over keep-alive, in whatever order they come."""
         options = {option.strip(b" \t") for option in value.lower().split(b",")}
-        if b"close" in options:
+        if b"close" in options or seen & CLOSE:
             request.keep_alive = False
-        elif b"keep-alive" in options and request.minor == 0:
+            return CLOSE
+        if b"keep-alive" in options and request.minor == 0:
             request.keep_alive = True
+        return 0
 
     def _length(self, value: bytes) -> int:
         if not value.isdigit():
@@ -325,7 +329,7 @@ class RequestReader:
             return
         if request.host and not scan.is_host(request.host):
             raise BadRequest("Host is malformed")
-        if len(request.host) <= HOST_BYTES:
+        if 0 < len(request.host) <= HOST_BYTES:  # an empty Host is lawful, but none at all looks the same here
             if len(self._hosts) >= REMEMBERED:
                 self._hosts.clear()
             self._hosts.add(request.host)
@@ -334,8 +338,6 @@ class RequestReader:
         found = scan.ABSOLUTE.fullmatch(request.uri.encode("ascii"))
         if found is None:  # `OPTIONS *`
             return
-        if request.host.lower() not in (found[1].lower(), b""):
-            raise BadRequest("Host and the target's authority contradict each other")
-        request.host = found[1]
-        request.path, _, request.query = found[2].decode("ascii").partition("#")[0].partition("?")
+        request.host = found[1]  # whatever Host said (RFC 9112 section 3.2.2)
+        request.path, _, request.query = found[2].decode("ascii").partition("?")
         request.path = request.path or "/"

@@ -20,13 +20,13 @@ from sdserve.http.errors import (
 from sdserve.http.limits import Limits
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-TARGET = re.compile(rb"[!-~]++")
-REQUEST_LINE_PREFIX = re.compile(rb"(?:" + TOKEN + rb"++(?: (?:[!-~]++(?: [!-~]*+(?:\r\n?)?)?)?)?)?")
-REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([!-~]++) HTTP/([0-9])\.([0-9])\r\n")
+TARGET = re.compile(rb"[!\"$-~]++")  # a fragment is never sent (RFC 9112 section 3.2)
+REQUEST_LINE_PREFIX = re.compile(rb"(?:" + TOKEN + rb"++(?: (?:[!\"$-~]++(?: [!-~]*+(?:\r\n?)?)?)?)?)?")
+REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n")
 FIELD_LINE = re.compile(rb"(" + TOKEN + rb"++):[ \t]*+([\t -~\x80-\xff]*+)\r\n")
 # Host and authority (RFC 3986 section 3.2.2): a name, an IPv4 or a bracketed IPv6 address, and a port. No userinfo.
 HOST = re.compile(
-    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})++|\[(?P<ipv6>[0-9A-Fa-f:.]++)\])(?::(?P<port>[0-9]{0,5}+))?"
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[(?P<ipv6>[0-9A-Fa-f:.]++)\])(?::(?P<port>[0-9]{0,5}+))?"
 )
 ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*+)(.*)")
 

@@ -7,7 +7,7 @@ from tests.unit.http.test_hostile import CHUNKED, GOOD, HOST, ROWS, head, post
 
 GOOD_ONES = [
     *(GOOD, GOOD * 3, b"\r\n" + GOOD, head(b"Connection: close") + GOOD, b"GET / HTTP/1.0\r\n\r\n"),
-    *(b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", b"GET http://a/b?c#d HTTP/1.1\r\n" + HOST + b"\r\n"),
+    *(b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", b"GET http://a/b?c HTTP/1.1\r\n" + HOST + b"\r\n"),
     *(post(b"Content-Length: 5") + b"hello" + GOOD, post(b"Content-Length: 5", b"Expect: 100-continue") + b"hello"),
     *(CHUNKED + b"5;a=b\r\nhello\r\n0\r\nA: b\r\n\r\n" + GOOD, CHUNKED + b"a\r\n0123456789\r\n1\r\nx\r\n0\r\n\r\n"),
     *(head(b"Upgrade: h2c", b"Connection: Upgrade"), b"BREW /pot HTTP/1.9\r\n" + HOST + b"\r\n"),

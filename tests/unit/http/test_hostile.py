@@ -6,7 +6,7 @@ from sdserve.errors import BootError
 from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
-from sdserve.http.request import RequestReader
+from sdserve.http.request import Request, RequestReader
 from sdserve.http.strict import demand_strict
 
 LIMITS = Limits(body=1 << 20)
@@ -80,6 +80,22 @@ ROWS: list[tuple[str, bytes, set[int]]] = [
     ("a second line in an absolute target", b"GET http://a/\nb:c HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
     ("bare CR in a chunk extension", CHUNKED + b"5;a=\rb\r\nhello\r\n0\r\n\r\n", {400}),
     ("bare LF in a chunk extension", CHUNKED + b"5;a=\nb\r\nhello\r\n0\r\n\r\n", {400}),
+    *(
+        (f"chunk extension {text!r}", CHUNKED + b"5" + text + b"\r\nhello\r\n0\r\n\r\n", {400})
+        for text in (
+            b";",
+            b";;a",
+            b";=b",
+            b";a=",
+            b';a="b',
+            b';a="b"c',
+            b";a b",
+            b";a ",
+            b' ; a = "\\"',
+            b";a=\xe9",
+            b";a\x7f",
+        )
+    ),
     ("64 KiB chunk extension", CHUNKED + b"5;" + b"a" * 65536 + b"\r\nhello\r\n", {400}),
     ("Content-Length as a trailer", CHUNKED + b"0\r\nContent-Length: 5\r\n\r\n", {400}),
     ("Transfer-Encoding as a trailer", CHUNKED + b"0\r\nTransfer-Encoding: chunked\r\n\r\n", {400}),
@@ -119,7 +135,12 @@ ROWS: list[tuple[str, bytes, set[int]]] = [
     ("GET authority", b"GET a:443 HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
     ("GET foo", b"GET foo HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
     ("CONNECT", b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", {405, 501}),
-    ("authority against Host", b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
+    ("no host in an absolute target", b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
+    ("absolute target without Host", b"GET http://a/ HTTP/1.1\r\n\r\n", {400}),
+    ("port too great in the target", b"GET http://a:99999/ HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
+    ("fragment", b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
+    ("fragment of an absolute target", b"GET http://a/b#c HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
+    ("fragment, another method", b"BREW /#b HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
     ("64 KiB target", b"GET /" + b"a" * 65536 + b" HTTP/1.1\r\nHost: a\r\n\r\n", {414}),
     ("1 MiB header", head(b"Name: " + b"a" * (1 << 20)), {431}),
     ("1,000 headers", head(*[b"A%d: b" % n for n in range(1000)]), {431}),
@@ -127,6 +148,7 @@ ROWS: list[tuple[str, bytes, set[int]]] = [
     ("Expect: foo", post(b"Expect: foo", b"Content-Length: 5"), {417}),
     ("two content types", post(b"Content-Type: a/b", b"Content-Type: c/d", b"Content-Length: 0"), {400}),
     ("TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", {400}),
+    ("an empty line, then a lone CR", b"\r\n\ra", {400}),
     ("two empty lines first", b"\r\n\r\n" + head(), {400}),
 ]
 
@@ -209,6 +231,81 @@ def test_a_bad_trailer_counts_once() -> None:
     start, trailer = CHUNKED + b"5\r\nhello\r\n0\r\n", b"A " + b"b" * 78 + b"\r\n"
     assert feed(connection(limits), [start, trailer])[1] == 400
     assert feed(connection(limits), [start + trailer])[1] == 400
+
+
+@pytest.mark.parametrize("extension", [b";a", b";a=b;c", b" ; a = b", b'\t;a="b; \\" \xe9";c', b";a;b=1"])
+def test_lawful_chunk_extensions_are_passed_over(extension: bytes) -> None:
+    out, status = feed(connection(), [CHUNKED + b"5" + extension + b"\r\nhello\r\n0" + extension + b"\r\n\r\n" + GOOD])
+    assert status is None
+    assert out[1:3] == [b"hello", ("end", [])] and len(out) == 4
+
+
+def test_trailers_that_may_not_be_are_dropped_and_the_others_stay() -> None:
+    fields = b"".join(b"%b: x\r\n" % name for name in (b"Content-Type", b"X-Sum", b"Cookie", b"Authorization", b"TE"))
+    out, status = feed(connection(), [CHUNKED + b"0\r\n" + fields + b"\r\n" + GOOD])
+    assert status is None
+    assert out[1] == ("end", [(b"X-Sum", b"x")]) and len(out) == 3
+
+
+@pytest.mark.parametrize("value", [b"chunked", b"\tchunked\t", b" chunked \t ", b"CHUNKED\t"])
+def test_blanks_around_a_coding_are_spaces_and_tabs(value: bytes) -> None:
+    out, status = feed(connection(), [post(b"Transfer-Encoding:" + value) + b"5\r\nhello\r\n0\r\n\r\n"])
+    assert status is None
+    assert out[1:] == [b"hello", ("end", [])]
+
+
+def one(data: bytes) -> Request:
+    """The same request, read for the first time and from memory."""
+    reader = RequestReader(LIMITS)
+    first, second = reader.read(data), reader.read(data)
+    assert (first.host, first.path, first.query, first.keep_alive) == (
+        *(second.host, second.path, second.query, second.keep_alive),
+    )
+    return first
+
+
+def test_the_authority_of_an_absolute_target_stands_for_host() -> None:
+    for target, host in (
+        (b"http://b/x?y", b"a"),
+        (b"http://B:80/x?y", b"b"),
+        (b"https://[::1]:1/x?y", b""),
+        (b"HTTP://b?y", b"a:1"),
+    ):
+        found = one(b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+        assert found.host == target.partition(b"//")[2].partition(b"/")[0].partition(b"?")[0]
+        assert (found.path, found.query) == ("/x" if b"/x" in target else "/", "y")
+
+
+def test_an_empty_host_is_lawful_and_none_is_not() -> None:
+    reader = RequestReader(LIMITS)
+    for _ in range(2):
+        assert reader.read(GET + b"Host:\r\n\r\n").host == b""
+        with pytest.raises(HTTPError, match="no Host"):
+            reader.read(GET + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "host", [b"a", b"a:", b"a:0", b"a:65535", b"[::1]", b"[::ffff:1.2.3.4]:80", b"1.2.3.4:80", b"a%20b", b"a_b"]
+)
+def test_lawful_hosts(host: bytes) -> None:
+    assert one(GET + b"Host: " + host + b"\r\n\r\n").host == host
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        ((b"keep-alive",), True),
+        ((b"keep-alive", b"close"), False),
+        ((b"close", b"keep-alive"), False),
+        ((b"close, keep-alive",), False),
+        ((b"x", b"Keep-Alive"), True),
+        ((b"close", b"x", b"keep-alive"), False),
+        ((), False),
+    ],
+)
+def test_in_1_0_a_close_anywhere_wins(lines: tuple[bytes, ...], kept: bool) -> None:
+    fields = b"".join(b"Connection: " + line + b"\r\n" for line in lines)
+    assert one(b"GET / HTTP/1.0\r\n" + fields + b"\r\n").keep_alive is kept
 
 
 def test_an_endless_line_is_refused_at_its_limit() -> None:
