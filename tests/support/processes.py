@@ -50,6 +50,12 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     @property
+    def ticks(self) -> int:
+        """The CPU time that it has spent, user's and system's; os.sysconf("SC_CLK_TCK") are a second."""
+        fields = _read(self.pid, "stat").rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    @property
     def alive(self) -> bool:
         """Whether it runs; a zombie does not."""
         try:
