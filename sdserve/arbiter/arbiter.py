@@ -26,6 +26,7 @@ from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, advance
 from sdserve.arbiter.loop import TRY_AGAIN, Loop
 from sdserve.arbiter.reload import Reload
 from sdserve.arbiter.signals import SignalQueue
+from sdserve.arbiter.steps import Steps
 from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.workforce import Workforce
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 CRASHED = 255
 SURVIVES = (Master.RUNNING, Master.RELOADING, Master.STOPPING)  # here an unforeseen error is no reason to end
 LAST_TURNS = 10  # turns that fail one after the other, before the master gives up
-LONG_IMPORT = 600.0  # seconds that the import of a preloaded application may take where boot_timeout has no limit
 
 
 class Arbiter(HookView):
@@ -67,6 +67,7 @@ class Arbiter(HookView):
         self.control = Control(self.loop, self.log, self.commands.table(), host.bind)
         notifier = host.notifier(self.upgrade.succeeding)
         self.supervision = Supervision(self.loop, self.log, notifier, host.watchdog(), self.workforce.healthy)
+        self.steps = Steps(host, self.supervision)
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -133,8 +134,9 @@ class Arbiter(HookView):
         self.init_signals()
         self.log.info("Starting sdserve %s", __version__)
         self.claim.make(self.cfg.pidfile, second=bool(self.master_pid))
-        self.cfg.on_starting(self)
-        generation = Generation.of(self.goal.generation, self.cfg, self.log)
+        self.hook("on_starting")
+        with self.steps.step("the import of the worker class", self.cfg.boot_timeout):
+            generation = Generation.of(self.goal.generation, self.cfg, self.log)
         upgrade = self.upgrade
         found, self.adoption = self.host.found(upgrade.described, upgrade.inherited_queue, self.cfg.fd_store)
         self.systemd = any(listener.activated for listener in found)
@@ -146,16 +148,15 @@ class Arbiter(HookView):
         self.adoption.store(self.supervision.notifier)
         self.supervision.begin()
         self.supervision.ask_for_time(True)
-        if self.cfg.preload_app:  # the loop does not turn meanwhile
-            self.supervision.ask_once(self.cfg.boot_timeout or LONG_IMPORT)
-        generation.preload()
+        with self.steps.step("the import of the application", self.cfg.boot_timeout):
+            generation.preload()
         self.goal = goal_of(self.cfg, generation.number)
-        self.cfg.nworkers_changed(self, self.num_workers, None)
+        self.hook("nworkers_changed", self.num_workers, None)
         if not upgrade.succeeding:
             self.open_control()
         upgrade.listen()
         watch_idleness(self)
-        self.cfg.when_ready(self)
+        self.hook("when_ready")
         self.manage_workers()
 
     def init_signals(self) -> None:
@@ -353,6 +354,17 @@ class Arbiter(HookView):
             listeners=tuple(map(str, self.LISTENERS)),
             workers=tuple(handle.status(now) for handle in self.crew),
         )
+
+    def hook(self, name: str, *args: object) -> None:
+        """Calls a hook of the configuration in force, bounded by `boot_timeout`. What it raises is the caller's."""
+        self.steps.hook(name, getattr(self.cfg, name), self.cfg.boot_timeout, self, *args)
+
+    def tolerant_hook(self, name: str, *args: object) -> None:
+        """Calls a hook that only hears of something: what it raises is logged."""
+        try:
+            self.hook(name, *args)
+        except Exception:
+            self.log.exception("Exception in the %s hook", name)
 
     def report(self) -> None:
         """Brings STATUS= up to date; without a word where nothing changed."""

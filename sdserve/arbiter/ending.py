@@ -60,7 +60,7 @@ class Ending:
         log("Shutting down: %s", arbiter.master_name)
         arbiter.control.close()
         arbiter.claim.release()
-        arbiter.cfg.on_exit(arbiter)
+        arbiter.hook("on_exit")
 
     def crash(self, reason: str, exit_status: int, errno: int) -> None:
         """Ends everything at once, without the loop."""

@@ -39,6 +39,9 @@ class HookView:
         self.crew: Crew
         self.upgrade: Upgrade
 
+    def tolerant_hook(self, name: str, *args: object) -> None:
+        raise NotImplementedError
+
     @property
     def num_workers(self) -> int:
         """The wanted number of workers; setting it tells `nworkers_changed`."""
@@ -47,7 +50,7 @@ class HookView:
     @num_workers.setter
     def num_workers(self, value: int) -> None:
         old, self.goal = self.goal.size, replace(self.goal, size=value)
-        self.cfg.nworkers_changed(self, value, old)
+        self.tolerant_hook("nworkers_changed", value, old)
 
     @property
     def WORKERS(self) -> dict[int, Worker]:

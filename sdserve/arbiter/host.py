@@ -9,6 +9,7 @@ import select
 import selectors
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.adoption import Adoption
@@ -25,6 +26,7 @@ from sdserve.process.listeners import Listener
 from sdserve.process.pidfd import PidFd
 from sdserve.process.pidfile import Pidfile
 from sdserve.process.scoreboard import Scoreboard
+from sdserve.process.timelimit import time_limit
 from sdserve.systemd import activation, fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
@@ -52,6 +54,10 @@ class Host:
     def pause(self, seconds: float) -> None:
         """Waits without the loop, after that has failed; signals are handled when it turns again."""
         time.sleep(seconds)
+
+    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
+        """Raises TimeIsUp inside of the block when `seconds` have passed (0: never)."""
+        return time_limit(seconds)
 
     def selector(self) -> selectors.BaseSelector:
         return selectors.DefaultSelector()

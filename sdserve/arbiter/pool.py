@@ -268,6 +268,17 @@ def crowded(load: Counter[int], goal: Goal) -> bool:
     return max(load.values(), default=0) > most(goal)
 
 
+def reload_limit(goal: Goal, boot_timeout: float, graceful_timeout: float) -> float | None:
+    """The seconds that a reload may take; None where boots have no limit.
+
+    A boot and a drain, for each step from old workers to new ones: all at once, or as many at a time as the surge is.
+    """
+    if not boot_timeout:
+        return None
+    steps = -(-goal.size // goal.surge) if goal.surge else 1
+    return max(1, steps) * (boot_timeout + graceful_timeout)
+
+
 def all_serve(members: Iterable[Member], goal: Goal) -> bool:
     """True when the wanted number of the current generation serves."""
     return sum(1 for m in members if answers(m) and m.generation == goal.generation) >= goal.size

@@ -8,9 +8,11 @@ what only the old one needed; `roll_back` restores everything. Until the commit 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sdserve.arbiter import pool
 from sdserve.arbiter.generation import Generation, enter, goal_of, reset_environment
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
-from sdserve.errors import SdserveError
+from sdserve.arbiter.loop import Deadline
+from sdserve.errors import HookError, SdserveError, call_hook
 from sdserve.process.listeners import Listener
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Reload:
         self._newest = 1
         self._again = False
         self._heed_by: float | None = None
+        self._deadline: Deadline | None = None
 
     def begin(self) -> None:
         arbiter = self._arbiter
@@ -53,7 +56,9 @@ class Reload:
         self._opened = []
         self._candidate = None
         try:
-            self._install()
+            with arbiter.steps.step("loading the configuration", arbiter.cfg.boot_timeout):
+                self._install()
+            self._bound()
             arbiter.wakeup()  # a reload may begin at the end of a turn, and its workers are forked in the next one
         except Exception as error:  # noqa: BLE001 - whatever it is, the old generation serves on
             self.roll_back(explain(arbiter, error))
@@ -72,10 +77,23 @@ class Reload:
         generation.preload()
         arbiter.setup(generation)
         arbiter.log.reopen_files()
-        cfg.on_reload(arbiter)
+        call_hook("on_reload", arbiter.hook, "on_reload")
         before, arbiter.goal = arbiter.num_workers, goal_of(cfg, generation.number)
         self._new_size = cfg.workers
-        cfg.nworkers_changed(arbiter, cfg.workers, before)
+        call_hook("nworkers_changed", arbiter.hook, "nworkers_changed", cfg.workers, before)
+
+    def _bound(self) -> None:
+        """Rolls back what has not come to an end in time, whatever it waits for."""
+        arbiter, cfg = self._arbiter, self._arbiter.cfg
+        limit = pool.reload_limit(arbiter.goal, cfg.boot_timeout, cfg.graceful_timeout)
+        if limit is not None:
+            reason = f"the new generation did not serve within {limit:g} seconds"
+            self._deadline = arbiter.loop.call_at(arbiter.loop.now() + limit, lambda: self.roll_back(reason))
+
+    def _unbound(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def roll_back(self, reason: str) -> None:
         """Back to the generation that serves; `reason` goes to the log, to systemd, and to who waits for the reload."""
@@ -134,11 +152,13 @@ class Reload:
         """The service stops: nobody shall wait for a reload any more."""
         self._again = False
         self.previous = None
+        self._unbound()
         self._arbiter.commands.reloaded("the service is being stopped")
 
     def _finish(self, event: MasterEvent, trouble: str) -> None:
         arbiter = self._arbiter
         self.previous = None
+        self._unbound()
         arbiter.trouble = trouble
         arbiter.advance(event)
         # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
@@ -154,9 +174,11 @@ class Reload:
 
 
 def explain(arbiter: "Arbiter", error: Exception) -> str:
-    """One line for an error of a reload; the traceback goes to the log when the error is not one of ours."""
-    if isinstance(error, SdserveError):
+    """One line for what a reload or a hook raised; the traceback goes to the log when the error is not one of ours."""
+    if isinstance(error, SdserveError) and not isinstance(error, HookError):
         arbiter.log.debug("the reload failed", exc_info=error)
         return "; ".join(str(error).splitlines())
-    arbiter.log.error("Exception while reloading", exc_info=error)
+    arbiter.log.error("Exception in the configuration or a hook", exc_info=error.__cause__ or error)
+    if isinstance(error, HookError):
+        return str(error)
     return f"{type(error).__name__}: {error}"

@@ -3,6 +3,9 @@
 While a start, a reload or a stop is under way the service asks for more time, again and again: a boot that takes
 longer than TimeoutStartSec= is not a failure, and a master that hangs stops asking. The watchdog is pinged from the
 loop, so it stops when the loop does, and only while `healthy` says that somebody can answer clients.
+
+To systemd, asking for time is a sign of life as well: EXTEND_TIMEOUT_USEC= moves the watchdog's deadline. So nobody
+asks for a reload while nobody can answer, nor for more time than the watchdog allows.
 """
 
 from collections.abc import Callable
@@ -28,6 +31,7 @@ class Supervision:
         self.notifier = notifier
         self.watchdog = watchdog
         self._asking: Deadline | None = None
+        self._extended = False
         self._complained = False
 
     def begin(self) -> None:
@@ -50,10 +54,21 @@ class Supervision:
             self._asking.cancel()
             self._asking = None
 
-    def ask_once(self, seconds: float) -> None:
-        """Extends the time-out of the job under way, before something that keeps the loop from turning."""
-        self.notifier.extend_timeout(seconds)
-        self._log_trouble()
+    def begin_step(self, seconds: float) -> None:
+        """Before something that keeps the loop from turning: the job under way and the watchdog wait for it.
+
+        A service in which nobody can answer gets no more time by that.
+        """
+        self._extended = self._healthy()
+        if self._extended:
+            self.notifier.extend_timeout(seconds)
+            self._log_trouble()
+
+    def end_step(self) -> None:
+        """The loop turns again, and the watchdog waits no longer than ever."""
+        limit = self.watchdog.limit
+        if self._extended and limit is not None:
+            self.notifier.watchdog_again(limit)
 
     def ready(self, status: str) -> None:
         self.notifier.ready(status)
@@ -82,7 +97,8 @@ class Supervision:
         self._log_trouble()
 
     def _ask(self) -> None:
-        self.notifier.extend_timeout(ASK_FOR)
+        if self._healthy():
+            self.notifier.extend_timeout(min(ASK_FOR, self.watchdog.limit or ASK_FOR))
         self._asking = self._loop.call_at(self._loop.now() + ASK_EVERY, self._ask)
 
     def _ping(self) -> None:

@@ -21,6 +21,13 @@ class Verdict(Enum):
     IGNORE = "ignore"
 
 
+def on_no_room(state: Master, rounds: int) -> Verdict:
+    """Decides after a worker could not be forked, `rounds` times in a row: whoever waits is told, others try again."""
+    if rounds < LAST_BOOTS:
+        return Verdict.RETRY
+    return {Master.STARTING: Verdict.HALT, Master.RELOADING: Verdict.ROLL_BACK}.get(state, Verdict.RETRY)
+
+
 def on_failed_boot(state: Master, *, newest: bool, kills: int, rounds: int, some_serve: bool) -> Verdict:
     """Decides after a boot failed.
 

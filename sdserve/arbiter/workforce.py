@@ -13,10 +13,10 @@ from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.handle import Handle, describe
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.loop import Deadline
-from sdserve.arbiter.pool import Kill, Retire, Spawn
+from sdserve.arbiter.pool import Backoff, Kill, Retire, Spawn
 from sdserve.arbiter.reload import explain
-from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot
-from sdserve.errors import AppImportError, BootError
+from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
+from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.workers.base import Worker
 
 if TYPE_CHECKING:
@@ -75,16 +75,14 @@ class Workforce:
     def spawn(self, slot: int) -> int:
         """Forks a worker into `slot` and returns its pid, or 0 if that failed and was dealt with.
 
-        What a hook or a worker class raises ends a reload; at other times it is the caller's.
+        What the hook or the worker class raises is a boot that failed.
         """
         arbiter = self._arbiter
         try:
             worker = self._new_worker(slot)
-            arbiter.cfg.pre_fork(arbiter, worker)
-        except Exception as error:
-            if arbiter.state is not Master.RELOADING:
-                raise
-            arbiter.reloading.roll_back(explain(arbiter, error))
+            call_hook("pre_fork", arbiter.hook, "pre_fork", worker)
+        except Exception as error:  # noqa: BLE001 - logged, and judged like any boot that fails
+            self._hook_failed(explain(arbiter, error))
             return 0
         try:
             title = f"sdserve: worker [{arbiter.proc_name}]"
@@ -115,12 +113,22 @@ class Workforce:
             listener.close()
 
     def _no_room(self, error: OSError) -> None:
-        arbiter, now = self._arbiter, self._arbiter.loop.now()
-        self._generation.backoff = self._generation.backoff.after_death(now, None, now, outside=True)
+        backoff = self._not_forked(outside=True)
         reason = f"no room for a worker process: {error.strerror}"
-        arbiter.log.error("%s (%d in a row, the next attempt in %.1f s)", reason, *self._patience())
-        if arbiter.state is Master.STARTING and self._generation.backoff.rounds >= LAST_BOOTS:
-            arbiter.halt(reason, BootError(reason))
+        self._execute(on_no_room(self._arbiter.state, backoff.rounds), BootError(reason))
+
+    def _hook_failed(self, reason: str) -> None:
+        """What the worker class or pre_fork raised is a boot that failed."""
+        backoff = self._not_forked(outside=False)
+        some_serve = pool.some_serve(self.crew.members())
+        state = self._arbiter.state
+        verdict = on_failed_boot(state, newest=True, kills=0, rounds=backoff.rounds, some_serve=some_serve)
+        self._execute(verdict, BootError(f"Worker failed to boot: {reason}"))
+
+    def _not_forked(self, *, outside: bool) -> Backoff:
+        now = self._arbiter.loop.now()
+        self._generation.backoff = self._generation.backoff.after_death(now, None, now, outside=outside)
+        return self._generation.backoff
 
     # --- what becomes of workers ------------------------------------------------------------------------------------
 
@@ -140,10 +148,9 @@ class Workforce:
             arbiter.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._patience())
             if arbiter.state is Master.RELOADING and self._generation.backoff.rounds >= LAST_BOOTS:
                 arbiter.reloading.roll_back("workers of the new generation die as soon as they serve")
-        arbiter.cfg.child_exit(arbiter, handle.worker)
+        arbiter.tolerant_hook("child_exit", handle.worker)
 
     def _boot_failed(self, handle: Handle, status: int) -> None:
-        arbiter = self._arbiter
         code = os.waitstatus_to_exitcode(status)
         killed = code < 0 and not handle.worker.aborted
         self._boot_kills += killed
@@ -152,15 +159,19 @@ class Workforce:
         reason = f"{what}: {handle.reason or f'it {describe(status)}'}"
         self.crew.listen()
         verdict = on_failed_boot(
-            arbiter.state,
-            newest=handle.generation == arbiter.goal.generation,
+            self._arbiter.state,
+            newest=handle.generation == self._arbiter.goal.generation,
             kills=self._boot_kills if killed else 0,
             rounds=self._generation.backoff.rounds,
             some_serve=pool.some_serve(self.crew.members()),
         )
+        self._execute(verdict, AppImportError(reason) if app else BootError(reason))
+
+    def _execute(self, verdict: Verdict, error: SdserveError) -> None:
+        arbiter, reason = self._arbiter, str(error)
         arbiter.log.trace("a failed boot while %s: %s", arbiter.state.value, verdict.value)
         if verdict is Verdict.HALT:
-            arbiter.halt(reason, AppImportError(reason) if app else BootError(reason))
+            arbiter.halt(reason, error)
         elif verdict is Verdict.ROLL_BACK:
             arbiter.reloading.roll_back(reason)
         elif verdict is Verdict.RETRY:

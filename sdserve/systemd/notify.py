@@ -67,11 +67,15 @@ class Notifier:
         self._send(f"STATUS={status}", f"ERRNO={errno}")
 
     def extend_timeout(self, seconds: float) -> None:
-        """The running start, reload or stop may take this much longer from now."""
+        """The running start, reload or stop may take this much longer from now, and so may the next sign of life."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def watchdog(self) -> None:
         self._send("WATCHDOG=1")
+
+    def watchdog_again(self, interval: float) -> None:
+        """The watchdog's deadline is `interval` seconds from now, wherever EXTEND_TIMEOUT_USEC= has moved it."""
+        self._send(f"WATCHDOG_USEC={int(interval * 1e6)}")
 
     def main_pid(self, pid: int) -> None:
         """Hands the unit to another process. With NotifyAccess=main only the main process of the moment may."""

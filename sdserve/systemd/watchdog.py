@@ -20,6 +20,11 @@ class Watchdog:
         return cls(int(usec))
 
     @property
+    def limit(self) -> float | None:
+        """The seconds after which systemd ends a service that gives no sign of life; None: it does not."""
+        return None if self._usec is None else self._usec / 1e6
+
+    @property
     def interval(self) -> float | None:
         return None if self._usec is None else self._usec / 2e6
 

@@ -8,6 +8,7 @@ import errno
 import os
 import selectors
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,9 @@ class SimulatedHost(Host):
 
     def title(self, text: str) -> None:
         pass
+
+    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def daemonize(self) -> None:
         raise NotImplementedError

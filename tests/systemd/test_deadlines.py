@@ -3,9 +3,11 @@
 import signal
 import time
 
+import pytest
+
 from tests.support.machine import Machine
 from tests.support.processes import Process
-from tests.support.service import Service, deploy
+from tests.support.service import PLAIN, Service, deploy
 from tests.support.waiting import eventually
 
 
@@ -31,6 +33,74 @@ def test_an_old_master_that_hangs_is_ended_while_the_service_runs(machine: Machi
         new = service.upgrade()
         old.kill(signal.SIGSTOP)
         service.check(workers=2, main=new)  # and nobody else is left
+
+
+def test_a_reload_without_room_for_a_process_is_rolled_back(machine: Machine) -> None:
+    """Seven processes: a master, four workers, one of the next generation, and sdservectl.
+
+    The kernel counts them by user on all machines that tests have booted, so this one is nobody else's.
+    """
+    service = deploy(machine, settings={"WORKERS": "4"}, drop_in="[Service]\nLimitNPROC=7\nUser=crowded\n")
+    service.wake()
+    service.check(workers=4)
+    workers = service.worker_pids()
+    done = machine.systemctl("reload", service.unit, check=False)
+    assert done.returncode != 0
+    assert "reload failed: no room for a worker process" in service.status
+    service.check(workers=4)
+    assert service.worker_pids() == workers
+
+
+@pytest.mark.parametrize("reloading", [False, True], ids=["running", "reloading"])
+def test_workers_that_are_all_stuck_are_noticed_as_fast_during_a_reload(machine: Machine, reloading: bool) -> None:
+    files = {"app.py": PLAIN, "conf.py": ""}
+    service = deploy(
+        machine,
+        files,
+        "app:application",
+        {"TIMEOUT": "0", "CONFIG": "/srv/app/conf.py"},
+        "[Service]\nWatchdogSec=2\nRestart=no\n",
+    )
+    service.wake()
+    service.check(workers=2)
+    old = service.workers
+    if reloading:
+        machine.write("/srv/app/app.py", "import threading\nthreading.Event().wait()\n")
+        machine.systemctl("reload", "--no-block", service.unit)
+        eventually(lambda: len(service.workers) == 4, "a new generation boots")
+    stopped = time.monotonic()
+    for worker in old:
+        worker.kill(signal.SIGSTOP)
+    machine.wait_for(service.unit, ActiveState="failed", Result="watchdog")
+    print(f"noticed after {time.monotonic() - stopped:.1f} s")
+
+
+SLOW = "def on_reload(server):\n    import time\n    time.sleep(SECONDS)\n"
+
+
+def test_a_long_step_of_a_reload_is_not_shot_by_the_watchdog(machine: Machine) -> None:
+    files = {"plain.py": PLAIN, "conf.py": SLOW.replace("SECONDS", "5")}
+    service = deploy(machine, files, settings={"CONFIG": "/srv/app/conf.py"}, drop_in="[Service]\nWatchdogSec=1\n")
+    service.wake()
+    main = service.main
+    machine.systemctl("reload", service.unit)
+    service.check(workers=2, main=main)
+    assert machine.get(service.unit, "NRestarts") == "0"
+    service.master.kill(signal.SIGSTOP)  # the watchdog is as sharp as before
+    eventually(lambda: service.main not in (0, main), "a new master")
+
+
+def test_a_step_of_a_reload_that_hangs_is_rolled_back(machine: Machine) -> None:
+    files = {"plain.py": PLAIN, "conf.py": SLOW.replace("SECONDS", "3600")}
+    settings = {"CONFIG": "/srv/app/conf.py", "BOOT_TIMEOUT": "2"}
+    service = deploy(machine, files, settings=settings, drop_in="[Service]\nWatchdogSec=1\n")
+    service.wake()
+    main, workers = service.main, service.worker_pids()
+    done = machine.systemctl("reload", service.unit, check=False)
+    assert done.returncode != 0
+    assert "did not end within 2 seconds (boot_timeout)" in service.status
+    service.check(workers=2, main=main)
+    assert service.worker_pids() == workers
 
 
 def test_many_young_workers_that_die_together_are_replaced_together(machine: Machine) -> None:

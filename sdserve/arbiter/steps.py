@@ -1,0 +1,50 @@
+"""Work of the master during which its loop does not turn: hooks, a configuration, the import of an application.
+
+Each such step is bounded by `boot_timeout`. systemd is asked for as much time before it, or its watchdog would end the
+service over a long import. A step that takes longer is interrupted (SIGALRM, setitimer(2)) and fails like any other
+error; where C code does not return to the interpreter, the watchdog ends the service a little later.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.supervision import Supervision
+from sdserve.config.hooks import no_hook
+from sdserve.errors import BootError
+from sdserve.process.timelimit import TimeIsUp
+
+UNLIMITED = 600.0  # seconds that systemd is asked for where boot_timeout has no limit
+GRACE = 5.0  # seconds that systemd waits longer than we do
+
+
+class Steps:
+    """Bounds the steps of one master; a step inside of another belongs to it."""
+
+    def __init__(self, host: Host, supervision: Supervision) -> None:
+        self._host = host
+        self._supervision = supervision
+        self._inside = False
+
+    @contextmanager
+    def step(self, what: str, limit: float) -> Iterator[None]:
+        """Runs the block in `limit` seconds at most (0: no limit). Raises BootError when it takes longer."""
+        if self._inside:
+            yield
+            return
+        self._inside = True
+        self._supervision.begin_step(limit + GRACE if limit else UNLIMITED)
+        try:
+            with self._host.time_limit(limit):
+                yield
+        except TimeIsUp:
+            raise BootError(f"{what} did not end within {limit:g} seconds (boot_timeout)") from None
+        finally:
+            self._inside = False
+            self._supervision.end_step()
+
+    def hook(self, name: str, hook: Callable[..., object], limit: float, *args: object) -> None:
+        """Calls a hook. What it raises is the caller's."""
+        if hook is not no_hook:
+            with self.step(f"the hook {name}", limit):
+                hook(*args)
