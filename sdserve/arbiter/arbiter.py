@@ -246,6 +246,7 @@ class Arbiter(HookView):
             self.log.debug("SIGWINCH ignored. Not daemonized")
             return
         self.log.info("graceful stop of workers")
+        self.upgrade.withdraws(self.num_workers)
         self.num_workers = 0
 
     def handle_chld(self) -> None:

@@ -44,6 +44,14 @@ class Claim:
             except PidfileError as error:
                 self._log.error("%s", error)
 
+    def forget_second(self, pid: int) -> None:
+        """Takes away the file of a new master that was killed before it could do so."""
+        if self.pidfile is not None:
+            try:
+                self._host.pidfile(f"{self._name}.2").forget(pid)
+            except PidfileError as error:
+                self._log.error("%s", error)
+
     def release(self) -> None:
         """Takes the file away, if it is still ours."""
         pidfile, self.pidfile = self.pidfile, None

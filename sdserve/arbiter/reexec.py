@@ -22,12 +22,12 @@ TERM_PATIENCE = 5.0  # seconds between TERM and KILL for a new master that is dr
 class Reexec:
     """The old master's side: at most one new master at a time.
 
-    `on_ready` is called when the new master serves, `on_lost` with the reason when there is none any more: "" when it
-    ended before it served and said nothing.
+    `on_ready` is called when the new master serves, `on_lost` with its pid and the reason when there is none any more:
+    "" when it ended before it served and said nothing.
     """
 
     def __init__(
-        self, host: Host, loop: Loop, log: Logger, on_ready: Callable[[], None], on_lost: Callable[[str], None]
+        self, host: Host, loop: Loop, log: Logger, on_ready: Callable[[], None], on_lost: Callable[[int, str], None]
     ) -> None:
         self._host = host
         self._loop = loop
@@ -135,8 +135,8 @@ class Reexec:
         was = self.state
         self.advance(UpgradeEvent.LOST)
         if was is not Upgrade.HANDED_OVER:
-            self.pid = 0
-            self._on_lost(reason)
+            pid, self.pid = self.pid, 0
+            self._on_lost(pid, reason)
 
     def advance(self, event: UpgradeEvent) -> None:
         before = self.state

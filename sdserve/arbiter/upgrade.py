@@ -36,6 +36,7 @@ class Upgrade:
             else None
         )
         self._again = False
+        self._withdrawn = 0  # how many workers retired to let a new master serve alone
 
     # --- the new master -------------------------------------------------------------------------------------------
 
@@ -144,6 +145,8 @@ class Upgrade:
     def refusal(self) -> str:
         """Why no new master can be launched now, or ""."""
         state = self._arbiter.state
+        if self._arbiter.pid == 1:
+            return "This is PID 1 of a container, which ends with it: replace the container instead."
         if self.child_pid:
             return "Child exists."
         if self.parent_pid:
@@ -184,7 +187,7 @@ class Upgrade:
         try:
             self._reexec.start(arbiter.LISTENERS, arbiter.adoption.queue, launch, patience)
         except OSError as error:
-            self._child_lost(f"no room for a new master: {error.strerror}")
+            self._child_lost(0, f"no room for a new master: {error.strerror}")
             return
         arbiter.log.info("Upgrade: the new master is pid %s", self.child_pid)
 
@@ -197,11 +200,21 @@ class Upgrade:
         else:
             arbiter.commands.upgraded("")
 
-    def _child_lost(self, reason: str) -> None:
+    def withdraws(self, workers: int) -> None:
+        """The operator retires our workers: beside a new master they come back when that is lost."""
+        if self.child_pid and workers:
+            self._withdrawn = workers
+
+    def _child_lost(self, pid: int, reason: str) -> None:
+        arbiter, withdrawn = self._arbiter, self._withdrawn
+        arbiter.claim.forget_second(pid)
+        self._withdrawn = 0
+        if withdrawn and not arbiter.num_workers and arbiter.state is not Master.STOPPING:
+            arbiter.log.warning("The new master is gone: the workers that made way for it come back")
+            arbiter.num_workers = withdrawn
         if reason:
             self._backed_out(reason)
             return
-        arbiter = self._arbiter
         arbiter.host.examine(arbiter.loop, arbiter.cfg.directory, arbiter.launched_with, self._backed_out)
 
     def _backed_out(self, reason: str) -> None:

@@ -43,6 +43,11 @@ class Pidfile:
         if self._read(old) == pid:
             self._remove(old)
 
+    def forget(self, pid: int) -> None:
+        """Removes the file if it names `pid`, a process that has ended."""
+        if self._read(self.fname) == pid:
+            self._remove(self.fname)
+
     def unlink(self) -> None:
         """Removes the file if it still names the process that we wrote; anybody else's is left alone."""
         if self.pid is not None and self._read(self.fname) == self.pid:

@@ -95,6 +95,19 @@ def test_back_out(pair: Pair) -> None:
     assert later.pid != new.pid
 
 
+def test_a_new_master_that_is_killed_alone_leaves_the_old_one_serving(pair: Pair) -> None:
+    """The old workers had made way for it: nobody would serve any more."""
+    new = pair.upgrade()
+    pair.old.kill(signal.SIGWINCH)
+    pair.old.wait_workers(0)
+
+    os.kill(new.pid, signal.SIGKILL)
+    pair.old.wait_workers(2)
+    assert answer(pair.address).pid in {p.pid for p in pair.old.workers}
+    eventually(lambda: not pair.second.exists(), "the second pidfile goes")
+    assert int(pair.pidfile.read_text()) == pair.old.pid
+
+
 def test_a_second_usr2_is_refused_on_both_sides(pair: Pair) -> None:
     new = pair.upgrade()
     for pid in (pair.old.pid, new.pid):

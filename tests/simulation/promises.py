@@ -64,6 +64,7 @@ class Before:
         self.generation = arbiter.goal.generation
         self.others = others(master)
         self.loads = master.loads
+        self.successor = arbiter.reexec_pid
         self.signals = master.waiting
         self.failed = {each for each in master.workers if not each.alive and not each.reaped}
         master.waiting = []
@@ -128,6 +129,8 @@ class Promises:
         assert arbiter is not None
         if master.loads != before.loads or arbiter.goal.generation != before.generation:
             return
+        if before.successor not in (0, arbiter.reexec_pid):
+            return  # workers that had made way for a new master may have come back
         size = before.size
         for signum in before.signals:
             if signum == signal.SIGTTIN:
