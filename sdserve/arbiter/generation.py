@@ -98,6 +98,7 @@ def goal_of(cfg: "Config", generation: int) -> Goal:
         generation=generation,
         gpus=max(1, len(cfg.gpus)),
         surge=cfg.surge if cfg.reload_strategy == "rolling" else 0,
+        exclusive=cfg.surge == 0,
     )
 
 

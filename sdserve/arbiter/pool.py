@@ -10,6 +10,9 @@ The rules, in the order of `decide`:
    the fullest one.
 4. Who does not boot, finish or abort in time is ended (`Kill`).
 
+An exclusive pool (surge = 0) turns 1 and 2 round: a process has to end before another one takes its place, one place at
+a time, while all else is well.
+
 A slot is a worker's stable number; its replacement takes it over. GPUs are dealt by slot, `slot % gpus`.
 """
 
@@ -46,6 +49,7 @@ class Goal:
     gpus: int = 1
     stopping: bool = False
     surge: int = 0  # during a reload, so many more than `size` may be alive; 0: a whole generation
+    exclusive: bool = False  # never more than `size` alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +129,18 @@ def decide(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) 
     leaving = superseded(current)
     leaving += surplus([m for m in current if m not in leaving], goal)
     kept = [m for m in current if m not in leaving]
-    leaving += replaced(outgoing, [m for m in kept if answers(m)], goal)
+    if goal.exclusive:
+        leaving += makes_way(kept, outgoing, len(members), goal)
+        kept = [m for m in kept if m not in leaving]
+    else:
+        leaving += replaced(outgoing, [m for m in kept if answers(m)], goal)
     actions += [Retire(m.age) for m in leaving]
 
-    slots = missing(kept, goal) or relief(kept, goal)
+    slots = missing(kept, goal)
+    if goal.exclusive:
+        slots = slots[: max(0, goal.size - len(members))]
+    elif not slots:
+        slots = relief(kept, goal)
     if goal.surge and any(m not in leaving for m in outgoing):
         slots = slots[: max(0, goal.size + goal.surge - len(members))]
     if slots:
@@ -180,6 +192,27 @@ def replaced(outgoing: Sequence[Member], serving: Sequence[Member], goal: Goal) 
     spare = len(serving) + len(outgoing) - goal.size
     slots = {m.slot for m in serving}
     return sorted(outgoing, key=lambda m: (answers(m), m.slot not in slots, m.age))[: max(0, spare)]
+
+
+def makes_way(current: Sequence[Member], outgoing: Sequence[Member], alive: int, goal: Goal) -> Sequence[Member]:
+    """The worker of an exclusive pool that leaves for the next one, at a reload or because it is worn.
+
+    One at a time: nobody else boots, leaves or fails to answer, and all places are taken.
+    """
+    if len(current) >= goal.size:
+        return outgoing or (worn_or_crowding(current, goal) if alive == len(current) else ())
+    if alive > len(current) + len(outgoing) or alive < goal.size or not all(map(answers, current)):
+        return ()
+    return sorted(outgoing, key=lambda m: (answers(m), m.age))[:1]
+
+
+def worn_or_crowding(current: Sequence[Member], goal: Goal) -> Sequence[Member]:
+    """The one that is to be replaced: the oldest worn worker, or the oldest on a GPU that has too many."""
+    if not all(map(answers, current)):
+        return ()
+    load = gpu_load(current, goal)
+    tired = [m for m in current if m.worn] or [m for m in current if load[m.slot % goal.gpus] > most(goal)]
+    return sorted(tired, key=lambda m: m.age)[:1]
 
 
 def superseded(current: Sequence[Member]) -> list[Member]:
@@ -275,13 +308,18 @@ def reload_limit(goal: Goal, boot_timeout: float, graceful_timeout: float) -> fl
     """
     if not boot_timeout:
         return None
-    steps = -(-goal.size // goal.surge) if goal.surge else 1
+    steps = goal.size if goal.exclusive else -(-goal.size // goal.surge) if goal.surge else 1
     return max(1, steps) * (boot_timeout + graceful_timeout)
 
 
 def all_serve(members: Iterable[Member], goal: Goal) -> bool:
     """True when the wanted number of the current generation serves."""
     return sum(1 for m in members if answers(m) and m.generation == goal.generation) >= goal.size
+
+
+def gap_ends(members: Iterable[Member], goal: Goal) -> bool:
+    """True while an exclusive pool waits for one to leave or to boot: nobody serves for a while, and it has an end."""
+    return goal.exclusive and any(m.phase in (Phase.BOOTING, Phase.RETIRING) for m in members)
 
 
 def some_serve(members: Iterable[Member]) -> bool:

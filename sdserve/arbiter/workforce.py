@@ -35,7 +35,9 @@ class Workforce:
     def healthy(self) -> bool:
         """Whether the watchdog may be told that all is well: a worker can answer, or none is wanted."""
         arbiter = self._arbiter
-        return arbiter.goal.size == 0 or arbiter.state is Master.STARTING or pool.some_serve(self.crew.members())
+        members, goal = self.crew.members(), arbiter.goal
+        quiet = goal.size == 0 or arbiter.state is Master.STARTING
+        return quiet or pool.some_serve(members) or pool.gap_ends(members, goal)
 
     def manage(self) -> None:
         """Decides what the pool needs, and does it."""

@@ -230,9 +230,11 @@ _SERVER = (
     Setting(
         "surge",
         "Workers",
-        convert.whole(1),
+        convert.whole(),
         1,
-        "How many workers more than wanted may be alive during a rolling reload.",
+        """How many workers more than wanted may be alive during a rolling reload. 0: the old worker leaves before the
+        new one boots, one at a time, at each reload of either strategy and when a worker is worn. That is for
+        applications that hold an exclusive lock; with one worker, clients wait meanwhile.""",
         flags=("--surge",),
         metavar="N",
     ),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import strategies as st
 
 from tests.simulation.events import Event, Step, What
-from tests.simulation.plan import Plan
+from tests.simulation.plan import EXCLUSIVE, Plan
 from tests.simulation.promises import Broken
 from tests.simulation.world import World
 
@@ -51,7 +51,7 @@ WEIGHTS = {
 KINDS, CHANCES = list(WEIGHTS), list(WEIGHTS.values())
 LEAPS = (0.01, 0.05, 0.2, 1.0, 1.5, 5.0, 12.0, 31.0)
 SUSPENDS = (2.0, 40.0, 100000.0)
-SURGES = (0, 0, 1, 2)
+SURGES = (0, 0, 1, 2, EXCLUSIVE)
 AGES = (0, 0, 20)
 GPUS = (1, 2, 2, 3)
 LAGS = (0, 0, 0, 1, 2, 3)

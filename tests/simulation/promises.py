@@ -4,6 +4,7 @@ served      nobody ends the last worker that can answer, unless told to, and not
 successor   while workers are replaced, as many serve as before, up to the wanted number
 surge       no more workers than wanted but for one that replaces another, of other generations none; with a surge, no
             more than that beside the wanted number
+exclusive   with surge = 0 a process ends before another one is forked in its place
 recycling   worn workers are replaced one at a time
 masters     never more than two
 ready       READY=1 at the start, and the word to the old master, mean that the wanted number serves
@@ -77,6 +78,12 @@ def others(master: MasterProcess) -> int:
     return sum(each.untold and each.worker.generation != generation for each in master.workers)
 
 
+def in_the_way(worker: WorkerProcess) -> bool:
+    """It serves, boots, or has to end first."""
+    arbiter = worker.master.arbiter
+    return worker.untold or (worker.alive and arbiter is not None and arbiter.goal.exclusive)
+
+
 class Promises:
     """The watch over one world."""
 
@@ -99,14 +106,18 @@ class Promises:
         served = sum(each.serving for each in self._world.masters)
         ordered = before.state is Master.STARTING or any(each.told_to_leave for each in self._world.masters)
         hit = any(each.hit_since for each in self._world.masters if each is not master)
-        if before.served and not served and not ordered and not hit:
+        alone = goal.exclusive and goal.size == 1
+        if before.served and not served and not ordered and not hit and not alone:
             self.breaks("served", f"{master} ends the last worker that can answer")
         if arbiter.state in (Master.STOPPING, Master.DOWN):
             return
         wanted = min(goal.size, before.size - before.signals.count(signal.SIGTTOU))
         gone = [each for each in before.answered if not each.answers]
         orderly = sum(any(self._follows(each, other) for other in live) for each in gone)
-        if not ordered and len(before.answered) - len(gone) + orderly < min(len(before.answered), wanted):
+        if (
+            not ordered
+            and len(before.answered) - len(gone) + orderly < min(len(before.answered), wanted) - goal.exclusive
+        ):
             self.breaks("successor", f"{master} retires {_list(gone)} and keeps {_list(live)}")
         current = [each for each in live if each.worker.generation == goal.generation]
         slots = Counter(each.worker.slot for each in current)
@@ -167,6 +178,8 @@ class Promises:
         alive = [each for each in master.workers if not each.reaped]
         if goal.surge and others(master) and len(alive) >= goal.size + goal.surge:
             self.breaks("surge", f"{master} forks one more than {goal.size} and a surge of {goal.surge}")
+        if goal.exclusive and len(alive) >= goal.size:
+            self.breaks("exclusive", f"{master} forks one beside {_list(alive)}")
         self._check_storm(master, worker.generation)
 
     def _check_storm(self, master: MasterProcess, generation: int) -> None:
@@ -264,7 +277,7 @@ class Promises:
                 each.hit_since &= each.serving < arbiter.goal.size
                 if self.rests(each):
                     self._check_balance(each)
-            if arbiter.state is Master.RUNNING and arbiter.goal.size and not any(w.untold for w in each.workers):
+            if arbiter.state is Master.RUNNING and arbiter.goal.size and not any(map(in_the_way, each.workers)):
                 patience = arbiter.loop.patience()
                 if patience is None or patience > SOON:
                     self.breaks("outage", f"{each} has nobody, and waits for {patience} s")

@@ -55,6 +55,10 @@ def forks_two_more(members: Sequence[Member], goal: Goal, backoff: Backoff, now:
     return decide(members, goal if goal.stopping else replace(goal, size=goal.size + 2), backoff, now)
 
 
+def forgets_that_it_is_exclusive(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
+    return decide(members, replace(goal, exclusive=False), backoff, now)
+
+
 def forgets_the_surge(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
     return decide(members, replace(goal, surge=0), backoff, now)
 
@@ -243,6 +247,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (judging(retires_worn_before_their_replacement_serves), "successor"),
     (judging(forks_two_more), "surge"),
     (judging(forgets_the_surge), "surge"),
+    (judging(forgets_that_it_is_exclusive), "exclusive"),
     (judging(replaces_all_worn_at_once), "recycling"),
     (judging(does_not_see_who_boots), "idempotent"),
     (judging(acts_by_and_by), "idempotent"),

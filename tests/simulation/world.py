@@ -20,7 +20,7 @@ from sdserve.errors import ConfigError
 from tests.simulation.descriptors import Line, SimulatedListener
 from tests.simulation.events import CALMING, ON_MASTERS, ON_WORKERS, SIGNALS, TO_ALL, Step, What
 from tests.simulation.machine import SimulatedHost
-from tests.simulation.plan import Plan, configuration
+from tests.simulation.plan import EXCLUSIVE, Plan, configuration
 from tests.simulation.processes import MasterProcess, Process
 from tests.simulation.promises import Before, Broken, Promises
 
@@ -177,7 +177,12 @@ class World:
             signum = TO_ALL[who % len(TO_ALL)]
             return sum(self.happens(What[signum.name[3:]], index) for index in range(len(self._alive()))) > 0
         elif what is What.DEPLOY:
-            self.deployed = (1 + who % 5, (0, 0, 1, 2)[int(much) % 4], 1 + who % 3, ("/pid", "/pid", "/other")[who % 3])
+            self.deployed = (
+                1 + who % 5,
+                (0, 0, 1, 2, EXCLUSIVE)[int(much) % 5],
+                1 + who % 3,
+                ("/pid", "/pid", "/other")[who % 3],
+            )
             self.broken_config = int(much) == 8
             bad = ", and it is broken" if self.broken_config else ""
             self.tell("deployed: %d workers, surge %d, %d GPUs, pidfile %s%s", *self.deployed, bad)

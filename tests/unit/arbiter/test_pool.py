@@ -122,6 +122,44 @@ class TestReload:
         assert actions(members, Goal(2, generation=1)) == [Retire(3), Retire(4)]
 
 
+class TestExclusive:
+    """surge = 0: a process has to end before the next one takes its place."""
+
+    def test_at_a_reload_the_old_one_leaves_first(self) -> None:
+        goal = Goal(1, generation=2, exclusive=True)
+        assert actions([worker(1, 0)], goal) == [Retire(1)]
+        assert actions([worker(1, 0, Phase.RETIRING)], goal) == []
+        assert actions([], goal) == [Spawn(0)]
+
+    def test_one_after_the_other(self) -> None:
+        goal = Goal(2, generation=2, exclusive=True)
+        old = [worker(1, 0), worker(2, 1)]
+        assert actions(old, goal) == [Retire(1)]
+        assert actions([old[1]], goal) == [Spawn(0)]
+        assert actions([old[1], worker(3, 0, Phase.BOOTING, 2)], goal) == []
+        assert actions([old[1], worker(3, 0, generation=2)], goal) == [Retire(2)]
+
+    def test_a_new_one_that_is_stopped_lets_nobody_else_go(self) -> None:
+        members = [worker(2, 1), worker(3, 0, generation=2, stopped=True)]
+        assert actions(members, Goal(2, generation=2, exclusive=True)) == []
+
+    def test_a_roll_back_waits_for_the_end_of_the_new_one(self) -> None:
+        goal = Goal(1, generation=1, exclusive=True)
+        assert actions([worker(2, 0, Phase.BOOTING, 2)], goal) == [Retire(2)]
+        assert actions([worker(2, 0, Phase.ABORTED, 2)], goal) == []
+        assert actions([], goal) == [Spawn(0)]
+
+    def test_a_worn_one_leaves_before_its_replacement_boots(self) -> None:
+        goal = Goal(2, exclusive=True)
+        worn = [worker(1, 0, worn=True), worker(2, 1, worn=True)]
+        assert actions(worn, goal) == [Retire(1)]
+        assert actions([worker(1, 0, Phase.RETIRING), worn[1]], goal) == []
+        assert actions([worn[1]], goal) == [Spawn(0)]
+
+    def test_one_that_is_aborted_is_replaced_when_it_has_ended(self) -> None:
+        assert actions([worker(1, 0, Phase.ABORTED)], Goal(1, exclusive=True)) == []
+
+
 class TestGpus:
     def test_dealt_evenly(self) -> None:
         spawned = [action.slot % 2 for action in actions([], Goal(5, gpus=2)) if isinstance(action, Spawn)]
