@@ -24,6 +24,7 @@ from sdserve.arbiter.host import Host
 from sdserve.arbiter.idle import watch_idleness
 from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, advance
 from sdserve.arbiter.loop import TRY_AGAIN, Loop
+from sdserve.arbiter.provisions import lay_in
 from sdserve.arbiter.reload import Reload
 from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.steps import Steps
@@ -158,6 +159,7 @@ class Arbiter(HookView):
         watch_idleness(self)
         self.hook("when_ready")
         self.manage_workers()
+        lay_in()  # while the workers boot
 
     def init_signals(self) -> None:
         """Catches the signals of a master; the loop hears of them through a pipe."""
