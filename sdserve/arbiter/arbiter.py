@@ -50,6 +50,7 @@ class Arbiter(HookView):
         self.host = host = host or Host()
         super().__init__(cfg, host.log(cfg), host.pid())
         self.load = load
+        self.program = host.program()
         self.launched_with = {name: value for name, value in host.environ.items() if name != VARIABLE}
         host.environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
         self.state = Master.STARTING

@@ -25,6 +25,7 @@ from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfd import PidFd
 from sdserve.process.pidfile import Pidfile
+from sdserve.process.program import Program
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.process.timelimit import time_limit
 from sdserve.systemd import activation, fdstore
@@ -46,6 +47,10 @@ class Host:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def program(self) -> Program:
+        """How it was executed; to be asked at the start, while /proc has its memory as the kernel made it."""
+        return Program.started()
 
     def now(self) -> float:
         """Monotonic seconds (clock_gettime(2), CLOCK_MONOTONIC): no step of the wall clock moves it."""
@@ -146,11 +151,18 @@ class Host:
         """A new master's pid. Raises OSError when there is no room for another process."""
         return fork_twice(lambda: launch.execute(passed, line))
 
-    def examine(self, loop: Loop, directory: str, environ: Mapping[str, str], on_reason: Callable[[str], None]) -> None:
-        """Finds out why a new master that would run in `directory` ended without a word; `on_reason` gets one line."""
+    def examine(
+        self,
+        loop: Loop,
+        program: Program,
+        directory: str,
+        environ: Mapping[str, str],
+        on_reason: Callable[[str], None],
+    ) -> None:
+        """Finds out why `program`, a new master in `directory`, ended without a word; `on_reason` gets one line."""
         from sdserve.arbiter.postmortem import examine
 
-        examine(loop, directory, environ, on_reason)
+        examine(loop, program, directory, environ, on_reason)
 
     def await_ends(self, handles: Iterable[Handle], patience: float | None) -> list[Handle]:
         """Waits, without the loop, until these workers have ended and reaps them; who is left after `patience` seconds.

@@ -7,7 +7,6 @@ and a line back (process/handover.py).
 
 import errno
 import os
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,24 +18,27 @@ from sdserve.process import output
 from sdserve.process.handover import VARIABLE, Handover
 from sdserve.process.listeners import Listener, pass_on
 from sdserve.process.pidfd import PidFd
+from sdserve.process.program import Program
 from sdserve.systemd import activation
 
 EXEC_FAILED = 127
 
 
 class Launch:
-    """How this program was started, kept from its start: arguments, directory, environment.
+    """How this program was started, kept from its start: path and arguments, directory, environment.
 
     `extra` gives the environment that depends on the new pid (notify socket, watchdog), `pre_exec` is the hook.
     """
 
     def __init__(
         self,
+        program: Program,
         directory: str,
         environ: Mapping[str, str],
         extra: Callable[[int], Mapping[str, str]],
         pre_exec: Callable[[], None],
     ) -> None:
+        self._program = program
         self._directory = directory
         self._environ = environ
         self._extra = extra
@@ -56,15 +58,21 @@ class Launch:
                 **activation.variables(pid, [listener.name for listener in listeners]),
                 VARIABLE: str(line_fd),
             }
-            os.execvpe(sys.orig_argv[0], sys.orig_argv, environ)
+            os.execvpe(self._program.path, self._program.argv, environ)
         except OSError as error:
-            line.send("failed", reason=f"cannot execute {error.filename or sys.orig_argv[0]}: {error.strerror}")
+            line.send("failed", reason=self._explained(error))
         except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
             line.send("failed", reason=str(error) or type(error).__name__)
             with suppress(OSError):
                 traceback.print_exc()
         finally:
             os._exit(EXEC_FAILED)
+
+    def _explained(self, error: OSError) -> str:
+        path = self._program.path
+        if error.errno == errno.ENOENT and error.filename in (None, path) and os.path.exists(path):
+            return f"cannot execute {path}: the interpreter that its first line names is not there"
+        return f"cannot execute {error.filename or path}: {error.strerror}"
 
 
 def fork_twice(child: Callable[[], NoReturn]) -> int:

@@ -6,21 +6,24 @@ once more by the same interpreter, beside the loop, with its standard error stre
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 
 from sdserve.arbiter.loop import Loop
 from sdserve.process.pidfd import PidFd
+from sdserve.process.program import Program
 
 PATIENCE = 10.0  # seconds
 
 
-def examine(loop: Loop, directory: str, environ: Mapping[str, str], on_reason: Callable[[str], None]) -> None:
-    """Tries to import sdserve as a new master would, in `directory`; `on_reason` gets one line, once."""
-    interpreter = sys.orig_argv[0]
+def examine(
+    loop: Loop, program: Program, directory: str, environ: Mapping[str, str], on_reason: Callable[[str], None]
+) -> None:
+    """Tries to import sdserve as `program` would, in `directory`; `on_reason` gets one line, once."""
+    command = program.trial(directory)
+    interpreter = command[0]
     try:
         process = subprocess.Popen(
-            [interpreter, "-c", "import sdserve.cli, sdserve.arbiter.arbiter"],
+            command,
             cwd=directory,
             env=dict(environ),
             stdin=subprocess.DEVNULL,
@@ -30,7 +33,12 @@ def examine(loop: Loop, directory: str, environ: Mapping[str, str], on_reason: C
     except OSError as error:
         on_reason(f"cannot execute {interpreter}: {error.strerror}")
         return
-    watched = PidFd(process.pid)
+    try:
+        watched = PidFd(process.pid)
+    except OSError:  # out of descriptors
+        process.kill()
+        on_reason(_verdict(interpreter, process))
+        return
     deadline = loop.call_at(loop.now() + PATIENCE, process.kill)
 
     def ended() -> None:

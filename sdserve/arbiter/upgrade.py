@@ -172,6 +172,7 @@ class Upgrade:
         arbiter = self._arbiter
         supervision = arbiter.supervision
         launch = Launch(
+            arbiter.program,
             arbiter.cfg.directory,
             arbiter.launched_with,
             lambda pid: {
@@ -215,7 +216,8 @@ class Upgrade:
         if reason:
             self._backed_out(reason)
             return
-        arbiter.host.examine(arbiter.loop, arbiter.cfg.directory, arbiter.launched_with, self._backed_out)
+        where = arbiter.cfg.directory, arbiter.launched_with
+        arbiter.host.examine(arbiter.loop, arbiter.program, *where, self._backed_out)
 
     def _backed_out(self, reason: str) -> None:
         arbiter = self._arbiter

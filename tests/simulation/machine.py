@@ -243,7 +243,7 @@ class SimulatedHost(Host):
         line.holders += 1
         return self.world.executes(self.master, line, passed).pid
 
-    def examine(self, loop: Any, directory: str, environ: Any, on_reason: Callable[[str], None]) -> None:
+    def examine(self, loop: Any, program: Any, directory: str, environ: Any, on_reason: Callable[[str], None]) -> None:
         on_reason("it ended before it served")
 
     def await_ends(self, handles: Iterable[Handle], patience: float | None) -> list[Handle]:
