@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from sdserve.config import Config, answer, load
 from sdserve.config.paths import logical_cwd
-from sdserve.errors import ConfigError, SdserveError
+from sdserve.errors import AppImportError, ConfigError, SdserveError
 from sdserve.process.standard import fill
 
 TYPE_CHECKING = False
@@ -105,9 +105,16 @@ def _check_worker_class(cfg: Config) -> None:
 
 def _load_application(cfg: Config) -> None:
     from sdserve.gateway import loader
+    from sdserve.gateway.blame import account
 
-    if cfg.wsgi_app is not None:
+    if cfg.wsgi_app is None:
+        return
+    try:
         loader.load(cfg.wsgi_app)
+    except AppImportError as error:
+        if told := account(error):
+            print(told, file=sys.stderr)
+        raise
 
 
 def report(error: SdserveError) -> None:

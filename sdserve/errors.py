@@ -12,11 +12,16 @@ from collections.abc import Callable, Sequence
 class SdserveError(Exception):
     """Base of all errors meant for the operator.
 
-    `exit_code` is the process's exit status; `errno` is what systemd is told by ERRNO= (sd_notify(3)).
+    `exit_code` is the process's exit status.
     """
 
     exit_code: int = 1
-    errno: int = errno.EINVAL
+    _errno: int = 0
+
+    @property
+    def errno(self) -> int:
+        """What systemd is told by ERRNO= (sd_notify(3)): the error of the system call behind it; 0 if there is none."""
+        return (isinstance(self.__cause__, OSError) and self.__cause__.errno) or self._errno
 
 
 class ConfigError(SdserveError):
@@ -27,6 +32,8 @@ class ConfigError(SdserveError):
 
     usable: object = None
 
+    _errno = errno.EINVAL
+
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
@@ -35,20 +42,17 @@ class ConfigError(SdserveError):
 class ListenError(SdserveError):
     """A listening socket cannot be made, or an inherited one is not usable."""
 
-    errno = errno.EADDRNOTAVAIL
-
 
 class PidfileError(SdserveError):
     """The pidfile names a running process, or cannot be written."""
 
-    errno = errno.EEXIST
+    _errno = errno.EEXIST
 
 
 class BootError(SdserveError):
     """A worker cannot boot: a hook or its own set-up failed before it served."""
 
     exit_code = 3
-    errno = errno.ECHILD
 
 
 class Leave(SystemExit):
@@ -76,4 +80,3 @@ class AppImportError(SdserveError):
     """The application cannot be imported, or its callable is not there."""
 
     exit_code = 4
-    errno = errno.ENOEXEC

@@ -31,7 +31,8 @@ from sdserve.arbiter.steps import Steps
 from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.workforce import Workforce
-from sdserve.errors import BootError, ListenError, SdserveError
+from sdserve.errors import AppImportError, BootError, ListenError, SdserveError
+from sdserve.gateway.blame import account
 from sdserve.process.handover import VARIABLE
 from sdserve.status import Status
 
@@ -97,13 +98,15 @@ class Arbiter(HookView):
                 self.host.pause(TRY_AGAIN)
                 return
             if isinstance(error, SdserveError):
+                if isinstance(error, AppImportError) and (told := account(error)):
+                    self.log.error("Exception while loading the application\n%s", told)
                 self.log.error("%s", error)
                 self.log.debug("the start failed", exc_info=True)
                 self.ending.crash(str(error), error.exit_code, error.errno)
                 return
             self.log.exception("Unhandled exception in main loop")
             reason = f"Unhandled exception in main loop: {type(error).__name__}: {error}"
-            self.ending.crash(reason, CRASHED, SdserveError.errno)
+            self.ending.crash(reason, CRASHED, 0)
 
     def _note_failure(self) -> None:
         """Inside of an `except` clause: the loop goes on."""
@@ -120,10 +123,15 @@ class Arbiter(HookView):
             self.ending.complete()
 
     def setup(self, generation: Generation) -> None:
-        """Makes `generation` the one in force: what new workers are forked with, and what everything here reads."""
+        """Makes `generation` the one in force: what new workers are forked with, and what everything here reads.
+
+        Raises ConfigError when its log files cannot be opened; that may be so the first time only.
+        """
+        if generation.logs is None:
+            generation.logs = self.log.open(generation.cfg.errorlog, generation.cfg.accesslog, generation.cfg.loglevel)
         self.generation = generation
         self.cfg = generation.cfg
-        self.log.setup(self.cfg.errorlog, self.cfg.accesslog, self.cfg.loglevel)
+        self.log.use(generation.logs)
         for warning in self.cfg.warnings:
             self.log.warning("%s", warning)
 
@@ -184,8 +192,8 @@ class Arbiter(HookView):
         self.loop.turn()
 
     def open_control(self) -> None:
-        """Listens to sdservectl, unless the control socket came from the old master."""
-        if self.cfg.control_socket and self.control.listener is None:
+        """Listens to sdservectl, unless it does so already; anew where somebody took the socket's file away."""
+        if self.cfg.control_socket and not self.control.reachable:
             try:
                 self.control.open(self.cfg.control_socket)
             except ListenError as error:  # sdservectl will miss it, clients will not

@@ -40,14 +40,14 @@ class Commands:
     def reloaded(self, trouble: str) -> None:
         """A reload ended; `trouble` is "" or why it failed."""
         waiting, self._reloads = self._reloads, []
-        self._tell(waiting, trouble, "reloaded")
+        self._tell(waiting, trouble, f"reloaded: {self._arbiter.status().line()}")
 
-    def upgraded(self, trouble: str) -> None:
-        """An upgrade ended; `trouble` is "" or why it failed."""
+    def upgraded(self, trouble: str, done: str = "") -> None:
+        """An upgrade ended; `trouble` is "" or why it failed, `done` what has come of it."""
         waiting, self._upgrades = self._upgrades, []
-        self._tell(waiting, trouble, "upgraded")
+        self._tell(waiting, trouble, done)
 
     def _tell(self, waiting: list[Answer], trouble: str, done: str) -> None:
-        answer: dict[str, Any] = {"ok": not trouble, "text": trouble or f"{done}: {self._arbiter.status().line()}"}
+        answer: dict[str, Any] = {"ok": not trouble, "text": trouble or done}
         for each in waiting:
             each(answer)

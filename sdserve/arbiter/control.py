@@ -5,17 +5,21 @@ request is one line of JSON, {"command": …}; so is the answer, {"ok": …, …
 upgrade) are answered when their outcome is known. An upgrade passes the socket on (`Arbiter.hand_over`).
 """
 
+import errno
 import json
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
-from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.loop import Deadline, Loop
 from sdserve.log import Logger
 from sdserve.process import listeners
 from sdserve.process.listeners import Listener
 
 LONGEST_REQUEST = 4096
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE = 1.0  # seconds in which nobody is accepted when there is no room for a connection
 Answer = Callable[[dict[str, Any]], None]
 Command = Callable[[Answer], None]
 
@@ -35,15 +39,26 @@ class Control:
         self._commands = commands
         self._bind = bind
         self.listener: Listener | None = None
+        self._pausing: Deadline | None = None
+        self._reserve = -1
         self._clients: set[_Client] = set()
 
+    @property
+    def reachable(self) -> bool:
+        """Whether sdservectl finds the socket."""
+        return self.listener is not None and self.listener.found()
+
     def open(self, path: str) -> None:
-        """Listens on `path`. Raises ListenError."""
-        self.adopt(self._bind(path, backlog=16))
+        """Listens on `path`, in the place of what was listened on before. Raises ListenError."""
+        listener = self._bind(path, backlog=16)
+        if (before := self.release()) is not None:
+            before.close()
+        self.adopt(listener)
 
     def adopt(self, listener: Listener) -> None:
         """Goes on with a socket that an old master passed on."""
         self.listener = listener
+        self._keep_reserve()
         self._loop.watch(listener, self._accept)
 
     def release(self) -> Listener | None:
@@ -51,6 +66,9 @@ class Control:
         listener, self.listener = self.listener, None
         if listener is not None:
             self._loop.unwatch(listener)
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
         return listener
 
     def close(self) -> None:
@@ -60,18 +78,58 @@ class Control:
             listener.close()
         for client in list(self._clients):
             self._forget(client)
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
 
     def _accept(self) -> None:
         assert self.listener is not None
         try:
-            connection, _ = self.listener.sock.accept()
-        except OSError as error:  # it went away again, or we are out of descriptors
-            self._log.debug("control socket: %s", error)
+            connection = self._accepted(self.listener.sock)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                self._pause(error)
+            else:  # it went away again
+                self._log.debug("control socket: %s", error)
             return
         connection.setblocking(False)
         client = _Client(connection)
         self._clients.add(client)
         self._loop.watch(client, lambda: self._read(client))
+
+    def _accepted(self, sock: socket.socket) -> socket.socket:
+        """The next connection; a master that is out of descriptors gives up its reserve for it."""
+        try:
+            return sock.accept()[0]
+        except OSError as error:
+            if error.errno not in NO_ROOM or self._reserve < 0:
+                raise
+        self._log.warning("this master is out of file descriptors (LimitNOFILE=): only sdservectl is heard")
+        os.close(self._reserve)
+        self._reserve = -1
+        return sock.accept()[0]
+
+    def _keep_reserve(self) -> None:
+        """Holds a descriptor for the day when there is none left: then an operator wants to be heard."""
+        if self._reserve < 0:
+            try:
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                self._log.debug("control socket: no reserve: %s", error)
+
+    def _pause(self, error: OSError) -> None:
+        """Accepts nobody for a moment: the connection stays queued, and would wake the loop again and again."""
+        assert self.listener is not None
+        self._log.warning("control socket: %s; the next attempt is in %g s", error.strerror, PAUSE)
+        self._loop.unwatch(self.listener)
+
+        def go_on() -> None:
+            self._pausing = None
+            if self.listener is not None:
+                self._keep_reserve()
+                self._loop.watch(self.listener, self._accept)
+
+        self._pausing = self._loop.call_at(self._loop.now() + PAUSE, go_on)
 
     def _read(self, client: "_Client") -> None:
         try:
@@ -117,6 +175,7 @@ class Control:
         self._clients.discard(client)
         self._loop.unwatch(client)
         client.close()
+        self._keep_reserve()
 
 
 class _Client:

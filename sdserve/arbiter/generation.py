@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sdserve.arbiter.pool import Backoff, Goal
+from sdserve.config.paths import Place
 from sdserve.errors import ListenError
 from sdserve.log import Destinations, Logger
 from sdserve.process.listeners import Address, Listener, match
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 class Generation:
     """A configuration, its application and worker class, and the listeners that its workers serve.
 
+    Whatever it takes to come back to it is held open: where it was (`place`), its log files (`logs`).
+
     backoff: the patience with workers of this generation that die; another one has a fresh start.
     """
 
@@ -27,6 +30,7 @@ class Generation:
     cfg: "Config"
     app: Application
     worker_class: type[Worker]
+    place: Place
     listeners: list[Listener] = field(default_factory=list)
     logs: Destinations | None = None
     backoff: Backoff = field(default_factory=Backoff)
@@ -37,7 +41,13 @@ class Generation:
         enter(cfg)
         worker_class = resolve(cfg.worker_class_uri)
         worker_class.check_config(cfg, log)
-        return cls(number, cfg, Application(cfg.wsgi_app or ""), worker_class)
+        return cls(number, cfg, Application(cfg.wsgi_app or ""), worker_class, Place())
+
+    def close(self) -> None:
+        """Lets go of what it would take to come back to it."""
+        self.place.close()
+        if self.logs is not None:
+            self.logs.close()
 
     def preload(self) -> None:
         """Imports the application in the master, so that workers share its memory. Raises AppImportError."""

@@ -23,7 +23,7 @@ from sdserve.log import Logger
 from sdserve.process import listeners, output
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
-from sdserve.process.pidfd import PidFd
+from sdserve.process.pidfd import PidFd, room
 from sdserve.process.pidfile import Pidfile
 from sdserve.process.program import Program
 from sdserve.process.scoreboard import Scoreboard
@@ -148,8 +148,9 @@ class Host:
         return Handover.pair()
 
     def execute(self, launch: Launch, passed: Sequence[Listener], line: Handover) -> int:
-        """A new master's pid. Raises OSError when there is no room for another process."""
-        return fork_twice(lambda: launch.execute(passed, line))
+        """A new master's pid, whose pidfd can be had next. Raises OSError when there is no room for another process."""
+        with room():
+            return fork_twice(lambda: launch.execute(passed, line))
 
     def examine(
         self,

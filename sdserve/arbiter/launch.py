@@ -7,6 +7,7 @@ and a line back (process/handover.py).
 
 import errno
 import os
+import select
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -118,6 +119,9 @@ def _wait_for_reparenting(middle: int) -> None:
         try:
             process = PidFd(middle)
         except ProcessLookupError:
+            continue
+        except OSError:  # out of descriptors
+            select.select([], [], [], 0.001)
             continue
         process.ended(patience=None)
         process.close()

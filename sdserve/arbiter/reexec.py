@@ -37,6 +37,7 @@ class Reexec:
         self.state = Upgrade.NONE
         self.pid = 0
         self.dropped = False
+        self.said = ""  # what the new master said of itself when it served
         self._line: Handover | None = None
         self._process: PidFd | None = None
         self._deadline: Deadline | None = None
@@ -112,6 +113,7 @@ class Reexec:
         while self._line is not None and (message := self._line.receive()) is not None:
             if message["type"] == "ready" and self.alive and allows(UPGRADE, self.state, UpgradeEvent.READY):
                 self.advance(UpgradeEvent.READY)
+                self.said = str(message.get("status", "it serves"))  # an older version says nothing
                 self._cancel_deadline()
                 self._on_ready()
             elif message["type"] == "failed":

@@ -3,16 +3,22 @@
 A reload is a transaction. `begin` loads the configuration and makes it the one that workers are forked with; `commit`,
 once all of the new generation serve and the old ones have heeded that they shall take no more connections, lets go of
 what only the old one needed; `roll_back` restores everything. Until the commit the old workers are not touched.
+
+A roll-back cannot fail. What it needs is held open since before the reload: directory, log files, listeners, settings.
+Should one of its steps fail all the same, it is tried again and the others are taken: the old generation serves on.
 """
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sdserve.arbiter import pool
-from sdserve.arbiter.generation import Generation, enter, goal_of, reset_environment
+from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.loop import Deadline
-from sdserve.errors import HookError, SdserveError, call_hook
+from sdserve.errors import AppImportError, HookError, SdserveError, call_hook
+from sdserve.gateway.blame import account
 from sdserve.process.listeners import Listener
 
 if TYPE_CHECKING:
@@ -31,8 +37,10 @@ class Reload:
     def __init__(self, arbiter: "Arbiter") -> None:
         self._arbiter = arbiter
         self.previous: Generation | None = None
-        self._previous_size = self._new_size = 0
+        self._previous_goal = arbiter.goal
+        self._new_size = 0
         self._candidate: Config | None = None  # what was loaded last; parts of it may be in force
+        self._new: Generation | None = None
         self._opened: list[Listener] = []
         self._newest = 1
         self._again = False
@@ -50,17 +58,17 @@ class Reload:
             return
         arbiter.advance(MasterEvent.RELOAD)
         arbiter.supervision.reloading(arbiter.status().line())
-        self.previous, self._previous_size = arbiter.generation, arbiter.goal.size
+        self.previous, self._previous_goal = arbiter.generation, arbiter.goal
         self._new_size = arbiter.goal.size
         self._heed_by = None
         self._opened = []
-        self._candidate = None
+        self._candidate = self._new = None
         try:
             with arbiter.steps.step("loading the configuration", arbiter.cfg.boot_timeout):
                 self._install()
             self._bound()
             arbiter.wakeup()  # a reload may begin at the end of a turn, and its workers are forked in the next one
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old generation serves on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the old generation serves on
             self.roll_back(explain(arbiter, error))
 
     def _install(self) -> None:
@@ -70,7 +78,7 @@ class Reload:
         reset_environment(previous.cfg.env, arbiter.launched_with)
         self._candidate = cfg = arbiter.load()
         self._newest += 1
-        generation = Generation.of(self._newest, cfg, arbiter.log)
+        self._new = generation = Generation.of(self._newest, cfg, arbiter.log)
         self._opened = generation.open_listeners(previous.listeners, arbiter.host.bind)
         if cfg.preload_app:
             arbiter.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
@@ -99,21 +107,41 @@ class Reload:
         """Back to the generation that serves; `reason` goes to the log, to systemd, and to who waits for the reload."""
         arbiter, previous = self._arbiter, self.previous
         assert previous is not None
-        arbiter.log.error("Reload failed, the old workers serve on: %s", reason)
-        if self._candidate is not None:
-            reset_environment(self._candidate.env, arbiter.launched_with)
-        arbiter.setup(previous)
-        enter(previous.cfg)
-        for listener in self._opened:
-            listener.unlink()
-            listener.close()
-        arbiter.goal = replace(goal_of(previous.cfg, previous.number), size=self._size_before())
+        candidate, new, size = self._candidate, self._new, self._size_before()
+        arbiter.generation, arbiter.cfg, arbiter.goal = previous, previous.cfg, self._previous_goal
+        self._take(
+            "roll-back",
+            lambda: arbiter.setup(previous),  # first, so that the old log tells the rest
+            lambda: arbiter.log.error("Reload failed, the old workers serve on: %s", reason),
+            lambda: reset_environment(candidate.env if candidate is not None else {}, arbiter.launched_with),
+            lambda: os.environ.update(previous.cfg.env),
+            lambda: previous.place.enter(),
+            *self._closings(self._opened),
+            lambda: new.close() if new is not None else None,
+        )
+        if size != self._previous_goal.size:
+            arbiter.goal = replace(self._previous_goal, size=size)
         self._finish(MasterEvent.ROLLED_BACK, f"reload failed: {reason}")
+
+    def _take(self, what: str, *steps: Callable[[], object]) -> None:
+        """Takes each step, whatever became of the others; one that fails is tried once more."""
+        for step in steps:
+            for attempt in ("is tried once more", "is left out, the others are taken"):
+                try:
+                    step()
+                    break
+                except Exception:
+                    self._arbiter.log.exception("One step of a %s failed; it %s", what, attempt)
+
+    @staticmethod
+    def _closings(listeners: list[Listener]) -> list[Callable[[], None]]:
+        """The steps that let go of listeners; the file of a Unix socket goes first."""
+        return [step for listener in listeners for step in (listener.unlink, listener.close)]
 
     def _size_before(self) -> int:
         """The wanted number of workers before the reload, and what TTIN, TTOU and WINCH have made of it since."""
         size = self._arbiter.goal.size
-        return max(1, self._previous_size + size - self._new_size) if size else 0
+        return max(1, self._previous_goal.size + size - self._new_size) if size else 0
 
     def heeded(self) -> bool:
         """Whether every old worker has heard that it shall take no more connections, or had time enough."""
@@ -134,11 +162,15 @@ class Reload:
     def commit(self) -> None:
         """The new generation serves: what only the old one needed goes."""
         arbiter = self._arbiter
-        for listener in self.outgoing():
-            listener.unlink()
-            listener.close()
-        arbiter.claim.follow(arbiter.cfg.pidfile, second=bool(arbiter.master_pid))
-        arbiter.take_title()
+        held = [self.previous.close] if self.previous is not None else []
+        self._take(
+            "reload",
+            *self._closings(self.outgoing()),
+            *held,
+            lambda: arbiter.claim.follow(arbiter.cfg.pidfile, second=bool(arbiter.master_pid)),
+            arbiter.open_control,
+            arbiter.take_title,
+        )
         self._finish(MasterEvent.RELOADED, "")
         arbiter.log.info("Reloaded: %s", arbiter.status().line())
 
@@ -149,9 +181,13 @@ class Reload:
         return [listener for listener in self.previous.listeners if listener not in self._arbiter.LISTENERS]
 
     def abandon(self) -> None:
-        """The service stops: nobody shall wait for a reload any more."""
+        """The service stops: nobody shall wait for a reload any more, and nothing of the old generation is needed."""
         self._again = False
-        self.previous = None
+        if self.previous is not None:
+            files = [] if self._arbiter.upgrade.shares_listeners else [each.unlink for each in self.outgoing()]
+            ends = [each.close for each in self.outgoing()]
+            self._take("reload that a stop ended", *files, *ends, self.previous.close)
+            self.previous = None
         self._unbound()
         self._arbiter.commands.reloaded("the service is being stopped")
 
@@ -161,9 +197,12 @@ class Reload:
         self._unbound()
         arbiter.trouble = trouble
         arbiter.advance(event)
-        # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
-        arbiter.supervision.ready(arbiter.status().line())
-        arbiter.commands.reloaded(trouble)
+        self._take(
+            "reload",
+            # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
+            lambda: arbiter.supervision.ready(arbiter.status().line()),
+            lambda: arbiter.commands.reloaded(trouble),
+        )
         self.catch_up()
 
     def catch_up(self) -> None:
@@ -173,9 +212,19 @@ class Reload:
             self.begin()
 
 
-def explain(arbiter: "Arbiter", error: Exception) -> str:
+def explain(arbiter: "Arbiter", error: Exception | SystemExit) -> str:
     """One line for what a reload or a hook raised; the traceback goes to the log when the error is not one of ours."""
+    try:
+        return _explained(arbiter, error)
+    except Exception as second:
+        arbiter.log.error("Exception while explaining another one", exc_info=second)
+        return type(error).__name__
+
+
+def _explained(arbiter: "Arbiter", error: Exception | SystemExit) -> str:
     if isinstance(error, SdserveError) and not isinstance(error, HookError):
+        if isinstance(error, AppImportError) and (told := account(error)):
+            arbiter.log.error("Exception while loading the application\n%s", told)
         arbiter.log.debug("the reload failed", exc_info=error)
         return "; ".join(str(error).splitlines())
     arbiter.log.error("Exception in the configuration or a hook", exc_info=error.__cause__ or error)

@@ -11,8 +11,8 @@ from sdserve.arbiter import signals
 from sdserve.arbiter.handle import Handle
 from sdserve.errors import BootError
 from sdserve.process import output
-from sdserve.process.pidfd import Child
-from sdserve.process.scoreboard import WATCHED, Scoreboard
+from sdserve.process.pidfd import Child, room
+from sdserve.process.scoreboard import WATCHED, Cell, Scoreboard
 from sdserve.workers.boot import Birth, become
 
 if TYPE_CHECKING:
@@ -33,10 +33,27 @@ def fork_worker(
     `forget` closes, in the child, what belongs to the master alone. The child never returns from here. Raises OSError
     when there is no room for another process.
     """
+    with room() as give_free:
+        cell = scoreboard.take()
+        try:
+            return _forked(worker, server, cell, title, forget, clock, give_free)
+        except OSError:
+            scoreboard.give_back(cell)
+            raise
+
+
+def _forked(
+    worker: "Worker",
+    server: Any,
+    cell: Cell,
+    title: str,
+    forget: Callable[[], None],
+    clock: Callable[[], float],
+    give_free: Callable[[], None],
+) -> Handle:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     theirs.setblocking(False)
-    cell = scoreboard.take()
     cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear that it is busy
     worker.cell = cell
     worker.channel = theirs
@@ -47,6 +64,7 @@ def fork_worker(
         pid = os.fork()
         if pid == 0:
             try:
+                give_free()
                 forget()
                 ours.close()
                 become(worker, server, birth)
@@ -54,20 +72,19 @@ def fork_worker(
                 os._exit(BootError.exit_code)
     except OSError:
         ours.close()
-        scoreboard.give_back(cell)
         raise
     finally:
         signals.unblock_all()
         with suppress(OSError):  # it is closed, whatever close(2) says, and the worker must not be forgotten for that
             theirs.close()
     worker.pid = pid
+    give_free()
     try:
         process = Child(pid)
     except OSError:  # a worker that nobody would hear of
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         ours.close()
-        scoreboard.give_back(cell)
         raise
     return Handle(worker, process, ours, cell, clock)
 

@@ -56,8 +56,8 @@ class Succession:
         self._loop.watch(self._line, self._hear)
         self._loop.watch(self._process, self._ended)
 
-    def ready(self) -> None:
-        self._line.send("ready")
+    def ready(self, status: str) -> None:
+        self._line.send("ready", status=status)
 
     def failed(self, reason: str) -> None:
         self._line.send("failed", reason=reason)

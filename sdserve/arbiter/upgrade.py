@@ -72,7 +72,7 @@ class Upgrade:
     def serves(self) -> None:
         """The workers here serve: the old master is told, and an upgrade that was asked for meanwhile begins."""
         if self._succession is not None:
-            self._succession.ready()
+            self._succession.ready(self._arbiter.status().line())
         self._catch_up()
 
     def failed(self, reason: str) -> None:
@@ -199,7 +199,7 @@ class Upgrade:
         if self.automatic:
             arbiter.stop()
         else:
-            arbiter.commands.upgraded("")
+            arbiter.commands.upgraded("", f"the new master, pid {self.child_pid}, serves as well: {self._reexec.said}")
 
     def withdraws(self, workers: int) -> None:
         """The operator retires our workers: beside a new master they come back when that is lost."""
@@ -239,5 +239,5 @@ class Upgrade:
         arbiter = self._arbiter
         arbiter.log.info("Handing over to the new master (pid %s)", self.child_pid)
         arbiter.supervision.main_pid(self.child_pid)
-        arbiter.commands.upgraded("")
+        arbiter.commands.upgraded("", f"upgraded, the new master is pid {self.child_pid}: {self._reexec.said}")
         self._reexec.hand_over(arbiter.control.release(), arbiter.crew.patience())

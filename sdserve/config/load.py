@@ -158,7 +158,7 @@ class _Loading:
         self._values: dict[str, SettingValue] = {}
 
     def run(self, arguments: commandline.Arguments, environ: Mapping[str, str]) -> Config:
-        before, leading = os.getcwd(), paths.leading()
+        here, leading = paths.Place(), paths.leading()
         try:
             self._enter()
             layers = self._layers(arguments, environ)
@@ -174,8 +174,8 @@ class _Loading:
             foreign = self._foreign(layers)
             self._stand_in()
         finally:
-            os.chdir(before)
-            paths.lead_imports(leading)
+            here.enter()
+            here.close()
         values = {name: self._values[name] for name in SETTINGS}
         config = Config(values, self._directory, environ, foreign, self._warnings)
         if self._problems:

@@ -36,6 +36,28 @@ def enter(directory: str, pythonpath: Sequence[str], *others: str) -> None:
     importlib.invalidate_caches()
 
 
+class Place:
+    """Working directory and import path of one moment, to come back to.
+
+    The directory is held by a descriptor: it may be renamed, deleted, or reached by another path, and is still there.
+    """
+
+    def __init__(self) -> None:
+        """Holds where this process is. Raises OSError when it is out of descriptors."""
+        self._fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._leading = leading()
+
+    def enter(self) -> None:
+        """Comes back. Raises OSError when the directory may not be searched any more."""
+        lead_imports(self._leading)
+        os.fchdir(self._fd)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 def lead_imports(directories: Sequence[str]) -> None:
     """Makes `directories` the head of sys.path, in their order, instead of those of the call before."""
     for path in _added:

@@ -6,12 +6,14 @@ wrong and what would be right. The exception behind it is chained, for the trace
 
 import ast
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from sdserve.errors import AppImportError
+from sdserve.gateway.blame import importer, place
 
 DEFAULT_NAME = "application"
 
@@ -40,33 +42,29 @@ def _import(name: str, uri: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise AppImportError(_missing_module(name, uri, error)) from error
     except SyntaxError as error:
-        raise AppImportError(f"{uri}: syntax error in {error.filename}, line {error.lineno}: {error.msg}") from error
+        # Of a file it says itself where it is; of a text that some code compiles, that code is to be named.
+        at = "" if error.filename and os.path.exists(error.filename) else place(error)
+        raise AppImportError(
+            f"{uri}: syntax error in {error.filename}, line {error.lineno}: {error.msg}{at}"
+        ) from error
     except Exception as error:
-        at = _where(error)
+        at = place(error)
         raise AppImportError(f"{uri}: importing {name} failed{at}: {type(error).__name__}: {_line(error)}") from error
 
 
 def _missing_module(name: str, uri: str, error: ModuleNotFoundError) -> str:
     missing = error.name or str(error)
     if name != missing and not name.startswith(missing + "."):
-        return f"{uri}: {name} imports {missing}, which is not installed{_where(error)}"
+        asked = importer(error)
+        if asked == name or asked.startswith(name + "."):
+            return f"{uri}: {asked} imports {missing}, which is not installed{place(error)}"
+        return f"{uri}: importing {name} failed{place(error)}: {asked} asks for {missing}, which is not installed"
     if name.endswith(".py") or missing == name.partition(".")[0]:
         where = repr(sys.path[0] or ".") if sys.path else "the path"
         return (
             f"{uri}: no module named {missing!r} in {where} or further on the path: check name, --chdir, --pythonpath"
         )
     return f"{uri}: {missing.rpartition('.')[0]} has no module {missing.rpartition('.')[2]!r}"
-
-
-def _where(error: BaseException) -> str:
-    """The innermost place of the application's own code: where it failed, not where importlib noticed."""
-    trace, place = error.__traceback__, ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if not code.co_filename.startswith("<frozen") and code.co_filename not in (__file__, importlib.__file__):
-            place = f" ({code.co_filename}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
 
 
 def _line(error: BaseException) -> str:
@@ -121,7 +119,7 @@ def _call_factory(factory: Any, call: ast.Call, uri: str) -> Any:
         made = factory(*args, **kwargs)
     except Exception as error:
         text = f"{type(error).__name__}: {_line(error)}"
-        raise AppImportError(f"{uri}: the factory failed{_where(error)}: {text}") from error
+        raise AppImportError(f"{uri}: the factory failed{place(error)}: {text}") from error
     if made is None:
         raise AppImportError(f"{uri}: the factory returned None instead of an application")
     return made

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,14 +55,19 @@ class Listener:
 
     def unlink(self) -> None:
         """Removes the Unix socket's file if it is still the one that we bound."""
-        if self.inode is None or not isinstance(self.address, str) or self.address.startswith("@"):
-            return
-        try:
-            found = os.lstat(self.address)
-            if (found.st_dev, found.st_ino) == self.inode:
+        if self.inode is not None and isinstance(self.address, str) and self.found():
+            with suppress(FileNotFoundError):
                 os.unlink(self.address)
-        except FileNotFoundError:
-            pass
+
+    def found(self) -> bool:
+        """Whether who looks for its address finds it: not when the Unix socket's file that we bound was taken away."""
+        if self.inode is None or not isinstance(self.address, str) or self.address.startswith("@"):
+            return True
+        try:
+            there = os.lstat(self.address)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (there.st_dev, there.st_ino) == self.inode
 
     def __str__(self) -> str:
         return self.label

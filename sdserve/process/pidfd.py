@@ -3,6 +3,27 @@
 import os
 import select
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def room() -> Iterator[Callable[[], None]]:
+    """Holds a descriptor for the pidfd of a process that is about to be made; what is yielded gives it free.
+
+    A process whose pidfd cannot be opened would be nobody's: better none is made. Raises OSError when there is no room.
+    """
+    spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    held = [spare]
+
+    def give_free() -> None:
+        while held:
+            os.close(held.pop())
+
+    try:
+        yield give_free
+    finally:
+        give_free()
 
 
 class PidFd:

@@ -13,6 +13,7 @@ the worker and clears it when it finds the worker idle; a worker that becomes bu
 so, once. An idle service thus costs no wake-ups, and a busy one costs one message in each time-out.
 """
 
+import errno
 import mmap
 from collections.abc import Iterator
 
@@ -107,9 +108,9 @@ class Scoreboard:
         self._free = list(range(cells - 1, -1, -1))
 
     def take(self) -> Cell:
-        """A zeroed cell of one's own. Raises RuntimeError when thousands of workers are alive."""
+        """A zeroed cell of one's own. Raises OSError (EAGAIN, as fork(2) does) when thousands of workers are alive."""
         if not self._free:
-            raise RuntimeError("the scoreboard is full: too many workers are alive at once")
+            raise OSError(errno.EAGAIN, f"{len(self._words) // WORDS} workers are alive, and no more are possible")
         cell = Cell(self._free.pop(), self._words, self._floats)
         cell.clear()
         return cell

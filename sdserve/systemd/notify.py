@@ -62,9 +62,9 @@ class Notifier:
         self._send("STOPPING=1", f"STATUS={status}")
 
     def failed(self, status: str, errno: int) -> None:
-        """The service ends because of `status` (one line); `errno` as in errno(3)."""
+        """The service ends because of `status` (one line); `errno` as in errno(3), 0 if that says nothing."""
         self._status = status
-        self._send(f"STATUS={status}", f"ERRNO={errno}")
+        self._send(f"STATUS={status}", *([f"ERRNO={errno}"] if errno else []))
 
     def extend_timeout(self, seconds: float) -> None:
         """The running start, reload or stop may take this much longer from now, and so may the next sign of life."""

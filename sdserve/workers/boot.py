@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
+from sdserve.gateway.blame import account
 from sdserve.process import output
 from sdserve.workers.base import FAILED, Worker
 
@@ -98,8 +99,8 @@ def _live(worker: Worker, server: Any, birth: Birth) -> int:
         set_identity(birth)
         worker.init_process()
     except AppImportError as error:
-        told = isinstance(error.__cause__, (SyntaxError, ModuleNotFoundError, AttributeError, type(None)))
-        log.log("debug" if told else "error", "Exception while loading the application", exc_info=error.__cause__)
+        if told := account(error):
+            log.error("Exception while loading the application\n%s", told)
         worker.tell(FAILED + str(error).encode(errors="replace"))
         return error.exit_code
     except Exception as error:

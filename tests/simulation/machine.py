@@ -10,6 +10,7 @@ import selectors
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from logging import NullHandler
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.adoption import Adoption
@@ -20,9 +21,10 @@ from sdserve.arbiter.loop import Pipe
 from sdserve.arbiter.signals import Handler
 from sdserve.config import Config
 from sdserve.errors import ListenError
-from sdserve.log import Logger
+from sdserve.log import Destinations, Logger
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfile import Pidfile
+from sdserve.process.program import Program
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
@@ -70,8 +72,11 @@ class StoryLog(Logger):
     def __init__(self, process: MasterProcess) -> None:
         self._process = process
 
-    def setup(self, errorlog: str, accesslog: str | None, level: str) -> None:
-        self.level = level
+    def open(self, errorlog: str, accesslog: str | None, level: str) -> Destinations:
+        return Destinations(NullHandler(), NullHandler(), level)
+
+    def use(self, destinations: Destinations) -> None:
+        self.level = destinations.level
 
     def reopen_files(self) -> None:
         self._process.owes.discard("USR1")
@@ -132,6 +137,9 @@ class SimulatedHost(Host):
 
     def pid(self) -> int:
         return self.master.pid
+
+    def program(self) -> Program:
+        return Program("/sdserve", ("/sdserve",))
 
     def now(self) -> float:
         return self.master.world.now

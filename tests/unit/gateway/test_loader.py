@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdserve.errors import AppImportError
+from sdserve.gateway.blame import account
 from sdserve.gateway.loader import load
 
 GOOD = """
@@ -94,3 +95,67 @@ def test_the_error_behind_it_is_chained() -> None:
     with pytest.raises(AppImportError) as caught:
         load("ld_raises:app")
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+LIBRARY = "import importlib\ndef load(name):\n    return importlib.import_module(name)\n"
+BLAMED = {
+    "a library that an ini told": (
+        {"zapp.py": "from site_packages_lib import load\n\napplication = load('Paste_x')\n"},
+        "importing zapp failed",
+        "zapp.py, line 3): site_packages_lib asks for Paste_x, which is not installed",
+    ),
+    "an import further in": (
+        {"zapp.py": "import zinner\n", "zinner.py": "\nimport znot_there\n"},
+        "importing zapp failed",
+        "zinner.py, line 2): zinner asks for znot_there, which is not installed",
+    ),
+    "an attribute": (
+        {"zapp.py": "import zinner\n", "zinner.py": "import os\n\nos.no_such_thing\n"},
+        "importing zapp failed",
+        "zinner.py, line 3): AttributeError: module 'os' has no attribute 'no_such_thing'",
+    ),
+    "a library deep below": (
+        {"zapp.py": "import json\n\n\njson.loads('{')\n"},
+        "importing zapp failed",
+        "zapp.py, line 4): JSONDecodeError",
+    ),
+    "a text that is compiled": (
+        {"zapp.py": "\nexec('1 +')\n"},
+        "syntax error in <string>, line 1: invalid syntax",
+        "zapp.py, line 2)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BLAMED)
+def test_the_applications_own_last_line_is_blamed(directory: Path, case: str) -> None:
+    files, *said = BLAMED[case]
+    (directory / "site-packages").mkdir()
+    sys.path.append(str(directory / "site-packages"))
+    (directory / "site-packages" / "site_packages_lib.py").write_text(LIBRARY)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    try:
+        with pytest.raises(AppImportError) as caught:
+            load("zapp:application")
+    finally:
+        sys.path.remove(str(directory / "site-packages"))
+    assert all(each in str(caught.value) for each in said), caught.value
+    told = account(caught.value)
+    assert "<frozen" not in told and "importlib/__init__" not in told and "loader.py" not in told, told
+    assert "zapp.py" in told
+
+
+def test_the_traceback_of_a_syntax_error_shows_the_line(directory: Path) -> None:
+    with pytest.raises(AppImportError) as caught:
+        load("ld_syntax:app")
+    told = account(caught.value)
+    assert "def f(:" in told and told.endswith("SyntaxError: invalid syntax")
+    assert "importlib" not in told
+
+
+@pytest.mark.parametrize("uri", ["ld_nowhere:app", "ld_good:aplication", "ld_good:number"])
+def test_a_name_that_is_wrong_needs_no_traceback(uri: str) -> None:
+    with pytest.raises(AppImportError) as caught:
+        load(uri)
+    assert not account(caught.value)

@@ -78,5 +78,5 @@ def test_only_taken_cells_are_shown() -> None:
 def test_full() -> None:
     board = Scoreboard(1)
     board.take()
-    with pytest.raises(RuntimeError, match="the scoreboard is full"):
+    with pytest.raises(OSError, match="workers are alive, and no more are possible"):
         board.take()
