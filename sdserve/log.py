@@ -47,6 +47,10 @@ class Logger:
         self.error_log = logging.getLogger("sdserve.error")
         self.access_log = logging.getLogger("sdserve.access")
         self.in_force: Destinations | None = None
+        for logger in (self.error_log, self.access_log):
+            for old in list(logger.handlers):  # of another Logger in this process
+                logger.removeHandler(old)
+                old.close()
         self.setup(errorlog, accesslog, level)
 
     def setup(self, errorlog: str, accesslog: str | None, level: str) -> None:
