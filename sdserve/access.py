@@ -27,14 +27,16 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 @dataclass(slots=True)
 class Record:
-    """One answer. `seconds` is its duration, `sent` the body bytes, `headers` the application's; of a request that was
-    refused, `environ` has what is known."""
+    """One answer. `seconds` is its duration, `sent` the body bytes that left, `headers` the application's; of a request
+    that was refused, `environ` has what is known. `ended` is X where the response was cut short, whoever did that, -
+    where its connection ends, else +, as in Apache."""
 
     environ: dict[str, Any]
     status: str
     sent: int
     seconds: float
     headers: Sequence[tuple[str, str]] = ()
+    ended: str = "+"
 
 
 def escape(text: str) -> str:
@@ -104,10 +106,11 @@ ATOMS: dict[str, Callable[[Record], str]] = {
     "M": lambda record: str(int(record.seconds * 1000)),
     "D": _microseconds,
     "L": lambda record: f"{record.seconds:.6f}",
+    "X": lambda record: record.ended,
     "p": lambda record: f"<{os.getpid()}>",
 }
 NUMBERS = frozenset("bBTMD")
-OURS = frozenset("ltsbBTMDLp")  # what no client and no application can choose
+OURS = frozenset("ltsbBTMDLpX")  # what no client and no application can choose
 
 
 def _key(name: str) -> str:

@@ -103,6 +103,17 @@ HTTP_SETTINGS = (
         metavar="BYTES",
     ),
     Setting(
+        "response_buffering",
+        "HTTP",
+        convert.boolean,
+        False,
+        """Whether an application's iterable is read to its end at once, what its client has not taken yet being kept in
+        a temporary file. Otherwise it is asked for more when its client has room: nothing is kept, and its thread
+        serves other requests meanwhile. contextvars are kept apart then, what threading.local holds is shared: see
+        bodies.md.""",
+        flags=("--response-buffering",),
+    ),
+    Setting(
         "body_timeout",
         "HTTP",
         convert.seconds,

@@ -4,6 +4,7 @@ Whatever the application does, the bytes on the wire are a well-formed response 
 connection, too many are cut, and nothing is sent before all of the head is known to be sendable.
 """
 
+import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 
 
 LARGE = 16384  # bytes of a body that is cheaper to send from where it is than to copy
+REAL_FILES = (io.BufferedReader, io.BufferedRandom, io.FileIO)
 
 
 class ClientGone(ConnectionError):
@@ -30,13 +32,17 @@ class ClientGone(ConnectionError):
 class Sink(Protocol):
     """Where a response goes. All methods raise ClientGone."""
 
+    @property
+    def full(self) -> bool:
+        """Whether something of what was sent still waits for the client."""
+
     def send(self, data: bytes) -> None: ...
 
-    def send_both(self, head: bytes, body: bytes) -> None:
-        """`send(head + body)`, without the copy."""
+    def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
+        """Sends one part after the other, without a copy; `whole`: nothing comes after them."""
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
-        """Sends `count` bytes of `fd` from `offset`; the descriptor may be closed as soon as this returns."""
+        """Sends `count` bytes of `fd` from `offset`; the descriptor must stay open until `full` is false."""
 
 
 class FileWrapper:
@@ -52,16 +58,22 @@ class FileWrapper:
         return iter(lambda: self.file.read(self.block_size), b"")
 
     def region(self) -> tuple[int, int, int] | None:
-        """(descriptor, offset, bytes) when this is a regular file, else None."""
-        try:
-            fd = self.file.fileno()
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                return None
-            offset = self.file.tell()
-        except (AttributeError, OSError, ValueError):
+        """(descriptor, offset, bytes) when reading this would give the bytes of a regular file, else None."""
+        file = self.file
+        if type(file) not in REAL_FILES or not file.readable():  # GzipFile and text files have descriptors, too
             return None
-        return fd, offset, max(0, found.st_size - offset)
+        try:
+            if file.writable():
+                file.flush()
+            fd = file.fileno()
+            found = os.fstat(fd)
+            offset = file.tell()
+        except (OSError, ValueError):
+            return None
+        # A file of /proc or /sys is regular, says that it has no blocks, and only reading it shows how long it is.
+        if not stat.S_ISREG(found.st_mode) or not found.st_blocks or found.st_size <= offset:
+            return None
+        return fd, offset, found.st_size - offset
 
 
 class Response:
@@ -70,6 +82,8 @@ class Response:
     _head: Head | None = None
     _left = -1  # bytes that Content-Length still promises, -1: no promise
     _bodyless = False
+    _advance: Callable[[], bytes] = iter(()).__next__  # the next piece of the result
+    result: Any = None  # what the application returned, while it has more to send
     broken = False  # the answer is cut short: the connection must be aborted
     complete = False
     error: BaseException | None = None  # what the application raised
@@ -82,7 +96,7 @@ class Response:
     def __init__(self, gateway: "Gateway", sink: Sink, request: Request) -> None:
         self._gateway = gateway
         self._sink = sink
-        self._request = request
+        self.request = request
         self.keep_alive = request.keep_alive
 
     @property
@@ -113,29 +127,49 @@ class Response:
         self.headers = headers
         return self.write
 
-    def send_result(self, result: Iterable[bytes]) -> None:
-        """Sends what the application returned. Raises what iterating it raises, InvalidResponse, ClientGone."""
+    def send_result(self, result: Iterable[bytes]) -> bool:
+        """Sends what the application returned, as far as the client has room. False: `go_on` when it has.
+
+        Raises what iterating it raises, InvalidResponse, ClientGone.
+        """
         kind = type(result)
         if (kind is list or kind is tuple) and not self.head_sent:
-            body = result[0] if len(result) == 1 else b"".join(result)  # type: ignore[index,arg-type]
+            if len(result) != 1:  # type: ignore[arg-type]
+                self._several(result)  # type: ignore[arg-type]
+                return True
+            body = result[0]  # type: ignore[index]
             if type(body) is not bytes:
                 raise TypeError(f"the application returned {type(body).__name__}, not bytes")
             self._whole(body)
-            return
+            return True
         if kind is FileWrapper and not self.head_sent:
             region = result.region()  # type: ignore[attr-defined]
             if region is not None:
-                self._file(*region)
-                return
-        only = _single(result)
-        for piece in result:
-            if only and not self.head_sent and self._head is not None and type(piece) is bytes:
+                return self._file(*region)
+        self._advance = iter(result).__next__
+        if not self.head_sent and _single(result):
+            piece = next(iter(self._advance, None), None)
+            if self._head is not None and type(piece) is bytes:
                 self._whole(piece)
-                return
+                return True
+            if piece is not None:
+                self.write(piece)
+        return self.go_on()
+
+    def go_on(self) -> bool:
+        """Sends what comes next of the result, as far as the client has room. True when that was the rest."""
+        sink, pulls, advance = self._sink, self._gateway.pulls, self._advance
+        while not (sink.full and pulls):
+            try:
+                piece = advance()
+            except StopIteration:
+                self._finish()
+                return True
             self.write(piece)
-            if self._bodyless:
-                break  # nothing of the rest would be sent
-        self._finish()
+            if self._bodyless:  # nothing of the rest would be sent
+                self._finish()
+                return True
+        return False
 
     def write(self, data: bytes) -> None:
         """PEP 3333's write(), and one piece of an iterable."""
@@ -151,24 +185,30 @@ class Response:
         elif self._left >= 0:
             data = self._bounded(data)
         if self.chunked and data:
-            self._sink.send(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+            if len(data) > LARGE:
+                self._sink.send_parts((b"%b%x\r\n" % (head, len(data)), data, b"\r\n"), whole=False)
+            else:
+                self._sink.send(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+        elif head and len(data) > LARGE:
+            self._sink.send_parts((head, data), whole=False)
         elif head or data:
             self._sink.send(head + data if head else data)
         self.sent += len(data)
 
     def _whole(self, body: bytes) -> None:
         """The complete body is known: one head, one write."""
-        head, gateway, request = self._head, self._gateway, self._request
+        head, gateway, request = self._head, self._gateway, self.request
         usual = (
             head.usual if head is not None and head.length == len(body) and self.keep_alive and gateway.open else b""
         )
         if usual and request.minor and request.method != "HEAD":  # what `_start` would come to, without its questions
-            self.head_sent = self.complete = True
-            self.sent = len(body)
-            if self.sent > LARGE:
-                self._sink.send_both(usual + gateway.writer.ending, body)
+            self.head_sent = True
+            if len(body) > LARGE:
+                self._sink.send_parts((usual + gateway.writer.ending, body), whole=True)
             else:
                 self._sink.send(b"".join((usual, gateway.writer.ending, body)))
+            self.complete = True
+            self.sent = len(body)
             return
         start = self._start(len(body))
         if self._bodyless:
@@ -177,8 +217,30 @@ class Response:
             body = self._bounded(body)
         else:
             self._left = 0
-        self._sink.send(start + body)
+        if len(body) > LARGE:
+            self._sink.send_parts((start, body), whole=True)
+        else:
+            self._sink.send(start + body)
         self.sent = len(body)
+        self._end()
+
+    def _several(self, pieces: Sequence[bytes]) -> None:
+        """The complete body is known, in several pieces: large ones are sent from where they are."""
+        for piece in pieces:
+            if not isinstance(piece, bytes):
+                raise TypeError(f"the application returned {type(piece).__name__}, not bytes")
+        total = sum(map(len, pieces))
+        head = self._head
+        if total <= LARGE or head is None or self.request.method == "HEAD" or head.length not in (-1, total):
+            self._whole(b"".join(pieces))
+            return
+        start = self._start(total)
+        if self._bodyless:
+            self._sink.send(start)
+        else:
+            self._sink.send_parts([start, *_blocks(pieces)], whole=True)
+            self._left = 0
+            self.sent = total
         self._end()
 
     def _start(self, total: int) -> bytes:
@@ -186,7 +248,7 @@ class Response:
         head = self._head
         if head is None:
             raise InvalidResponse("the application did not call start_response")
-        request = self._request
+        request = self.request
         length = head.length
         if head.code in NO_BODY:
             self._bodyless = True
@@ -220,13 +282,13 @@ class Response:
         if len(data) > self._left:
             self._gateway.log.warning(
                 "%s %s: the application sent more than its Content-Length; the rest is cut",
-                *(self._request.method, self._request.uri),
+                *(self.request.method, self.request.uri),
             )
             data = data[: self._left]
         self._left -= len(data)
         return data
 
-    def _file(self, fd: int, offset: int, count: int) -> None:
+    def _file(self, fd: int, offset: int, count: int) -> bool:
         head = self._start(count)
         if self._bodyless:
             count = 0
@@ -238,7 +300,10 @@ class Response:
         self.sent = count
         if not self._bodyless:
             self._left -= count
-        self._end()
+        if self._sink.full:
+            return False  # there is nothing more, but the file must stay open while it is sent
+        self._finish()
+        return True
 
     def _finish(self) -> None:
         if not self.head_sent:
@@ -253,7 +318,7 @@ class Response:
         if self._left > 0 and not self._bodyless:
             self._gateway.log.warning(
                 "%s %s: the application sent %d bytes less than its Content-Length; the connection is closed",
-                *(self._request.method, self._request.uri, self._left),
+                *(self.request.method, self.request.uri, self._left),
             )
             self.keep_alive = False
             self.broken = True
@@ -269,6 +334,25 @@ class Response:
             self._sink.send(answer)
         except ClientGone:
             self.broken = True
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, small pieces joined."""
+    small: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if len(piece) > LARGE:
+            yield from (b"".join(small),) if small else ()
+            small, size = [], 0
+            yield piece
+            continue
+        small.append(piece)
+        size += len(piece)
+        if size > LARGE:
+            yield b"".join(small)
+            small, size = [], 0
+    if small:
+        yield b"".join(small)
 
 
 def _single(result: Any) -> bool:

@@ -45,12 +45,16 @@ class Terms:
 
 
 class Gateway:
-    """Calls one application. `open` is False once the worker retires: every answer then closes its connection."""
+    """Calls one application. `open` is False once the worker retires: every answer then closes its connection.
+
+    `pulls`: an iterable is asked for more when the client has taken what there was, and not before.
+    """
 
     def __init__(self, app: WSGIApp, writer: HeadWriter, forwarding: Forwarding, terms: Terms, log: Logger) -> None:
         self.app = app
         self.writer = writer
         self.open = True
+        self.pulls = False
         self.log = log
         self._forwarding = forwarding
         self._terms = terms
@@ -176,20 +180,48 @@ class Gateway:
         environ["PATH_INFO"] = path[len(prefix) :]
 
     def call(self, environ: Environ, response: Response) -> None:
-        """Runs the application for one request and answers, whatever happens. Never raises an application's error."""
+        """Runs the application for one request and answers, whatever happens. Never raises an application's error.
+
+        Where the client has no room for all of it, `response.result` is set, and `go_on` must be called when it has.
+        """
         result: Any = None
         try:
             result = self.app(environ, response.start_response)
-            response.send_result(result)
+            if not response.send_result(result):
+                response.result = result
+                return
         except Leave:
             raise
         except BaseException as error:  # noqa: BLE001 - nothing that an application raises may end the worker
             self._failed(environ, response, error)
-        if type(result) is not list and hasattr(result, "close"):
-            try:
-                result.close()
-            except BaseException as error:  # noqa: BLE001 - as above
-                self._failed(environ, response, error)
+        if type(result) is not list:
+            self._close(environ, response, result)
+
+    def go_on(self, environ: Environ, response: Response) -> None:
+        """Goes on with a response whose `result` is set, as `call` began it."""
+        try:
+            if not response.go_on():
+                return
+        except Leave:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._failed(environ, response, error)
+        self.drop(environ, response)
+
+    def drop(self, environ: Environ, response: Response) -> None:
+        """Nothing more is wanted of a response whose `result` is set."""
+        result, response.result = response.result, None
+        self._close(environ, response, result)
+
+    def _close(self, environ: Environ, response: Response, result: Any) -> None:
+        try:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+        except Leave:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._failed(environ, response, error)
 
     def _failed(self, environ: Environ, response: Response, error: BaseException) -> None:
         response.keep_alive = False

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sdserve.process.adoption import Foundling
     from sdserve.process.listeners import Listener
     from sdserve.workers.base import Worker
+    from sdserve.workers.write_buffer import Store
 
 STREAM = int(socket.SOCK_STREAM)
 IN_TURN = EPOLLIN | select.EPOLLEXCLUSIVE
@@ -31,13 +32,15 @@ Base = Callable[["Listener", socket.SocketType, tuple[str, str]], Environ]
 
 
 class Door:
-    """Makes streams of the connections that reach `worker`. `base` gives what a connection's environs share."""
+    """Makes streams of the connections that reach `worker`. `base` gives what a connection's environs share, `store`
+    is where responses wait for their clients."""
 
-    def __init__(self, worker: "Worker", values: Values, epoll: select.epoll, base: Base) -> None:
+    def __init__(self, worker: "Worker", values: Values, epoll: select.epoll, base: Base, store: "Store") -> None:
         self._worker = worker
         self._values = values
         self._epoll = epoll
         self._base = base
+        self._store = store
         self._reader = RequestReader(values.limits)
         self._trusted = Trusted(values.forwarded_allow_ips)
         self._proxies = Trusted(values.proxy_allow_ips) if values.proxy_protocol != "off" else None
@@ -129,7 +132,7 @@ class Door:
     def _welcome(self, sock: socket.SocketType, listener: "Listener", peer: tuple[str, str]) -> Stream:
         values = self._values
         conn = Connection(self._reader, values.limits)
-        stream = Stream(sock, conn, self._base(listener, sock, peer), peer[0], values.times.send)
+        stream = Stream(sock, conn, self._base(listener, sock, peer), peer[0], self._store)
         stream.listener = listener.label
         stream.standing = TRUSTED if peer[0] in self._trusted else 0
         if isinstance(listener.address, str):

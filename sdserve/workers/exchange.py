@@ -3,6 +3,8 @@
 import socket
 import time
 from collections.abc import Callable
+from contextvars import Context, copy_context
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from sdserve.gateway.response import ClientGone, Response
@@ -11,7 +13,8 @@ from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import glimpse
-from sdserve.workers.stream import Stream
+from sdserve.workers.contexts import Contexts
+from sdserve.workers.stream import Reply, Stream
 from sdserve.workers.values import Values
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Exchange:
         self._before = before
         self._after = after
         self._record = record
+        self._contexts = Contexts(copy_context() if values.threads == 1 else Context())  # as threads begin
 
     def base(self, listener: "Listener", sock: socket.SocketType, peer: tuple[str, str]) -> Environ:
         """What the environs of a new connection share."""
@@ -57,7 +61,10 @@ class Exchange:
         return self.gateway.connection_environ((address[0], str(address[1])), peer)
 
     def answer(self, stream: Stream, request: Request, began: float) -> None:
-        """Serves one request. Afterwards `stream.close_after` says whether the connection goes on. Never raises."""
+        """Serves one request, as far as its client has room: the rest is done by `go_on` while `stream.reply` is set.
+
+        When it is over, `stream.close_after` says whether the connection goes on.
+        """
         writer, gateway = self._writer, self.gateway
         if began >= writer.until:
             writer.clock(began)
@@ -76,20 +83,69 @@ class Exchange:
             environ["wsgi.input"] = BytesIO()
         if self._before is not None:
             self._hook(self._before, self._worker, request)
-        gateway.call(environ, response)
+        context = None
+        if self._contexts.taken and (context := self._contexts.for_call()) is not None:
+            context.run(gateway.call, environ, response)
+        else:
+            gateway.call(environ, response)
+        if stream.unsent is None:
+            self._over(stream, environ, response, began)
+        else:
+            stream.reply = reply = Reply(environ, response, began, get_ident())
+            if response.result is not None:
+                reply.context = context
+                if context is None:
+                    self._contexts.taken.add(reply.thread)
+
+    def needs_its_thread(self, reply: Reply) -> bool:
+        """Whether what is left of a response has to do with the application."""
+        return reply.response.result is not None or self._after is not None
+
+    def go_on(self, stream: Stream, reply: Reply) -> None:
+        """Goes on with a response whose client has room, as `answer` began it; `stream.reply` is None when it is over.
+
+        Called in the response's thread if it needs that. With `reply.lost` set, its client has gone.
+        """
+        response, lost = reply.response, reply.lost >= 0
+        if response.result is not None:
+            step = self.gateway.drop if lost else self.gateway.go_on
+            if reply.context is not None:
+                reply.context.run(step, reply.environ, response)
+            else:
+                step(reply.environ, response)
+                if response.result is None:
+                    self._contexts.taken.discard(reply.thread)
+            if stream.unsent is not None:
+                return
+        if lost:
+            response.broken = True
+            response.sent = max(0, response.sent - reply.lost)
+        stream.reply = None
+        self._over(stream, reply.environ, response, reply.began)
+
+    def forget(self, stream: Stream) -> None:
+        """Something went wrong with a response that was not over: nothing more becomes of it."""
+        reply, stream.reply = stream.reply, None
+        if reply is not None and reply.context is None:
+            self._contexts.taken.discard(reply.thread)
+
+    def _over(self, stream: Stream, environ: Environ, response: Response, began: float) -> None:
+        """The client has taken the whole response, or there will be no more of it."""
         if response.broken:
             self._abort(stream, response)
         elif not response.keep_alive:
             stream.close_after = True
+            request = response.request
             stream.lingers = request.keep_alive or stream.conn.requests == self._last
             stream.conn.close()
         stream.sent = response.sent
         stream.failed = response.status >= "5"
         if self._record is not None:
             seconds = time.monotonic() - began
-            self._record(environ, response.status, response.sent, seconds, response.headers)
+            ended = "X" if response.broken else "-" if stream.close_after else "+"
+            self._record(environ, response.status, response.sent, seconds, response.headers, ended)
         if self._after is not None:
-            self._hook(self._after, self._worker, request, environ, response)
+            self._hook(self._after, self._worker, response.request, environ, response)
 
     def refuse(self, stream: Stream, error: HTTPError, now: float) -> None:
         """Sends the answer to a request that cannot be served."""
@@ -102,15 +158,15 @@ class Exchange:
         if self._record is not None:
             sent = len(answer) - answer.index(b"\r\n\r\n") - 4
             self._record(
-                self._known(stream, head), f"{error.status} {error.reason}", sent, max(0.0, now - stream.began)
+                self._known(stream, head), f"{error.status} {error.reason}", sent, max(0.0, now - stream.began), (), "-"
             )
         try:
             stream.send(answer)
         except ClientGone as gone:
             self._worker.log.debug("%s: the client went away: %s", stream.peer, gone)
-            if stream.outbox is not None:
-                stream.outbox.close()
-                stream.outbox = None
+            if stream.unsent is not None:
+                stream.unsent.close()
+                stream.unsent = None
 
     def _known(self, stream: Stream, head: bytes) -> Environ:
         """What the record of a refused request says of it: all, or what can be made out of `head`."""

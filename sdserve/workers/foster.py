@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def may_move(stream: Stream) -> bool:
     """Whether the application has been called for nothing that was received, and no response is on its way."""
-    if stream.close_after or stream.outbox is not None:
+    if stream.close_after or stream.unsent is not None:
         return False
     if stream.phase is Phase.HEAD:
         return len(stream.conn.rest) <= CARRIED

@@ -29,6 +29,7 @@ from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, NEVER, Phase, Stream, describe
 from sdserve.workers.streams import Streams
 from sdserve.workers.values import Values
+from sdserve.workers.write_buffer import Store
 
 if TYPE_CHECKING:
     from sdserve.process.listeners import Listener
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from sdserve.workers.wsgi import WSGIWorker
 
 EVENTS = 64  # of one poll
-BATCH = 16  # requests that came behind others, between two polls: who sends one at a time does not wait for them
+TURNS = (Phase.HEAD, Phase.CLOSED)  # of streams in `ready`: a request to read, or a response whose client has gone
+BATCH = 16  # of them between two polls: who sends one request at a time does not wait for those who send many
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 TELL_EVERY = 10.0  # seconds between two lines about idle connections that made room
 STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new connections to others
@@ -53,8 +55,9 @@ class Loop:
         self._values = values
         self._gateway = exchange.gateway
         self._epoll = select.epoll()
-        self._door = Door(worker, values, self._epoll, exchange.base)
         disk = Quota(values.spool)
+        store = Store(disk, worker.log.warning, values.times.send)
+        self._door = Door(worker, values, self._epoll, exchange.base, store)
         self._streams = Streams(self._epoll, values.times, self._door, exchange, worker.log, worker.not_polling, disk)
         self._lead = Lead(
             *(values.threads, values.timeout),
@@ -153,7 +156,7 @@ class Loop:
                             return
                     for _ in range(min(len(ready), BATCH)):
                         stream = ready.popleft()
-                        if stream.phase is Phase.HEAD and not streams.advance(stream, monotonic()):
+                        if stream.phase in TURNS and not streams.advance(stream, monotonic()):
                             return
                     stream = None
                     if polled >= streams.sweep_at:

@@ -58,15 +58,19 @@ class SpoolFile:
         self.fd = _make(directory())
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Appends. Raises OSError, LimitReached among them; then an unknown part of `data` was written."""
+        """Appends all of it. Raises OSError, LimitReached among them; then nothing of it counts as written."""
         if not self._quota.take(len(data)):
             raise LimitReached
-        at, self.size = self.size, self.size + len(data)
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fd, view, at)
-            at += written
-            view = view[written:]
+        at, view = self.size, memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self.fd, view, at)
+                at += written
+                view = view[written:]
+        except OSError:
+            self._quota.give_back(len(data))
+            raise
+        self.size = at
 
     def reader(self) -> io.BufferedReader:
         """A reader of the whole file, which ends with it: whoever keeps the reader reads nobody else's file."""

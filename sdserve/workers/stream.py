@@ -7,6 +7,8 @@ request. It does no polling itself; `wants` says to the loop what to poll it for
 import select
 import socket
 import struct
+from collections.abc import Sequence
+from contextvars import Context
 from enum import IntEnum
 
 from sdserve.gateway.response import ClientGone, Response
@@ -14,9 +16,10 @@ from sdserve.gateway.wsgi import Environ
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
 from sdserve.workers.body import Arrival, Body
-from sdserve.workers.outbox import Outbox
+from sdserve.workers.write_buffer import Store, WriteBuffer
 
 RECEIVE = 65536
+PARTS = 64  # of a response in one sendmsg(2)
 NEVER = float("inf")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; close(2) then resets the connection
 EPOLLIN, EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
@@ -29,7 +32,7 @@ class Phase(IntEnum):
     HEAD = 1  # idle, or receiving a head
     BODY = 2
     CALL = 3  # the application has it
-    FLUSH = 4  # the peer has not taken the whole response yet
+    FLUSH = 4  # the peer has not taken yet what was sent; the application may have more to send
     LINGER = 5  # answered for the last time; what the peer still sends is read and dropped
     CLOSED = 6
 
@@ -43,6 +46,21 @@ WANTS = {
     Phase.LINGER: EPOLLIN,
     Phase.CLOSED: 0,
 }
+
+
+class Reply:
+    """A response that is not over when its call ends: its client has not taken all of it, and the application may have
+    more. What is left to do with the application is done in `thread`, in `context` (None: the thread's own)."""
+
+    __slots__ = ("began", "context", "environ", "lost", "response", "thread")
+
+    def __init__(self, environ: Environ, response: Response, began: float, thread: int) -> None:
+        self.environ = environ
+        self.response = response
+        self.began = began
+        self.thread = thread
+        self.context: Context | None = None
+        self.lost = -1  # bytes that the client never took, -1: it has not gone
 
 
 class Stream:
@@ -63,29 +81,30 @@ class Stream:
         "lingers",
         "listener",
         "mask",
-        "outbox",
-        "patience",
         "peer",
         "phase",
         "preface",
         "proxied",
         "queued",
+        "reply",
         "request",
         "reset",
         "response",
         "sent",
         "sock",
         "standing",
+        "store",
+        "unsent",
         "waited",
     )
 
-    def __init__(self, sock: socket.SocketType, conn: Connection, base: Environ, peer: str, patience: float) -> None:
+    def __init__(self, sock: socket.SocketType, conn: Connection, base: Environ, peer: str, store: Store) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.conn = conn
         self.base = base
         self.peer = peer
-        self.patience = patience
+        self.store = store
         self.standing = 0  # gateway/wsgi.py: TRUSTED, UNNAMED
         self.listener = ""  # where it came in
         self.proxied = False  # its peer's address came with the PROXY protocol
@@ -101,7 +120,8 @@ class Stream:
         self.response: Response | None = None  # while the application has the request
         self.body: Body | None = None
         self.arrival: Arrival | None = None
-        self.outbox: Outbox | None = None
+        self.unsent: WriteBuffer | None = None
+        self.reply: Reply | None = None
         self.close_after = False  # the response being sent is the last
         self.lingers = True  # the peer may be sending still
         self.sent = 0  # body bytes of the last response
@@ -120,52 +140,64 @@ class Stream:
 
     # --- Sink: how a response leaves --------------------------------------------------------------------------------
 
+    @property
+    def full(self) -> bool:
+        """Whether the client has not taken yet what was sent."""
+        return self.unsent is not None
+
     def send(self, data: bytes) -> None:
-        outbox = self.outbox
-        if outbox is None:
+        unsent = self.unsent
+        if unsent is None:
             try:
                 sent = self.sock.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
                 raise ClientGone(str(error)) from error
-            if sent == len(data):
-                return
-            outbox = self.outbox = Outbox(self.sock)
-            outbox.push(memoryview(data)[sent:], self.patience)
-            return
-        if outbox.flush():
-            self.outbox = None
+            if sent < len(data):
+                self._keep((data,), sent)
+        elif self.flush():
             self.send(data)
         else:
-            outbox.push(data, self.patience)
+            unsent.push(data)
 
-    def send_both(self, head: bytes, body: bytes) -> None:
-        if self.outbox is not None:
-            self.send(head + body)
+    def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
+        if self.unsent is not None and not self.flush():
+            for part in parts:
+                self.unsent.push(part, whole=whole)
             return
         try:
-            sent = self.sock.sendmsg((head, body))
+            sent = self.sock.sendmsg(parts if len(parts) <= PARTS else parts[:PARTS])
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise ClientGone(str(error)) from error
-        if sent < len(head) + len(body):
-            self.outbox = Outbox(self.sock)
-            self.outbox.push(memoryview(head + body)[sent:], self.patience)
+        if sent < sum(map(len, parts)):
+            self._keep(parts, sent, whole=whole)
+            if len(parts) > PARTS:
+                self.flush()
+
+    def _keep(self, parts: Sequence[bytes], sent: int, *, whole: bool = False) -> None:
+        """What is behind the first `sent` bytes of `parts` waits for the client."""
+        self.unsent = unsent = WriteBuffer(self.sock, self.store)
+        for part in parts:
+            if sent < len(part):
+                unsent.push(part, sent, whole=whole)
+            sent = max(0, sent - len(part))
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
-        if self.outbox is None:
-            self.outbox = Outbox(self.sock)
-        self.outbox.push_file(fd, offset, count)
+        if self.unsent is None:
+            self.unsent = WriteBuffer(self.sock, self.store)
+        self.unsent.push_file(fd, offset, count)
         self.flush()
 
     def flush(self) -> bool:
         """Sends what the peer takes now; True when nothing is left. Raises ClientGone."""
-        if self.outbox is not None:
-            if not self.outbox.flush():
+        if self.unsent is not None:
+            if not self.unsent.flush():
                 return False
-            self.outbox = None
+            self.unsent.close()
+            self.unsent = None
         return True
 
     def send_continue(self) -> None:
@@ -181,9 +213,9 @@ class Stream:
         self.phase = Phase.CLOSED
         self.deadline = NEVER
         self.conn.close()
-        if self.outbox is not None:
-            self.outbox.close()
-            self.outbox = None
+        if self.unsent is not None:
+            self.unsent.close()
+            self.unsent = None
         if self.body is not None:
             self.body.close()
             self.body = None

@@ -9,6 +9,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from heapq import nsmallest
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 LATE = 1.0  # seconds more for what has arrived in time and was not read in time
 ROOM = 32  # idle connections that are closed at a time, at most, for want of room
 MARK = 0.1  # seconds that the busy mark may be older than the request it is for
-PREFACE, HEAD, BODY, CALL, FLUSH, LINGER = (
+PREFACE, HEAD, BODY, CALL, FLUSH, LINGER, CLOSED = (
     *(Phase.PREFACE, Phase.HEAD, Phase.BODY),
-    *(Phase.CALL, Phase.FLUSH, Phase.LINGER),
+    *(Phase.CALL, Phase.FLUSH, Phase.LINGER, Phase.CLOSED),
 )
 READING = (PREFACE, HEAD, BODY)
 
@@ -112,15 +113,14 @@ class Streams(Register):
         """A stream is ready. False when the lead was lost."""
         phase = stream.phase
         if phase is FLUSH:
-            self._flush(stream)
-            return True
+            return self._flush(stream)
         if phase is CALL or stream.queued:  # another thread has it, or its next request is here already: later
             self.poll_for(stream, 0)
             return True
         try:
             data = stream.sock.recv(RECEIVE)
         except BlockingIOError:
-            if phase is BODY and stream.outbox is not None:
+            if phase is BODY and stream.unsent is not None:
                 return self._continue(stream)
             self.poll_for(stream, EPOLLIN)
             return True
@@ -142,6 +142,8 @@ class Streams(Register):
         """Goes on with what was received, up to one answered request. False when the lead was lost."""
         conn = stream.conn
         stream.queued = False
+        if stream.phase is CLOSED:
+            return self._lost(stream, now)
         try:
             if stream.phase is HEAD:
                 request = conn.next_request()
@@ -172,7 +174,7 @@ class Streams(Register):
             return True
         if data is None:
             return self._serve(stream, stream.request, now)
-        if stream.outbox is not None:
+        if stream.unsent is not None:
             return self._continue(stream)
         self.poll_for(stream, EPOLLIN)
         return True
@@ -239,6 +241,7 @@ class Streams(Register):
         self._log.exception("Error of the server with %s of %s, which is closed", what, stream.peer or "unix")
         stream.request = stream.response = None
         try:
+            self._exchange.forget(stream)
             self.close(stream)
         except BaseException as error:  # noqa: BLE001 - it is off the register by now
             self._log.debug("%s: cannot be closed in order: %r", stream.peer, error)
@@ -250,12 +253,18 @@ class Streams(Register):
         what = f"{request.method} {request.uri}" if request is not None else "a request"
         self._log.exception("Error of the server while it answered %s; the connection is closed", what)
         stream.close_after = stream.reset = stream.failed = True
-        if stream.outbox is not None:
-            stream.outbox.close()
-            stream.outbox = None
+        self._exchange.forget(stream)
+        if stream.unsent is not None:
+            stream.unsent.close()
+            stream.unsent = None
 
     def answered(self, stream: Stream, now: float) -> None:
-        """A request was answered, as far as the application goes."""
+        """The application has been called for a request, or has gone on with it: as far as its client has room."""
+        if stream.unsent is not None:
+            self._await_room(stream, now)
+            return
+        if stream.phase is CLOSED:
+            return
         self.count += 1
         self.size += stream.sent
         if stream.failed:
@@ -264,10 +273,7 @@ class Streams(Register):
         if stream.body is not None:
             stream.body.close()
             stream.body = stream.arrival = None
-        if stream.outbox is not None:
-            stream.phase = FLUSH
-            self._flush(stream)
-        elif stream.close_after or stream.conn.buffered:
+        if stream.close_after or stream.conn.buffered:
             self._next(stream, now)
         else:
             stream.phase = HEAD
@@ -295,21 +301,63 @@ class Streams(Register):
         self.set_deadline(stream, now, self._keepalive)
         self.poll_for(stream, EPOLLIN)
 
-    def _flush(self, stream: Stream) -> None:
-        now = monotonic()
-        outbox = stream.outbox
+    def _await_room(self, stream: Stream, now: float) -> None:
+        """The client has not taken what was sent; it gets `times.send` seconds for each bit that it takes."""
+        stream.phase = FLUSH
+        self.set_deadline(stream, now, self._times.send)
+        self.poll_for(stream, WANTS[FLUSH])
+
+    def _flush(self, stream: Stream) -> bool:
+        """Sends what is left of a response, and goes on with it after that. False when the lead was lost."""
+        unsent, now = stream.unsent, monotonic()
         try:
             done = stream.flush()
         except ClientGone:
             self.close(stream)
-            return
+            return True
         if done:
-            self._next(stream, now)
-            return
-        if outbox is not None and (outbox.moved or stream.deadline == NEVER):
-            outbox.moved = 0
+            stream.phase = CALL
+            return self._go_on(stream, now)
+        if unsent is not None and unsent.moved:
+            unsent.moved = 0
             self.set_deadline(stream, now, self._times.send)
-        self.poll_for(stream, WANTS[FLUSH])
+        return True
+
+    def _go_on(self, stream: Stream, now: float) -> bool:
+        """Goes on with a response that waited for its client, or whose client has gone. False: the lead was lost.
+
+        What belongs to the application is done in the thread that called it.
+        """
+        reply = stream.reply
+        if reply is not None:
+            stream.called = now
+            stream.deadline = NEVER
+            if now >= self._mark_again:
+                self._mark_again = now + MARK
+                self.marked_at = now
+                self._busy(now)
+            if self._lead is not None and self._exchange.needs_its_thread(reply):
+                return self._lead.resume(stream, reply.thread, partial(self._exchange.go_on, stream, reply))
+            self._exchange.go_on(stream, reply)
+        self.answered(stream, monotonic())
+        return True
+
+    def _lost(self, stream: Stream, now: float) -> bool:
+        """The end of a response whose client has gone. False when the lead was lost."""
+        if stream.reply is None:
+            return True
+        self.count += 1
+        if stream.reply.response.status >= "5":
+            self.errors += 1
+        return self._go_on(stream, now)
+
+    def close(self, stream: Stream) -> None:
+        """Closes a connection. A response that was on its way is ended in its turn: the application may be called."""
+        reply = stream.reply
+        if reply is not None and stream.phase is FLUSH:
+            reply.lost = stream.unsent.left if stream.unsent is not None else 0
+            self.ready.append(stream)
+        super().close(stream)
 
     def _refuse(self, stream: Stream, error: HTTPError, now: float) -> None:
         """Answers a request that could not be read, and ends the connection."""

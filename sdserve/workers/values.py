@@ -24,6 +24,7 @@ class Values:
     times: Times
     threads: int
     connections: int
+    response_buffering: bool
     spool: int  # bytes that all temporary files together may take, 0: no limit
     timeout: float
     workers: int
@@ -60,6 +61,7 @@ class Values:
             times=times,
             threads=max(1, cfg.threads),
             connections=_connections(),
+            response_buffering=cfg.response_buffering,
             spool=cfg.spool_limit,
             timeout=cfg.timeout,
             workers=cfg.workers,

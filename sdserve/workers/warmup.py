@@ -9,7 +9,7 @@ They are nobody's requests: no hook sees them, no record counts them, and nothin
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -34,9 +34,11 @@ PORTS = {"http": "80", "https": "443"}
 class Nowhere:
     """The sink of an answer that nobody reads."""
 
+    full = False
+
     def send(self, data: bytes) -> None: ...
 
-    def send_both(self, head: bytes, body: bytes) -> None: ...
+    def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None: ...
 
     def send_file(self, fd: int, offset: int, count: int) -> None: ...
 

@@ -1,6 +1,6 @@
 """From what an application says to bytes: framing, persistence, and everything that can be wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -19,17 +19,18 @@ LOG = Logger("-", None, "critical")
 class Wire:
     """A sink that remembers; `gone` makes it a client that has left."""
 
-    def __init__(self, gone: bool = False) -> None:
+    def __init__(self, gone: bool = False, full: bool = False) -> None:
         self.data = b""
         self.gone = gone
+        self.full = full
 
     def send(self, data: bytes) -> None:
         if self.gone:
             raise ClientGone("gone")
         self.data += data
 
-    def send_both(self, head: bytes, body: bytes) -> None:
-        self.send(head + body)
+    def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
+        self.send(b"".join(parts))
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         with open(fd, "rb", closefd=False) as file:

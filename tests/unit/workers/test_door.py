@@ -16,8 +16,10 @@ from sdserve.http.errors import BadRequest
 from sdserve.process.adoption import AdoptionQueue, Foundling
 from sdserve.process.listeners import Listener, bind
 from sdserve.workers.door import Door
+from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, Phase, Stream
 from sdserve.workers.values import Values
+from sdserve.workers.write_buffer import Store
 
 
 class Worker:
@@ -40,7 +42,8 @@ class House:
         for each in (self.tcp, self.unix, self.epoll, self.queue.send_end, self.queue.receive_end):
             stack.callback(each.close)
         worker = cast(Any, Worker([self.tcp, self.unix], self.queue))
-        self.door = Door(worker, replace(Values.of(load(["app"], {})), **values), self.epoll, lambda *_: {})
+        store = Store(Quota(0), print, 5)
+        self.door = Door(worker, replace(Values.of(load(["app"], {})), **values), self.epoll, lambda *_: {}, store)
 
     def knock(self, listener: Listener) -> socket.socket:
         family = socket.AF_UNIX if isinstance(listener.address, str) else socket.AF_INET

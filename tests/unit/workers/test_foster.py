@@ -14,6 +14,7 @@ from sdserve.workers import foster
 from sdserve.workers.body import Body
 from sdserve.workers.spool import Quota
 from sdserve.workers.stream import Phase, Stream
+from sdserve.workers.write_buffer import Store
 
 LIMITS = Limits(field_size=1 << 20, head=1 << 20)
 POST = b"POST /a?b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nX-A:1\r\nx-a: \xff \r\nContent-Length: %d\r\n\r\n"
@@ -35,7 +36,7 @@ def make(opened: ExitStack) -> Make:
         opened.enter_context(ours)
         opened.enter_context(theirs)
         conn = Connection(RequestReader(LIMITS), LIMITS)
-        stream = Stream(ours, conn, {}, "", 5)
+        stream = Stream(ours, conn, {}, "", Store(Quota(0), print, 5))
         conn.receive(data)
         stream.request = conn.next_request()
         stream.began = 10.0

@@ -14,7 +14,9 @@ from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
 from sdserve.log import Logger
 from sdserve.workers.lead import Lead
+from sdserve.workers.spool import Quota
 from sdserve.workers.stream import Stream
+from sdserve.workers.write_buffer import Store
 from tests.support.waiting import eventually
 
 PATIENCE = 10  # seconds; a test that waits so long has failed
@@ -84,7 +86,7 @@ class Crew:
     def _stream(self, path: str) -> Stream:
         ours, theirs = socket.socketpair()
         theirs.close()
-        stream = Stream(ours, Connection(self._reader, Limits()), {}, "", 5)
+        stream = Stream(ours, Connection(self._reader, Limits()), {}, "", Store(Quota(0), print, 5))
         stream.request = self._reader.read(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
         self.streams.append(stream)
         return stream

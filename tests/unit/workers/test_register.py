@@ -10,7 +10,9 @@ from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
 from sdserve.workers.register import SWEEP, Register
+from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, EPOLLOUT, NEVER, Phase, Stream
+from sdserve.workers.write_buffer import Store
 
 
 class Made(Register):
@@ -23,7 +25,7 @@ class Made(Register):
 
     def make(self, patience: float = 0) -> Stream:
         ours, theirs = socket.socketpair()
-        stream = Stream(ours, Connection(RequestReader(Limits()), Limits()), {}, "", 5)
+        stream = Stream(ours, Connection(RequestReader(Limits()), Limits()), {}, "", Store(Quota(0), print, 5))
         self.theirs[stream] = theirs
         self.add(stream, 100.0, patience)
         return stream
