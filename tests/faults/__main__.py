@@ -32,7 +32,7 @@ def worker(options: argparse.Namespace) -> Tally:
 
 def master(options: argparse.Namespace) -> Tally:
     with MasterCampaign() as campaign:
-        for verb in campaign.verbs:
+        for verb in campaign.VERBS:
             calls = options.calls.split(",") if options.calls else list(campaign.calls(verb))
             print(verb, flush=True)
             campaign.run(verb, chosen(calls, options))

@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import ClassVar
 
 from sdserve import ctl
 from tests.faults.points import LEFT_OUT
@@ -102,22 +103,24 @@ class MasterCampaign:
         except AssertionError:
             return False
 
-    @property
-    def verbs(self) -> dict[str, Callable[[], bool]]:
-        return {
-            "status": self._status,
-            "reload": self._reload,
-            "more and fewer workers": self._ttin_ttou,
-            "a worker is killed": self._crash,
-            "logs are reopened": self._reopen,
-        }
+    VERBS: ClassVar[dict[str, Callable[["MasterCampaign"], bool]]] = {
+        "status": _status,
+        "reload": _reload,
+        "more and fewer workers": _ttin_ttou,
+        "a worker is killed": _crash,
+        "logs are reopened": _reopen,
+    }
+
+    def do(self, verb: str) -> bool:
+        """Does it; false if that did not work."""
+        return self.VERBS[verb](self)
 
     # --- the campaign -------------------------------------------------------------------------------------------------
 
     def calls(self, verb: str) -> dict[str, int]:
         """Every system call that can fail of the master while it does `verb`, and how often it makes it."""
         with watch(self._server.pid, follow=False) as tracer:
-            assert self.verbs[verb](), f"{verb} does not work without any fault\n{self._server.log[-3000:]}"
+            assert self.do(verb), f"{verb} does not work without any fault\n{self._server.log[-3000:]}"
         return {call: times for call, times in tracer.calls.items() if call not in LEFT_OUT}
 
     def run(self, verb: str, faults: Iterable[Fault]) -> Tally:
@@ -132,7 +135,7 @@ class MasterCampaign:
         tally = self.tally
         mark = self._server.mark
         with inject(self._server.pid, fault, follow=False) as tracer:
-            self.verbs[verb]()
+            self.do(verb)
         tally.runs += 1
         tally.injected += len(tracer.injected)
         problems = []
@@ -140,7 +143,7 @@ class MasterCampaign:
             raise AssertionError(f"{verb}, {fault}: the master ended\n{self._server.log[-5000:]}")
         if not self._workers(SIZE):
             problems.append(f"{len(self._server.workers)} workers")
-        if not self.verbs[verb]():
+        if not self.do(verb):
             problems.append("afterwards it does not do it either")
         record = self._load.record
         if len(record.lost) > self._kills * CLIENTS:  # of a worker that is killed, the requests in it are lost
