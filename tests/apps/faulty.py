@@ -1,8 +1,11 @@
 """A WSGI application that does to its server what no application should; each path names one way."""
 
+import asyncio
 import contextlib
 import os
+import signal
 import socket
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,6 +38,13 @@ def is_connection(fd: int) -> bool:
         return False
 
 
+def is_pipe(fd: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """The application."""
     way = environ["PATH_INFO"].strip("/")
@@ -48,6 +58,13 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         for fd in descriptors():
             with contextlib.suppress(OSError):
                 os.close(fd)
+    elif way == "wakeup":  # and the interpreter writes to nobody when a signal comes
+        loop = asyncio.new_event_loop()
+        loop.add_signal_handler(signal.SIGALRM, int)
+        loop.close()
+    elif way == "pipes":
+        for fd in filter(is_pipe, descriptors()):
+            os.close(fd)
     elif way == "outlast":  # time-outs of a second; the query names a file to make when it begins
         Path(environ["QUERY_STRING"]).touch()
         time.sleep(2)

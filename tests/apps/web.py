@@ -92,6 +92,16 @@ def sleep(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return hello(environ, start_response)
 
 
+def events(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Server-sent events. The query: seconds between two, how many, and the seconds until the end after the last."""
+    pause, count, rest = [*environ["QUERY_STRING"].split(":"), "0"][:3]
+    start_response("200 OK", [("Content-Type", "text/event-stream")])
+    for number in range(int(count)):
+        time.sleep(float(pause))
+        yield b"data: %02d\n\n" % number
+    time.sleep(float(rest))
+
+
 def held(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Answers when the file that the query names exists no more."""
     while Path(environ["QUERY_STRING"]).exists():
@@ -175,7 +185,7 @@ RAW = {"bad_header": bad_header, "bad_status": bad_status, "mute": mute, "short"
 }
 PAGES: dict[str, Callable[..., Iterable[bytes]]] = {
     **{page.__name__: page for page in (hello, environ, echo, ignore, stream, write, nothing, unchanged, file, buffer)},
-    **{page.__name__: page for page in (big, sleep, held, stuck, pid, early, late, leave)},
+    **{page.__name__: page for page in (big, sleep, events, held, stuck, pid, early, late, leave)},
 }
 
 

@@ -1,5 +1,6 @@
 """What goes wrong with one request, in ways that nobody foresaw, goes wrong for its own client alone."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,20 @@ def test_an_application_that_closes_everything_has_its_worker_replaced(
     provoke(address, "/everything")
     server.wait_workers(1, besides=[old.pid])
     assert answer(address, "/pid").status == 200
+
+
+@pytest.mark.parametrize("way", ["wakeup", "pipes"])
+def test_an_application_that_takes_the_wake_up_descriptor(start: Callable[..., Server], way: str) -> None:
+    """Its worker hears all the same that it is to leave, and does not wait for the next request to do so."""
+    server, address = serve(start, "--graceful-timeout", "60")
+    (old,) = server.workers
+    provoke(address, f"/{way}")
+    idle = connector(address)()
+    ask(idle, "/pid")
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded")
+    old.wait_gone()
+    assert int(ask(idle, "/pid").body) != old.pid  # given away, as at any other time
 
 
 @THREADS

@@ -178,3 +178,32 @@ def test_when_all_threads_are_stuck_another_one_serves(start: Callable[..., Serv
     assert is_lost(clients.stuck)
     assert is_lost(second)
     assert "WORKER TIMEOUT" not in server.log
+
+
+BLOCKER = """
+import logging, threading
+
+class Blocker(logging.Handler):
+    \"\"\"A log that blocks at one line, as a pipe that nobody reads.\"\"\"
+    def emit(self, record):
+        if "400" in record.getMessage():
+            threading.Event().wait(600)
+
+def post_worker_init(worker):
+    worker.log.error_log.addHandler(Blocker())
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_worker_in_which_nobody_polls_is_noticed(start: Callable[..., Server], tmp_path: Path, threads: int) -> None:
+    """Whoever led hangs outside of a call, where no other thread can take the lead from it."""
+    config = tmp_path / "conf.py"
+    config.write_text(BLOCKER)
+    server, address = serve(start, "-c", str(config), threads=threads)
+    (old,) = server.workers
+    wrong = connector(address)()
+    wrong.sendall(b"GET / HTTP/1.1\r\n\r\n")  # without Host: what is logged of it is the last that this worker does
+    server.wait_log(r"WORKER TIMEOUT \(pid:\d+\)")
+    old.wait_gone()
+    server.wait_workers(1, besides=[old.pid])
+    assert answer(address).body == b"hello"

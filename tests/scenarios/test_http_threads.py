@@ -126,6 +126,41 @@ def test_a_request_that_exceeds_the_time_out_is_named_and_its_worker_replaced(
     stuck.close()
 
 
+def test_an_answer_that_goes_on_is_not_cut_at_the_time_out(start: Callable[..., Server], tmp_path: Path) -> None:
+    """Events for a browser: the call lasts for as long as it stays, and each event counts anew."""
+    server, address = serve(start, "--threads", "3", "--timeout", "1")
+    (old,) = server.workers
+    with send(address, "/events?0.2:12") as sock:
+        got = b""
+        while not got.endswith(b"\r\n0\r\n\r\n"):
+            data = sock.recv(65536)
+            assert data
+            got += data
+    assert got.count(b"data: ") == 12
+    assert int(answer(address, "/pid").body) == old.pid
+    assert "has run for" not in server.log
+
+
+def test_an_answer_that_stops_is_named_with_what_was_sent(start: Callable[..., Server]) -> None:
+    server, address = serve(start, "--threads", "3", "--timeout", "1", "--graceful-timeout", "2")
+    with send(address, "/events?0.01:3:30"):
+        server.wait_log(
+            r"GET /events\?\S+ has run for \d\.\d s and sent 30 bytes, longer than timeout without progress"
+        )
+        server.wait_log(
+            r"GET /events\?\S+ has run for \d\.\d s and sent 30 bytes, and is cut: graceful_timeout is over"
+        )
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_a_request_that_is_cut_at_a_stop_is_named(start: Callable[..., Server], threads: str, tmp_path: Path) -> None:
+    server, address = serve(start, "--threads", threads, "--graceful-timeout", "1")
+    with send(address, f"/stuck?sleep:{tmp_path / 'begun'}"):
+        eventually((tmp_path / "begun").exists, "the call has begun")
+        server.kill(signal.SIGTERM)
+        server.wait_log(r"GET /stuck\?\S+ has run for \d\.\d s, and is cut: graceful_timeout is over")
+
+
 def test_a_retiring_worker_finishes_or_gives_away_what_it_holds(start: Callable[..., Server], tmp_path: Path) -> None:
     server, address = serve(start, "--threads", "4", "--keep-alive", "20")
     (old,) = server.workers
