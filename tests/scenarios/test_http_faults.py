@@ -77,11 +77,10 @@ def test_an_application_that_closes_everything_has_its_worker_replaced(
 @pytest.mark.parametrize("way", ["wakeup", "pipes"])
 def test_an_application_that_takes_the_wake_up_descriptor(start: Callable[..., Server], way: str) -> None:
     """Its worker hears all the same that it is to leave, and does not wait for the next request to do so."""
-    server, address = serve(start, "--graceful-timeout", "60")
+    server, address = serve(start, "--graceful-timeout", "60", "--header-timeout", "60")
     (old,) = server.workers
-    provoke(address, f"/{way}")
     idle = connector(address)()
-    ask(idle, "/pid")
+    ask(idle, f"/{way}")
     server.kill(signal.SIGHUP)
     server.wait_log("Reloaded")
     old.wait_gone()
