@@ -2,13 +2,16 @@
 
 The queue (process/adoption.py) is made once and then inherited: from the old master at an upgrade, from systemd's fd
 store at a restart and after a crash. A connection in it is safe as long as somebody will serve it: a worker that stays
-or follows, or, when this master ends, the next one, if the queue is in the store.
+or follows, or, when this master ends, the next one, if systemd keeps the queue and starts the service again.
+
+Whether it does, the signal says that ends this master (RestartKillSignal=, systemd.kill(5)). At a stop the store is
+emptied, and whoever had sent a request to a connection in the queue would hear no more of it.
 """
 
 from collections.abc import Iterable
 
 from sdserve.process.adoption import AdoptionQueue
-from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE, HAND_ON_SUCCESSORS, Cell
+from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS, Cell
 from sdserve.systemd import fdstore
 from sdserve.systemd.activation import Passed
 from sdserve.systemd.notify import Notifier
@@ -20,6 +23,7 @@ class Adoption:
     def __init__(self, queue: AdoptionQueue, kept: bool) -> None:
         self.queue = queue
         self.kept = kept
+        self._stored = HAND_ON_CRASH
 
     @classmethod
     def found(cls, stored: Iterable[Passed], inherited: list[int], *, kept: bool) -> "Adoption":
@@ -31,15 +35,23 @@ class Adoption:
             return cls(AdoptionQueue.inherited(*(ends[name] for name in fdstore.NAMES)), True)
         return cls(AdoptionQueue.new(), kept)
 
-    def store(self, notifier: Notifier) -> None:
-        """Has systemd keep both ends; storing what it has already changes nothing."""
-        if self.kept:
-            fdstore.store(notifier, dict(zip(fdstore.NAMES, self.queue.fds(), strict=True)))
+    def store(self, notifier: Notifier) -> fdstore.Proof | None:
+        """Has systemd keep both ends; storing what it has already changes nothing.
+
+        Returns what becomes readable when it does not keep them; None where nobody is asked to.
+        """
+        self.kept = self.kept and notifier.enabled
+        if not self.kept or notifier.muted:
+            return None
+        return fdstore.store(notifier, dict(zip(fdstore.NAMES, self.queue.fds(), strict=True)))
+
+    def ends(self, *, restart: bool) -> None:
+        """This master is ending, and no other serves: what is in the store is taken up by a restart only."""
+        self._stored = HAND_ON_RESTART | HAND_ON_CRASH if restart else 0
 
     def allow(self, cell: Cell, *, successors: bool) -> None:
         """Tells a worker whether its idle connections will find somebody when it leaves.
 
-        `successors` says that another worker serves, or will, whatever becomes of this master. Whether the service will
-        be there again after this master's end only systemd knows: its store forgets at a stop what nobody came for.
+        `successors` says that another worker serves, or will, whatever becomes of this master.
         """
-        cell.set_word(HAND_ON, (HAND_ON_SUCCESSORS if successors else 0) | (HAND_ON_STORE if self.kept else 0))
+        cell.set_word(HAND_ON, (HAND_ON_SUCCESSORS if successors else 0) | (self._stored if self.kept else 0))

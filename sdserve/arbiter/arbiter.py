@@ -35,6 +35,7 @@ from sdserve.errors import AppImportError, BootError, ListenError, SdserveError
 from sdserve.gateway.blame import account
 from sdserve.process.handover import VARIABLE
 from sdserve.status import Status
+from sdserve.systemd.fdstore import Proof
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -155,7 +156,7 @@ class Arbiter(HookView):
         self.take_title()
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
-        self.adoption.store(self.supervision.notifier)
+        self.store_queue()
         self.supervision.begin()
         self.supervision.ask_for_time(True)
         with self.steps.step("the import of the application", self.cfg.boot_timeout):
@@ -199,6 +200,22 @@ class Arbiter(HookView):
             except ListenError as error:  # sdservectl will miss it, clients will not
                 self.log.warning("no control socket: %s", error)
 
+    def store_queue(self) -> None:
+        """Has systemd keep the adoption queue beyond this master, and believes that it does till the contrary shows."""
+        proof = self.adoption.store(self.supervision.notifier)
+        if proof is not None:
+            self.loop.watch(proof, lambda: self._not_kept(proof))
+
+    def _not_kept(self, proof: Proof) -> None:
+        self.loop.unwatch(proof)
+        proof.close()
+        self.adoption.kept = False
+        self.workforce.tell_successors()
+        self.log.warning(
+            "systemd does not keep the queue of idle connections, a restart will close them: fd_store is set, and the "
+            "unit needs FileDescriptorStoreMax=3 or more"
+        )
+
     # --- signals --------------------------------------------------------------------------------------------------
 
     def _heed(self, signum: Signals) -> None:
@@ -224,6 +241,10 @@ class Arbiter(HookView):
     def handle_term(self) -> None:
         """TERM: graceful stop."""
         self.stop()
+
+    def handle_rtmin(self) -> None:
+        """RTMIN: graceful stop before a new start (RestartKillSignal=)."""
+        self.stop(restart=True)
 
     def handle_int(self) -> None:
         """INT: quick stop."""
@@ -340,9 +361,12 @@ class Arbiter(HookView):
         """Takes the pidfile and the name of the old master, once that has ended."""
         self.upgrade.promote()
 
-    def stop(self, graceful: bool = True) -> None:
-        """Begins to stop: no new connections, workers finish, or leave at once; ends when all are gone."""
-        self.ending.begin(graceful)
+    def stop(self, graceful: bool = True, restart: bool = False) -> None:
+        """Begins to stop: no new connections, workers finish, or leave at once; ends when all are gone.
+
+        `restart`: the service is started again at once, so idle connections may wait for that.
+        """
+        self.ending.begin(graceful, restart)
 
     def halt(self, reason: str, error: SdserveError) -> None:
         """Stops because of an error: its reason goes to the log and to systemd, its exit code is the process's."""
@@ -389,6 +413,7 @@ VERBS: dict[Signals, Callable[[Arbiter], None]] = {
     signal.SIGQUIT: Arbiter.handle_quit,
     signal.SIGINT: Arbiter.handle_int,
     signal.SIGTERM: Arbiter.handle_term,
+    signal.SIGRTMIN: Arbiter.handle_rtmin,
     signal.SIGTTIN: Arbiter.handle_ttin,
     signal.SIGTTOU: Arbiter.handle_ttou,
     signal.SIGUSR1: Arbiter.handle_usr1,

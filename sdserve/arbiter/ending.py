@@ -23,8 +23,11 @@ class Ending:
     def __init__(self, arbiter: "Arbiter") -> None:
         self._arbiter = arbiter
 
-    def begin(self, graceful: bool) -> None:
-        """Begins to stop; a second call may turn a graceful stop into a quick one."""
+    def begin(self, graceful: bool, restart: bool) -> None:
+        """Begins to stop; a second call may turn a graceful stop into a quick one.
+
+        `restart`: systemd will start the service again at once, and keeps what is in its descriptor store till then.
+        """
         arbiter = self._arbiter
         if arbiter.state is Master.DOWN:
             return
@@ -33,6 +36,9 @@ class Ending:
             arbiter.reloading.abandon()
         arbiter.advance(MasterEvent.STOP)
         arbiter.goal = replace(arbiter.goal, stopping=True)
+        if not arbiter.upgrade.child_serves:
+            arbiter.adoption.ends(restart=restart)
+        arbiter.workforce.tell_successors()
         if not graceful:
             for handle in arbiter.crew:
                 arbiter.crew.retire(handle, graceful=False)
@@ -50,7 +56,7 @@ class Ending:
         arbiter.exit_status = error.exit_code
         arbiter.trouble = reason
         arbiter.upgrade.failed(reason)
-        self.begin(graceful=False)
+        self.begin(graceful=False, restart=False)
         arbiter.supervision.failed(reason, error.errno)
 
     def complete(self) -> None:

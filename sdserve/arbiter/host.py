@@ -101,7 +101,10 @@ class Host:
         """
         taken = activation.take(self.environ)
         stored = [each for each in taken if each.name in fdstore.NAMES]
-        passed = [each for each in taken if each.name not in fdstore.NAMES]
+        passed = [each for each in taken if each.name not in (*fdstore.NAMES, fdstore.PROOF)]
+        for each in taken:
+            if each.name == fdstore.PROOF:  # the last master's, which systemd is about to drop
+                os.close(each.fd)
         adoption = Adoption.found(stored, queue, kept=fdstore.offered(self.environ) or kept)
         if described is None:
             described = [{"activated": True}] * len(passed)

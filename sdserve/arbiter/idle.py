@@ -52,5 +52,4 @@ def watch_idleness(arbiter: "Arbiter") -> None:
 def _leave(arbiter: "Arbiter") -> None:
     if arbiter.state is Master.RUNNING and not arbiter.reexec_pid and not arbiter.master_pid:
         arbiter.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", arbiter.cfg.idle_exit)
-        arbiter.adoption.kept = False  # systemd empties the store of a service that ended
         arbiter.stop()

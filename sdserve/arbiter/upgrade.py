@@ -86,6 +86,7 @@ class Upgrade:
             arbiter.control.adopt(arbiter.host.adopt(fd, "", message["control"]))
         arbiter.open_control()
         arbiter.supervision.become_main(arbiter.status().line())
+        arbiter.store_queue()
         arbiter.log.info("This master (pid %s) is the main process now", arbiter.pid)
 
     def _parent_late(self, seconds: float) -> None:

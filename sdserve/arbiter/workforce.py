@@ -67,6 +67,11 @@ class Workforce:
             self._wake.cancel()
         self._wake = None if when is None else self._arbiter.loop.call_at(when, lambda: None)
 
+    def tell_successors(self) -> None:
+        """Tells all workers, also those that are leaving already, whether somebody follows."""
+        for handle in self.crew:
+            self._arbiter.adoption.allow(handle.cell, successors=self._has_successors())
+
     def _has_successors(self) -> bool:
         """Whether somebody will serve the connections of a worker that is told to leave now."""
         goal = self._arbiter.goal

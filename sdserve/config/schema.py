@@ -158,6 +158,16 @@ _SERVER = (
         metavar="SECONDS",
     ),
     Setting(
+        "orphan_timeout",
+        "Workers",
+        convert.seconds,
+        5,
+        """Seconds that workers have to finish the requests in progress when their master has died. No new connection is
+        answered until the last of them has left and systemd starts the next master: a longer time saves more of the
+        requests in progress, a shorter one ends the pause sooner.""",
+        flags=("--orphan-timeout",),
+    ),
+    Setting(
         "boot_timeout",
         "Workers",
         convert.seconds,

@@ -126,7 +126,8 @@ PROCESS_SETTINGS = (
         convert.boolean,
         False,
         """Keep idle client connections open across a restart, in systemd's file descriptor store. Set it where the unit
-        has FileDescriptorStoreMax=2 or more; systemd 254 and newer tell by themselves.""",
+        has FileDescriptorStoreMax=3 or more, which systemd 254 and newer tell by themselves, and
+        RestartKillSignal=SIGRTMIN, which tells a restart from a stop.""",
         flags=("--fd-store",),
         effect="upgrade",
     ),

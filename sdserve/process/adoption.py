@@ -12,6 +12,7 @@ the same: a stream socket, connected, of the expected family, or it is closed.
 
 import binascii
 import errno
+import itertools
 import json
 import math
 import os
@@ -22,10 +23,16 @@ from typing import Any
 
 from sdserve.process import rights
 
-BATCH = 32  # connections in a message: small enough to spread over the workers, SCM_MAX_FD is 253
+SPREAD = 32  # connections in a message that serving workers take at once: few enough for all to get some
+DENSE = rights.MOST  # and in one that waits for the next start
 LONGEST = 131072  # bytes of a message; the kernel takes less than the send buffer (wmem_default(5): 212,992)
 CARRIED = 65536  # bytes of a request that travel with its connection, at most
-FULL = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.EMSGSIZE)
+
+# Why connections stay with their sender for now: the buffer is full, the kernel's memory is, or as many descriptors are
+# on their way as this user may have open (unix(7), ETOOMANYREFS). All of it passes when others take some out.
+LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+# Why they stay for good: nobody has the other end, a security module forbids it, the application closed a descriptor.
+NEVER = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EBADF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +79,32 @@ class AdoptionQueue:
     def fds(self) -> tuple[int, int]:
         return self.send_end.fileno(), self.receive_end.fileno()
 
-    def offer(self, foundlings: Sequence[Foundling]) -> int:
-        """Sends connections away; returns how many went, from the first on: those are the caller's to close."""
-        sent = 0
-        while sent < len(foundlings):
-            batch, message = _message(foundlings[sent : sent + BATCH])
-            if not batch:
-                return sent
+    def offer(self, foundlings: Sequence[Foundling], most: int = SPREAD) -> tuple[list[Foundling], bool]:
+        """Sends connections away, up to `most` in a message; the sender closes what went.
+
+        Returns those that went, and whether others may go later: there was no room for them now.
+        """
+        went: list[Foundling] = []
+        at, longest = 0, LONGEST
+        while at < len(foundlings):
+            batch, message = _message(foundlings[at : at + most], longest)
+            if not batch:  # too much was received of its request
+                at += 1
+                continue
             try:
                 socket.send_fds(self.send_end, [message], [each.sock.fileno() for each in batch])
             except OSError as error:
-                if error.errno in FULL:
-                    return sent
+                if error.errno == errno.EMSGSIZE:  # the send buffer is smaller than LONGEST
+                    longest = len(message) - 1
+                    continue
+                if error.errno in LATER:
+                    return went, True
+                if error.errno in NEVER:
+                    return went, False
                 raise
-            sent += len(batch)
-        return sent
+            went += batch
+            at += len(batch)
+        return went, False
 
     def take(self) -> list[Foundling]:
         """The connections of one message; [] when there is none. What is not a client's connection is closed."""
@@ -103,17 +121,20 @@ class AdoptionQueue:
         return list(_checked(socks, told))
 
 
-def _message(foundlings: Sequence[Foundling]) -> tuple[Sequence[Foundling], bytes]:
+def _message(foundlings: Sequence[Foundling], longest: int) -> tuple[Sequence[Foundling], bytes]:
     """As many of the first connections as one message holds, and the message."""
     entries: list[str] = []
-    size = len("[]")
-    for each in foundlings:
-        entry = json.dumps(_told(each))
-        size += len(entry) + len(",")
-        if size > LONGEST:
-            break
-        entries.append(entry)
-    return foundlings[: len(entries)], f"[{','.join(entries)}]".encode()
+    size, taken = len("[]"), 0
+    for said, alike in itertools.groupby(map(_told, foundlings)):
+        count = len(list(alike))
+        many = count > 1 and "data" not in said
+        for entry in [json.dumps(said | {"count": count})] if many else [json.dumps(said)] * count:
+            size += len(entry) + len(",")
+            if size > longest:
+                return foundlings[:taken], f"[{','.join(entries)}]".encode()
+            entries.append(entry)
+            taken += count if many else 1
+    return foundlings[:taken], f"[{','.join(entries)}]".encode()
 
 
 def _told(foundling: Foundling) -> dict[str, str | float]:
@@ -127,12 +148,19 @@ def _told(foundling: Foundling) -> dict[str, str | float]:
 
 
 def _parsed(message: bytes) -> list[dict[str, Any]] | None:
+    """What was said of each connection, in the order of the descriptors; None if that is nonsense."""
     try:
-        told = json.loads(message)
+        entries = json.loads(message)
     except (ValueError, RecursionError):  # the latter: nested too deep
         return None
-    if not isinstance(told, list) or not all(isinstance(each, dict) for each in told):
+    if not isinstance(entries, list):
         return None
+    told: list[dict[str, Any]] = []
+    for each in entries:
+        count = each.get("count", 1) if isinstance(each, dict) else None
+        if not isinstance(count, int) or not 0 < count <= rights.MOST:
+            return None
+        told += [each] * count
     return told
 
 

@@ -21,7 +21,9 @@ CELL_BYTES = 64
 WORDS = CELL_BYTES // 8
 HAND_ON, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, PLACE, LAST_BUSY = range(WORDS)
 
-HAND_ON_SUCCESSORS, HAND_ON_STORE = 1, 2  # bits of HAND_ON: other workers adopt; systemd keeps the queue
+# Bits of HAND_ON: other workers adopt; the next start will, as systemd keeps the queue and restarts the service; it
+# would if the master died.
+HAND_ON_SUCCESSORS, HAND_ON_RESTART, HAND_ON_CRASH = 1, 2, 4
 
 
 class Cell:

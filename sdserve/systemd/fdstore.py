@@ -3,8 +3,13 @@
 A unit opts in with FileDescriptorStoreMax=. systemd 254 and newer say so in FDSTORE; older ones do not, and log each
 descriptor that they cannot keep, so there the operator says it (the setting `fd_store`). What is stored comes back at
 the next start among the passed descriptors, after the sockets, under the name that it was stored with.
+
+Neither word is proof: the store may be full, or something else may read NOTIFY_SOCKET. So the write end of a pipe is
+stored last, and no other copy of it is kept. As long as somebody has it, what was stored before it is there as well;
+else its read end reports the end of file. systemd drops it by itself when the reader has gone.
 """
 
+import os
 from collections.abc import MutableMapping
 
 from sdserve.systemd.notify import Notifier
@@ -12,15 +17,32 @@ from sdserve.systemd.notify import Notifier
 ADOPTION_SEND = "sdserve-adoption-send"
 ADOPTION_RECEIVE = "sdserve-adoption"
 NAMES = (ADOPTION_SEND, ADOPTION_RECEIVE)
+PROOF = "sdserve-proof"
 
 
 def offered(environ: MutableMapping[str, str]) -> bool:
     """Whether systemd says that it keeps as many descriptors as we have. Takes FDSTORE out of `environ`."""
     most = environ.pop("FDSTORE", "")
-    return most.isdigit() and int(most) >= len(NAMES)
+    return most.isdigit() and int(most) > len(NAMES)
 
 
-def store(notifier: Notifier, fds: dict[str, int]) -> None:
-    """Has systemd keep copies of descriptors, by name."""
+class Proof:
+    """Becomes readable when what was stored before it is not kept, or not any more. Raises OSError like pipe(2)."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._fd, kept = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        notifier.store(PROOF, kept)
+        os.close(kept)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def store(notifier: Notifier, fds: dict[str, int]) -> Proof:
+    """Has systemd keep copies of descriptors, by name. The proof is the caller's to watch and to close."""
     for name, fd in fds.items():
         notifier.store(name, fd)
+    return Proof(notifier)

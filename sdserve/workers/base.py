@@ -7,12 +7,12 @@ custom classes find what they know.
 How a worker is told things:
 
 - SIGTERM retires it: `alive` becomes False, it takes no new connection, finishes what it holds and returns from `run()`
-  by `drain_by`. The end of file on the channel means that the master died, and retires it as well.
+  by `drain_by`. The end of file on the channel means that the master died: that retires it as well, for a shorter time.
 - SIGINT and SIGQUIT end it at once: `quick` becomes True.
 - SIGUSR1 reopens the log files. SIGABRT is how the master ends a hung worker: the stacks are logged, what can be saved
   is (`outlive`), the process goes.
-- SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU and SIGWINCH are meant for masters. `systemctl kill` sends them to every process of
-  a unit, so workers, and the programs that applications start, ignore them.
+- SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH and SIGRTMIN are meant for masters. `systemctl kill` sends them to every
+  process of a unit, so workers, and the programs that applications start, ignore them.
 
 Every signal also makes the wake-up pipe readable. A loop polls `control_fds()`, so whichever thread polls hears of it.
 """
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from sdserve.config.counterparts import instead_of_class, worker_class_of
 from sdserve.errors import ConfigError, Leave, call_hook
 from sdserve.process import output
-from sdserve.process.scoreboard import HAND_ON, HAND_ON_STORE, HAND_ON_SUCCESSORS
+from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.wear import Wear
 
 if TYPE_CHECKING:
@@ -40,8 +40,14 @@ if TYPE_CHECKING:
     from sdserve.process.scoreboard import Cell
     from sdserve.workers.application import Application
 
-IGNORED = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH)
+IGNORED = (
+    *(signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH),
+    signal.SIGRTMIN,
+)
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
+
+NEVER = float("inf")
+LEAVE = 0.5  # seconds for the hook worker_exit and the way out, once the time for requests is over
 
 # What a worker says to its master, one datagram each; a reason may follow a colon.
 READY = b"ready"
@@ -209,8 +215,8 @@ class Worker:
         """Whether this worker, which leaves, may pass its idle connections on: somebody will adopt them."""
         if self.adoption is None:
             return False
-        allowed = self.cell.word(HAND_ON)
-        return bool(allowed & HAND_ON_STORE if self._orphaned else allowed)
+        wanted = HAND_ON_CRASH if self._orphaned else HAND_ON_SUCCESSORS | HAND_ON_RESTART
+        return bool(self.cell.word(HAND_ON) & wanted)
 
     def retire(self) -> None:
         """Stop taking connections, finish, leave. Does nothing when it was said before."""
@@ -325,10 +331,22 @@ class Worker:
             message = b""
         if message == RETIRE:
             self.retire()
-        if not message and self.alive:
-            self.log.info("The master is gone, worker %s finishes its requests and leaves", self.pid)
-            self._orphaned = True
-            self.retire()
+        elif not message:
+            self._outlive_master()
+
+    def _outlive_master(self) -> None:
+        """The master has died: nobody takes what this worker holds before it leaves, and nobody else would end it."""
+        if self._orphaned:
+            return
+        self.log.info("The master is gone, worker %s finishes its requests and leaves", self.pid)
+        self._orphaned = True
+        self.retire()
+        patience = float(self.cfg.orphan_timeout)
+        self.drain_by = min(self.drain_by or NEVER, time.monotonic() + patience)
+        import faulthandler
+
+        # A request that takes longer, in whatever code, ends with the process, and the log says where it was.
+        faulthandler.dump_traceback_later(patience + LEAVE, exit=True, file=STDERR)
 
 
 def resolve(uri: str | type) -> type[Worker]:

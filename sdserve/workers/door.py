@@ -92,7 +92,8 @@ class Door:
 
     def adopt(self) -> "list[tuple[Stream, Foundling]]":
         """The connections that another worker gave away; they may have something to read already."""
-        assert self._adoption is not None
+        if self._adoption is None:
+            return []
         streams = []
         for foundling in self._adoption.take():
             listener = foster.listener_of(foundling, self.listeners.values())
@@ -104,10 +105,10 @@ class Door:
             streams.append((stream, foundling))
         return streams
 
-    def give_away(self, streams: list[Stream], now: float) -> tuple[list[Stream], bool]:
-        """Offers connections to other workers; returns those that went, and whether all that may move did."""
+    def give_away(self, streams: list[Stream], now: float, most: int) -> tuple[list[Stream], bool]:
+        """Offers connections to others, up to `most` at a time; returns those that went, and whether more may later."""
         assert self._adoption is not None
-        return foster.give_away(self._adoption, streams, now)
+        return foster.give_away(self._adoption, streams, now, most)
 
     def read_preface(self, stream: Stream, data: bytes) -> bool:
         """Reads the PROXY header that comes first; True when it is complete. Raises BadRequest."""

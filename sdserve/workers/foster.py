@@ -4,6 +4,9 @@ What moves is a connection whose next request the application has not been calle
 or body that is still arriving. What was received of the request travels with it, and so does the time that it took;
 what its client sends meanwhile waits in the socket. A request that is too large to travel, or chunked, is finished
 here, and so is a connection that the queue does not take. See process/adoption.py for the queue and what comes out.
+
+Only idle connections are left to the next start of the service: whoever has begun to ask is answered by the worker that
+heard it, since nobody knows how long the start takes, and whether it succeeds.
 """
 
 from collections.abc import Iterable
@@ -30,14 +33,14 @@ def may_move(stream: Stream) -> bool:
     return False
 
 
-def give_away(queue: AdoptionQueue, streams: Iterable[Stream], now: float) -> tuple[list[Stream], bool]:
-    """Offers the streams that may move; returns those that went, and whether the queue took all of them.
+def give_away(queue: AdoptionQueue, streams: Iterable[Stream], now: float, most: int) -> tuple[list[Stream], bool]:
+    """Offers streams, up to `most` in a message; returns those that went, and whether others may go later.
 
     The caller forgets and closes what went: the queue holds the connection now, and no other copy may be left.
     """
-    movable = [stream for stream in streams if may_move(stream)]
-    sent = queue.offer([_foundling(stream, now) for stream in movable])
-    return movable[:sent], sent == len(movable)
+    offered = {stream.fd: stream for stream in streams}
+    went, again = queue.offer([_foundling(stream, now) for stream in offered.values()], most)
+    return [offered[each.sock.fileno()] for each in went], again
 
 
 def _foundling(stream: Stream, now: float) -> Foundling:

@@ -1,16 +1,12 @@
 """The WSGI worker's loop: one epoll, and the application called by whichever thread leads.
 
 A turn: poll, handle each event, see what is due, see whether it is time to leave. What happens to connections is in
-streams.py, how they come in is in door.py, how threads share the work is in lead.py.
+streams.py, how they come in is in door.py, how threads share the work is in lead.py, how all of it
+ends is in retirement.py.
 
 Events come before deadlines: what is due is judged by the time of the last poll, so that nothing is due whose data came
 while a call kept the loop. Whatever goes wrong in a turn ends the connection it was for, nothing else (`_survives`).
 The process is marked busy whenever it does not poll: a leader that hangs outside of a call is noticed by the master.
-
-Retirement: listeners are left at once, and idle connections are given to the workers that stay (foster.py). Where
-nobody would adopt them, requests that arrived are answered with `Connection: close`, and a connection that was active
-within `ACTIVE` seconds is kept until its client has had that long to send its next request, which would otherwise meet
-a closing connection. The last look before an idle connection is closed is a read.
 """
 
 import errno
@@ -25,6 +21,7 @@ from sdserve.process.line import Line
 from sdserve.workers.door import Door
 from sdserve.workers.lead import Lead
 from sdserve.workers.register import SWEEP
+from sdserve.workers.retirement import Retirement
 from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, NEVER, Phase, Stream, describe
 from sdserve.workers.streams import Streams
@@ -44,7 +41,6 @@ TELL_EVERY = 10.0  # seconds between two lines about idle connections that made 
 STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new connections to others
 FAULTS = 8  # failures of the loop itself, one after the other, after which the worker is replaced
 PAUSE, RECOVERED = 0.02, 5.0  # seconds: before the second failure's next try; without one, and all is well again
-ACTIVE = 1.0  # seconds after its last response in which a client's next request is waited for at retirement
 
 
 class Loop:
@@ -53,7 +49,6 @@ class Loop:
     def __init__(self, worker: "WSGIWorker", values: Values, exchange: "Exchange") -> None:
         self._worker = worker
         self._values = values
-        self._gateway = exchange.gateway
         self._epoll = select.epoll()
         disk = Quota(values.spool)
         store = Store(disk, worker.log.warning, values.times.send)
@@ -73,8 +68,9 @@ class Loop:
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._returned: deque[Stream] = deque()  # streams whose call ended without the lead
         self._marked = False  # the process is marked busy, from an earlier turn
-        self._retiring = False
-        self._giving = False  # idle connections go to other workers
+        self._retirement = Retirement(
+            worker, self._streams, self._door, exchange.gateway, self._accept, self._take_adopted
+        )
         self._control = set(worker.control_fds())
         self._faults, self._fault_at = 0, 0.0  # failures in a row of the loop itself, and when the last one was
         self._fatal: BaseException | None = None
@@ -300,12 +296,10 @@ class Loop:
             return stream
 
     def _adopt(self) -> None:
-        now = monotonic()
         if len(self._streams) >= self._values.connections and not self._has_made_room():
             self._close_door()
             return
-        for stream, found in self._door.adopt():
-            self._streams.adopt(stream, found, now)
+        for stream in self._take_adopted():
             self._pending.append((stream.fd, EPOLLIN))
 
     def _close_door(self) -> None:
@@ -326,9 +320,18 @@ class Loop:
             self._closed, self._told_at = 0, now
         return closed > 0
 
+    def _take_adopted(self) -> list[Stream]:
+        """The connections of one message from the queue."""
+        now = monotonic()
+        taken = self._door.adopt()
+        for stream, found in taken:
+            self._streams.adopt(stream, found, now)
+        return [stream for stream, _ in taken]
+
     def _make_room(self) -> None:
         """A worker that was full and is not any more takes connections again."""
-        if not self._retiring and len(self._streams) < self._values.connections and monotonic() >= self._full_until:
+        room = len(self._streams) < self._values.connections and not self._retirement.begun
+        if room and monotonic() >= self._full_until:
             self._door.set_open(True)
             self._join_line()
 
@@ -337,53 +340,16 @@ class Loop:
         if not self._values.reuse_port:
             self._line.join()
 
-    # --- retirement ---------------------------------------------------------------------------------------------------
-
     def _retirement_ends(self, now: float) -> bool:
         """Goes on retiring; True when it is time to leave."""
-        worker, streams = self._worker, self._streams
+        worker, streams, retirement = self._worker, self._streams, self._retirement
         if worker.quick:
             return True
-        if not self._retiring:
-            self._retiring = True
+        if not retirement.begun:
             self._line.leave()
-            self._giving = worker.hands_on()
-            self._gateway.open = self._giving
-            if worker.has_successors() or self._values.reuse_port:
-                self._accept_rest()
-            self._door.set_open(False)
-            if not self._giving:
-                self._hurry(now)
-        if self._giving:
-            self._give_away(now)
+            retirement.begin(now, self._values.reuse_port)
+        retirement.go_on(now)
         if worker.drain_by is not None and now >= worker.drain_by:
             return True
         left = len(streams) - sum(1 for stream in self._lead.stuck if stream.phase is Phase.CALL)
         return left <= 0 and not streams.ready
-
-    def _give_away(self, now: float) -> None:
-        """Sends connections to the workers that stay; when the queue is full, the rest ends here."""
-        gone, all_went = self._door.give_away(list(self._streams), now)
-        for stream in gone:
-            self._streams.close(stream)
-        if not all_went:
-            self._giving = False
-            self._gateway.open = False
-            self._hurry(now)
-
-    def _hurry(self, now: float) -> None:
-        """Gives active clients time for one more request, and closes the connections of the others."""
-        for stream in self._streams:
-            if stream.phase is Phase.HEAD and not stream.conn.buffered:
-                stream.deadline = min(stream.deadline, (stream.last or stream.began) + ACTIVE)
-        self._streams.sweep(now)
-
-    def _accept_rest(self) -> None:
-        """Takes what is queued, to be given away unread, or served where nobody adopts.
-
-        An exclusive wake-up is for one worker: a connection that only we were told of would wait for the next one. And
-        with reuse_port the queue of a listener is this worker's own: what is in it would be lost.
-        """
-        for listener in self._door.listeners.values():
-            while stream := self._accept(listener):
-                self._streams.poll_for(stream, EPOLLIN)

@@ -90,6 +90,10 @@ class Streams(Register):
             self.set_deadline(stream, stream.began, self._times.head)
             self._queue(stream)
 
+    def keep_at_most(self, seconds: float) -> None:
+        """From now on connections are kept idle for no longer than this."""
+        self._keepalive = min(self._keepalive, seconds)
+
     def take_counts(self) -> tuple[int, int, int]:
         """(answers, body bytes, errors) since the last time."""
         counts = self.count, self.size, self.errors
@@ -421,6 +425,8 @@ class Streams(Register):
                 self._refuse(
                     stream, RequestTimedOut("the body is slower than body_min_rate or body_timeout allow"), now
                 )
+        elif phase is HEAD:
+            self._end(stream)
         else:
             self.close(stream)
 

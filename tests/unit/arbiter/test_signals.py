@@ -3,26 +3,11 @@
 import os
 import select
 import signal
-import sys
-from collections.abc import Callable
 
 from sdserve.arbiter import signals
 from sdserve.arbiter.loop import Pipe
 from sdserve.arbiter.signals import COUNTED, IGNORED_ACROSS_EXEC, QUEUED, SignalQueue
-
-
-def in_a_child(work: Callable[[], object]) -> int:
-    """Runs `work` in a forked child, whose signals are its own; returns the wait status."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitpid(pid, 0)[1]
+from tests.support.children import in_a_child
 
 
 def test_do_it_signals_are_merged_and_one_more_signals_are_counted() -> None:

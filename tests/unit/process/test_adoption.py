@@ -4,13 +4,15 @@ import dataclasses
 import json
 import os
 import random
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from sdserve.process.adoption import BATCH, CARRIED, AdoptionQueue, Foundling, is_client
+from sdserve.process.adoption import CARRIED, DENSE, SPREAD, AdoptionQueue, Foundling, is_client
+from tests.support.children import in_a_child
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def taken(queue: AdoptionQueue, stack: ExitStack) -> list[Foundling]:
 def test_a_connection_lives_on_in_another_hand(queue: AdoptionQueue, opened: ExitStack) -> None:
     client, server = connection(opened)
     told = Foundling(server, "http://127.0.0.1:80", "192.0.2.7", "99", data=b"GET \xff\x00", head=1.5, body=2.5)
-    assert queue.offer([told]) == 1
+    assert queue.offer([told]) == ([told], False)
     server.close()
     [found] = taken(queue, opened)
     assert dataclasses.replace(found, sock=server) == told
@@ -55,39 +57,125 @@ def test_a_connection_lives_on_in_another_hand(queue: AdoptionQueue, opened: Exi
     assert taken(queue, opened) == []
 
 
+def given(queue: AdoptionQueue, foundlings: list[Foundling], most: int = SPREAD) -> int:
+    """How many went, from the first on; the others may follow if there were any."""
+    went, again = queue.offer(foundlings, most)
+    assert all(a is b for a, b in zip(went, foundlings, strict=False))
+    assert again is (len(went) < len(foundlings))
+    return len(went)
+
+
+def drained(queue: AdoptionQueue) -> list[int]:
+    """How many connections each message in the queue had; they are closed."""
+    sizes = []
+    while found := queue.take():
+        sizes.append(len(found))
+        for each in found:
+            each.sock.close()
+    return sizes
+
+
 def test_batches_are_spread_over_the_takers(queue: AdoptionQueue, opened: ExitStack) -> None:
     _, server = connection(opened)
-    assert queue.offer([Foundling(server, "x")] * (2 * BATCH + 1)) == 2 * BATCH + 1
-    assert [len(taken(queue, opened)) for _ in range(4)] == [BATCH, BATCH, 1, 0]
+    assert given(queue, [Foundling(server, "x")] * (2 * SPREAD + 1)) == 2 * SPREAD + 1
+    assert drained(queue) == [SPREAD, SPREAD, 1]
+
+
+def test_each_connection_keeps_what_is_said_of_it_alone(queue: AdoptionQueue, opened: ExitStack) -> None:
+    """Equal ones share an entry of the message; the order stays."""
+    told = [
+        Foundling(connection(opened)[1], listener, peer, port, data)
+        for listener, peer, port, data in [
+            *[("a", "", "", b"")] * 3,
+            *[("b", "192.0.2.1", "1", b"")] * 2,
+            *[("b", "192.0.2.1", "2", b"")] * 2,
+            *[("a", "", "", b"GET")] * 2,
+            ("a", "", "", b""),
+        ]
+    ]
+    assert given(queue, told) == len(told)
+    found = taken(queue, opened)
+    assert [dataclasses.replace(each, sock=one.sock) for each, one in zip(found, told, strict=True)] == told
+    assert [each.sock.getpeername() for each in found] == [each.sock.getpeername() for each in told]
 
 
 def test_messages_are_as_long_as_the_kernel_takes(queue: AdoptionQueue, opened: ExitStack) -> None:
     _, server = connection(opened)
     data = [os.urandom(size) for size in (CARRIED, 10, 10, CARRIED, CARRIED, 30_000, 0)]
-    assert queue.offer([Foundling(server, "x", data=each) for each in data]) == len(data)
+    assert given(queue, [Foundling(server, "x", data=each) for each in data]) == len(data)
     found = [taken(queue, opened) for _ in range(3)]
     assert [each.data for batch in found for each in batch] == data
     assert all(found)
+
+
+def test_a_small_buffer_gets_shorter_messages(queue: AdoptionQueue, opened: ExitStack) -> None:
+    """What fits into no message of this machine stays; all others go."""
+    _, server = connection(opened)
+    queue.send_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    told = [Foundling(server, "x", data=os.urandom(size)) for size in (9000, 9000, CARRIED, 10)]
+    went = []
+    while True:
+        now, again = queue.offer(told)
+        went += now
+        told = [each for each in told if each not in now]
+        if not again:
+            break
+        drained(queue)
+    assert [len(each.data) for each in went] == [9000, 9000, 10]
+    assert [len(each.data) for each in told] == [CARRIED]
 
 
 def test_a_full_queue_leaves_the_rest_with_their_sender(queue: AdoptionQueue, opened: ExitStack) -> None:
     _, server = connection(opened)
     queue.send_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     many = [Foundling(server, "x")] * 3000
-    sent = queue.offer(many)
+    sent = given(queue, many)
     assert 0 < sent < len(many)
-    received = 0
-    while found := queue.take():
-        received += len(found)
-        for each in found:
-            each.sock.close()
-    assert received == sent
+    assert sum(drained(queue)) == sent
+    assert given(queue, many[sent:]) > 0
+
+
+def test_tens_of_thousands_wait_for_a_restart(queue: AdoptionQueue, opened: ExitStack) -> None:
+    """With the send buffer that a kernel as installed allows, where no worker takes any out meanwhile."""
+    _, server = connection(opened)
+    queue.send_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992)
+    for _ in range(16):  # workers
+        assert given(queue, [Foundling(server, "http://127.0.0.1:8000")] * 2000, DENSE) == 2000
+    assert sum(drained(queue)) == 32_000
+
+
+def test_too_many_on_their_way_may_follow_later(queue: AdoptionQueue, opened: ExitStack) -> None:
+    """ETOOMANYREFS: an unprivileged user may have as many descriptors in messages as RLIMIT_NOFILE."""
+    _, server = connection(opened)
+    many = [Foundling(server, "x")] * 500
+
+    def as_an_ordinary_user() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+        if os.geteuid() == 0:
+            os.setresuid(54321, 54321, 54321)
+        sent = given(queue, many)
+        assert 128 <= sent < len(many)
+        assert sum(drained(queue)) == sent
+        assert given(queue, many[sent:]) > 0
+
+    assert in_a_child(as_an_ordinary_user) == 0
+
+
+@pytest.mark.parametrize("broken", ["receive end", "connection"])
+def test_what_nobody_can_take_stays(queue: AdoptionQueue, opened: ExitStack, broken: str) -> None:
+    _, server = connection(opened)
+    if broken == "receive end":
+        queue.receive_end.close()
+    else:
+        server.close()
+    assert queue.offer([Foundling(server, "x")]) == ([], False)
 
 
 NONSENSE = [
     *(b"[" * 5000, b"no json", b"{}", b"[]", b'["x"]', b"[{}, {}]", b'[{"listener": 1}]', b"\xff"),
     *(b'[{"data": ["x"]}]', b'[{"data": "?"}]', '[{"data": "é"}]'.encode(), b'[{"head": -1}]', b'[{"head": "1"}]'),
     *(b'[{"body": NaN}]', b'[{"body": 1e999}]', b'[{"head": true, "body": null}]'),
+    *(b'[{"count": 0}]', b'[{"count": 2}]', b'[{"count": "1"}]', b'[{"count": 1e9}]', b'[{"count": 99999999999}]'),
 ]
 
 
@@ -167,7 +255,7 @@ def test_a_thousand_cycles_leave_no_descriptor(queue: AdoptionQueue, opened: Exi
     came = 0
     for _ in range(1000):
         if chance.random() < 0.5:
-            assert queue.offer([Foundling(server, "x", data=chance.randbytes(9))] * 5) == 5
+            assert given(queue, [Foundling(server, "x", data=chance.randbytes(9))] * 5) == 5
         message, some = hostile(chance, fds)
         socket.send_fds(queue.send_end, [message], some)
         for _ in range(2):

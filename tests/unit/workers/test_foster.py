@@ -58,7 +58,7 @@ def moved(opened: ExitStack) -> Callable[[Stream], Foundling]:
     opened.callback(queue.receive_end.close)
 
     def move(stream: Stream) -> Foundling:
-        assert foster.give_away(queue, [stream], 12.5) == ([stream], True)
+        assert foster.give_away(queue, [stream], 12.5, 1) == ([stream], False)
         [found] = queue.take()
         opened.enter_context(found.sock)
         return found
