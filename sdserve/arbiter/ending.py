@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sdserve.arbiter.lifecycle import Master, MasterEvent
 from sdserve.errors import SdserveError
+from sdserve.systemd.notify import is_main_process
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
@@ -67,6 +68,21 @@ class Ending:
         arbiter.control.close()
         arbiter.claim.release()
         arbiter.hook("on_exit")
+        self._end_leftovers()
+
+    def _end_leftovers(self) -> None:
+        """Ends the programs that the application left running, as the last process of a unit that is ours.
+
+        With ExitType=cgroup systemd waits for them, and for what ignores TERM till the end of TimeoutStopSec=.
+        """
+        arbiter = self._arbiter
+        if not is_main_process(arbiter.launched_with, arbiter.pid) or arbiter.upgrade.shares_listeners:
+            return
+        try:
+            for pid in arbiter.host.end_leftovers():
+                arbiter.log.info("Process %s was left running and is told to end", pid)
+        except OSError as error:  # systemd ends them, too, only later
+            arbiter.log.warning("cannot look for processes that were left running: %s", error)
 
     def crash(self, reason: str, exit_status: int, errno: int) -> None:
         """Ends everything at once, without the loop."""
@@ -77,6 +93,7 @@ class Ending:
         self._end_workers()
         self._close_listeners()
         arbiter.claim.release()
+        self._end_leftovers()
         arbiter.upgrade.failed(reason)
         arbiter.supervision.failed(reason, errno)
 

@@ -20,7 +20,7 @@ from sdserve.arbiter.loop import Loop, Pipe
 from sdserve.arbiter.signals import Handler, catch
 from sdserve.arbiter.spawn import fork_worker
 from sdserve.log import Logger
-from sdserve.process import listeners, output
+from sdserve.process import control_group, listeners, output
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfd import PidFd, room
@@ -186,6 +186,10 @@ class Host:
                 poll.unregister(fd)
                 os.waitpid(by_fd.pop(fd).pid, 0)
         return list(by_fd.values())
+
+    def end_leftovers(self) -> list[int]:
+        """Ends what workers left running in this service; returns the pids."""
+        return control_group.end_others()
 
     def reap_orphans(self, children: Collection[int]) -> None:
         """Takes leave of everybody's orphans that have ended, as PID 1 must; not of `children`, whose pidfds tell."""

@@ -16,7 +16,7 @@ from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.succession import Succession
 from sdserve.process.handover import Handover
 from sdserve.systemd import journal
-from sdserve.systemd.notify import deaf_supervisor
+from sdserve.systemd.notify import deaf_supervisor, main_process
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
@@ -180,6 +180,7 @@ class Upgrade:
                 **journal.variables(arbiter.host.environ),
                 **supervision.notifier.variables(),
                 **supervision.watchdog.variables(pid),
+                **main_process(arbiter.launched_with, arbiter.pid, pid),
             },
             lambda: arbiter.cfg.pre_exec(arbiter),
         )

@@ -13,12 +13,22 @@ from collections.abc import Mapping, MutableMapping, Sequence
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
+def is_main_process(environ: Mapping[str, str], pid: int) -> bool:
+    """Whether systemd runs `pid` as the main process of a unit (SYSTEMD_EXEC_PID, systemd.exec(5))."""
+    return environ.get("SYSTEMD_EXEC_PID") == str(pid)
+
+
+def main_process(environ: Mapping[str, str], pid: int, successor: int) -> dict[str, str]:
+    """The environment that tells the successor of `pid` that it is the main process, if `pid` is."""
+    return {"SYSTEMD_EXEC_PID": str(successor)} if is_main_process(environ, pid) else {}
+
+
 def deaf_supervisor(environ: Mapping[str, str], pid: int) -> bool:
-    """Whether systemd runs `pid` as a main process (SYSTEMD_EXEC_PID, systemd.exec(5)) and hears no notifications.
+    """Whether systemd runs `pid` as a main process and hears no notifications.
 
     Such a unit, Type=simple for instance, cannot be told of another main process: it ends with this one.
     """
-    return environ.get("SYSTEMD_EXEC_PID") == str(pid) and "NOTIFY_SOCKET" not in environ
+    return is_main_process(environ, pid) and "NOTIFY_SOCKET" not in environ
 
 
 class Notifier:

@@ -254,6 +254,9 @@ class SimulatedHost(Host):
     def examine(self, loop: Any, program: Any, directory: str, environ: Any, on_reason: Callable[[str], None]) -> None:
         on_reason("it ended before it served")
 
+    def end_leftovers(self) -> list[int]:
+        return []
+
     def await_ends(self, handles: Iterable[Handle], patience: float | None) -> list[Handle]:
         left = []
         for handle in handles:

@@ -1,0 +1,45 @@
+"""The processes of this service besides ourselves: those of the same control group (cgroups(7), proc(5)).
+
+The control group itself may be out of reach in a sandbox, while /proc tells of every process of the same user.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+OWN = Path("/proc/self/cgroup")
+
+
+def end_others(signum: int = signal.SIGTERM) -> list[int]:
+    """Sends a signal to every other process of this service's control group; returns their pids.
+
+    Only where that is a service of systemd's: a group of another kind, a session say, is not ours alone.
+    """
+    own = OWN.read_text()
+    if not any(line.endswith(".service") for line in own.splitlines()):
+        return []
+    return [pid for pid in _numbers() if pid != os.getpid() and _signal(pid, signum, own)]
+
+
+def _numbers() -> Iterator[int]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            yield int(name)
+
+
+def _signal(pid: int, signum: int, group: str) -> bool:
+    """Sends the signal if the process is in `group`; the pidfd means it and no later one of the same number."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if Path(f"/proc/{pid}/cgroup").read_text() != group:
+            return False
+        signal.pidfd_send_signal(fd, signum)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or belongs to somebody else
+        return False
+    finally:
+        os.close(fd)
+    return True

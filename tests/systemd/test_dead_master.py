@@ -1,0 +1,114 @@
+"""kill -9 of the master, or the watchdog's ABRT: nothing that its workers hold is lost with it.
+
+CONNECTIONS says how many are idle (default 200), RUNNING how many requests are in progress (default 12).
+"""
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.load import ask
+from tests.support.machine import Machine
+from tests.support.service import deploy
+from tests.support.waiting import eventually
+
+CONNECTIONS = int(os.environ.get("CONNECTIONS", "200"))
+RUNNING = int(os.environ.get("RUNNING", "12"))
+WATCHED = "[Service]\nWatchdogSec=2\n"
+
+
+@pytest.fixture(autouse=True)
+def descriptors() -> Iterator[None]:
+    """Room for this end of all connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize(("how", "result"), [(signal.SIGKILL, "signal"), (signal.SIGSTOP, "watchdog")])
+def test_neither_idle_connections_nor_running_requests_are_lost(
+    machine: Machine, opened: ExitStack, how: signal.Signals, result: str
+) -> None:
+    watched = WATCHED if how is signal.SIGSTOP else ""
+    service = deploy(machine, settings={"KEEPALIVE": "60", "THREADS": "32"}, drop_in=watched)
+    service.wake()
+    service.check(workers=2)
+    idle = [opened.enter_context(service.connect()) for _ in range(CONNECTIONS)]
+    for client in idle:
+        assert ask(client).status == 200
+    master, workers = service.master, service.workers
+    old = service.worker_pids()
+    running = service.load(clients=RUNNING, path="/sleep/4", requests=1)
+    with running:
+        service.wait_busy(1)
+        master.kill(how)  # a master that was stopped does not ping any more, and systemd sends ABRT
+        master.wait_gone()
+        began = time.monotonic()
+        while (answer := service.ask()).pid in old:
+            continue
+        print(f"{how.name}: the first new client had its answer after {time.monotonic() - began:.1f} s")
+    assert answer.status == 200
+    assert running.record.statuses == {200: RUNNING}, running.record
+    assert set(running.record.pids) <= old
+    machine.wait_for(service.unit, ActiveState="active", NRestarts="1")
+    service.check(workers=2)
+    assert not any(worker.alive for worker in workers)
+    now = {ask(client).pid for client in idle}
+    assert not now & old
+    assert any(f"Failed with result '{result}'" in line for line in machine.unit_messages(service.unit))
+
+
+def test_the_pause_for_new_clients_is_bounded(machine: Machine) -> None:
+    """A request that takes longer than orphan_timeout is given up, so that the next master may start."""
+    service = deploy(machine, settings={"THREADS": "4", "ORPHAN_TIMEOUT": "1"})
+    service.wake()
+    with service.load(clients=1, path="/sleep/60", requests=1) as load:
+        service.wait_busy(1)
+        before = service.main
+        service.master.kill(signal.SIGKILL)
+        eventually(lambda: service.main not in (0, before), "a new master")
+        assert service.ask().status == 200
+    assert len(load.record.lost) == 1, load.record
+
+
+def test_a_worker_that_cannot_leave_is_killed(machine: Machine) -> None:
+    """One that was stopped hears of nothing; the watchdog, which nobody feeds any more, ends it."""
+    service = deploy(machine, drop_in=WATCHED)
+    service.wake()
+    service.check(workers=2)
+    before, workers = service.main, service.workers
+    workers[0].kill(signal.SIGSTOP)
+    service.master.kill(signal.SIGKILL)
+    eventually(lambda: service.main not in (0, before), "a new master")
+    assert not any(worker.alive for worker in workers)
+    assert service.ask().status == 200
+    service.check(workers=2)
+
+
+def test_what_an_application_left_running_does_not_hold_up_the_end(machine: Machine) -> None:
+    """A stop ends the programs that nobody waits for, too, and at once."""
+    app = (
+        "import subprocess\n"
+        "def application(environ, start_response):\n"
+        "    subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "    start_response('200 OK', [('Content-Length', '4')])\n"
+        "    return [b'done']\n"
+    )
+    service = deploy(machine, {"app.py": app}, "app:application")
+    service.wake()
+    machine.systemctl("stop", service.unit)
+    machine.wait_for(service.unit, ActiveState="inactive", Result="success")
+    assert not machine.processes(service.unit)
+    assert not [line for line in machine.unit_messages(service.unit) if "timed out" in line or "SIGKILL" in line]
