@@ -1,5 +1,6 @@
 """The base of worker classes: what a worker hears, says and counts. Its life as a process is test_boot.py's matter."""
 
+import faulthandler
 import os
 import signal
 import socket
@@ -11,7 +12,17 @@ import pytest
 from sdserve.config import Config, load
 from sdserve.errors import ConfigError
 from sdserve.log import Logger
-from sdserve.process.scoreboard import BYTES, ERRORS, REQUESTS, WATCHED, Scoreboard
+from sdserve.process.scoreboard import (
+    BYTES,
+    ERRORS,
+    HAND_ON,
+    HAND_ON_CRASH,
+    HAND_ON_RESTART,
+    HAND_ON_SUCCESSORS,
+    REQUESTS,
+    WATCHED,
+    Scoreboard,
+)
 from sdserve.workers.application import Application
 from sdserve.workers.base import BUSY, RECYCLE, RETIRING, Worker, resolve
 from sdserve.workers.wsgi import WSGIWorker
@@ -41,6 +52,7 @@ class Made:
             messages.append(message)
 
     def close(self) -> None:
+        faulthandler.cancel_dump_traceback_later()  # the end of a worker that has lost its master
         self.master.close()
         self.worker.channel.close()
 
@@ -87,6 +99,42 @@ def test_the_end_of_the_master_retires(made: Made) -> None:
     made.worker.handle_control(fd)
     assert not made.worker.alive
     made.worker.handle_control(fd)
+    assert_bounded(made)
+
+
+def test_the_end_of_the_master_bounds_a_retirement_that_goes_on(made: Made) -> None:
+    made.worker.retire()
+    assert made.worker.drain_by is not None
+    assert made.worker.drain_by > time.monotonic() + made.worker.cfg.orphan_timeout
+    made.master.close()
+    made.worker.handle_control(made.worker.channel.fileno())
+    assert_bounded(made)
+
+
+def assert_bounded(made: Made) -> None:
+    assert made.worker.drain_by is not None
+    assert made.worker.drain_by <= time.monotonic() + made.worker.cfg.orphan_timeout
+
+
+@pytest.mark.parametrize(
+    ("word", "serving", "orphaned"),
+    [
+        (0, False, False),
+        (HAND_ON_SUCCESSORS, True, False),
+        (HAND_ON_CRASH, False, True),
+        (HAND_ON_SUCCESSORS | HAND_ON_CRASH, True, True),
+        (HAND_ON_RESTART | HAND_ON_CRASH, True, True),
+    ],
+)
+def test_who_takes_what_it_holds(made: Made, word: int, serving: bool, orphaned: bool) -> None:
+    """While the master lives, and after its death."""
+    made.worker.adoption = object()  # type: ignore[assignment]
+    made.worker.cell.set_word(HAND_ON, word)
+    assert made.worker.hands_on() is serving
+    made.master.close()
+    made.worker.handle_control(made.worker.channel.fileno())
+    assert made.worker.hands_on() is orphaned
+    assert not made.worker.has_successors()
 
 
 def test_telling_a_master_that_is_gone(made: Made) -> None:
