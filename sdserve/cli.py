@@ -106,15 +106,18 @@ def _check_worker_class(cfg: Config) -> None:
 def _load_application(cfg: Config) -> None:
     from sdserve.gateway import loader
     from sdserve.gateway.blame import account
+    from sdserve.workers.base import resolve
 
     if cfg.wsgi_app is None:
         return
     try:
-        loader.load(cfg.wsgi_app)
+        application = loader.load(cfg.wsgi_app)
     except AppImportError as error:
         if told := account(error):
             print(told, file=sys.stderr)
         raise
+    with suppress(ConfigError):  # about the worker class, and told already
+        resolve(cfg.worker_class_uri).check_app(application, cfg.wsgi_app)
 
 
 def report(error: SdserveError) -> None:

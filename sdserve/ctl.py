@@ -31,16 +31,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        if options.command == "reload" and "INVOCATION_ID" in os.environ:
+            _compare_environment(options)
         answer = ask(options.socket, options.command, options.timeout)
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        print(f"sdservectl: {options.socket}: {reason}. Is sdserve running, with this control socket?", file=sys.stderr)
+        print(f"sdservectl: {options.socket}: {reason}. {_advice(error)}", file=sys.stderr)
         return NOBODY
     if not answer.get("ok"):
         print(f"sdservectl: {answer.get('text', 'no reason given')}", file=sys.stderr)
         return 1
     print(_shown(answer, options))
     return 0
+
+
+def _compare_environment(options: argparse.Namespace) -> None:
+    """As the ExecReload= of the unit: says what of its environment the service has not been started with."""
+    from sdserve.systemd.environment import changed, digests
+
+    started = ask(options.socket, "environment", options.timeout).get("environment", {})
+    names = changed(started, digests(os.environ))
+    if names:
+        print(
+            f"sdservectl: the environment of the unit has changed ({', '.join(names)}): a reload does not read it,"
+            " systemctl restart does",
+            file=sys.stderr,
+        )
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "Run it as root, or as the user of the service"
+    return "Is sdserve running, with this control socket?"
 
 
 def ask(path: str, command: str, timeout: float | None) -> dict[str, Any]:

@@ -135,6 +135,10 @@ class Arbiter(HookView):
         self.log.use(generation.logs)
         for warning in self.cfg.warnings:
             self.log.warning("%s", warning)
+        if generation.unused:
+            source = self.cfg.settings["bind"].source
+            unused = ", ".join(generation.unused)
+            self.log.warning("bind (%s): %s is not used: systemd's sockets are, see ListenStream=", source, unused)
 
     def start(self) -> None:
         """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded; then workers."""

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.control import Answer, Command
+from sdserve.systemd.environment import digests
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
@@ -17,7 +18,16 @@ class Commands:
         self._upgrades: list[Answer] = []
 
     def table(self) -> dict[str, Command]:
-        return {"status": self._status, "reload": self._reload, "upgrade": self._upgrade}
+        return {
+            "status": self._status,
+            "reload": self._reload,
+            "upgrade": self._upgrade,
+            "environment": self._environment,
+        }
+
+    def _environment(self, answer: Answer) -> None:
+        """What this service was started with, for an ExecReload= that was started with something newer."""
+        answer({"ok": True, "text": "digests", "environment": digests(self._arbiter.launched_with)})
 
     def _status(self, answer: Answer) -> None:
         status = self._arbiter.status()

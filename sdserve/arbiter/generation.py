@@ -9,7 +9,7 @@ from sdserve.arbiter.pool import Backoff, Goal
 from sdserve.config.paths import Place
 from sdserve.errors import ListenError
 from sdserve.log import Destinations, Logger
-from sdserve.process.listeners import Address, Listener, match
+from sdserve.process.listeners import Address, Listener, match, show
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker, resolve
 
@@ -24,6 +24,7 @@ class Generation:
     Whatever it takes to come back to it is held open: where it was (`place`), its log files (`logs`).
 
     backoff: the patience with workers of this generation that die; another one has a fresh start.
+    unused: addresses of `bind` that nobody listens on, since systemd's sockets are served instead.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Generation:
     listeners: list[Listener] = field(default_factory=list)
     logs: Destinations | None = None
     backoff: Backoff = field(default_factory=Backoff)
+    unused: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, number: int, cfg: "Config", log: Logger) -> "Generation":
@@ -64,10 +66,12 @@ class Generation:
 
         Sockets from activation are systemd's to choose, and all stay. Raises ListenError, with nothing left open.
         """
+        wanted = match(self.cfg.address, present)
         if any(listener.activated for listener in present):
             self.listeners = list(present)
+            if self.cfg.settings["bind"].source != "default":
+                self.unused = [show(address) for address, listener in wanted if listener is None]
             return []
-        wanted = match(self.cfg.address, present)
         opened: list[Listener] = []
         try:
             self.listeners = []

@@ -92,7 +92,7 @@ class Workforce:
             self._hook_failed(explain(arbiter, error))
             return 0
         try:
-            title = f"sdserve: worker [{arbiter.proc_name}]"
+            title = f"sdserve: worker [{arbiter.cfg.proc_name}]"  # without `.2`, which would outlive the upgrade
             handle = arbiter.host.fork_worker(worker, arbiter, self.crew.scoreboard, title, self._forget)
         except OSError as error:
             self._no_room(error)

@@ -46,6 +46,8 @@ def address(spec: str) -> Address:
             raise ValueError(f"{show(spec)} has several colons; an IPv6 address is written [::1]:8000")
     if "/" in host or any(c.isspace() for c in host):
         raise ValueError(f"{show(spec)} is not an address; a Unix socket is written unix:/path")
+    if host.isdigit() and not colon:
+        raise ValueError(f"{show(spec)} is not an address; a port alone is written ':{host}', or '127.0.0.1:{host}'")
     return host.lower() or "0.0.0.0", _port(spec, number) if colon else DEFAULT_PORT
 
 
@@ -79,6 +81,8 @@ def _port(spec: str, number: str) -> int:
 def binds(value: object) -> list[str]:
     """Addresses to listen on, each checked, none twice; kept as text (see `address`)."""
     known: dict[Address, str] = {}
+    if isinstance(value, int):
+        value = str(value)
 
     def one(spec: object) -> str:
         word = text(spec)

@@ -222,7 +222,10 @@ class _Loading:
             if given is None:
                 continue
             try:
-                settled = SettingValue(name, self._value(name, given.value), given.source)
+                better = SettingValue(name, self._value(name, given.value), given.source)
+                if settled.source.startswith("file ") and better.value != settled.value:
+                    self._warnings.append(_override(settled, better))
+                settled = better
             except ValueError as exc:
                 self._problems.append(given.problem(name, " ".join(str(exc).split())))
                 self._cause = self._cause or exc.__cause__
@@ -290,6 +293,13 @@ def _inherited_umask() -> int:
     """The umask of this process (proc_pid_status(5)); umask(2) tells it only to who changes it."""
     with open("/proc/self/status", "rb") as file:
         return next((int(line.split()[1], 8) for line in file if line.startswith(b"Umask:")), 0)
+
+
+def _override(lesser: SettingValue, better: SettingValue) -> str:
+    before, after = show(lesser.value), show(better.value)
+    if lesser.name == "raw_env":  # where secrets are
+        before, after = "its items", "others"
+    return f"{lesser.name}: {better.source} says {after} and overrides {before} of the config {lesser.source}"
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list[str]]:

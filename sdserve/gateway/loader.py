@@ -16,6 +16,8 @@ from sdserve.errors import AppImportError
 from sdserve.gateway.blame import importer, place
 
 DEFAULT_NAME = "application"
+USUAL_NAMES = ("application", "app", "create_app", "make_app")
+CO_COROUTINE = 0x80  # inspect's flag of a function made by `async def`
 
 
 def load(uri: str) -> Callable[..., Any]:
@@ -30,13 +32,27 @@ def load(uri: str) -> Callable[..., Any]:
     if call is not None:
         found = _call_factory(found, call, uri)
     if not callable(found):
-        raise AppImportError(f"{uri}: {name!r} is a {type(found).__name__}, not a WSGI or ASGI callable")
+        raise AppImportError(f"{uri}: {name!r} is {_kind(found)}, not a WSGI callable")
     return found  # type: ignore[no-any-return]
+
+
+def demand_wsgi(application: Callable[..., Any], uri: str) -> None:
+    """Raises AppImportError for an application that speaks ASGI: each request would be answered with 500."""
+    inner = getattr(application, "func", application)  # of a functools.partial
+    for function in (inner, getattr(type(inner), "__call__", None)):  # noqa: B004 - which one is called
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & CO_COROUTINE:
+            raise AppImportError(
+                f"{uri} is an ASGI application, and sdserve serves WSGI only for now: name the WSGI callable where"
+                " there is one (Django: wsgi.py), or wrap it: application = a2wsgi.ASGIMiddleware(application)"
+            )
 
 
 def _import(name: str, uri: str) -> ModuleType:
     if not name or not all(part.isidentifier() for part in name.split(".")):
-        raise AppImportError(f"{uri!r} does not name an application: write package.module:callable")
+        raise AppImportError(
+            f"{uri!r} does not name an application: write package.module:callable{_meant_file(name, uri)}"
+        )
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -59,12 +75,37 @@ def _missing_module(name: str, uri: str, error: ModuleNotFoundError) -> str:
         if asked == name or asked.startswith(name + "."):
             return f"{uri}: {asked} imports {missing}, which is not installed{place(error)}"
         return f"{uri}: importing {name} failed{place(error)}: {asked} asks for {missing}, which is not installed"
-    if name.endswith(".py") or missing == name.partition(".")[0]:
+    if meant := _meant_file(name, uri):
+        return f"{uri}: no module named {missing!r}{meant}"
+    if missing == name.partition(".")[0]:
         where = repr(sys.path[0] or ".") if sys.path else "the path"
         return (
             f"{uri}: no module named {missing!r} in {where} or further on the path: check name, --chdir, --pythonpath"
         )
     return f"{uri}: {missing.rpartition('.')[0]} has no module {missing.rpartition('.')[2]!r}"
+
+
+def _meant_file(name: str, uri: str) -> str:
+    """`; did you mean app:app?` where a path was written and the file is there, else nothing."""
+    path = name if name.endswith(".py") else f"{name}.py"
+    if name == path or "/" in name:
+        module = path.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
+        try:
+            with open(path, "rb") as file:
+                tree = ast.parse(file.read())
+        except (OSError, ValueError, SyntaxError):
+            return ""
+        bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        bound |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        usual = next((each for each in USUAL_NAMES if each in bound), DEFAULT_NAME)
+        return f"; did you mean {module}:{uri.partition(':')[2] or usual}?"
+    return ""
+
+
+def _kind(value: object) -> str:
+    """What something is, in a sentence: `an int`, `a module`."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _line(error: BaseException) -> str:
@@ -100,14 +141,14 @@ def _nearest(owner: object, wanted: str) -> str:
     from difflib import get_close_matches
 
     names = [name for name, value in vars(owner).items() if callable(value) and not name.startswith("_")]
-    usual = [name for name in ("application", "app", "create_app", "make_app") if name in names]
+    usual = [name for name in USUAL_NAMES if name in names]
     near = list(dict.fromkeys([*get_close_matches(wanted, names, 3, 0.5), *usual]))
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _call_factory(factory: Any, call: ast.Call, uri: str) -> Any:
     if not callable(factory):
-        raise AppImportError(f"{uri}: {ast.unparse(call.func)!r} is a {type(factory).__name__} and cannot be called")
+        raise AppImportError(f"{uri}: {ast.unparse(call.func)!r} is {_kind(factory)} and cannot be called")
     if any(keyword.arg is None for keyword in call.keywords):
         raise AppImportError(f"{uri}: arguments of a factory must be literals")
     try:

@@ -268,6 +268,8 @@ def _explain(error: OSError) -> str:
         return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE, or let systemd open the socket)"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine does not have the address"
+    if error.errno == errno.EINVAL:  # of addresses, only a link-local one without its interface
+        return "a link-local address needs its interface, as in [fe80::1%eth0]:8000"
     return error.strerror or str(error)
 
 

@@ -140,8 +140,13 @@ class Worker:
         self.log.trace("worker %s: serves", self.pid)
         self.run()
 
+    @classmethod
+    def check_app(cls, app: Callable[..., Any], uri: str) -> None:
+        """Looks at the application that was loaded. Raises AppImportError if this class cannot serve it."""
+
     def load_wsgi(self) -> None:
         self.wsgi = self.app.wsgi()
+        self.check_app(self.wsgi, self.app.uri)
 
     def warm_up(self, target: str) -> None:
         """Answers one request of the setting `warmup`, a path or a URL, before this worker is ready.

@@ -72,7 +72,9 @@ def set_identity(birth: Birth) -> None:
             _set_groups(birth)
             os.setuid(birth.uid)
     except PermissionError as error:
-        raise BootError(f"cannot become user {birth.uid} and group {birth.gid}: only root may ({error})") from error
+        wanted = {"user": birth.uid, "group": birth.gid}
+        names = " and ".join(f"{name} {number}" for name, number in wanted.items() if number is not None)
+        raise BootError(f"cannot become {names}: only root may ({error.strerror}); leave this setting out") from None
 
 
 def _set_groups(birth: Birth) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import ConfigError
 from sdserve.gateway.forwarded import Forwarding, Trusted
+from sdserve.gateway.loader import demand_wsgi
 from sdserve.gateway.wsgi import ErrorStream, Gateway, Terms
 from sdserve.http.response import HeadWriter
 from sdserve.http.strict import demand_strict
@@ -67,6 +68,10 @@ class WSGIWorker(Worker):
                 log.warning("access_log_format: %s is not an atom, and will be written as -", atom)
         if problems:
             raise ConfigError(problems)
+
+    @classmethod
+    def check_app(cls, app: Callable[..., Any], uri: str) -> None:
+        demand_wsgi(app, uri)
 
     def warm_up(self, target: str) -> None:
         warm_up(self.gateway, target, self.values.limits, self.log)

@@ -1,6 +1,8 @@
 """sdservectl: the exit code is the outcome."""
 
+import errno
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdserve import ctl
+from sdserve.systemd.environment import digests
 
 STATUS = {
     "version": "1.0",
@@ -64,6 +67,21 @@ def test_done(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "reloaded: Running\n"
 
 
+def test_a_changed_environment_is_named_where_systemd_reloads(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INVOCATION_ID", "0123")
+    monkeypatch.setenv("SDSERVE_WORKERS", "2")
+    started = digests({**os.environ, "SDSERVE_WORKERS": "4", "GONE": "secret", "MAINPID": "7"})
+    answers = {"environment": {"ok": True, "environment": started}, "reload": {"ok": True, "text": "reloaded"}}
+    monkeypatch.setattr(ctl, "ask", lambda path, command, timeout: answers[command])
+    assert ctl.main(["-s", str(path), "reload"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "reloaded\n"
+    assert "the environment of the unit has changed (GONE, SDSERVE_WORKERS): a reload does not read it" in said.err
+    assert "secret" not in json.dumps(started)
+
+
 def test_refused_with_the_reason(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with master(path, line(ok=False, text="reload failed: no module named shop")):
         assert ctl.main(["--socket", str(path), "reload"]) == 1
@@ -93,6 +111,17 @@ def test_nobody_there(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main(["-s", str(path), "status"]) == 2
     assert capsys.readouterr().err == (
         f"sdservectl: {path}: No such file or directory. Is sdserve running, with this control socket?\n"
+    )
+
+
+def test_nobody_who_may(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(ctl, "ask", refuse)
+    assert ctl.main(["-s", str(path), "status"]) == 2
+    assert capsys.readouterr().err == (
+        f"sdservectl: {path}: Permission denied. Run it as root, or as the user of the service\n"
     )
 
 

@@ -121,6 +121,7 @@ def test_accepts(converter: Converter, value: object, expected: object) -> None:
         (binds, ["localhost:80", "LOCALHOST:80"], "'LOCALHOST:80' is the same address as 'localhost:80'"),
         (binds, ["a:x", "unix:"], "'x' is not a port.*'unix:' has no usable path"),
         (binds, [], "no address"),
+        (binds, 8000, "'8000' is not an address; a port alone is written ':8000'"),
     ],
 )
 def test_refuses(converter: Converter, value: object, message: str) -> None:

@@ -96,6 +96,16 @@ def test_environment(loaded: Load, environ: dict[str, str], name: str, value: ob
     assert getattr(loaded(**environ), name) == value
 
 
+def test_what_a_better_source_changes_of_the_file_is_told(loaded: Load, tmp_path: Path) -> None:
+    file = tmp_path / "sdserve.conf.py"
+    file.write_text("workers = 7\nthreads = 2\nraw_env = ['KEY=secret']\n")
+    cfg = loaded("-e", "KEY=other", SDSERVE_WORKERS="4", SDSERVE_THREADS="2", SDSERVE_TIMEOUT="9")
+    assert sorted(cfg.warnings) == [
+        f"raw_env: command line says others and overrides its items of the config file {file}",
+        f"workers: environment SDSERVE_WORKERS says 4 and overrides 7 of the config file {file}",
+    ]
+
+
 def test_a_flag_takes_back_what_a_lesser_source_switched_on(loaded: Load) -> None:
     assert loaded("--no-preload", SDSERVE_PRELOAD_APP="1").preload_app is False
 

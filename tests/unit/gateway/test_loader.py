@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sdserve.errors import AppImportError
 from sdserve.gateway.blame import account
-from sdserve.gateway.loader import load
+from sdserve.gateway.loader import demand_wsgi, load
 
 GOOD = """
 def application(environ, start_response): ...
@@ -36,6 +38,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "ld_raises.py").write_text("\nraise ValueError('no\\nluck')\n")
     (tmp_path / "ld_pkg").mkdir()
     (tmp_path / "ld_pkg" / "__init__.py").write_text("")
+    (tmp_path / "ld_pkg" / "page.py").write_text("def create_app(): ...\n")
+    monkeypatch.chdir(tmp_path)
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]
@@ -72,8 +76,12 @@ def test_a_factory_gets_its_arguments() -> None:
         ("ld_raises:app", "ld_raises.py, line 2): ValueError: no"),
         ("ld_good:aplication", "did you mean application"),
         ("ld_good:zzz", "did you mean application or app or create_app?"),
-        ("ld_good:number", "'number' is a int, not a WSGI or ASGI callable"),
-        ("ld_good:number()", "is a int and cannot be called"),
+        ("ld_good:number", "'number' is an int, not a WSGI callable"),
+        ("ld_good:number()", "is an int and cannot be called"),
+        ("ld_good.py", "no module named 'ld_good.py'; did you mean ld_good:application?"),
+        ("./ld_good.py:app", "write package.module:callable; did you mean ld_good:app?"),
+        ("ld_pkg/page.py", "did you mean ld_pkg.page:create_app?"),
+        ("nowhere.py", "no module named 'nowhere"),
         ("ld_good:create_app(open('x'))", "must be literals"),
         ("ld_good:create_app(**{})", "must be literals"),
         ("ld_good:broken_factory()", "the factory failed"),
@@ -159,3 +167,32 @@ def test_a_name_that_is_wrong_needs_no_traceback(uri: str) -> None:
     with pytest.raises(AppImportError) as caught:
         load(uri)
     assert not account(caught.value)
+
+
+async def coroutine(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Asynchronous:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    async def method(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Framework(Asynchronous): ...
+
+
+@pytest.mark.parametrize(
+    "application", [coroutine, Framework(), Asynchronous().method, partial(coroutine, "scope"), partial(Framework())]
+)
+def test_asgi_is_refused_with_the_way_out(application: Any) -> None:
+    with pytest.raises(AppImportError, match=r"site:app is an ASGI application.*a2wsgi"):
+        demand_wsgi(application, "site:app")
+
+
+class Synchronous:
+    def __call__(self, environ: Any, start_response: Any) -> None: ...
+
+
+@pytest.mark.parametrize("application", [load, partial(load), dict, Path("x").exists, Synchronous()])
+def test_whatever_else_can_be_called_may_be_wsgi(application: Any) -> None:
+    demand_wsgi(application, "site:app")

@@ -116,6 +116,8 @@ class TestBindTcp:
             bind(("192.0.2.1", 80), backlog=8)
 
     def test_a_name_that_is_none(self) -> None:
+        with pytest.raises(ListenError, match="a link-local address needs its interface"):
+            bind(("fe80::1", 0), backlog=8)
         with pytest.raises(ListenError, match=r"cannot listen on host\.invalid:80: "):
             bind(("host.invalid", 80), backlog=8)
 
