@@ -51,9 +51,7 @@ def _forked(
     clock: Callable[[], float],
     give_free: Callable[[], None],
 ) -> Handle:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    theirs.setblocking(False)
+    ours, theirs, worker.lifeline = _line()
     cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear that it is busy
     worker.cell = cell
     worker.channel = theirs
@@ -66,7 +64,7 @@ def _forked(
             try:
                 give_free()
                 forget()
-                ours.close()
+                ours.close()  # with the lifeline's end
                 become(worker, server, birth)
             finally:  # whatever happens, the child must not go on as a second master
                 os._exit(BootError.exit_code)
@@ -77,6 +75,7 @@ def _forked(
         signals.unblock_all()
         with suppress(OSError):  # it is closed, whatever close(2) says, and the worker must not be forgotten for that
             theirs.close()
+        os.close(worker.lifeline)
     worker.pid = pid
     give_free()
     try:
@@ -87,6 +86,33 @@ def _forked(
         ours.close()
         raise
     return Handle(worker, process, ours, cell, clock)
+
+
+class _MasterEnd(socket.socket):
+    """The master's end of the channel; it takes the lifeline's end with it."""
+
+    lifeline = -1
+
+    def close(self) -> None:
+        super().close()
+        lifeline, self.lifeline = self.lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
+
+
+def _line() -> tuple[_MasterEnd, socket.socket, int]:
+    """The channel's two ends, and what the worker has of the lifeline: a pipe that nothing is written to."""
+    one, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours = _MasterEnd(fileno=one.detach())
+    try:
+        lifeline, ours.lifeline = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return ours, theirs, lifeline
 
 
 def birth_of(cfg: "Config", slot: int, title: str) -> Birth:

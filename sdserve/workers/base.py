@@ -74,6 +74,7 @@ class Worker:
     cell: "Cell"
     adoption: "AdoptionQueue | None" = None
     channel: socket.socket
+    lifeline: int = -1  # the end of a pipe that only the master holds open
     wsgi: Callable[..., Any]
 
     def __init__(
