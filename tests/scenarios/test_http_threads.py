@@ -1,11 +1,13 @@
 """Leaders and followers: slow calls at the same time, fast ones beside them, and a way out for those that hang."""
 
+import random
 import select
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,32 @@ def test_a_request_that_is_cut_at_a_stop_is_named(start: Callable[..., Server], 
         eventually((tmp_path / "begun").exists, "the call has begun")
         server.kill(signal.SIGTERM)
         server.wait_log(r"GET /stuck\?\S+ has run for \d\.\d s, and is cut: graceful_timeout is over")
+
+
+def test_calls_of_all_lengths_around_a_change_of_the_lead(start: Callable[..., Server], tmp_path: Path) -> None:
+    """None of them is taken for one that hangs, and the one that hangs in the end is named."""
+    server, address = serve(start, "--threads", "4", "--timeout", "1")
+    (worker,) = server.workers
+
+    def client(seed: int) -> int:
+        chance = random.Random(seed)
+        with connector(address)() as sock:
+            pauses = [chance.uniform(0, 0.012) for _ in range(150)]
+            return [ask(sock, f"/sleep?{pause}").body for pause in pauses].count(b"hello")
+
+    with ThreadPoolExecutor(6) as clients:
+        assert list(clients.map(client, range(6))) == [150] * 6
+    for number in range(3):
+        assert answer(address, "/sleep?0.009").status == 200
+        door = tmp_path / f"door-{number}"
+        door.touch()
+        held = send(address, f"/held?{door}")
+        if number < 2:
+            door.unlink()
+            assert held.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    server.wait_log(r"GET /held\?\S+door-2 has run for 1\.\d s")
+    assert server.log.count("has run for") == 1
+    assert [worker.pid] == [each.pid for each in server.workers][:1]
 
 
 def test_a_retiring_worker_finishes_or_gives_away_what_it_holds(start: Callable[..., Server], tmp_path: Path) -> None:
