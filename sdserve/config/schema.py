@@ -143,8 +143,8 @@ _SERVER = (
         "Workers",
         convert.seconds,
         30,
-        """Seconds that one request may take. One that exceeds it is named in the log with its stack, and its worker is
-        replaced. 0 means no limit.""",
+        """Seconds that one request may take; with threads, an answer that has begun may take so long for each piece.
+        One that exceeds it is named in the log with its stack, and its worker is replaced. 0 means no limit.""",
         flags=("-t", "--timeout"),
         metavar="SECONDS",
     ),
@@ -153,7 +153,8 @@ _SERVER = (
         "Workers",
         convert.seconds,
         30,
-        "Seconds that a retiring worker, or a stopping server, has to finish the requests in progress.",
+        """Seconds that a retiring worker, or a stopping server, has to finish the requests in progress. The log names
+        those that have not ended by then.""",
         flags=("--graceful-timeout",),
         metavar="SECONDS",
     ),

@@ -14,7 +14,8 @@ How a worker is told things:
 - SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH and SIGRTMIN are meant for masters. `systemctl kill` sends them to every
   process of a unit, so workers, and the programs that applications start, ignore them.
 
-Every signal also makes the wake-up pipe readable. A loop polls `control_fds()`, so whichever thread polls hears of it.
+The master says by the channel what SIGTERM means, too: an application may have taken the signal for itself. Every
+signal also makes the wake-up pipe readable. A loop polls `control_fds()`, so whichever thread polls hears of it.
 """
 
 import os
