@@ -45,6 +45,18 @@ class Sink(Protocol):
         """Sends `count` bytes of `fd` from `offset`; the descriptor must stay open until `full` is false."""
 
 
+class Nowhere:
+    """The sink of an answer that nobody reads."""
+
+    full = False
+
+    def send(self, data: bytes) -> None: ...
+
+    def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None: ...
+
+    def send_file(self, fd: int, offset: int, count: int) -> None: ...
+
+
 class FileWrapper:
     """wsgi.file_wrapper: an iterable over a file, which the server may send without reading it."""
 
@@ -89,6 +101,7 @@ class Response:
     error: BaseException | None = None  # what the application raised
     chunked = False
     head_sent = False
+    taken: Any = None  # what has taken the connection over; nothing of this is sent then
     sent = 0
     status = ""
     headers: Sequence[tuple[str, str]] = ()
@@ -170,6 +183,17 @@ class Response:
                 self._finish()
                 return True
         return False
+
+    def early_hints(self, fields: Iterable[tuple[str, str]]) -> None:
+        """Sends 103 (RFC 8297) ahead of the response, where the client may know of it. Raises InvalidResponse."""
+        if self.request.minor and not self.head_sent:
+            self._sink.send(self._gateway.writer.interim("103 Early Hints", fields))
+
+    def divert(self, taken: Any) -> None:
+        """The connection belongs to the application now: whatever it answers here goes nowhere."""
+        self.taken = taken
+        self.head_sent = self.complete = True
+        self._sink = Nowhere()
 
     def write(self, data: bytes) -> None:
         """PEP 3333's write(), and one piece of an iterable."""

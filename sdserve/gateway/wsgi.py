@@ -227,6 +227,10 @@ class Gateway:
         response.keep_alive = False
         response.error = error
         what = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
+        if response.taken is not None:
+            level = self.log.debug if isinstance(error, StopIteration | OSError) else self.log.error
+            level("%s: %r ended the call that had taken the connection over", what, error, exc_info=error)
+            return
         if isinstance(error, ClientGone):
             self.log.debug("%s: the client went away: %s", what, error)
             response.broken = True

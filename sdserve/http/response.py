@@ -8,6 +8,7 @@ themselves; the memory is bounded. Fields that belong to the connection (RFC 911
 import re
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from sdserve.http.errors import HTTPError, InvalidResponse
 
@@ -35,6 +36,13 @@ REMEMBERED = (
 # A checked field: its kind, its bytes if they are sent as they are, and what its value says (length, or close).
 Line = tuple[int, bytes, int]
 NO_BODY = (204, 304)
+
+
+def _decoded(field: Any) -> Any:
+    """A field as text, where an application gives bytes; whatever else it is, unchanged."""
+    if isinstance(field, tuple | list):
+        return tuple(part.decode("latin-1") if isinstance(part, bytes) else part for part in field)
+    return field
 
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -130,6 +138,11 @@ class HeadWriter:
             own = (b"" if head.dated else self._date) + (b"" if head.served else self._server)
             return b"%b%b%b\r\n" % (head.start, own, framing)
         return b"%b%b%b\r\n" % (head.start, self.signature, framing)
+
+    def interim(self, status: str, fields: Iterable[tuple[str, str]]) -> bytes:
+        """An answer before the answer (RFC 9110 section 15.2), of checked fields. Raises InvalidResponse."""
+        lines = [self._line(_decoded(field))[1] for field in fields]
+        return b"HTTP/1.1 %b\r\n%b\r\n" % (status.encode("ascii"), b"".join(lines))
 
     def _status(self, status: str) -> tuple[int, bytes]:
         found = STATUS.fullmatch(status) if isinstance(status, str) else None

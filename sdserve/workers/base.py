@@ -218,6 +218,11 @@ class Worker:
             return False
         return bool(self.cell.word(HAND_ON) & HAND_ON_SUCCESSORS)
 
+    def interrupts(self, wanted: bool) -> None:
+        """Whether a signal interrupts the call that the main thread waits in: its handler then runs at once."""
+        for signum in HANDLED:
+            signal.siginterrupt(signum, wanted)
+
     def hands_on(self) -> bool:
         """Whether this worker, which leaves, may pass its idle connections on: somebody will adopt them."""
         if self.adoption is None:

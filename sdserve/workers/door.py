@@ -17,6 +17,7 @@ from sdserve.http.connection import Connection
 from sdserve.http.request import RequestReader
 from sdserve.workers import foster
 from sdserve.workers.stream import EPOLLIN, Phase, Stream
+from sdserve.workers.takeover import GUNICORN, HINTS, WERKZEUG, ClientSocket
 from sdserve.workers.values import Values
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Door:
         self._adoption = worker.adoption
         self.adopting = -1 if self._adoption is None else self._adoption.receive_end.fileno()
         self.open = False
+        self.on_take: Callable[[Stream], None] = lambda stream: None  # hears of connections that applications take over
         for listener in self.listeners.values():
             if isinstance(listener.address, tuple):
                 listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
@@ -138,4 +140,7 @@ class Door:
         stream.standing = TRUSTED if peer[0] in self._trusted else 0
         if isinstance(listener.address, str):
             stream.standing |= UNNAMED
+        base = stream.base
+        base[GUNICORN] = base[WERKZEUG] = client = ClientSocket(stream, self.on_take)
+        base[HINTS] = client.early_hints
         return stream

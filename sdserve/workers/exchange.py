@@ -131,6 +131,8 @@ class Exchange:
 
     def _over(self, stream: Stream, environ: Environ, response: Response, began: float) -> None:
         """The client has taken the whole response, or there will be no more of it."""
+        if response.taken is not None:
+            response.taken.end(response)
         if response.broken:
             self._abort(stream, response)
         elif not response.keep_alive:

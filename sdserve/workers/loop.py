@@ -17,8 +17,10 @@ from os import eventfd, eventfd_read, eventfd_write
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from sdserve.process.adoption import SPREAD
 from sdserve.process.line import Line
 from sdserve.workers.door import Door
+from sdserve.workers.foster import may_move
 from sdserve.workers.lead import Lead
 from sdserve.workers.register import SWEEP
 from sdserve.workers.retirement import Retirement
@@ -53,6 +55,7 @@ class Loop:
         disk = Quota(values.spool)
         store = Store(disk, worker.log.warning, values.times.send)
         self._door = Door(worker, values, self._epoll, exchange.base, store)
+        self._door.on_take = self._taken_over
         self._streams = Streams(self._epoll, values.times, self._door, exchange, worker.log, worker.not_polling, disk)
         self._lead = Lead(
             *(values.threads, values.timeout),
@@ -71,6 +74,8 @@ class Loop:
         self._retirement = Retirement(
             worker, self._streams, self._door, exchange.gateway, self._accept, self._take_adopted
         )
+        self._told_of_takeover = False
+        self._interrupts = False  # signals interrupt calls, see `_taken_over`
         self._control = set(worker.control_fds())
         self._faults, self._fault_at = 0, 0.0  # failures in a row of the loop itself, and when the last one was
         self._fatal: BaseException | None = None
@@ -216,6 +221,9 @@ class Loop:
         elif self._marked:
             self._marked = False
             self._worker.request_ends()
+        if self._interrupts:
+            self._interrupts = False
+            self._worker.interrupts(False)
         if not self._door.open:
             self._make_room()
         if len(self._streams) != self._line.held:
@@ -339,6 +347,28 @@ class Loop:
         """Where workers share a queue of connections; with reuse_port each has its own."""
         if not self._values.reuse_port:
             self._line.join()
+
+    def _taken_over(self, stream: Stream) -> None:
+        """The application has taken a connection over, in a call that may last and is no hang.
+
+        With one thread nothing else is served meanwhile: what can go to other workers goes.
+        """
+        if self._values.threads > 1:
+            return
+        self._worker.request_ends()
+        self._worker.interrupts(True)  # the call may wait for long, and a stop must be heard
+        self._interrupts = True
+        if self._values.workers > 1 and self._door.adopting >= 0:
+            going = [each for each in self._streams if may_move(each)]
+            for gone in self._door.give_away(going, monotonic(), SPREAD)[0]:
+                self._streams.close(gone)
+        if not self._told_of_takeover:
+            self._told_of_takeover = True
+            self._worker.log.warning(
+                "The application took the connection of %s over: worker %s, with one thread, serves nothing else "
+                "until it is given back; see threads",
+                *(f"{stream.request.method} {stream.request.uri}" if stream.request else "a request", self._worker.pid),
+            )
 
     def _retirement_ends(self, now: float) -> bool:
         """Goes on retiring; True when it is time to leave."""

@@ -10,12 +10,14 @@ import struct
 from collections.abc import Sequence
 from contextvars import Context
 from enum import IntEnum
+from time import monotonic_ns
 
 from sdserve.gateway.response import ClientGone, Response
 from sdserve.gateway.wsgi import Environ
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
 from sdserve.workers.body import Arrival, Body
+from sdserve.workers.takeover import GUNICORN
 from sdserve.workers.write_buffer import Store, WriteBuffer
 
 RECEIVE = 65536
@@ -134,9 +136,14 @@ class Stream:
 
     @property
     def progress(self) -> int:
-        """How far the response of a running call has come: body bytes, -1 before its head."""
+        """How far the response of a running call has come: body bytes, -1 before its head.
+
+        What an application does with a connection that it took over is its own business: that never stands still.
+        """
         response = self.response
-        return response.sent if response is not None and response.head_sent else -1
+        if response is None or not response.head_sent:
+            return -1
+        return monotonic_ns() if response.taken is not None else response.sent
 
     # --- Sink: how a response leaves --------------------------------------------------------------------------------
 
@@ -219,11 +226,16 @@ class Stream:
         if self.body is not None:
             self.body.close()
             self.body = None
+        client = self.base.get(GUNICORN)
+        if client is not None:
+            client.let_go()
         self.sock.close()
 
 
 def describe(stream: Stream, seconds: float) -> str:
     """A call that takes long, for the log."""
-    request, sent = stream.request, stream.progress
+    request, response, sent = stream.request, stream.response, stream.progress
     what = f"{request.method} {request.uri}" if request is not None else "a request"
+    if response is not None and response.taken is not None:
+        return f"{what} has had its connection to itself for {seconds:.1f} s"
     return f"{what} has run for {seconds:.1f} s" + (f" and sent {sent} bytes" if sent >= 0 else "")

@@ -9,7 +9,7 @@ They are nobody's requests: no hook sees them, no record counts them, and nothin
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import BootError
-from sdserve.gateway.response import Response
+from sdserve.gateway.response import Nowhere, Response
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
 USER_AGENT = f"{SERVER_SOFTWARE} (warm-up)"
 CLIENT = ("127.0.0.1", "")  # address and port, which nobody has
 PORTS = {"http": "80", "https": "443"}
-
-
-class Nowhere:
-    """The sink of an answer that nobody reads."""
-
-    full = False
-
-    def send(self, data: bytes) -> None: ...
-
-    def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None: ...
-
-    def send_file(self, fd: int, offset: int, count: int) -> None: ...
 
 
 class Overheard(logging.Handler):
