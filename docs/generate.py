@@ -4,6 +4,7 @@
 stands between `<!-- generated: NAME -->` and `<!-- end -->`, and PARTS says what NAME is made of.
 """
 
+import argparse
 import ast
 import re
 import sys
@@ -15,6 +16,7 @@ DOCS = Path(__file__).resolve().parent
 CHECKOUT = DOCS.parent
 sys.path.insert(0, str(CHECKOUT))
 
+from sdserve import __version__, ctl  # noqa: E402 - of this checkout
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E402 - of this checkout
 from sdserve.config.counterparts import ACCEPTED, REFUSED  # noqa: E402
 
@@ -100,6 +102,43 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 
+def control_man() -> str:
+    """docs/sdservectl.1, for man(1), from what sdservectl --help says."""
+    parser = ctl.parser()
+    options = [action for action in parser._actions if action.option_strings]
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    lines = [
+        '.\\" Made by `python docs/generate.py`; do not edit.',
+        f'.TH SDSERVECTL 1 "" "sdserve {__version__}" "User Commands"',
+        ".SH NAME",
+        r"sdservectl \- ask and command a running sdserve",
+        ".SH SYNOPSIS",
+        r".B sdservectl",
+        r"[\fIOPTIONS\fR] \fICOMMAND\fR",
+        ".SH DESCRIPTION",
+        _roff(" ".join((ctl.__doc__ or "").partition("\n\n")[2].split()).replace("`", "")),
+        ".SH OPTIONS",
+    ]
+    for action in options:
+        names = ", ".join(rf"\fB{_roff(name)}\fR" for name in action.option_strings)
+        value = rf" \fI{action.metavar}\fR" if action.metavar else ""
+        text = (action.help or "").replace("%(default)s", "$RUNTIME_DIRECTORY/control, or /run/sdserve/control")
+        lines += [".TP", names + value, _roff(text)]
+    lines.append(".SH COMMANDS")
+    for command in commands._choices_actions:
+        lines += [".TP", rf"\fB{command.dest}\fR", _roff(command.help or "")]
+        for action in commands.choices[command.dest]._actions:
+            if action.help and action.dest != "help":
+                lines += [".br", rf"\fB{_roff(action.option_strings[0])}\fR: {_roff(action.help)}"]
+    lines += [".SH EXIT STATUS", "0 done, 1 the master says no, with its reason, 2 nobody answers, or bad usage."]
+    lines += [".SH SEE ALSO", r".BR sdserve (1), systemctl (1)"]
+    return "\n".join(lines) + "\n"
+
+
+def _roff(text: str) -> str:
+    return text.replace("\\", r"\e").replace("-", r"\-")
+
+
 def renewed(text: str) -> str:
     """A page's text with its generated parts made anew."""
     return MARKED.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[3]}", text)
@@ -112,6 +151,7 @@ def main() -> None:
         if after != before:
             page.write_text(after)
             print(f"written: {page.relative_to(CHECKOUT)}")
+    (DOCS / "sdservectl.1").write_text(control_man())
 
 
 if __name__ == "__main__":

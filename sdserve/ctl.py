@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     try:
         try:
-            return _run(_parser().parse_args(argv))
+            return _run(parser().parse_args(argv))
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # a reader that has seen enough is no error, and none for the interpreter at its end
@@ -101,7 +101,8 @@ def _shown(answer: dict[str, Any], options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="sdservectl", description="Ask and command a running sdserve.")
     directory = os.environ.get("RUNTIME_DIRECTORY", "/run/sdserve").split(":")[0]
     parser.add_argument("--version", action="version", version=f"sdservectl {__version__}")

@@ -11,12 +11,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.server import CHECKOUT, Server
+from tests.support.server import CHECKOUT, Server, free_port
 from tests.support.waiting import eventually
 
 PAGE = (CHECKOUT / "docs" / "deployment.md").read_text()
@@ -25,7 +26,9 @@ NGINX = (
     " client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f; scgi_temp_path {0}/s;"
     " uwsgi_temp_path {0}/u; underscores_in_headers on; {1} }}"
 )
-HAPROXY = "defaults\n    timeout client 10s\n    timeout connect 10s\n    timeout server 10s\n{1}"
+HAPROXY = (
+    "global\n    nbthread 1\ndefaults\n    timeout client 10s\n    timeout connect 10s\n    timeout server 10s\n{1}"
+)
 CLAIMS = {
     "X-Forwarded-For": "6.6.6.6",
     "Forwarded": "for=6.6.6.6;proto=https",
@@ -35,10 +38,13 @@ CLAIMS = {
 }
 
 
-def example(language: str, port: int, backend: Path) -> str:
+def example(language: str, port: int, backend: str) -> str:
+    """The page's example, with other places to listen at; the backend is a path or, as the page says, HOST:PORT."""
     found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
-    text = found[1].replace("/run/sdserve.sock", str(backend))
+    place = re.compile(r"unix[:@]/run/sdserve\.sock")
+    assert place.search(found[1])
+    text = place.sub(lambda match: match[0][:5] + backend if backend.startswith("/") else backend, found[1])
     return re.sub(r"(listen |bind :)80\b", rf"\g<1>{port}", text)
 
 
@@ -50,34 +56,38 @@ def is_up(port: int) -> bool:
     return True
 
 
+Behind = Callable[..., tuple[int, Server]]
+
+
 @pytest.fixture(params=["nginx", "haproxy"])
-def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Where a proxy listens, with sdserve behind it."""
+def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
+    """`behind(app, tcp=False)`: starts sdserve and a proxy in front of it; where the proxy listens, and the server."""
     program = shutil.which(request.param, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if program is None:
         pytest.skip(f"{request.param} is not installed")
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp") as name:
-        directory = Path(name)
-        wrapped = (NGINX if request.param == "nginx" else HAPROXY).format(
-            directory, example(request.param, port, directory / "backend")
-        )
-        (directory / "config").write_text(wrapped)
-        with Server("-b", f"unix:{directory}/backend", "--keep-alive", "60", "web") as server:
-            server.wait_ready()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp")))
+
+        def run(app: str, tcp: bool = False) -> tuple[int, Server]:
+            backend = f"127.0.0.1:{free_port()}" if tcp else f"{directory}/backend"
+            bind = backend if tcp else f"unix:{backend}"
+            server = stack.enter_context(Server("-b", bind, "--keep-alive", "60", app)).wait_ready()
+            port = free_port()
+            template = NGINX if request.param == "nginx" else HAPROXY
+            (directory / "config").write_text(template.format(directory, example(request.param, port, backend)))
             options = ["-p", str(directory), "-c"] if request.param == "nginx" else ["-db", "-f"]
             proxy = subprocess.Popen([program, *options, str(directory / "config")], stdin=subprocess.DEVNULL)
-            try:
-                eventually(lambda: is_up(port), f"{request.param} listens")
-                yield port
-            finally:
-                proxy.kill()
-                proxy.wait()
+            stack.callback(proxy.wait)
+            stack.callback(proxy.kill)
+            eventually(lambda: is_up(port), f"{request.param} listens")
+            return port, server
+
+        yield run
 
 
-def test_the_application_is_told_what_the_proxy_knows(port: int) -> None:
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+def test_the_application_is_told_what_the_proxy_knows(behind: Behind, tcp: bool) -> None:
+    port, _ = behind("web", tcp)
     # Not from 127.0.0.1, which is a trusted proxy itself.
     client = http.client.HTTPConnection("127.0.0.1", port, source_address=("127.0.0.9", 0), timeout=15)
     for _ in range(2):
@@ -88,7 +98,42 @@ def test_the_application_is_told_what_the_proxy_knows(port: int) -> None:
         for line in (
             *("REMOTE_ADDR=127.0.0.9", "wsgi.url_scheme=http", "PATH_INFO=/environ", "SCRIPT_NAME="),
             *("HTTP_HOST=project.example:8000", "HTTP_FORWARDED=for=6.6.6.6;proto=https"),
-            *("SERVER_NAME=project.example", "SERVER_PORT=8000"),
+            *(() if tcp else ("SERVER_NAME=project.example", "SERVER_PORT=8000")),
         ):
             assert line in lines, lines
         assert not [line for line in lines if "REMOTE_USER" in line or "HTTP_PATH_INFO" in line]
+
+
+def test_the_connection_to_sdserve_is_kept(behind: Behind) -> None:
+    port, server = behind("web")
+    [worker] = server.wait_workers(1)
+
+    def accepted() -> set[str]:
+        """The sockets of the worker that are connections, by inode."""
+        links = {os.readlink(f"/proc/{worker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{worker.pid}/fd")}
+        return {link for link in links if link.startswith("socket:")}
+
+    def ask() -> None:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+        client.request("GET", "/pid")  # each client with a connection of its own
+        assert client.getresponse().read()
+        client.close()
+
+    ask()
+    first = accepted()
+    for _ in range(9):
+        ask()
+    assert accepted() == first
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+def test_a_form_of_django_passes_its_csrf_check(behind: Behind, tcp: bool) -> None:
+    port, _ = behind("form_django", tcp)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    client.request("GET", "/", headers={"Host": "project.example:8080"})
+    answer = client.getresponse()
+    token, cookie = answer.read().decode(), answer.headers["Set-Cookie"].partition(";")[0]
+    fields = {"Host": "project.example:8080", "Origin": "http://project.example:8080"}
+    client.request("POST", "/", "x", {**fields, "X-CSRFToken": token, "Cookie": cookie})
+    answer = client.getresponse()
+    assert (answer.status, answer.read()) == (200, b"http://project.example:8080/")

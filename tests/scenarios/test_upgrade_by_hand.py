@@ -144,3 +144,14 @@ def test_a_hook_that_raises_is_named(start: Start, short_path: Path) -> None:
     server.kill(signal.SIGUSR2)
     server.wait_log("backed out, .*: the hook pre_exec raised RuntimeError: not on Fridays$")
     assert answer(f"{short_path}/s").status == 200
+
+
+def test_titles_tell_the_masters_apart_and_suit_the_workers_after_the_promotion(pair: Pair) -> None:
+    """A worker's title says what it serves: it lives on when its master is the only one again."""
+    new = pair.upgrade()
+    assert new.title == "sdserve: master [plain:application.2]"
+    workers = pair.old.wait_workers(2, master=new.pid)
+    pair.old.kill(signal.SIGTERM)
+    pair.promoted()
+    eventually(lambda: new.title == "sdserve: master [plain:application]", "the title of the only master")
+    assert {worker.title for worker in workers} == {"sdserve: worker [plain:application]"}

@@ -26,6 +26,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from tests.support.processes import Process, in_cgroup
 from tests.support.waiting import eventually
 
@@ -142,6 +144,12 @@ class Machine:
         self.run(
             "/opt/sdserve/bin/python", "-m", "pip", "install", "-q", "--no-index", "--no-deps", f"/tmp/{wheel.name}"
         )
+
+    def demand_user_namespaces(self) -> None:
+        """Skips the test, with the reason, where the kernel refuses them: PrivateUsers= then fails with status 217."""
+        done = self.run("unshare", "--user", "true", check=False)
+        if done.returncode != 0:
+            pytest.skip(f"the kernel refuses user namespaces (CLONE_NEWUSER), which PrivateUsers= needs: {done.stdout}")
 
     # -- units
 

@@ -5,6 +5,7 @@ import pytest
 from tests.support.load import get
 from tests.support.machine import Machine
 from tests.support.service import PLAIN, deploy
+from tests.support.walkthrough import steps
 
 UNITS = {
     "public": "ListenStream=127.0.0.1:8001\nListenStream=[::1]:8002\nFileDescriptorName=public\n",
@@ -73,3 +74,18 @@ def test_instances_of_the_template_live_side_by_side(machine: Machine) -> None:
         assert answer.body == name.encode()
         machine.systemctl("reload", f"sdserve@{name}.service")
     assert machine.main_pid("sdserve@shop.service") != machine.main_pid("sdserve@blog.service") != 0
+
+
+def test_the_page_says_how_sockets_are_changed_and_added_while_the_service_runs(machine: Machine) -> None:
+    service = deploy(machine)
+    service.wake()
+    machine.drop_in(service.socket, "[Socket]\nListenStream=\nListenStream=127.0.0.1:8003\n")
+    machine.install("more.socket", f"[Socket]\nListenStream=127.0.0.1:8004\nService={service.unit}\n")
+    machine.drop_in(service.unit, "[Service]\nSockets=more.socket\n")
+    [step] = steps("docs/deployment.md", "Sockets")
+    machine.run("sh", "-euc", step.script)
+    for port in (8003, 8004):
+        assert get(lambda port=port: machine.connect(("127.0.0.1", port))).status == 200
+    service.check(workers=2)
+    with pytest.raises(ConnectionRefusedError):
+        service.connect()

@@ -24,6 +24,8 @@ def test_a_shipped_drop_in_serves_reloads_upgrades_and_stops(machine: Machine, n
     service = deploy(machine, start=False)
     for name in names:
         text = (UNITS / "sdserve.service.d" / f"{name}.conf").read_text()
+        if "PrivateUsers=yes" in text:
+            machine.demand_user_namespaces()
         machine.drop_in(service.unit, text, f"{name}.conf")
     machine.reload_units()
     machine.systemctl("start", service.socket)

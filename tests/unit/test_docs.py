@@ -40,6 +40,10 @@ def test_generated_parts_are_up_to_date(path: Path, generate: Any) -> None:
     assert text == generate.renewed(text), f"{path.name} is out of date: run python docs/generate.py"
 
 
+def test_the_man_page_of_sdservectl_is_up_to_date(generate: Any) -> None:
+    assert (DOCS / "sdservectl.1").read_text() == generate.control_man(), "run python docs/generate.py"
+
+
 def test_every_generated_part_has_its_place(generate: Any) -> None:
     found = [name for path in PAGES for _, name, _ in generate.MARKED.findall(path.read_text())]
     assert sorted(found) == sorted(generate.PARTS)
