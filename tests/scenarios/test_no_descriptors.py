@@ -1,0 +1,124 @@
+"""A master that is out of file descriptors does not spin, tells sdservectl how things are, and its workers serve on."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdserve.ctl import ask
+from tests.support.server import Server, answer
+from tests.support.waiting import eventually
+
+Start = Callable[..., Server]
+
+# The hook takes all that is left: from then on the master cannot open anything.
+GREEDY = """
+import os
+
+held = []
+
+def on_reload(server):
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        raise RuntimeError("all descriptors are taken")
+"""
+FEW = ("sh", "-c", 'ulimit -n 60; exec "$0" -m sdserve "$@"', sys.executable)
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture
+def server(start: Start, short_path: Path) -> Server:
+    (short_path / "conf.py").write_text("")
+    paths = ("-b", f"unix:{short_path}/s", "--control-socket", f"{short_path}/control", "--pid", f"{short_path}/pid")
+    arguments = ("-c", f"{short_path}/conf.py", *paths, "-w", "2", "plain:application")
+    return start(*arguments, program=FEW).wait_ready()
+
+
+def exhaust(server: Server, path: Path) -> None:
+    (path / "conf.py").write_text(GREEDY)
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reload failed, the old workers serve on: .*all descriptors are taken")
+
+
+def test_sdservectl_is_answered(server: Server, short_path: Path) -> None:
+    exhaust(server, short_path)
+    for _ in range(3):
+        assert ask(f"{short_path}/control", "status", 15)["ok"]
+    refused = ask(f"{short_path}/control", "reload", 15)
+    assert not refused["ok"]
+    assert "Too many open files" in refused["text"]
+    refused = ask(f"{short_path}/control", "upgrade", 15)
+    assert refused["text"] == "no room for a new master: Too many open files"
+    assert answer(str(short_path / "s")).status == 200
+
+
+def test_it_waits_where_nobody_can_be_accepted(server: Server, short_path: Path) -> None:
+    exhaust(server, short_path)
+    clients = []
+    for _ in range(6):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(f"{short_path}/control")
+        clients.append(client)
+    server.wait_log("control socket: Too many open files; the next attempt is in 1 s")
+    before, mark = cpu(server.pid), server.mark
+    for _ in range(3):
+        mark = server.mark
+        server.wait_log("the next attempt is in 1 s", since=mark)
+    assert cpu(server.pid) - before < 0.5
+    for client in clients:
+        client.close()
+    assert ask(f"{short_path}/control", "status", 30)["ok"]
+
+
+def test_a_worker_that_dies_is_missed_aloud(server: Server, short_path: Path) -> None:
+    exhaust(server, short_path)
+    [doomed, left] = server.wait_workers(2)
+    # Its end gives back what its channel took, so take that as well: by connections to the control socket.
+    clients = []
+    for _ in range(12):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(f"{short_path}/control")
+        clients.append(client)
+    os.kill(doomed.pid, signal.SIGKILL)
+    doomed.wait_gone()
+    eventually(lambda: answer(str(short_path / "s")).pid == left.pid, "the other worker's answer")
+    for client in clients:
+        client.close()
+    server.wait_workers(2)
+
+
+def test_the_control_socket_and_the_pidfile_are_made_anew(server: Server, short_path: Path) -> None:
+    for name in ("control", "pid"):
+        (short_path / name).unlink()
+    mark = server.mark
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded: ", since=mark)
+    assert ask(f"{short_path}/control", "status", 15)["ok"]
+    assert (short_path / "pid").read_text() == f"{server.pid}\n"
+
+    for name in ("control", "pid"):
+        (short_path / name).unlink()
+    server.kill(signal.SIGUSR2)
+    new = int(server.notify.wait(lambda message: "MAINPID" in message).fields["MAINPID"])
+    assert server.wait() == 0
+    server.wait_log("Master has been promoted")
+    assert ask(f"{short_path}/control", "status", 15)["status"]["pid"] == new
+    eventually(lambda: (short_path / "pid").read_text() == f"{new}\n", "the new master's pidfile")
+
+
+def test_an_upgrade_is_answered_with_the_new_masters_state(server: Server, short_path: Path) -> None:
+    told = ask(f"{short_path}/control", "upgrade", 30)
+    assert told["ok"]
+    new = int(server.notify.wait(lambda message: "MAINPID" in message).fields["MAINPID"])
+    assert told["text"].startswith(f"upgraded, the new master is pid {new}: Running: 2 of 2 workers serving")
