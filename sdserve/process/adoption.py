@@ -40,7 +40,8 @@ class Foundling:
     """A connection to be adopted. `listener` is the address that it was accepted at (Listener's str).
 
     `peer` and `port` are set when they are not the socket's own but came with the PROXY protocol. `data` is what was
-    received of a request, from its head on; `head` and `body` say for how many seconds these have been waited for.
+    received of a request, from its head on; `head` and `body` say for how many seconds these have been waited for,
+    and `idle` for how many seconds a connection without a request has been open since its last answer.
     """
 
     sock: socket.SocketType
@@ -50,6 +51,7 @@ class Foundling:
     data: bytes = b""
     head: float = 0.0
     body: float = 0.0
+    idle: float = 0.0
 
 
 class AdoptionQueue:
@@ -144,6 +146,8 @@ def _told(foundling: Foundling) -> dict[str, str | float]:
     if foundling.data:
         said["data"] = binascii.b2a_base64(foundling.data, newline=False).decode()
         said |= {"head": foundling.head, "body": foundling.body}
+    else:
+        said["idle"] = foundling.idle
     return said
 
 
@@ -188,7 +192,7 @@ def _checked(socks: Iterable[socket.socket | None], told: Iterable[dict[str, Any
 def _believed(sock: socket.socket, said: dict[str, Any]) -> Foundling | None:
     """A connection with what was said of it, None if that is nonsense."""
     words = [said.get(name, "") for name in ("listener", "peer", "port", "data")]
-    times = [said.get(name, 0.0) for name in ("head", "body")]
+    times = [said.get(name, 0.0) for name in ("head", "body", "idle")]
     if not all(isinstance(word, str) for word in words):
         return None
     if not all(isinstance(time, (int, float)) and math.isfinite(time) and time >= 0 for time in times):

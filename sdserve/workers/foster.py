@@ -50,7 +50,9 @@ def _foundling(stream: Stream, now: float) -> Foundling:
         data = _head(stream.request) + stream.body.reader().read()
         return Foundling(stream.sock, stream.listener, *peer, data, body=now - stream.began)
     data = stream.conn.rest
-    return Foundling(stream.sock, stream.listener, *peer, data, head=now - stream.began if data else 0.0)
+    if data:
+        return Foundling(stream.sock, stream.listener, *peer, data, head=now - stream.began)
+    return Foundling(stream.sock, stream.listener, *peer, idle=now - (stream.last or stream.began))
 
 
 def _head(request: Request) -> bytes:

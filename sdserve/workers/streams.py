@@ -81,7 +81,8 @@ class Streams(Register):
     def adopt(self, stream: Stream, found: "Foundling", now: float) -> None:
         """A stream from another worker, idle or with a part of a request."""
         self.add(stream, now, self._times.keepalive or self._times.head)
-        stream.last = now
+        stream.last = now - found.idle
+        self.set_deadline(stream, stream.last, self._times.keepalive or self._times.head)
         if found.data:
             stream.conn.receive(found.data)
             stream.last = 0.0

@@ -71,6 +71,15 @@ def test_an_idle_connection_has_nothing_with_it(make: Make, moved: Callable[[Str
     assert (found.data, found.head, found.body) == (b"", 0.0, 0.0)
 
 
+@pytest.mark.parametrize(("last", "idle"), [(11.5, 1.0), (0.0, 2.5)])  # since its last answer, or since it came
+def test_the_time_that_it_was_idle_goes_with_it(
+    make: Make, moved: Callable[[Stream], Foundling], last: float, idle: float
+) -> None:
+    stream = make(b"")
+    stream.last = last
+    assert moved(stream).idle == idle
+
+
 def test_half_a_head_goes_as_it_came(make: Make, moved: Callable[[Stream], Foundling]) -> None:
     found = moved(make(POST[:30]))
     assert (found.data, found.head, found.body) == (POST[:30], 2.5, 0.0)
