@@ -43,6 +43,12 @@ class ListenError(SdserveError):
     """A listening socket cannot be made, or an inherited one is not usable."""
 
 
+class AddressInUse(ListenError):
+    """Another process listens there; it may be about to leave."""
+
+    errno = errno.EADDRINUSE
+
+
 class PidfileError(SdserveError):
     """The pidfile names a running process, or cannot be written."""
 
@@ -77,6 +83,15 @@ def call_hook(name: str, hook: Callable[..., object], *args: object) -> None:
 
 
 class AppImportError(SdserveError):
-    """The application cannot be imported, or its callable is not there."""
+    """The application's module was imported, and its name cannot be resolved to a callable."""
 
     exit_code = 4
+
+
+class AppBootError(AppImportError):
+    """What the application's own code raised while it was imported, or while its factory was called; the cause.
+
+    To an operator it is a worker that cannot boot, as in gunicorn.
+    """
+
+    exit_code = BootError.exit_code

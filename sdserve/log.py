@@ -8,6 +8,9 @@ The API is gunicorn's `Logger`, as far as hooks and worker classes use it. Desti
 
 `trace` is a level below debug that follows each process through its life: who, in which state, which event.
 
+gunicorn's names for the loggers, `gunicorn.error` and `gunicorn.access`, are names of the same ones: applications put
+their handlers under their own loggers, and libraries write to them.
+
 A log never decides anything: a record that cannot be written is lost and counted (process/output.py), and the first one
 that can be says how many were.
 """
@@ -44,8 +47,8 @@ class Logger:
     """
 
     def __init__(self, errorlog: str = "-", accesslog: str | None = None, level: str = "info") -> None:
-        self.error_log = logging.getLogger("sdserve.error")
-        self.access_log = logging.getLogger("sdserve.access")
+        self.error_log = _known_as("sdserve.error", "gunicorn.error")
+        self.access_log = _known_as("sdserve.access", "gunicorn.access")
         self.in_force: Destinations | None = None
         for logger in (self.error_log, self.access_log):
             for old in list(logger.handlers):  # of another Logger in this process
@@ -68,7 +71,7 @@ class Logger:
             try:
                 access = _handler(accesslog, sys.stdout)
             except ConfigError:
-                error.close()
+                Destinations(error, access, level).close()
                 raise
             access.setFormatter(_AccessFormatter(_is_journal(access)))
         return Destinations(error, access, level)
@@ -145,6 +148,33 @@ class Logger:
         """Kept for worker classes written for gunicorn: Python's descriptors are close-on-exec (PEP 446)."""
 
 
+class _ServerLogger(logging.Logger):
+    """A logger that an application's `dictConfig` may reconfigure and not switch off, as it does to all others that
+    were there before (disable_existing_loggers): the reason why nothing works would go unsaid."""
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        return
+
+
+def _known_as(name: str, alias: str) -> logging.Logger:
+    """The logger `name`, which `alias` is from now on as well, with the handlers that were added under that name.
+
+    Both names keep an object of their own, since somebody may hold them; what the two are is the same.
+    """
+    logger, other = logging.getLogger(name), logging.getLogger(alias)
+    if other.__dict__ is not logger.__dict__:
+        for handler in other.handlers:
+            logger.addHandler(handler)
+        logger.__class__ = other.__class__ = _ServerLogger
+        other.__dict__ = logger.__dict__
+    return logger
+
+
 @dataclass(frozen=True)
 class Destinations:
     """Where the records of one configuration go, opened."""
@@ -154,12 +184,18 @@ class Destinations:
     level: str
 
     def close(self) -> None:
-        self.error.close()
-        self.access.close()
+        for handler in (self.error, self.access):
+            handler.end() if isinstance(handler, _Emitting) else handler.close()
 
 
 class _Emitting(StreamHandler[TextIO]):
     """Writes each record by one write(2), past the buffers of its stream, and loses what cannot be written."""
+
+    def close(self) -> None:
+        """Nothing: logging.config closes every handler that it finds, and an application means its own. See `end`."""
+
+    def end(self) -> None:
+        super().close()
 
     def emit(self, record: LogRecord) -> None:
         try:
@@ -192,8 +228,8 @@ class _ConsoleHandler(_Emitting):
         self._made = _outputting(stream) if output.output_of(stream) is None else None
         super().__init__(self._made or stream)
 
-    def close(self) -> None:
-        super().close()
+    def end(self) -> None:
+        super().end()
         if self._made is not None:
             self._made.close()
 
@@ -222,7 +258,8 @@ def _outputting(stream: TextIO) -> TextIO | None:
 
 
 def _replace(logger: logging.Logger, handler: Handler) -> None:
-    for old in [each for each in logger.handlers if each is not handler]:
+    """Puts `handler` in the place of ours; those that config file or application added stay."""
+    for old in [each for each in logger.handlers if isinstance(each, _Emitting | NullHandler) and each is not handler]:
         logger.removeHandler(old)
     logger.addHandler(handler)
     logger.propagate = False

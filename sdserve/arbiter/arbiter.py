@@ -31,9 +31,10 @@ from sdserve.arbiter.steps import Steps
 from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.workforce import Workforce
-from sdserve.errors import AppImportError, BootError, ListenError, SdserveError
+from sdserve.errors import AddressInUse, AppImportError, BootError, ListenError, SdserveError
 from sdserve.gateway.blame import account
 from sdserve.process.handover import VARIABLE
+from sdserve.process.listeners import Listener
 from sdserve.status import Status
 from sdserve.systemd.fdstore import Proof
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 CRASHED = 255
 SURVIVES = (Master.RUNNING, Master.RELOADING, Master.STOPPING)  # here an unforeseen error is no reason to end
 LAST_TURNS = 10  # turns that fail one after the other, before the master gives up
+IN_USE_PAUSE = 1.0  # seconds between two attempts to listen on an address that is in use
+IN_USE_PATIENCE = 5.0  # seconds for all of them, as in gunicorn
 
 
 class Arbiter(HookView):
@@ -133,12 +136,18 @@ class Arbiter(HookView):
         self.generation = generation
         self.cfg = generation.cfg
         self.log.use(generation.logs)
+
+    def announce(self) -> None:
+        """Tells the log what a newly loaded configuration is, and what of it the operator may see differently."""
         for warning in self.cfg.warnings:
             self.log.warning("%s", warning)
-        if generation.unused:
+        if self.generation is not None and self.generation.unused:
             source = self.cfg.settings["bind"].source
-            unused = ", ".join(generation.unused)
+            unused = ", ".join(self.generation.unused)
             self.log.warning("bind (%s): %s is not used: systemd's sockets are, see ListenStream=", source, unused)
+        if self.log.is_enabled("debug"):
+            lines = [f"  {name}: {setting.value}" for name, setting in self.cfg.settings.items()]
+            self.log.debug("Current configuration:\n%s", "\n".join(lines))
 
     def start(self) -> None:
         """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded; then workers."""
@@ -148,16 +157,23 @@ class Arbiter(HookView):
         self.pid = self.host.pid()
         self.init_signals()
         self.log.info("Starting sdserve %s", __version__)
-        self.claim.make(self.cfg.pidfile, second=bool(self.master_pid))
-        self.hook("on_starting")
+        if self.cfg.config:
+            self.log.info("Using config file: %s", self.cfg.config)
         with self.steps.step("the import of the worker class", self.cfg.boot_timeout):
             generation = Generation.of(self.goal.generation, self.cfg, self.log)
+        self.setup(generation)
+        self.goal = goal_of(self.cfg, generation.number)
+        self.hook("nworkers_changed", self.num_workers, None)
+        self.claim.make(self.cfg.pidfile, second=bool(self.master_pid))
+        self.hook("on_starting")
         upgrade = self.upgrade
         found, self.adoption = self.host.found(upgrade.described, upgrade.inherited_queue, self.cfg.fd_store)
         self.systemd = any(listener.activated for listener in found)
-        generation.open_listeners(found, self.host.bind)
-        self.setup(generation)
+        if not self._open_listeners(generation, found):
+            return
+        self.announce()
         self.take_title()
+        self.log.debug("Arbiter booted")
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
         self.store_queue()
@@ -165,8 +181,6 @@ class Arbiter(HookView):
         self.supervision.ask_for_time(True)
         with self.steps.step("the import of the application", self.cfg.boot_timeout):
             generation.preload()
-        self.goal = goal_of(self.cfg, generation.number)
-        self.hook("nworkers_changed", self.num_workers, None)
         if not upgrade.succeeding:
             self.open_control()
         upgrade.listen()
@@ -174,6 +188,27 @@ class Arbiter(HookView):
         self.hook("when_ready")
         self.manage_workers()
         lay_in()  # while the workers boot
+
+    def _open_listeners(self, generation: Generation, found: list[Listener]) -> bool:
+        """Opens what the configuration asks for. False when a signal said to stop meanwhile. Raises ListenError.
+
+        Who has an address may be about to leave it, so one that is in use is tried again for some seconds.
+        """
+        until = self.loop.now() + IN_USE_PATIENCE
+        while True:
+            try:
+                generation.open_listeners(found, self.host.bind)
+                return True
+            except AddressInUse as error:
+                if self.loop.now() >= until:
+                    raise
+                self.log.error("%s; trying again in %g s", error, IN_USE_PAUSE)
+            self.loop.call_at(self.loop.now() + IN_USE_PAUSE, lambda: None)
+            self.loop.turn()
+            for signum in self.signals.take():
+                self._heed(signum)
+            if self.state is not Master.STARTING:
+                return False
 
     def init_signals(self) -> None:
         """Catches the signals of a master; the loop hears of them through a pipe."""

@@ -54,9 +54,13 @@ class Claim:
 
     def release(self) -> None:
         """Takes the file away, if it is still ours."""
-        pidfile, self.pidfile = self.pidfile, None
-        if pidfile is not None:
+        self.end()
+        self.pidfile = None
+
+    def end(self) -> None:
+        """Takes the file away for good; hooks still read which it was."""
+        if self.pidfile is not None:
             try:
-                pidfile.unlink()
+                self.pidfile.unlink()
             except PidfileError as error:
                 self._log.error("%s", error)

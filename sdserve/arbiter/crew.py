@@ -17,9 +17,10 @@ from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.pool import LIVE, Backoff, Member
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING
+from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS
 
 KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
+DEAF_AFTER = 0.75  # seconds after ABRT at which a worker that did nothing is stuck in C code
 DRAIN_GRACE = 0.5  # seconds that a worker gets to leave after its graceful time-out
 
 
@@ -99,6 +100,12 @@ class Crew:
         handle.send(signal.SIGABRT)
         if handle.stopped:  # it hears nothing but this
             handle.send(signal.SIGKILL)
+        self._loop.call_at(self._loop.now() + DEAF_AFTER, lambda: self._show_stacks(handle))
+
+    def _show_stacks(self, handle: Handle) -> None:
+        """Has a worker whose interpreter did not come to handle ABRT write where it is stuck."""
+        if handle.phase is Phase.ABORTED and self.handles.get(handle.pid) is handle:
+            handle.send(STACKS)
 
     def listen(self) -> None:
         """Hears all that workers have said by now, before a judgement that depends on it."""

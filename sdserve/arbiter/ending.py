@@ -66,7 +66,7 @@ class Ending:
         log = arbiter.log.info if arbiter.exit_status == 0 else arbiter.log.error
         log("Shutting down: %s", arbiter.master_name)
         arbiter.control.close()
-        arbiter.claim.release()
+        arbiter.claim.end()
         arbiter.hook("on_exit")
         self._end_leftovers()
 

@@ -43,7 +43,8 @@ class Generation:
         enter(cfg)
         worker_class = resolve(cfg.worker_class_uri)
         worker_class.check_config(cfg, log)
-        return cls(number, cfg, Application(cfg.wsgi_app or ""), worker_class, Place())
+        cfg.lend(worker_class=worker_class, logger_class=Logger)
+        return cls(number, cfg, Application(cfg.wsgi_app or "", cfg), worker_class, Place())
 
     def close(self) -> None:
         """Lets go of what it would take to come back to it."""

@@ -4,11 +4,15 @@ Views of the real state, which lives elsewhere under names of its own; hooks tha
 attribute that hooks may set is `num_workers`.
 """
 
+import signal
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.pool import Goal
+from sdserve.arbiter.signals import QUEUED, SignalQueue
+from sdserve.errors import AppImportError, BootError
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfile import Pidfile
 from sdserve.workers.base import Worker
@@ -26,6 +30,12 @@ class HookView:
 
     systemd: whether the listeners come from socket activation.
     """
+
+    WORKER_BOOT_ERROR = BootError.exit_code
+    APP_LOAD_ERROR = AppImportError.exit_code
+    SIGNALS = [getattr(signal, f"SIG{name}") for name in QUEUED if name not in ("CHLD", "RTMIN")]  # noqa: RUF012 - as in gunicorn
+    SIG_NAMES = {each: each.name.removeprefix("SIG").lower() for each in signal.Signals}  # noqa: RUF012
+    signals: SignalQueue
 
     def __init__(self, cfg: "Config", log: "Logger", pid: int) -> None:
         self.cfg = cfg
@@ -56,6 +66,15 @@ class HookView:
     def WORKERS(self) -> dict[int, Worker]:
         """The workers that have not been reaped, by pid."""
         return {handle.pid: handle.worker for handle in self.crew}
+
+    @property
+    def START_CTX(self) -> dict[object, Any]:
+        """What an upgrade executes: the program at 0, its `args`, in `cwd`. A copy: changes have no effect."""
+        return {0: sys.orig_argv[0], "args": list(sys.orig_argv), "cwd": self.cfg.directory}
+
+    @property
+    def SIG_QUEUE(self) -> SignalQueue:
+        return self.signals
 
     @property
     def pidfile(self) -> Pidfile | None:

@@ -84,11 +84,12 @@ class Reload:
             arbiter.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
         generation.preload()
         arbiter.setup(generation)
+        arbiter.announce()
         arbiter.log.reopen_files()
-        call_hook("on_reload", arbiter.hook, "on_reload")
         before, arbiter.goal = arbiter.num_workers, goal_of(cfg, generation.number)
         self._new_size = cfg.workers
         call_hook("nworkers_changed", arbiter.hook, "nworkers_changed", cfg.workers, before)
+        call_hook("on_reload", arbiter.hook, "on_reload")
 
     def _bound(self) -> None:
         """Rolls back what has not come to an end in time, whatever it waits for."""

@@ -37,6 +37,16 @@ class SignalQueue:
         if signum in COUNTED or signum not in self._waiting:
             self._waiting.append(signum)
 
+    def put_nowait(self, signum: int) -> None:
+        """`put`, for hooks, which know the queue as a queue.SimpleQueue: the loop turns at once."""
+        self.put(signum)
+        self.pipe.wake()
+
+    append = put_nowait  # as a list, in versions before 24
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def take(self) -> list[signal.Signals]:
         """The waiting signals, in the order of their arrival."""
         taken, self._waiting = self._waiting, []

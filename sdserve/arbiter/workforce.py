@@ -30,6 +30,7 @@ class Workforce:
         self._arbiter = arbiter
         self.crew = Crew(arbiter.loop, arbiter.log, self)
         self._boot_kills = 0
+        self._counted = -1  # workers, when the log was told last
         self._wake: Deadline | None = None
 
     def healthy(self) -> bool:
@@ -56,6 +57,11 @@ class Workforce:
                 self.crew.retire(handle)
             elif isinstance(action, Kill):
                 self.crew.overdue(self.crew.of_age(action.age), action.phase)
+        if len(self.crew) != self._counted:
+            self._counted = count = len(self.crew)
+            arbiter.log.debug(
+                "%d workers", count, extra={"metric": "gunicorn.workers", "value": count, "mtype": "gauge"}
+            )
         # The actions set deadlines of their own: the next decision is due at the earliest of all.
         due = [member.deadline for member in self.crew.members()] + [decision.wake_at, retry_at]
         self._wake_at(min((when for when in due if when is not None), default=None))

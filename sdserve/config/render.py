@@ -171,8 +171,8 @@ def man() -> str:
                 lines += [".br", _roff(f"{setting.name}, {variables}. Default: {default_text(setting)}.")]
     lines += [
         ".SH EXIT STATUS",
-        "0 after an orderly stop, 1 for a wrong configuration or address, 3 when no worker can boot, 4 when the",
-        "application cannot be imported.",
+        "0 after an orderly stop, 1 for a wrong configuration or address, 3 when no worker can boot or import the",
+        "application, 4 when its name means no callable.",
         ".SH FILES",
         r"\fI./sdserve.conf.py\fR, \fI./gunicorn.conf.py\fR",
         ".SH SEE ALSO",

@@ -1,7 +1,9 @@
 """The application by its name, `package.module:callable`, as in gunicorn; `:callable(...)` calls a factory.
 
 What can go wrong here is what operators see most often, so every failure becomes one line that says which name is
-wrong and what would be right. The exception behind it is chained, for the traceback in the log.
+wrong and what would be right. The exception behind it is chained, for the traceback in the log. As in gunicorn, there
+are two kinds, with exit codes of their own: whatever an import or a factory raises is an AppBootError, a name that
+means no callable is an AppImportError.
 """
 
 import ast
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from sdserve.errors import AppImportError
+from sdserve.errors import AppBootError, AppImportError
 from sdserve.gateway.blame import importer, place
 
 DEFAULT_NAME = "application"
@@ -23,7 +25,7 @@ CO_COROUTINE = 0x80  # inspect's flag of a function made by `async def`
 def load(uri: str) -> Callable[..., Any]:
     """The callable that `uri` names: "module", "module:name", "module:name.attribute" or "module:factory(literals)".
 
-    Raises AppImportError. Exceptions that say that the process must end (SystemExit and the like) pass.
+    Raises AppImportError, AppBootError. Exceptions that say that the process must end (SystemExit and the like) pass.
     """
     module_name, _, expression = uri.partition(":")
     module = _import(module_name, uri)
@@ -56,16 +58,14 @@ def _import(name: str, uri: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise AppImportError(_missing_module(name, uri, error)) from error
+        raise AppBootError(_missing_module(name, uri, error)) from error
     except SyntaxError as error:
         # Of a file it says itself where it is; of a text that some code compiles, that code is to be named.
         at = "" if error.filename and os.path.exists(error.filename) else place(error)
-        raise AppImportError(
-            f"{uri}: syntax error in {error.filename}, line {error.lineno}: {error.msg}{at}"
-        ) from error
+        raise AppBootError(f"{uri}: syntax error in {error.filename}, line {error.lineno}: {error.msg}{at}") from error
     except Exception as error:
         at = place(error)
-        raise AppImportError(f"{uri}: importing {name} failed{at}: {type(error).__name__}: {_line(error)}") from error
+        raise AppBootError(f"{uri}: importing {name} failed{at}: {type(error).__name__}: {_line(error)}") from error
 
 
 def _missing_module(name: str, uri: str, error: ModuleNotFoundError) -> str:
@@ -159,8 +159,11 @@ def _call_factory(factory: Any, call: ast.Call, uri: str) -> Any:
     try:
         made = factory(*args, **kwargs)
     except Exception as error:
+        trace = error.__traceback__
+        if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:  # it was not even entered
+            raise AppImportError(f"{uri}: TypeError: {_line(error)}") from error
         text = f"{type(error).__name__}: {_line(error)}"
-        raise AppImportError(f"{uri}: the factory failed{place(error)}: {text}") from error
+        raise AppBootError(f"{uri}: the factory failed{place(error)}: {text}") from error
     if made is None:
         raise AppImportError(f"{uri}: the factory returned None instead of an application")
     return made

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sdserve import SERVER_SOFTWARE
 from sdserve.http.errors import InvalidResponse
 from sdserve.http.request import Request
 from sdserve.http.response import NO_BODY, Head
@@ -112,6 +113,38 @@ class Response:
         self.request = request
         self.keep_alive = request.keep_alive
 
+    # --- for hooks, by gunicorn's names -----------------------------------------------------------------------------
+
+    version = SERVER_SOFTWARE
+    upgrade = False
+
+    @property
+    def req(self) -> Request:
+        return self.request
+
+    @property
+    def sock(self) -> Any:
+        """The client's socket."""
+        return getattr(self._sink, "sock", None)
+
+    @property
+    def cfg(self) -> Any:
+        return getattr(self.request, "cfg", None)
+
+    @property
+    def must_close(self) -> bool:
+        return not self.keep_alive
+
+    def should_close(self) -> bool:
+        return not self.keep_alive
+
+    def force_close(self) -> None:
+        """Closes the connection after this response, if its head is not under way."""
+        self.keep_alive = False
+
+    def is_chunked(self) -> bool:
+        return self.chunked
+
     @property
     def headers_sent(self) -> bool:
         return self.head_sent
@@ -123,6 +156,8 @@ class Response:
     @property
     def status_code(self) -> int:
         return self._head.code if self._head else int(self.status[:3] or 0)
+
+    # ----------------------------------------------------------------------------------------------------------------
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None

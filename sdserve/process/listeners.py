@@ -15,9 +15,9 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sdserve.errors import ListenError
+from sdserve.errors import AddressInUse, ListenError
 
 # (host, port) for TCP, a path or "@abstract" for a Unix socket, a number for an inherited file descriptor.
 Address = tuple[str, int] | str | int
@@ -30,6 +30,8 @@ class Listener:
     `name` is what LISTEN_FDNAMES called it (sd_listen_fds(3)), "" otherwise; `activated` is true for systemd's sockets,
     which are never unlinked by us; `inode` is (device, inode) of the Unix socket's file that we bound, None otherwise;
     `passed_as` is N of the configured address fd://N, whatever number the descriptor has since an upgrade.
+
+    Hooks use it as a socket, by gunicorn's habit: what it does not have itself is the socket's.
     """
 
     sock: socket.socket
@@ -46,6 +48,19 @@ class Listener:
         self.address = _address_of(self.sock)
         self.family = int(self.sock.family)
         self.label = _label(self.address)
+
+    if not TYPE_CHECKING:  # our own code says `sock`, and is checked
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "sock":
+                raise AttributeError(name)
+            return getattr(self.sock, name)
+
+    @property
+    def cfg_addr(self) -> tuple[str, int] | str:
+        """The address by gunicorn's name and in the form of bind(2): an abstract name begins with a NUL."""
+        address = self.address
+        return "\0" + address[1:] if isinstance(address, str) and address.startswith("@") else address
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -135,7 +150,8 @@ def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mod
             return _bind_unix(address, backlog, socket_mode)
         return _bind_tcp(address, backlog, reuse_port)
     except OSError as error:
-        raise ListenError(f"cannot listen on {show(address)}: {_explain(error)}") from error
+        kind = AddressInUse if error.errno == errno.EADDRINUSE else ListenError
+        raise kind(f"cannot listen on {show(address)}: {_explain(error)}") from error
 
 
 def show(address: Address) -> str:

@@ -31,6 +31,7 @@ from sdserve.config.counterparts import instead_of_class, worker_class_of
 from sdserve.errors import ConfigError, Leave, call_hook
 from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
+from sdserve.workers.heartbeat import Heartbeat
 from sdserve.workers.wear import Wear
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ FAILED = b"failed:"
 # What a master says to its worker, besides the signal of the same meaning: the application may have taken that.
 RETIRE = b"retire"
 
+STACKS = signal.SIGRTMIN + 1  # writes the stacks of all threads, and changes nothing
 STDERR = 2  # the descriptor: sys.stderr may be anything that a hook or an application made of it
 
 
@@ -69,6 +71,8 @@ class Worker:
     The master makes the object before it forks (hooks see it there), so `__init__` must open nothing that only the
     child needs. `slot`, `generation`, `cell`, `adoption` and `channel` are the master's to set.
     """
+
+    SIGNALS = (signal.SIGABRT, *HANDLED, *IGNORED)
 
     slot: int = 0
     generation: int = 0
@@ -102,6 +106,8 @@ class Worker:
         self.alive = True
         self.quick = False
         self.drain_by: float | None = None
+        self.reloader = None
+        self.tmp = Heartbeat(self)
         self.nr = 0
         self._wear = Wear(cfg.max_requests, cfg.max_requests_jitter, cfg.max_memory)
         self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
@@ -148,7 +154,7 @@ class Worker:
 
     def load_wsgi(self) -> None:
         self.wsgi = self.app.wsgi()
-        self.check_app(self.wsgi, self.app.uri)
+        self.check_app(self.wsgi, self.app.app_uri)
 
     def warm_up(self, target: str) -> None:
         """Answers one request of the setting `warmup`, a path or a URL, before this worker is ready.
@@ -203,6 +209,18 @@ class Worker:
             self._worn = True
             self.log.info("Worker %s %s and asks for its replacement", self.pid, reason)
             self.tell(RECYCLE)
+
+    @property
+    def gpu_id(self) -> int | str | None:
+        """The GPU of this worker, by index or identifier, as `gpus` deals them; None without."""
+        gpus = self.cfg.gpus
+        device = gpus[self.slot % len(gpus)] if gpus else None
+        return int(device) if device is not None and device.isdigit() else device
+
+    @property
+    def PIPE(self) -> tuple[int, int]:
+        """The pipe that signals write to: its reading and its writing end."""
+        return self._wake_read, self._wake_write
 
     @property
     def max_requests(self) -> int:
@@ -262,12 +280,13 @@ class Worker:
             signal.signal(signum, self._on_signal)
             signal.siginterrupt(signum, False)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGABRT, self.handle_abort)
-        # The stacks must not need the interpreter: a worker stuck in C code never comes to run `handle_abort`. Enabled
-        # after our handler is set, faulthandler writes them and then gives the signal to it.
         import faulthandler
 
+        # A crash of C code writes the stacks of all threads by itself. ABRT is ours; for a worker that is stuck in C
+        # code, and never comes to run a handler of Python's, there is STACKS, which needs no interpreter.
         faulthandler.enable(file=STDERR, all_threads=True)
+        faulthandler.register(STACKS, file=STDERR, all_threads=True)
+        signal.signal(signal.SIGABRT, self.handle_abort)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.handle_signal(signum)
@@ -306,7 +325,10 @@ class Worker:
             raise Leave(0)
 
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
-        """SIGABRT from a master whose time-out this worker exceeded; faulthandler has written the stacks by now."""
+        """SIGABRT, as a rule from a master whose time-out this worker exceeded. All stacks are written first."""
+        import faulthandler
+
+        faulthandler.dump_traceback(STDERR, all_threads=True)
         self.alive = False
         if self.warming:
             limit = f"{self.cfg.boot_timeout:g} seconds (boot_timeout)"

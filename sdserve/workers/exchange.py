@@ -13,6 +13,7 @@ from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import glimpse
+from sdserve.workers import hooked
 from sdserve.workers.contexts import Contexts
 from sdserve.workers.stream import Reply, Stream
 from sdserve.workers.values import Values
@@ -50,6 +51,8 @@ class Exchange:
         self._after = after
         self._record = record
         self._contexts = Contexts(copy_context() if values.threads == 1 else Context())  # as threads begin
+        # Requests in the application whose post_request is owed, by the response that goes with them.
+        self._owed: dict[Response, tuple[Request, Environ]] = {}
 
     def base(self, listener: "Listener", sock: socket.SocketType, peer: tuple[str, str]) -> Environ:
         """What the environs of a new connection share."""
@@ -68,6 +71,8 @@ class Exchange:
         writer, gateway = self._writer, self.gateway
         if began >= writer.until:
             writer.clock(began)
+        if self._before is not None or self._after is not None:
+            self._hooked(stream, request)
         try:
             environ = gateway.environ(stream.base, request, stream.standing)
         except HTTPError as error:
@@ -78,11 +83,11 @@ class Exchange:
         response = stream.response = Response(gateway, stream, request)
         body = stream.body
         if body is not None:
-            set_body(environ, request, body.reader(), body.size)
+            set_body(environ, request, hooked.reader(request, body), body.size)
         else:
             environ["wsgi.input"] = BytesIO()
-        if self._before is not None:
-            self._hook(self._before, self._worker, request)
+        if self._after is not None:
+            self._owed[response] = request, environ
         context = None
         if self._contexts.taken and (context := self._contexts.for_call()) is not None:
             context.run(gateway.call, environ, response)
@@ -126,6 +131,8 @@ class Exchange:
     def forget(self, stream: Stream) -> None:
         """Something went wrong with a response that was not over: nothing more becomes of it."""
         reply, stream.reply = stream.reply, None
+        if reply is not None:
+            self._owed.pop(reply.response, None)
         if reply is not None and reply.context is None:
             self._contexts.taken.discard(reply.thread)
 
@@ -146,8 +153,25 @@ class Exchange:
             seconds = time.monotonic() - began
             ended = "X" if response.broken else "-" if stream.close_after else "+"
             self._record(environ, response.status, response.sent, seconds, response.headers, ended)
-        if self._after is not None:
+        if self._after is not None and response in self._owed:
+            del self._owed[response]
             self._hook(self._after, self._worker, response.request, environ, response)
+
+    def _hooked(self, stream: Stream, request: Request) -> None:
+        """Gives a request to pre_request, and to post_request later, as they know requests."""
+        gateway = self.gateway
+        seen = hooked.hook(
+            request, stream, self._worker.cfg, lambda: gateway.environ(stream.base, request, stream.standing)
+        )
+        if self._before is not None:
+            self._hook(self._before, self._worker, seen)
+            seen.heed()
+
+    def interrupted(self) -> None:
+        """At the end of a worker: post_request for the requests that never came back from the application."""
+        while self._after is not None and self._owed:
+            response, (request, environ) = self._owed.popitem()
+            self._hook(self._after, self._worker, request, environ, response)
 
     def refuse(self, stream: Stream, error: HTTPError, now: float) -> None:
         """Sends the answer to a request that cannot be served."""

@@ -51,6 +51,7 @@ class Loop:
     def __init__(self, worker: "WSGIWorker", values: Values, exchange: "Exchange") -> None:
         self._worker = worker
         self._values = values
+        self._interrupted = exchange.interrupted
         self._epoll = select.epoll()
         disk = Quota(values.spool)
         store = Store(disk, worker.log.warning, values.times.send)
@@ -122,6 +123,7 @@ class Loop:
             if stream.phase is not Phase.CALL:
                 stream.close()
         self._epoll.close()
+        self._interrupted()
 
     def calls(self) -> list[str]:
         """The requests that the application has now, for the log."""

@@ -142,7 +142,7 @@ class WSGIWorker(Worker):
         self.count_request(size, errors)
 
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
-        """Names the requests that are in the application; the stacks of all threads are on standard error already."""
+        """Names the requests that are in the application; before the stacks of all threads are written."""
         if self._loop is not None:
             for call in self._loop.calls():
                 self.log.critical("%s", call)

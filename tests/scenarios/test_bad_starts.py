@@ -11,12 +11,12 @@ GOOD = "def application(environ, start_response):\n    start_response('200 OK', 
 POST_FORK = "def post_fork(server, worker):\n    raise RuntimeError('no licence today')\n"
 SUICIDE = "import os\n\ndef post_fork(server, worker):\n    os._exit(7)\n"
 CASES = {
-    "syntax error": ("def application(:\n", "app:application", "", 4, "app.py"),
-    "missing module": (GOOD, "absent:application", "", 4, "absent"),
-    "missing requirement": ("import requirement_x\n" + GOOD, "app", "", 4, "requirement_x"),
+    "syntax error": ("def application(:\n", "app:application", "", 3, "app.py"),
+    "missing module": (GOOD, "absent:application", "", 3, "absent"),
+    "missing requirement": ("import requirement_x\n" + GOOD, "app", "", 3, "requirement_x"),
     "wrong callable": (GOOD, "app:aplication", "", 4, "aplication"),
     "not callable": ("application = 5\n", "app", "", 4, "application"),
-    "failing factory": ("def make():\n    raise RuntimeError('no key')\n", "app:make()", "", 4, "no key"),
+    "failing factory": ("def make():\n    raise RuntimeError('no key')\n", "app:make()", "", 3, "no key"),
     "death in post_fork": (GOOD, "app", POST_FORK, 3, "post_fork raised RuntimeError: no licence today"),
     "exit in post_fork": (GOOD, "app", SUICIDE, 3, "7"),
     "unknown setting": (GOOD, "app", "wokers = 3\n", 1, "wokers"),

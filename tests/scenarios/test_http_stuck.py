@@ -141,11 +141,13 @@ def test_hooks_are_called_at_the_end_of_a_worker_that_was_stuck(start: Callable[
     config = tmp_path / "conf.py"
     config.write_text(
         "def worker_abort(worker): worker.log.info('hook: abort, alive %s', worker.alive)\n"
+        "def post_request(worker, req, environ, resp):\n"
+        "    worker.log.info('hook: post %s %s %r', req.path, environ['PATH_INFO'], resp.status)\n"
         "def worker_exit(server, worker): worker.log.info('hook: exit')\n"
     )
     server, address = serve(start, "-c", str(config))
     stick(address, "sleep", tmp_path / "mark")
-    server.wait_log(r"hook: abort, alive False(.|\n)*hook: exit")
+    server.wait_log(r"hook: abort, alive False(.|\n)*hook: post /stuck /stuck ''(.|\n)*hook: exit")
 
 
 def test_a_stop_while_a_request_is_stuck_ends_in_time(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -40,6 +40,48 @@ def test_a_live_socket_is_refused(start: Start, short_path: Path) -> None:
     assert answer(str(path)).status == 200
 
 
+def test_a_port_in_use_is_waited_for(start: Start) -> None:
+    """Its last user may be about to leave."""
+    other = listener()
+    address = other.getsockname()
+    server = start("-b", f"127.0.0.1:{address[1]}", "plain:application")
+    server.wait_log("the address is in use by another process; trying again in 1 s")
+    other.close()
+    server.wait_ready()
+    assert answer(address).status == 200
+
+
+def test_a_stop_is_heard_while_a_port_is_waited_for(start: Start, short_path: Path) -> None:
+    with listener() as other:
+        pidfile = short_path / "pid"
+        server = start("-b", f"127.0.0.1:{other.getsockname()[1]}", "-p", str(pidfile), "plain:application")
+        server.wait_log("trying again in 1 s")
+        server.kill(signal.SIGTERM)
+        assert server.wait() == 0
+    assert not pidfile.exists()
+    assert server.log.count("trying again") <= 2
+
+
+def test_a_port_in_use_is_given_up_in_the_end(start: Start) -> None:
+    with listener() as other:
+        server = start("-b", f"127.0.0.1:{other.getsockname()[1]}", "plain:application")
+        assert server.wait() == 1
+    assert server.log.count("trying again") >= 4
+    assert "in use by another process" in server.status()
+
+
+def test_a_reload_does_not_wait_for_a_port(start: Start, short_path: Path) -> None:
+    conf = short_path / "conf.py"
+    conf.write_text(f"bind = 'unix:{short_path}/s'\n")
+    server = start("-c", str(conf), "plain:application").wait_ready()
+    with listener() as other:
+        conf.write_text(f"bind = '127.0.0.1:{other.getsockname()[1]}'\n")
+        server.kill(signal.SIGHUP)
+        server.wait_log("Reload failed, the old workers serve on: cannot listen on .* in use by another process")
+    assert "trying again" not in server.log
+    assert answer(f"{short_path}/s").status == 200
+
+
 def test_what_is_no_socket_is_left_alone(start: Start, short_path: Path) -> None:
     path = short_path / "s"
     path.write_text("precious")

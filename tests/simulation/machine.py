@@ -69,6 +69,9 @@ class SimulatedPidfile(Pidfile):
 class StoryLog(Logger):
     """A logger that writes into the world's story."""
 
+    def is_enabled(self, level: str) -> bool:
+        return False
+
     def __init__(self, process: MasterProcess) -> None:
         self._process = process
 

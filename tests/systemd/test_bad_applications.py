@@ -9,9 +9,9 @@ GOOD = "def application(environ, start_response):\n    start_response('200 OK', 
 DEATH = "def post_fork(server, worker):\n    raise RuntimeError('no licence today')\n"
 
 CASES = {
-    "syntax error": ("def application(:\n", "app:application", "", 4, ("app.py", "1")),
-    "missing module": (GOOD, "absent:application", "", 4, ("absent",)),
-    "missing module of the application": ("import requirement_x\n" + GOOD, "app", "", 4, ("requirement_x",)),
+    "syntax error": ("def application(:\n", "app:application", "", 3, ("app.py", "1")),
+    "missing module": (GOOD, "absent:application", "", 3, ("absent",)),
+    "missing module of the application": ("import requirement_x\n" + GOOD, "app", "", 3, ("requirement_x",)),
     "wrong callable": (GOOD, "app:aplication", "", 4, ("aplication", "application")),
     "death in post_fork": (GOOD, "app:application", DEATH, 3, ("post_fork", "RuntimeError", "no licence today")),
 }
@@ -38,5 +38,5 @@ def test_the_first_request_does_not_start_a_broken_application_for_ever(machine:
     with service.connect() as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         machine.wait_for(service.socket, ActiveState="failed")
-    machine.wait_for(service.unit, ActiveState="failed", ExecMainStatus="4")
+    machine.wait_for(service.unit, ActiveState="failed", ExecMainStatus="3")
     assert "app.py" in service.status

@@ -104,7 +104,7 @@ def test_check_config_takes_the_application_from_any_source(sdserve: Run, tmp_pa
     ("argv", "code"),
     [
         (("site_app:nope",), 4),
-        (("no_such_module:app",), 4),
+        (("no_such_module:app",), 3),
         (("-k", "no_such_class", "site_app:app"), 1),
         (("-w", "-1", "site_app:app"), 1),
         ((), 1),

@@ -1,6 +1,7 @@
 """Loggers: the same record looks as its destination wants it, and log files can be moved away under them."""
 
 import logging
+import logging.config
 import os
 import re
 import select
@@ -240,3 +241,52 @@ class TestReopen:
         log.reopen_files()
         assert log.error_log.handlers[0].stream is stream  # type: ignore[attr-defined]
         assert not stream.closed
+
+
+def test_gunicorns_names_are_names_of_the_same_loggers(tmp_path: Path) -> None:
+    """As Flask applications do it: their handlers are the server's, and so is their level."""
+    log = Logger(str(tmp_path / "log"))
+    server, application = logging.getLogger("gunicorn.error"), logging.getLogger("shop")
+    application.handlers, before = server.handlers, application.handlers
+    application.setLevel(server.level)
+    try:
+        application.info("an order of %d", 3)
+        application.debug("its basket")
+        log.setup(str(tmp_path / "other"), None, "debug")
+        application.info("after a reload")
+        server.debug("by the other name")
+    finally:
+        application.handlers = before
+        application.setLevel(logging.NOTSET)
+    first, second = (tmp_path / "log").read_text(), (tmp_path / "other").read_text()
+    assert re.search(r"^\[[^]]+\] \[\d+\] \[INFO\] an order of 3$", first, re.MULTILINE)
+    assert "basket" not in first
+    assert [line.rpartition("] ")[2] for line in second.splitlines()] == ["after a reload", "by the other name"]
+
+
+def test_handlers_that_others_added_stay(tmp_path: Path) -> None:
+    log = Logger(str(tmp_path / "log"))
+    other = logging.FileHandler(tmp_path / "other")
+    logging.getLogger("gunicorn.error").addHandler(other)
+    log.setup(str(tmp_path / "log"), None, "info")
+    log.info("twice")
+    assert "twice" in (tmp_path / "log").read_text()
+    assert "twice" in (tmp_path / "other").read_text()
+
+
+def test_an_application_cannot_switch_the_log_off(tmp_path: Path) -> None:
+    log = Logger(str(tmp_path / "log"))
+    logging.config.dictConfig({"version": 1, "loggers": {"shop": {"level": "INFO"}}})
+    log.info("still here")
+    assert "still here" in (tmp_path / "log").read_text()
+
+
+def test_an_application_may_send_the_log_elsewhere(tmp_path: Path) -> None:
+    log = Logger(str(tmp_path / "log"))
+    handlers = {"file": {"class": "logging.FileHandler", "filename": str(tmp_path / "other")}}
+    loggers = {"gunicorn.error": {"handlers": ["file"], "level": "ERROR"}}
+    logging.config.dictConfig({"version": 1, "handlers": handlers, "loggers": loggers})
+    log.info("less")
+    log.error("elsewhere")
+    assert (tmp_path / "other").read_text() == "elsewhere\n"
+    assert (tmp_path / "log").read_text() == ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sdserve.errors import AppImportError
+from sdserve.errors import AppBootError, AppImportError
 from sdserve.gateway.blame import account
 from sdserve.gateway.loader import demand_wsgi, load
 
@@ -25,6 +25,7 @@ holder = Holder()
 number = 5
 def broken_factory(): return 1 / 0
 def empty_factory(): pass
+def confused_factory(): return len(5)
 """
 
 
@@ -69,29 +70,21 @@ def test_a_factory_gets_its_arguments() -> None:
     [
         ("", "write package.module:callable"),
         ("../x:app", "write package.module:callable"),
-        ("ld_nowhere:app", "no module named 'ld_nowhere'"),
-        ("ld_pkg.nowhere:app", "ld_pkg has no module 'nowhere'"),
-        ("ld_needs:app", "ld_needs imports ld_not_installed, which is not installed"),
-        ("ld_syntax:app", "ld_syntax.py, line 2"),
-        ("ld_raises:app", "ld_raises.py, line 2): ValueError: no"),
         ("ld_good:aplication", "did you mean application"),
         ("ld_good:zzz", "did you mean application or app or create_app?"),
         ("ld_good:number", "'number' is an int, not a WSGI callable"),
         ("ld_good:number()", "is an int and cannot be called"),
-        ("ld_good.py", "no module named 'ld_good.py'; did you mean ld_good:application?"),
         ("./ld_good.py:app", "write package.module:callable; did you mean ld_good:app?"),
         ("ld_pkg/page.py", "did you mean ld_pkg.page:create_app?"),
-        ("nowhere.py", "no module named 'nowhere"),
         ("ld_good:create_app(open('x'))", "must be literals"),
         ("ld_good:create_app(**{})", "must be literals"),
-        ("ld_good:broken_factory()", "the factory failed"),
         ("ld_good:empty_factory()", "returned None"),
         ("ld_good:create_app(1, 2)", "TypeError"),
         ("ld_good:1 + 1", "is not a name or a call"),
         ("ld_good:a b", "is not a name or a call"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(uri: str, said: str) -> None:
+def test_a_name_that_means_no_callable_is_said_in_one_line(uri: str, said: str) -> None:
     with pytest.raises(AppImportError) as caught:
         load(uri)
     assert said in str(caught.value)
@@ -99,8 +92,30 @@ def test_what_is_wrong_is_said_in_one_line(uri: str, said: str) -> None:
     assert caught.value.exit_code == 4
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("ld_nowhere:app", "no module named 'ld_nowhere'"),
+        ("ld_pkg.nowhere:app", "ld_pkg has no module 'nowhere'"),
+        ("ld_good.py", "no module named 'ld_good.py'; did you mean ld_good:application?"),
+        ("nowhere.py", "no module named 'nowhere"),
+        ("ld_needs:app", "ld_needs imports ld_not_installed, which is not installed"),
+        ("ld_syntax:app", "ld_syntax.py, line 2"),
+        ("ld_raises:app", "ld_raises.py, line 2): ValueError: no"),
+        ("ld_good:broken_factory()", "the factory failed"),
+        ("ld_good:confused_factory()", "the factory failed"),
+    ],
+)
+def test_what_the_application_raises_is_said_in_one_line(uri: str, said: str) -> None:
+    with pytest.raises(AppBootError) as caught:
+        load(uri)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
 def test_the_error_behind_it_is_chained() -> None:
-    with pytest.raises(AppImportError) as caught:
+    with pytest.raises(AppBootError) as caught:
         load("ld_raises:app")
     assert isinstance(caught.value.__cause__, ValueError)
 
