@@ -102,7 +102,11 @@ class Door:
             if listener is None:
                 foundling.sock.close()
                 continue
-            stream = self._welcome(foundling.sock, listener, foster.peer_of(foundling))
+            try:
+                stream = self._welcome(foundling.sock, listener, foster.peer_of(foundling))
+            except OSError:  # its client has gone meanwhile, and has no address any more
+                foundling.sock.close()
+                continue
             stream.proxied = bool(foundling.peer)
             streams.append((stream, foundling))
         return streams

@@ -1,5 +1,6 @@
 """Where connections come in: accepted in turn, adopted, or behind a proxy that says who its client is."""
 
+import errno
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from sdserve.gateway.wsgi import TRUSTED
 from sdserve.http.errors import BadRequest
 from sdserve.process.adoption import AdoptionQueue, Foundling
 from sdserve.process.listeners import Listener, bind
+from sdserve.workers import foster
 from sdserve.workers.door import Door
 from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, Phase, Stream
@@ -108,6 +110,34 @@ def test_a_foundling_comes_in_where_it_came_in_first(house: Callable[..., House]
         stream.sock.send(b"hello")
         assert end.recv(9) == b"hello"
         stream.close()
+
+
+def test_a_client_that_goes_on_the_way_takes_no_other_with_it(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = house()
+    client = one.knock(one.tcp)
+    first = one.let_in(one.tcp)
+    one.knock(one.tcp)
+    second = one.let_in(one.tcp)
+    went, _ = one.queue.offer([Foundling(stream.sock, stream.listener) for stream in (first, second)])
+    assert len(went) == 2
+    address, asked = foster.peer_of, list[Foundling]()
+
+    def peer_of(foundling: Foundling) -> tuple[str, str]:
+        asked.append(foundling)
+        if len(asked) == 1:  # it was there a moment ago, when the queue looked
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return address(foundling)
+
+    monkeypatch.setattr(foster, "peer_of", peer_of)
+    adopted: list[Stream] = []
+    while len(asked) < 2:
+        adopted += [stream for stream, _ in one.door.adopt()]
+    assert [stream.peer for stream in adopted] == ["127.0.0.1"]
+    first.sock.close()
+    assert client.recv(1) == b""  # nobody holds it any more
+    adopted[0].close()
 
 
 @pytest.mark.parametrize("cut", [1, 20, 45])
