@@ -1,5 +1,6 @@
 """What epoll reports of a connection, and when a connection is due: looked at when the earliest is, and not before."""
 
+import os
 import select
 import socket
 from collections.abc import Iterator
@@ -90,3 +91,48 @@ def test_a_new_deadline_takes_the_place_of_the_old_one(made: Made) -> None:
     made.set_deadline(stream, 101.0, 8)
     made.sweep(103.0)  # it was due for the old one
     assert (len(made), made.sweep_at) == (1, 109.0)
+
+
+def test_one_whose_descriptor_was_closed_behind_our_back_can_be_closed(made: Made) -> None:
+    stream = made.make()
+    made.poll_for(stream, EPOLLIN)
+    os.close(stream.sock.detach())
+    for _ in range(2):
+        made.close(stream)
+    assert (len(made), stream.phase, stream.mask) == (0, Phase.CLOSED, 0)
+
+
+def test_a_descriptor_that_was_given_out_again_means_the_new_connection(made: Made) -> None:
+    """The application has closed the old one: what is done with that must not reach the new one."""
+    old = made.make()
+    made.poll_for(old, EPOLLIN)
+    ours, theirs = socket.socketpair()
+    with ours:
+        os.dup2(ours.fileno(), old.fd)  # closes it, and gives its number to another connection
+    new = Stream(
+        *(socket.socket(fileno=old.fd), Connection(RequestReader(Limits()), Limits()), {}, ""),
+        Store(Quota(0), print, 5),
+    )
+    made.theirs[new] = theirs
+    made.add(new, 100.0, 5)
+    made.poll_for(new, EPOLLIN)
+    made.close(old)
+    assert (list(made), old.phase) == ([new], Phase.CLOSED)
+    theirs.send(b"x")
+    assert made.epoll.poll(0) == [(new.fd, EPOLLIN)]
+
+
+def test_one_that_cannot_be_judged_does_not_hold_up_the_others(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = made.make(1), made.make(1)
+    judged = []
+
+    def expired(stream: Stream, now: float) -> None:
+        judged.append(stream)
+        if stream is first:
+            raise RuntimeError("nobody foresaw this")
+        made.close(stream)
+
+    monkeypatch.setattr(made, "expired", expired)
+    made.sweep(102.0)
+    assert judged == [first, second]
+    assert len(made) == 0
