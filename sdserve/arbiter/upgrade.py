@@ -16,7 +16,7 @@ from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.succession import Succession
 from sdserve.process.handover import Handover
 from sdserve.systemd import journal
-from sdserve.systemd.notify import deaf_supervisor, main_process
+from sdserve.systemd.notify import deaf_supervisor, is_main_process, main_process
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
@@ -102,7 +102,11 @@ class Upgrade:
         arbiter.log.info("Master has been promoted.")
         arbiter.claim.promote()
         arbiter.take_title()
-        if not succession.is_main and arbiter.state is not Master.STOPPING:
+        if not succession.is_main and is_main_process(arbiter.launched_with, arbiter.pid):
+            # systemd listens to the main process only, and that is dead: it can take us for nothing but a leftover.
+            arbiter.log.error("The old master died before it handed over: this one leaves, systemd starts another")
+            arbiter.stop(restart=True)
+        elif not succession.is_main and arbiter.state is not Master.STOPPING:
             arbiter.open_control()
             arbiter.supervision.become_main(arbiter.status().line())
         self._catch_up()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.load import ask
 from tests.support.machine import Machine
-from tests.support.service import deploy
+from tests.support.service import PLAIN, deploy
 from tests.support.waiting import eventually
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "200"))
@@ -81,6 +81,29 @@ def test_the_pause_for_new_clients_is_bounded(machine: Machine) -> None:
         eventually(lambda: service.main not in (0, before), "a new master")
         assert service.ask().status == 200
     assert len(load.record.lost) == 1, load.record
+
+
+@pytest.mark.parametrize("boot", [0, 3])
+def test_a_new_master_that_was_not_told_to_take_over_leaves(machine: Machine, opened: ExitStack, boot: int) -> None:
+    """The old one dies while the new one boots, or beside it: no unit may go on without a main process."""
+    app = f"import os, time\nif os.path.exists('/srv/app/slow'):\n    time.sleep({boot})\n" + PLAIN
+    settings = {"KEEPALIVE": "600", "UPGRADE": "manual"}
+    service = deploy(machine, {"plain.py": app}, settings=settings)
+    service.wake()
+    service.check(workers=2)
+    idle = [opened.enter_context(service.connect()) for _ in range(20)]
+    for client in idle:
+        assert ask(client).status == 200
+    machine.write("/srv/app/slow", "")
+    master = service.master
+    machine.systemctl("kill", "-s", "USR2", "--kill-whom=main", service.unit)
+    beside = 3 + (0 if boot else 3)
+    eventually(lambda: len(machine.processes(service.unit)) >= beside, "a new master")
+    machine.path("/srv/app/slow").unlink()
+    master.kill(signal.SIGKILL)
+    machine.wait_for(service.unit, ActiveState="active", SubState="running", NRestarts="1", timeout=30)
+    service.check(workers=2)
+    assert {ask(client).pid for client in idle} <= service.worker_pids()
 
 
 def test_a_worker_that_cannot_leave_is_killed(machine: Machine) -> None:
