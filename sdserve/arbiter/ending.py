@@ -44,6 +44,7 @@ class Ending:
             for handle in arbiter.crew:
                 arbiter.crew.retire(handle, graceful=False)
         if first:
+            arbiter.upgrade.pass_on_control()
             # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
             arbiter.workforce.manage()
             arbiter.upgrade.before_stop()

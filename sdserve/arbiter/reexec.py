@@ -15,6 +15,7 @@ from sdserve.process.adoption import AdoptionQueue
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener, describe
 from sdserve.process.pidfd import PidFd
+from sdserve.process.rights import NO_ROOM
 
 TERM_PATIENCE = 5.0  # seconds between TERM and KILL for a new master that is dropped
 
@@ -51,8 +52,8 @@ class Reexec:
         Raises OSError when there is no room for another process.
         """
         ours, theirs = self._host.line_pair()
-        ours.send("hello", fds=queue.fds(), listeners=[describe(listener) for listener in listeners])
         try:
+            ours.send("hello", fds=queue.fds(), listeners=[describe(listener) for listener in listeners])
             pid = self._host.execute(launch, listeners, theirs)
         except OSError:
             ours.close()
@@ -81,19 +82,26 @@ class Reexec:
         """Whether there is a new master that has not ended, whatever the loop has heard of it yet."""
         return self._process is not None and not self._process.ended()
 
-    def hand_over(self, control: Listener | None, drains_for: float) -> None:
-        """Tells the new master that it is the main process now, and passes the control socket on.
+    def pass_on(self, control: Listener) -> None:
+        """Gives the control socket to the new master, or lets go of it: then that one opens its own."""
+        assert self._line is not None
+        try:
+            self._line.send("control", fds=[control.fileno()], control=describe(control))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._log.warning("The control socket cannot be handed over: %s", error.strerror)
+        control.close()
+
+    def hand_over(self, drains_for: float) -> None:
+        """Tells the new master that it is the main process now.
 
         drains_for: the seconds after which this master's workers have left, or were killed
         """
         assert self._line is not None
         self.advance(UpgradeEvent.HAND_OVER)
         self._cancel_deadline()
-        if control is None:
-            self._line.send("main", drains_for=drains_for)
-            return
-        self._line.send("main", fds=[control.fileno()], control=describe(control), drains_for=drains_for)
-        control.close()
+        self._line.send("main", drains_for=drains_for)
 
     def drop(self, reason: str) -> None:
         """Ends a new master that is not the main process yet: TERM now, KILL if it stays."""

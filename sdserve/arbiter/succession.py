@@ -19,7 +19,8 @@ LATE = 5.0  # seconds for what comes after its workers, on_exit for one; then it
 class Succession:
     """The new master's side: who was there before, and what it passed on.
 
-    `on_main` is called with the message that makes this master the main process; `on_promoted` when the old one ended.
+    `on_control` is called with the message that has the control socket, `on_main` when this master is the main process,
+    `on_promoted` when the old one has ended.
     `on_late` is called when the old one has not ended in time, before it is killed.
     """
 
@@ -28,12 +29,14 @@ class Succession:
         host: Host,
         loop: Loop,
         line: Handover,
-        on_main: Callable[[dict[str, Any]], None],
+        on_control: Callable[[dict[str, Any]], None],
+        on_main: Callable[[], None],
         on_promoted: Callable[[], None],
         on_late: Callable[[float], None],
     ) -> None:
         self._loop = loop
         self._line = line
+        self._on_control = on_control
         self._on_main = on_main
         self._on_promoted = on_promoted
         self._on_late = on_late
@@ -64,9 +67,11 @@ class Succession:
 
     def _hear(self) -> None:
         while (message := self._line.receive()) is not None:
-            if message["type"] == "main":
+            if message["type"] == "control":
+                self._on_control(message)
+            elif message["type"] == "main":
                 self.is_main = True
-                self._on_main(message)
+                self._on_main()
                 self._bound(message.get("drains_for"))
             elif message["type"] == "gone":
                 self._loop.unwatch(self._line)

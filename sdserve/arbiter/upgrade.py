@@ -31,7 +31,9 @@ class Upgrade:
         host, loop = arbiter.host, arbiter.loop
         self._reexec = Reexec(host, loop, arbiter.log, self._child_serves, self._child_lost)
         self._succession = (
-            Succession(host, loop, line, self._became_main, arbiter.maybe_promote_master, self._parent_late)
+            Succession(
+                host, loop, line, self._got_control, self._became_main, arbiter.maybe_promote_master, self._parent_late
+            )
             if line
             else None
         )
@@ -80,10 +82,13 @@ class Upgrade:
         if self._line is not None:
             self._line.send("failed", reason=reason)
 
-    def _became_main(self, message: dict[str, Any]) -> None:
+    def _got_control(self, message: dict[str, Any]) -> None:
         arbiter = self._arbiter
         for fd in message["fds"]:
             arbiter.control.adopt(arbiter.host.adopt(fd, "", message["control"]))
+
+    def _became_main(self) -> None:
+        arbiter = self._arbiter
         arbiter.open_control()
         arbiter.supervision.become_main(arbiter.status().line())
         arbiter.store_queue()
@@ -232,6 +237,16 @@ class Upgrade:
         arbiter.report()  # systemd knows before whoever waits, and may ask it
         arbiter.commands.upgraded(reason)
 
+    def pass_on_control(self) -> None:
+        """Gives the control socket to a new master that serves.
+
+        Before the connections of all workers go: those may be as many as may be on their way at one time.
+        """
+        if self._reexec.state is State.SERVING and self._reexec.alive:
+            control = self._arbiter.control.release()
+            if control is not None:
+                self._reexec.pass_on(control)
+
     def before_stop(self) -> None:
         """A stop begins: a new master that serves takes over, any other is dropped if it is ours to drop."""
         if self._reexec.state is State.SERVING and self._reexec.alive:
@@ -241,9 +256,9 @@ class Upgrade:
         self._arbiter.commands.upgraded("the service is being stopped")
 
     def _hand_over(self) -> None:
-        """Makes the new master the main process: first for systemd, then for itself, with the control socket."""
+        """Makes the new master the main process: first for systemd, then for itself."""
         arbiter = self._arbiter
         arbiter.log.info("Handing over to the new master (pid %s)", self.child_pid)
         arbiter.supervision.main_pid(self.child_pid)
         arbiter.commands.upgraded("", f"upgraded, the new master is pid {self.child_pid}: {self._reexec.said}")
-        self._reexec.hand_over(arbiter.control.release(), arbiter.crew.patience())
+        self._reexec.hand_over(arbiter.crew.patience())

@@ -28,10 +28,8 @@ DENSE = rights.MOST  # and in one that waits for the next start
 LONGEST = 131072  # bytes of a message; the kernel takes less than the send buffer (wmem_default(5): 212,992)
 CARRIED = 65536  # bytes of a request that travel with its connection, at most
 
-# Why connections stay with their sender for now: the buffer is full, the kernel's memory is, or as many descriptors are
-# on their way as this user may have open (unix(7), ETOOMANYREFS). All of it passes when others take some out.
-LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
-# Why they stay for good: nobody has the other end, a security module forbids it, the application closed a descriptor.
+# Why connections stay with their sender for good: nobody has the other end, a security module forbids it, the
+# application closed a descriptor.
 NEVER = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EBADF)
 
 
@@ -99,7 +97,7 @@ class AdoptionQueue:
                 if error.errno == errno.EMSGSIZE:  # the send buffer is smaller than LONGEST
                     longest = len(message) - 1
                     continue
-                if error.errno in LATER:
+                if error.errno in rights.NO_ROOM:
                     return went, True
                 if error.errno in NEVER:
                     return went, False

@@ -7,7 +7,8 @@ may be of different versions of sdserve.
     old → new   hello   what the listeners are, written before the new master even exists
     new → old   ready   its workers serve
     new → old   failed  it cannot serve, and why
-    old → new   main    systemd has been told: you are the main process now; with the control socket, if there is one,
+    old → new   control the control socket, if there is one
+    old → new   main    systemd has been told: you are the main process now,
                         and how long the old one's workers may take to leave
 
 The end of file means that the other end is gone.
@@ -59,7 +60,10 @@ class Handover:
         return int(_CREDENTIALS.unpack(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0])
 
     def send(self, type: str, fds: Sequence[int] = (), **fields: Any) -> bool:
-        """Sends one message, with copies of `fds` (SCM_RIGHTS, unix(7)); false if the other end is gone."""
+        """Sends one message, with copies of `fds` (SCM_RIGHTS, unix(7)); false if the other end is gone.
+
+        Raises OSError, with rights.NO_ROOM among others, when the kernel does not take it.
+        """
         try:
             socket.send_fds(self._sock, [json.dumps({"type": type, **fields}).encode()], list(fds))
         except (BrokenPipeError, ConnectionResetError):

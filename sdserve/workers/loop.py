@@ -306,7 +306,7 @@ class Loop:
             return stream
 
     def _adopt(self) -> None:
-        if len(self._streams) >= self._values.connections and not self._has_made_room():
+        if len(self._streams) >= self._values.connections:  # idle ones are not closed for what is idle as well
             self._close_door()
             return
         for stream in self._take_adopted():

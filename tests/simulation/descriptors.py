@@ -144,7 +144,7 @@ class Line(Descriptor):
             self.user.world.promises.says_ready(self.user)
         if self.other.holders <= 0:
             return False
-        self.other.messages.append({"type": type, **fields, "fds": list(fds) if type == "main" else []})
+        self.other.messages.append({"type": type, **fields, "fds": list(fds) if type == "control" else []})
         return True
 
     def receive(self) -> dict[str, Any] | None:
