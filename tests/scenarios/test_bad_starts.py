@@ -1,5 +1,7 @@
 """A first start that cannot succeed ends, with gunicorn's exit codes and one line that says why."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,3 +42,16 @@ def test_exit_code_and_reason(start: Callable[..., Server], short_path: Path, ca
         told = server.notify.wait(lambda m: word in m.fields.get("STATUS", ""))
         assert "ERRNO" not in told  # no system call failed
     assert not (short_path / "s").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who is not")
+def test_who_is_not_root_cannot_become_somebody_else(start: Callable[..., Server], short_path: Path) -> None:
+    """One line, and no traceback, which would say no more."""
+    (short_path / "app.py").write_text(GOOD)
+    short_path.chmod(0o777)
+    drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    program = (sys.executable, "-c", f"import os; from sdserve.cli import main; {drop}; main()")
+    server = start("-u", "root", "-b", f"unix:{short_path}/s", "app", cwd=short_path, program=program)
+    assert server.wait() == 3
+    assert "cannot become user 0: only root may (Operation not permitted); leave this setting out" in server.status()
+    assert "Traceback" not in server.log

@@ -33,6 +33,14 @@ def test_a_port_that_is_in_use_is_named(machine: Machine) -> None:
     assert "8000 is in use" in done.stdout
 
 
+def test_a_port_that_is_no_number_is_named(machine: Machine) -> None:
+    for port in ("abc", "8000x", "", "100000"):
+        done = machine.run(CHECKOUT / "contrib" / "demo", "--port", port, check=False)
+        assert done.returncode == 2
+        assert f"--port needs a number, not '{port}'" in done.stdout
+        assert len(done.stdout.splitlines()) == 1
+
+
 def test_a_checkout_that_the_services_user_may_not_read_is_named(machine: Machine) -> None:
     """As git and pip make one under umask 077."""
     machine.run("sh", "-c", COPY, "sh", CHECKOUT)
