@@ -168,6 +168,7 @@ _SERVER = (
         requests in progress, a shorter one ends the pause sooner. Less than half of the unit's WatchdogSec=, which
         ends what is left.""",
         flags=("--orphan-timeout",),
+        metavar="SECONDS",
     ),
     Setting(
         "boot_timeout",

@@ -366,9 +366,9 @@ class Worker:
         if message == RETIRE:
             self.retire()
         elif not message:
-            self._outlive_master()
+            self.outlive_master()
 
-    def _outlive_master(self) -> None:
+    def outlive_master(self) -> None:
         """The master has died: nobody takes what this worker holds before it leaves, and nobody else would end it."""
         if self._orphaned:
             return

@@ -19,7 +19,7 @@ from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.gateway.blame import account
 from sdserve.process import output
 from sdserve.workers.base import FAILED, Worker
-from sdserve.workers.orphan import end_with_master
+from sdserve.workers.orphan import watch_master
 
 SERVED_AND_BROKE = 1
 
@@ -100,7 +100,7 @@ def _live(worker: Worker, server: Any, birth: Birth) -> int:
         log.trace("worker %s: slot %s, generation %s, booting", worker.pid, worker.slot, worker.generation)
         call_hook("post_fork", worker.cfg.post_fork, server, worker)
         set_identity(birth)
-        end_with_master(worker.lifeline, worker.cfg.graceful_timeout, log)
+        watch_master(worker.lifeline, worker.outlive_master)
         worker.init_process()
     except AppImportError as error:
         if told := account(error):

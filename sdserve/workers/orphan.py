@@ -1,10 +1,9 @@
-"""A worker whose master was killed ends, also when it is stuck in a request.
+"""A worker hears that its master was killed also when it is stuck in a request.
 
-A worker that polls hears the end of file on its channel, finishes its requests and leaves. One that is stuck never
-polls: without its master, which would have ended it, it would hold the listening sockets for ever, and take connections
-that nobody answers. So it has one end of a pipe whose other end only the master holds, and the kernel signals the end
-of file there (O_ASYNC, fcntl(2)). The handler, which runs wherever the interpreter is, sets an alarm for the end of the
-time that a worker has to finish. SIGALRM then ends the process by itself, whatever runs by then.
+A worker that polls hears the end of file on its channel. One that is stuck never polls: without its master, which would
+have ended it, it would hold the listening sockets for ever, and take connections that nobody answers. So it has one end
+of a pipe whose other end only the master holds, and the kernel signals the end of file there (O_ASYNC, fcntl(2)). The
+handler runs wherever the interpreter is; from there on `orphan_timeout` counts, by a thread that needs no interpreter.
 
 Only C code that does not come back to the interpreter from before the master's death on is not reached: that is left to
 the service manager, or to the application's own time-outs. PR_SET_PDEATHSIG (prctl(2)) would tell no more: it asks for
@@ -16,25 +15,19 @@ import fcntl
 import os
 import select
 import signal
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sdserve.log import Logger
 
 NEWS = signal.SIGURG  # ignored by default: who resets it does no harm
-GRACE = 0.5  # seconds more than a worker has to finish: who can leave by itself does
 
 
-def end_with_master(lifeline: int, limit: float, log: "Logger") -> None:
-    """From now on this process ends `limit` seconds after the holder of the lifeline's other end, at the latest."""
+def watch_master(lifeline: int, on_death: Callable[[], None]) -> None:
+    """From now on `on_death` is called once nobody holds the other end of the lifeline any more."""
 
     def hear(signum: int, frame: FrameType | None) -> None:
         if is_cut(lifeline):
             signal.signal(NEWS, signal.SIG_IGN)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, limit + GRACE)
-            log.debug("The master is gone: worker %s has %g s left", os.getpid(), limit)
+            on_death()
 
     signal.signal(NEWS, hear)  # without SA_RESTART: a wait for a lock must be interrupted
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())

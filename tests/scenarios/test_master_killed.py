@@ -35,7 +35,7 @@ def application(environ, start_response):
 
 def serve(start: Start, path: Path, *args: str) -> Server:
     (path / "app.py").write_text(APP)
-    arguments = ("-b", f"unix:{path}/s", "-w", "1", "--timeout", "0", "--graceful-timeout", "2", *args, "app")
+    arguments = ("-b", f"unix:{path}/s", "-w", "1", "--timeout", "0", "--orphan-timeout", "2", *args, "app")
     return start(*arguments, cwd=path).wait_ready()
 
 
@@ -62,7 +62,7 @@ def test_a_worker_that_is_stuck_ends_and_leaves_the_listeners(
 
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_a_request_that_ends_in_time_is_answered(start: Start, short_path: Path, threads: str) -> None:
-    server = serve(start, short_path, "--threads", threads, "--graceful-timeout", "20")
+    server = serve(start, short_path, "--threads", threads, "--orphan-timeout", "20")
     [worker] = server.wait_workers(1)
     with ask(short_path, "/second") as client:
         server.wait_log("called /second")
@@ -72,7 +72,7 @@ def test_a_request_that_ends_in_time_is_answered(start: Start, short_path: Path,
 
 
 def test_one_that_waits_ends_at_once(start: Start, short_path: Path) -> None:
-    server = serve(start, short_path, "--graceful-timeout", "1000")
+    server = serve(start, short_path, "--orphan-timeout", "1000")
     [worker] = server.wait_workers(1)
     server.kill(signal.SIGKILL)
     worker.wait_gone(15)
