@@ -45,7 +45,7 @@ make() {
     .venv/bin/python -m pip download --quiet --no-deps --python-version 3.13 --only-binary :all: httptools \
         --dest "$root.new/tmp/wheels" >>"$root.log" 2>&1 || fail "httptools cannot be had ($root.log)"
     mkdir "$root.new/tmp/source"
-    cp -r sdserve pyproject.toml README.md LICENSE "$root.new/tmp/source"
+    cp -r sdserve docs pyproject.toml README.md LICENSE "$root.new/tmp/source"
     chroot "$root.new" sh -euc '
         python3 -m venv --system-site-packages /opt/sdserve
         /opt/sdserve/bin/pip install --quiet --no-index --no-deps --no-build-isolation /tmp/wheels/* /tmp/source
