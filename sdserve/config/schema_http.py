@@ -103,6 +103,18 @@ HTTP_SETTINGS = (
         metavar="BYTES",
     ),
     Setting(
+        "request_buffering",
+        "HTTP",
+        convert.choice("on", "auto", "off"),
+        "auto",
+        """Which bodies are received before the application is called. on: all of them. auto: all but those of clients
+        that wait to be asked (Expect: 100-continue), which send nothing when the application refuses without reading.
+        off: those of up to 256 KiB, and chunked ones. A call whose body arrives meanwhile has a thread of its own,
+        and others are served while it waits: see bodies.md.""",
+        flags=("--request-buffering",),
+        metavar="MODE",
+    ),
+    Setting(
         "response_buffering",
         "HTTP",
         convert.boolean,

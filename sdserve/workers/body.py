@@ -90,6 +90,11 @@ class Arrival:
                 self._paid + size / times.body_rate, now - self.began + max(times.body_idle, times.body_grace)
             )
 
+    def excuse(self, seconds: float) -> None:
+        """For so long nobody wanted to read."""
+        self.began += seconds
+        self._last += seconds
+
     def due(self) -> float:
         """When it is too slow unless more comes."""
         times = self._times

@@ -15,15 +15,19 @@ from sdserve.http.response import HeadWriter
 from sdserve.http.scan import glimpse
 from sdserve.workers import hooked
 from sdserve.workers.contexts import Contexts
-from sdserve.workers.stream import Reply, Stream
+from sdserve.workers.fiber import Fiber
+from sdserve.workers.input import EarlyResponse, Incoming
+from sdserve.workers.stream import Phase, Reply, Stream
 from sdserve.workers.values import Values
 
 if TYPE_CHECKING:
     from sdserve.process.listeners import Listener
     from sdserve.workers.wsgi import WSGIWorker
 
-from io import BytesIO
+from functools import partial
+from io import BufferedReader, BytesIO
 
+EARLY = 64  # requests of a worker whose bodies arrive while they are answered; further ones are received first
 WILDCARDS = ("0.0.0.0", "::")
 Hook = Callable[..., Any]
 
@@ -50,6 +54,7 @@ class Exchange:
         self._before = before
         self._after = after
         self._record = record
+        self._early = 0  # calls whose bodies arrive meanwhile
         self._contexts = Contexts(copy_context() if values.threads == 1 else Context())  # as threads begin
         # Requests in the application whose post_request is owed, by the response that goes with them.
         self._owed: dict[Response, tuple[Request, Environ]] = {}
@@ -80,6 +85,9 @@ class Exchange:
             self.refuse(stream, error, began)
             stream.close_after = True
             return
+        if stream.arrival is not None and stream.body is None:
+            self._answer_early(stream, request, environ, began)
+            return
         response = stream.response = Response(gateway, stream, request)
         body = stream.body
         if body is not None:
@@ -104,7 +112,35 @@ class Exchange:
 
     def needs_its_thread(self, reply: Reply) -> bool:
         """Whether what is left of a response has to do with the application."""
-        return reply.response.result is not None or self._after is not None
+        return reply.fiber is None and (reply.response.result is not None or self._after is not None)
+
+    def may_be_early(self) -> bool:
+        """Whether one more request may be answered while its body arrives."""
+        return self._early < EARLY
+
+    def _answer_early(self, stream: Stream, request: Request, environ: Environ, began: float) -> None:
+        """Serves a request whose body has not arrived: the call pauses where it reads what is not there."""
+        assert stream.arrival is not None
+        incoming = Incoming(stream, request, stream.arrival)
+        response = stream.response = EarlyResponse(self.gateway, stream, request, incoming)
+        environ["wsgi.input"] = BufferedReader(incoming, 65536)
+        stream.reply = reply = Reply(environ, response, began, 0)
+        reply.incoming = incoming
+        incoming.response = response
+        reply.fiber = incoming.fiber = Fiber(partial(self._in_fiber, reply))
+        self._early += 1
+        if self._after is not None:
+            self._owed[response] = request, environ
+        self.go_on(stream, reply)
+
+    def _in_fiber(self, reply: Reply) -> None:
+        environ, response, fiber = reply.environ, reply.response, reply.fiber
+        assert fiber is not None
+        self.gateway.call(environ, response)
+        while response.result is not None:
+            fiber.pause()
+            step = self.gateway.drop if reply.lost >= 0 else self.gateway.go_on
+            step(environ, response)
 
     def go_on(self, stream: Stream, reply: Reply) -> None:
         """Goes on with a response whose client has room, as `answer` began it; `stream.reply` is None when it is over.
@@ -112,7 +148,15 @@ class Exchange:
         Called in the response's thread if it needs that. With `reply.lost` set, its client has gone.
         """
         response, lost = reply.response, reply.lost >= 0
-        if response.result is not None:
+        if reply.fiber is not None:
+            if not reply.fiber.ended:
+                reply.fiber.resume()
+            if stream.phase is Phase.READ or stream.unsent is not None:
+                return
+            self._early -= 1
+            if reply.incoming is not None:
+                reply.incoming.let_go()
+        elif response.result is not None:
             step = self.gateway.drop if lost else self.gateway.go_on
             if reply.context is not None:
                 reply.context.run(step, reply.environ, response)
@@ -131,9 +175,12 @@ class Exchange:
     def forget(self, stream: Stream) -> None:
         """Something went wrong with a response that was not over: nothing more becomes of it."""
         reply, stream.reply = stream.reply, None
-        if reply is not None:
-            self._owed.pop(reply.response, None)
-        if reply is not None and reply.context is None:
+        if reply is None:
+            return
+        self._owed.pop(reply.response, None)
+        if reply.fiber is not None:
+            self._early -= 1
+        elif reply.context is None:
             self._contexts.taken.discard(reply.thread)
 
     def _over(self, stream: Stream, environ: Environ, response: Response, began: float) -> None:

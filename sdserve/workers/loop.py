@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from sdserve.workers.wsgi import WSGIWorker
 
 EVENTS = 64  # of one poll
-TURNS = (Phase.HEAD, Phase.CLOSED)  # of streams in `ready`: a request to read, or a response whose client has gone
+# Of streams in `ready`: a request to read, a call whose body does not come, a response whose client has gone.
+TURNS = (Phase.HEAD, Phase.READ, Phase.CLOSED)
 BATCH = 16  # of them between two polls: who sends one request at a time does not wait for those who send many
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 TELL_EVERY = 10.0  # seconds between two lines about idle connections that made room
@@ -57,7 +58,10 @@ class Loop:
         store = Store(disk, worker.log.warning, values.times.send)
         self._door = Door(worker, values, self._epoll, exchange.base, store)
         self._door.on_take = self._taken_over
-        self._streams = Streams(self._epoll, values.times, self._door, exchange, worker.log, worker.not_polling, disk)
+        self._streams = Streams(
+            *(self._epoll, values.times, self._door, exchange, worker.log, worker.not_polling, disk),
+            buffering=values.request_buffering,
+        )
         self._lead = Lead(
             *(values.threads, values.timeout),
             answer=exchange.answer,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextvars import Context
 from enum import IntEnum
 from time import monotonic_ns
+from typing import TYPE_CHECKING
 
 from sdserve.gateway.response import ClientGone, Response
 from sdserve.gateway.wsgi import Environ
@@ -19,6 +20,10 @@ from sdserve.http.request import Request
 from sdserve.workers.body import Arrival, Body
 from sdserve.workers.takeover import GUNICORN
 from sdserve.workers.write_buffer import Store, WriteBuffer
+
+if TYPE_CHECKING:
+    from sdserve.workers.fiber import Fiber
+    from sdserve.workers.input import Incoming
 
 RECEIVE = 65536
 PARTS = 64  # of a response in one sendmsg(2)
@@ -37,6 +42,7 @@ class Phase(IntEnum):
     FLUSH = 4  # the peer has not taken yet what was sent; the application may have more to send
     LINGER = 5  # answered for the last time; what the peer still sends is read and dropped
     CLOSED = 6
+    READ = 7  # the application has it, and waits for more of its body
 
 
 WANTS = {
@@ -47,14 +53,16 @@ WANTS = {
     Phase.FLUSH: EPOLLOUT,
     Phase.LINGER: EPOLLIN,
     Phase.CLOSED: 0,
+    Phase.READ: EPOLLIN,
 }
 
 
 class Reply:
     """A response that is not over when its call ends: its client has not taken all of it, and the application may have
-    more. What is left to do with the application is done in `thread`, in `context` (None: the thread's own)."""
+    more. What is left to do with the application is done in `thread`, in `context` (None: the thread's own), or in
+    `fiber`, for a call that began before its body was there (`incoming`)."""
 
-    __slots__ = ("began", "context", "environ", "lost", "response", "thread")
+    __slots__ = ("began", "context", "environ", "fiber", "incoming", "lost", "response", "thread")
 
     def __init__(self, environ: Environ, response: Response, began: float, thread: int) -> None:
         self.environ = environ
@@ -62,6 +70,8 @@ class Reply:
         self.began = began
         self.thread = thread
         self.context: Context | None = None
+        self.fiber: Fiber | None = None
+        self.incoming: Incoming | None = None
         self.lost = -1  # bytes that the client never took, -1: it has not gone
 
 

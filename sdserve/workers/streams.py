@@ -19,7 +19,8 @@ from sdserve.http.connection import State
 from sdserve.http.errors import BadRequest, HTTPError, RequestTimedOut
 from sdserve.http.limits import Times
 from sdserve.http.request import Request
-from sdserve.workers.body import Arrival, Body
+from sdserve.workers.body import IN_MEMORY, Arrival, Body
+from sdserve.workers.input import TooSlow
 from sdserve.workers.register import Register
 from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, EPOLLOUT, NEVER, RECEIVE, WANTS, Phase, Stream
@@ -34,18 +35,18 @@ if TYPE_CHECKING:
 LATE = 1.0  # seconds more for what has arrived in time and was not read in time
 ROOM = 32  # idle connections that are closed at a time, at most, for want of room
 MARK = 0.1  # seconds that the busy mark may be older than the request it is for
-PREFACE, HEAD, BODY, CALL, FLUSH, LINGER, CLOSED = (
+PREFACE, HEAD, BODY, CALL, FLUSH, LINGER, CLOSED, READ = (
     *(Phase.PREFACE, Phase.HEAD, Phase.BODY),
-    *(Phase.CALL, Phase.FLUSH, Phase.LINGER, Phase.CLOSED),
+    *(Phase.CALL, Phase.FLUSH, Phase.LINGER, Phase.CLOSED, Phase.READ),
 )
-READING = (PREFACE, HEAD, BODY)
+READING = (PREFACE, HEAD, BODY, READ)
 
 
 class Streams(Register):
     """What becomes of all open connections of a loop.
 
     `exchange` answers requests, through `lead` where there are several threads; `busy(now)` marks the process busy;
-    `disk` is what the temporary files of the process may take.
+    `disk` is what the temporary files of the process may take; `buffering`: on, auto, off, which bodies come first.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Streams(Register):
         log: "Logger",
         busy: Callable[[float], None],
         disk: Quota,
+        buffering: str,
     ) -> None:
         super().__init__(epoll)
         self._times = times
@@ -66,6 +68,7 @@ class Streams(Register):
         self._log = log
         self._busy = busy
         self._disk = disk
+        self._buffering = buffering
         self._lead: Lead | None = None
         self._mark_again = 0.0  # when the busy mark must be written next
         self.marked_at = 0.0
@@ -125,8 +128,8 @@ class Streams(Register):
         try:
             data = stream.sock.recv(RECEIVE)
         except BlockingIOError:
-            if phase is BODY and stream.unsent is not None:
-                return self._continue(stream)
+            if stream.unsent is not None:
+                return self._continue(stream) if phase is BODY else self._flush_between(stream)
             self.poll_for(stream, EPOLLIN)
             return True
         except OSError:
@@ -140,6 +143,8 @@ class Streams(Register):
                 return True
             if phase is PREFACE:
                 return self._preface(stream, data)
+            if phase is READ and stream.arrival is not None:
+                stream.arrival.received(len(data), monotonic())
         stream.conn.receive(data)
         return self.advance(stream, monotonic())
 
@@ -149,6 +154,9 @@ class Streams(Register):
         stream.queued = False
         if stream.phase is CLOSED:
             return self._lost(stream, now)
+        if stream.phase is READ:
+            stream.phase = CALL
+            return self._go_on(stream, now)
         try:
             if stream.phase is HEAD:
                 request = conn.next_request()
@@ -156,6 +164,9 @@ class Streams(Register):
                     self._await_head(stream, now)
                     return True
                 if not request.length:
+                    return self._serve(stream, request, now)
+                if self._is_early(request):
+                    stream.arrival = Arrival(self._times, now)
                     return self._serve(stream, request, now)
                 if request.expect and not conn.buffered:
                     stream.send_continue()
@@ -198,6 +209,16 @@ class Streams(Register):
         self.poll_for(stream, EPOLLIN if done else EPOLLIN | EPOLLOUT)
         return True
 
+    def _flush_between(self, stream: Stream) -> bool:
+        """What was sent while the application still reads leaves when there is room for it."""
+        try:
+            done = stream.flush()
+        except ClientGone:
+            self.close(stream)
+            return True
+        self.poll_for(stream, EPOLLIN if done else EPOLLIN | EPOLLOUT)
+        return True
+
     def _queue(self, stream: Stream) -> None:
         """Has the stream go on in its turn. Nothing more is read before that: a client holds one buffer."""
         stream.queued = True
@@ -213,6 +234,13 @@ class Streams(Register):
             stream.last = 0.0
             self.set_deadline(stream, now, self._times.head)
         self.poll_for(stream, EPOLLIN)
+
+    def _is_early(self, request: Request) -> bool:
+        """Whether the application gets a request before its body."""
+        length, buffering = request.length, self._buffering
+        if length < 0 or buffering == "on" or not (request.expect or (buffering == "off" and length > IN_MEMORY)):
+            return False  # of a chunked body frameworks want to know the length
+        return self._exchange.may_be_early()
 
     def _due(self, stream: Stream) -> float:
         """When the body that a stream receives will be too slow: its next deadline."""
@@ -265,10 +293,13 @@ class Streams(Register):
 
     def answered(self, stream: Stream, now: float) -> None:
         """The application has been called for a request, or has gone on with it: as far as its client has room."""
+        if stream.phase is not CALL:
+            if stream.phase is READ:
+                self._due(stream)
+                self.poll_for(stream, EPOLLIN if stream.unsent is None else EPOLLIN | EPOLLOUT)
+            return
         if stream.unsent is not None:
             self._await_room(stream, now)
-            return
-        if stream.phase is CLOSED:
             return
         self.count += 1
         self.size += stream.sent
@@ -341,7 +372,7 @@ class Streams(Register):
                 self._mark_again = now + MARK
                 self.marked_at = now
                 self._busy(now)
-            if self._lead is not None and self._exchange.needs_its_thread(reply):
+            if self._lead is not None and (reply.fiber is not None or self._exchange.needs_its_thread(reply)):
                 return self._lead.resume(stream, reply.thread, partial(self._exchange.go_on, stream, reply))
             self._exchange.go_on(stream, reply)
         self.answered(stream, monotonic())
@@ -359,7 +390,7 @@ class Streams(Register):
     def close(self, stream: Stream) -> None:
         """Closes a connection. A response that was on its way is ended in its turn: the application may be called."""
         reply = stream.reply
-        if reply is not None and stream.phase is FLUSH:
+        if reply is not None and stream.phase in (FLUSH, READ):
             reply.lost = stream.unsent.left if stream.unsent is not None else 0
             self.ready.append(stream)
         super().close(stream)
@@ -421,6 +452,11 @@ class Streams(Register):
             self.set_deadline(stream, now, LATE)
         elif phase is HEAD and stream.conn.buffered:
             self._refuse(stream, RequestTimedOut("the head did not arrive in time"), now)
+        elif phase is READ:
+            if self._due(stream) <= now and stream.reply is not None and stream.reply.incoming is not None:
+                stream.reply.incoming.fail(TooSlow("the body is slower than body_min_rate or body_timeout allow"))
+                stream.deadline = NEVER
+                self._queue(stream)
         elif phase is BODY:
             if self._due(stream) <= now:
                 self._refuse(

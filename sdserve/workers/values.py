@@ -24,6 +24,7 @@ class Values:
     times: Times
     threads: int
     connections: int
+    request_buffering: str  # on, auto, off
     response_buffering: bool
     spool: int  # bytes that all temporary files together may take, 0: no limit
     timeout: float
@@ -61,6 +62,7 @@ class Values:
             times=times,
             threads=max(1, cfg.threads),
             connections=_connections(),
+            request_buffering=cfg.request_buffering,
             response_buffering=cfg.response_buffering,
             spool=cfg.spool_limit,
             timeout=cfg.timeout,

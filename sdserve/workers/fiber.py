@@ -1,0 +1,52 @@
+"""A call that can stop in its middle, and go on later: a thread that runs only while somebody waits for it.
+
+The two never run at the same time. `resume` is a plain call for whoever says it, which returns when the work pauses or
+ends; so the work needs no lock against its resumers, and a process that calls its application in one thread at a time
+still does.
+"""
+
+from _thread import allocate_lock, start_new_thread
+from collections.abc import Callable
+from threading import get_ident
+
+
+class Fiber:
+    """`work` in a thread of its own. Its thread ends with it."""
+
+    __slots__ = ("_back", "_error", "_go", "_work", "ended", "thread")
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        """Raises RuntimeError when there can be no more threads."""
+        self._work = work
+        self._go = allocate_lock()
+        self._go.acquire()
+        self._back = allocate_lock()
+        self._back.acquire()
+        self._error: BaseException | None = None
+        self.ended = False
+        self.thread = 0
+        start_new_thread(self._run, ())
+
+    def resume(self) -> None:
+        """Runs the work until it pauses or has ended. Raises what it raised."""
+        self._go.release()
+        self._back.acquire()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def pause(self) -> None:
+        """Said by the work: back to who resumed it, until it is resumed."""
+        self._back.release()
+        self._go.acquire()
+
+    def _run(self) -> None:
+        self._go.acquire()
+        self.thread = get_ident()
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - for the resumer
+            self._error = error
+        finally:
+            self.ended = True
+            self._back.release()

@@ -1,0 +1,42 @@
+"""Reads its request's body in every way, or not at all; wsgi.input as it is, and events in $EARLY_EVENTS."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from tests.apps.streams import TEXT
+
+
+def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    way = environ["PATH_INFO"].strip("/")
+    body = environ["wsgi.input"]
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    with open(os.environ["EARLY_EVENTS"], "a") as file:
+        file.write(f"called {way} {threading.current_thread().name}\n")
+    status, answer = "200 OK", b""
+    if way == "refuse":
+        status, answer = "401 Unauthorized", b"who are you?"
+    elif way == "sum":
+        check = hashlib.sha256()
+        while piece := body.read(100_000):
+            check.update(piece)
+        answer = check.hexdigest().encode()
+    elif way == "length":
+        answer = hashlib.sha256(body.read(length)).hexdigest().encode()
+    elif way == "all":
+        answer = hashlib.sha256(body.read()).hexdigest().encode()
+    elif way == "lines":
+        first, some = body.readline(), body.readline(3)
+        answer = repr([first, some, body.readlines(3), list(body), body.read(), body.readline()]).encode()
+    elif way == "caught":
+        try:
+            body.read()
+        except OSError as error:
+            answer = type(error).__name__.encode()
+    elif way == "both":
+        start_response(status, [TEXT])
+        return (b"%d;" % len(piece) for piece in iter(lambda: body.read(10), b""))
+    start_response(status, [TEXT, ("Content-Length", str(len(answer)))])
+    return [answer]

@@ -1,0 +1,171 @@
+"""An application is asked before a body that its client holds back, and nobody waits for that client."""
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import spooled
+from tests.support.server import Server, answer, connector, free_port
+from tests.support.waiting import eventually
+
+THREADS = pytest.mark.parametrize("threads", ["1", "4"])
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Served:
+    def __init__(self, start: Callable[..., Server], tmp_path: Path, threads: str, *args: str) -> None:
+        self.address = ("127.0.0.1", free_port())
+        self._events = tmp_path / "events"
+        bind = "{}:{}".format(*self.address)
+        env = {"EARLY_EVENTS": str(self._events)}
+        self.server = start("-b", bind, "--threads", threads, *args, "early", env=env).wait_ready()
+        (self.worker,) = self.server.workers
+
+    def events(self) -> list[str]:
+        return self._events.read_text().splitlines()
+
+    def begin(self, path: str, length: int, *fields: str) -> socket.socket:
+        """A client that has sent the head of an upload."""
+        sock = connector(self.address)()
+        head = [f"PUT {path} HTTP/1.1", "Host: a", f"Content-Length: {length}", *fields, "", ""]
+        sock.sendall("\r\n".join(head).encode())
+        return sock
+
+    def is_quick(self) -> None:
+        for _ in range(5):
+            assert answer(self.address, "/hello").status == 200
+
+
+EXPECT = "Expect: 100-continue"
+
+
+def head_and_body(sock: socket.socket) -> tuple[bytes, bytes]:
+    got = b""
+    while b"\r\n\r\n" not in got:
+        data = sock.recv(65536)
+        assert data, got
+        got += data
+    head, _, body = got.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    while len(body) < length:
+        body += sock.recv(65536)
+    return head, body
+
+
+@THREADS
+def test_who_is_refused_sends_nothing(start: Callable[..., Server], tmp_path: Path, threads: str) -> None:
+    served = Served(start, tmp_path, threads)
+    with served.begin("/refuse", 200 << 20, EXPECT) as sock:
+        head, body = head_and_body(sock)
+        assert head.startswith(b"HTTP/1.1 401 ")
+        assert b"\r\nConnection: close" in head  # whether the body still comes, nobody knows
+        assert body == b"who are you?"
+        assert sock.recv(1) == b""
+
+
+@THREADS
+@pytest.mark.parametrize("way", ["sum", "length", "all"])
+def test_a_body_is_asked_for_when_it_is_read(
+    start: Callable[..., Server], tmp_path: Path, threads: str, way: str
+) -> None:
+    served = Served(start, tmp_path, threads)
+    data = os.urandom(3_000_000)
+    with served.begin(f"/{way}", len(data), EXPECT) as sock:
+        assert sock.recv(100) == CONTINUE
+        sock.sendall(data[:1_000_000])
+        served.is_quick()  # while the call waits
+        sock.sendall(data[1_000_000:])
+        head, body = head_and_body(sock)
+        assert body.decode() == hashlib.sha256(data).hexdigest()
+        assert b"Connection: close" not in head
+        assert spooled(served.worker.pid) == 0
+        sock.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")  # the connection goes on
+        assert head_and_body(sock)[0].startswith(b"HTTP/1.1 200 ")
+
+
+@THREADS
+def test_many_who_send_nothing_hold_up_nobody(start: Callable[..., Server], tmp_path: Path, threads: str) -> None:
+    served = Served(start, tmp_path, threads, "--body-timeout", "3")
+    socks = [served.begin("/sum", 1000, EXPECT) for _ in range(80)]  # more than are called before their bodies
+    for sock in socks:
+        assert sock.recv(100) == CONTINUE
+    served.is_quick()
+    for sock in socks[:10]:
+        sock.close()
+    socks[20].sendall(bytes(1000))
+    assert head_and_body(socks[20])[1].decode() == hashlib.sha256(bytes(1000)).hexdigest()
+    for sock in socks[21:]:
+        assert sock.recv(100).startswith(b"HTTP/1.1 408 ")
+    served.is_quick()
+    assert served.server.workers == [served.worker]
+    eventually(lambda: len(os.listdir(f"/proc/{served.worker.pid}/task")) <= 6, "no thread is left of them")
+
+
+@THREADS
+def test_the_application_sees_a_body_that_does_not_come_as_an_error_of_reading(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    served = Served(start, tmp_path, threads, "--body-timeout", "0.5")
+    with served.begin("/caught", 1000, EXPECT) as sock:
+        assert sock.recv(100) == CONTINUE
+        assert head_and_body(sock)[1] == b"TooSlow"
+        assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 26", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("expect", ["X: y", EXPECT])
+def test_wsgi_input_is_read_by_the_letter(
+    start: Callable[..., Server], tmp_path: Path, framing: str, expect: str
+) -> None:
+    served = Served(start, tmp_path, "1")
+    data = b"first\nsecond\nthird\nfourth\n"
+    with connector(served.address)() as sock:
+        sock.sendall(f"PUT /lines HTTP/1.1\r\nHost: a\r\n{framing}\r\n{expect}\r\n\r\n".encode())
+        if expect == EXPECT:
+            assert sock.recv(100) == CONTINUE
+        pieces = [data[at : at + 1] for at in range(len(data))]
+        if "chunked" in framing:
+            pieces = [b"1\r\n%b\r\n" % piece for piece in pieces] + [b"0\r\n\r\n"]
+        for piece in pieces:
+            sock.sendall(piece)
+        expected = [b"first\n", b"sec", [b"ond\n"], [b"third\n", b"fourth\n"], b"", b""]
+        assert head_and_body(sock)[1] == repr(expected).encode()
+
+
+@THREADS
+def test_an_answer_may_begin_while_the_body_is_read(start: Callable[..., Server], tmp_path: Path, threads: str) -> None:
+    served = Served(start, tmp_path, threads)
+    with served.begin("/both", 20, EXPECT) as sock:
+        assert sock.recv(100) == CONTINUE
+        sock.sendall(b"0123456789")
+        assert b"3\r\n10;\r\n" in sock.recv(4096)
+        sock.sendall(b"0123456789")
+        assert sock.recv(4096).startswith(b"3\r\n10;\r\n")
+
+
+@THREADS
+def test_without_buffering_a_large_body_is_read_as_it_comes(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    served = Served(start, tmp_path, threads, "--request-buffering", "off")
+    data = os.urandom(3_000_000)
+    with served.begin("/sum", len(data)) as sock, served.begin("/refuse", 200 << 20) as other:
+        sock.sendall(data[:2_000_000])
+        assert head_and_body(other)[0].startswith(b"HTTP/1.1 401 ")
+        served.is_quick()
+        assert spooled(served.worker.pid) == 0
+        sock.sendall(data[2_000_000:])
+        assert head_and_body(sock)[1].decode() == hashlib.sha256(data).hexdigest()
+
+
+def test_with_buffering_every_body_comes_first(start: Callable[..., Server], tmp_path: Path) -> None:
+    served = Served(start, tmp_path, "1", "--request-buffering", "on")
+    with served.begin("/refuse", 10, EXPECT) as sock:
+        assert sock.recv(100) == CONTINUE
+        sock.sendall(bytes(10))
+        head, _ = head_and_body(sock)
+        assert head.startswith(b"HTTP/1.1 401 ") and b"close" not in head

@@ -1,0 +1,49 @@
+"""A call that stops in its middle: it and its resumer never run at the same time, and each error finds its way."""
+
+import threading
+
+import pytest
+
+from sdserve.workers.fiber import Fiber
+
+
+def test_it_runs_while_it_is_waited_for_and_not_otherwise() -> None:
+    said: list[str] = []
+
+    def work() -> None:
+        said.append("first")
+        fiber.pause()
+        said.append("second")
+
+    fiber = Fiber(work)
+    assert said == []
+    fiber.resume()
+    assert (said, fiber.ended) == (["first"], False)
+    fiber.resume()
+    assert (said, fiber.ended) == (["first", "second"], True)
+
+
+def test_it_is_always_the_same_thread_and_another_one_than_its_resumer() -> None:
+    threads = []
+
+    def work() -> None:
+        for _ in range(3):
+            threads.append(threading.get_ident())
+            fiber.pause()
+
+    fiber = Fiber(work)
+    fiber.resume()
+    other = threading.Thread(target=fiber.resume)
+    other.start()
+    other.join()
+    fiber.resume()
+    fiber.resume()
+    assert fiber.ended
+    assert set(threads) == {fiber.thread} and fiber.thread != threading.get_ident()
+
+
+def test_what_it_raises_is_its_resumers() -> None:
+    fiber = Fiber(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        fiber.resume()
+    assert fiber.ended
