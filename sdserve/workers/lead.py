@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from sdserve.http.request import Request
-from sdserve.workers.leaders import IN_DEMAND, LOOK_EVERY, PROMOTE_AFTER, Pace, overstays
+from sdserve.workers.leaders import IN_DEMAND, LOOK_EVERY, Pace, overstays
 from sdserve.workers.roster import Next, Roster, Seat
 from sdserve.workers.stream import NEVER, Stream
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sdserve.log import Logger
 
 QUIET = 20  # looks of the watcher at an empty table before it sleeps
+KEEN = 50  # closer looks after a call that lasted: they come together
 SHORTEST = 0.0005  # seconds between two looks, at least
 LOOKS = 4  # at a call that lasts, in each time-out: how far has its answer come?
 JOB_WAITS = 30.0  # seconds that a job waits for its thread where no time-out is set
@@ -130,10 +131,12 @@ class Lead:
 
     def call(self, stream: Stream, request: Request, now: float) -> bool:
         """Answers a request in this thread, with the lead as long as it lasts. False when the lead was lost."""
-        pace = self._pace
-        if not pace.calm and self._idle and self._expects_slow(request):
-            self._call_as_follower(stream, request, now)
-            return False
+        pace, name = self._pace, ""
+        if not pace.calm:
+            name = _name(request)
+            if self._idle and pace.remembers(name) and self._expects_slow(name):
+                self._call_as_follower(stream, request, now)
+                return False
         table = self._table
         table[stream] = now
         if self._parked:
@@ -145,9 +148,9 @@ class Lead:
         if table.pop(stream, None) is None:
             self._comes_back(stream)
             return False
-        if not pace.calm:
+        if name and pace.remembers(name):
             with self._mutex:
-                pace.was_quick(_name(request))
+                pace.was_quick(name)
         return True
 
     def resume(self, stream: Stream, owner: int, step: Callable[[], None]) -> bool:
@@ -195,9 +198,9 @@ class Lead:
             self._table.clear()
             return True
 
-    def _expects_slow(self, request: Request) -> bool:
+    def _expects_slow(self, name: str) -> bool:
         with self._mutex:
-            return self._pace.expect_slow(_name(request))
+            return self._pace.expect_slow(name)
 
     def _call_as_follower(self, stream: Stream, request: Request, now: float) -> None:
         """Gives up the lead before a call that is expected to last."""
@@ -277,7 +280,7 @@ class Lead:
 
     def _watch(self) -> None:
         """Looks at the table every few milliseconds; sleeps while nothing is called, so an idle worker is not woken."""
-        quiet = 0
+        quiet = keen = 0
         while not self._roster.stopped:
             now = monotonic()
             if now >= self._due:
@@ -288,9 +291,10 @@ class Lead:
                 age = now - since
                 if overstays(age, age >= IN_DEMAND and self._in_demand()):
                     self._promote()
+                    keen = KEEN
                     continue
-                pause = (PROMOTE_AFTER if self._pace.calm else IN_DEMAND) - age
-                self._tick.acquire(timeout=max(SHORTEST, pause))
+                keen = max(0, keen - 1)
+                self._tick.acquire(timeout=max(SHORTEST, (IN_DEMAND if keen else LOOK_EVERY) - age))
             elif quiet < QUIET:
                 quiet += 1
                 self._tick.acquire(timeout=LOOK_EVERY)

@@ -15,7 +15,7 @@ then the next trial is twice as far away.
 
 LOOK_EVERY = 0.003  # seconds between two looks of the watcher at calls that are quick as a rule
 PROMOTE_AFTER = 0.003  # seconds: a call that lasts longer loses the lead
-IN_DEMAND = 0.001  # seconds after which it does when something else is ready to be served
+IN_DEMAND = 0.002  # seconds after which it does when something else is ready to be served
 PATHS = 512  # slow paths remembered
 TRIAL, RAREST = 4, 64  # the first trial is after so many calls, and none is later than after so many
 RISE, FALL, CEILING, THRESHOLD = 4, 1, 16, 8
@@ -38,6 +38,10 @@ class Pace:
         self._score = 0
         self._rule = TRIAL  # calls of unknown paths until the rule is tried
         self.calm = True  # nothing slow is remembered: no question needs to be asked
+
+    def remembers(self, path: str) -> bool:
+        """Whether anything is expected of a path, or of all: otherwise it need not be asked, nor told."""
+        return self._score > 0 or path in self._paths
 
     def expect_slow(self, path: str) -> bool:
         """Whether the lead is to be given up before a call, which happens then; False too when it is tried."""
