@@ -173,6 +173,8 @@ class Loop:
                         self._lead.stop()
                         return
                     if ready or returned:
+                        if streams.count >= EVENTS:
+                            self._count()
                         pending.extend(poll(0, EVENTS))
                     else:
                         self._rest()
@@ -211,6 +213,11 @@ class Loop:
         self._fault_at = monotonic()
         return True
 
+    def _count(self) -> None:
+        """Counts what was answered: before each rest, and in time where there is none, for max_requests."""
+        self._worker.count_requests(*self._streams.take_counts())
+        self._worker.cell.used(self._streams.marked_at)
+
     def _rest(self) -> None:
         """Before the leader waits: what the turn did is counted, and the busy mark is taken away.
 
@@ -218,8 +225,7 @@ class Loop:
         time-out is left to a process in which nothing moves.
         """
         if self._streams.count:
-            self._worker.count_requests(*self._streams.take_counts())
-            self._worker.cell.used(self._streams.marked_at)
+            self._count()
         self._marked |= self._streams.rest()
         if self._lead.running:
             self._marked = True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sdserve.workers.loop import EVENTS
 from tests.support.load import Load
 from tests.support.server import Server, connector
 from tests.support.waiting import eventually
@@ -58,3 +59,13 @@ def retiring_at_once(log: str) -> list[int]:
             alive.discard(found[1])
         counts.append(len(alive))
     return counts
+
+
+def test_a_worker_that_never_rests_asks_in_time(start: Callable[..., Server], short_path: Path) -> None:
+    """Its client always has another request for it; what it has answered is counted all the same."""
+    (short_path / "web.py").write_text(APP.replace("LEAK", "1"))
+    server = start("-b", f"unix:{short_path}/s", "--max-requests", "50", "web:application", cwd=short_path).wait_ready()
+    with connector(f"{short_path}/s")() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+        asked = int(server.wait_log(r"answered (\d+) requests and asks for its replacement")[1])
+    assert 50 <= asked <= 50 + EVENTS + 16
