@@ -161,7 +161,8 @@ def test_a_stop_while_a_request_is_stuck_ends_in_time(start: Callable[..., Serve
 
 
 def test_when_all_threads_are_stuck_another_one_serves(start: Callable[..., Server], tmp_path: Path) -> None:
-    server, address = serve(start, threads=2)
+    # The second must get stuck before the first has the worker replaced, or it is the replacement that it meets.
+    server, address = serve(start, "-t", "5", threads=2)
     (old,) = server.workers
     clients = gather(address, "sleep", tmp_path)
     second = stick(address, "recv", tmp_path / "second")
