@@ -123,6 +123,9 @@ class Arbiter(HookView):
             self._heed(signum)
         self.manage_workers()
         self.report()
+        self._complete()
+
+    def _complete(self) -> None:
         if self.state is Master.DOWN:
             self.ending.complete()
 
@@ -187,6 +190,7 @@ class Arbiter(HookView):
         watch_idleness(self)
         self.hook("when_ready")
         self.manage_workers()
+        self._complete()  # the very first worker could not be forked
         lay_in()  # while the workers boot
 
     def _open_listeners(self, generation: Generation, found: list[Listener]) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
 
 QUIT_PATIENCE = 2.0  # seconds between QUIT and KILL when the loop does not turn any more
+KILL_PATIENCE = 5.0  # seconds until the kernel has ended who was killed; a process in state D may take for ever
 
 
 class Ending:
@@ -100,7 +101,7 @@ class Ending:
 
     def _end_workers(self) -> None:
         host, left = self._arbiter.host, list(self._arbiter.crew)
-        for signum, patience in ((signal.SIGQUIT, QUIT_PATIENCE), (signal.SIGKILL, None)):
+        for signum, patience in ((signal.SIGQUIT, QUIT_PATIENCE), (signal.SIGKILL, KILL_PATIENCE)):
             for handle in left:
                 handle.send(signum)
             left = host.await_ends(left, patience)

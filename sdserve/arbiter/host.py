@@ -168,18 +168,15 @@ class Host:
 
         examine(loop, program, directory, environ, on_reason)
 
-    def await_ends(self, handles: Iterable[Handle], patience: float | None) -> list[Handle]:
-        """Waits, without the loop, until these workers have ended and reaps them; who is left after `patience` seconds.
-
-        None: waits for as long as it takes.
-        """
+    def await_ends(self, handles: Iterable[Handle], patience: float) -> list[Handle]:
+        """Waits without the loop for these workers to end, and reaps them; who is left after `patience` seconds."""
         by_fd = {handle.pidfd.fileno(): handle for handle in handles}
         poll = select.poll()
         for fd in by_fd:
             poll.register(fd, select.POLLIN)
-        until = None if patience is None else self.now() + patience
+        until = self.now() + patience
         while by_fd:
-            ready = poll.poll(None if until is None else max(0.0, until - self.now()) * 1000)
+            ready = poll.poll(max(0.0, until - self.now()) * 1000)
             if not ready:
                 break
             for fd, _ in ready:

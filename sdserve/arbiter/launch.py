@@ -8,6 +8,7 @@ and a line back (process/handover.py).
 import errno
 import os
 import select
+import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,11 +19,12 @@ from sdserve.errors import call_hook
 from sdserve.process import output
 from sdserve.process.handover import VARIABLE, Handover
 from sdserve.process.listeners import Listener, pass_on
-from sdserve.process.pidfd import PidFd
+from sdserve.process.pidfd import Child, PidFd
 from sdserve.process.program import Program
 from sdserve.systemd import activation
 
 EXEC_FAILED = 127
+FORK_LIMIT = 5.0  # seconds until both processes must have been forked
 
 
 class Launch:
@@ -82,21 +84,40 @@ def fork_twice(child: Callable[[], NoReturn]) -> int:
     Raises OSError when there is no room for another process.
     """
     output.flush_all()
-    read, write = os.pipe()
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signals.block_all()
-    with os.fdopen(read, "rb") as told:
-        try:
-            middle = os.fork()
-            if middle == 0:
-                _middle(write, child)
-        finally:
-            os.close(write)
-            signals.unblock_all()
-        pid = told.read()
-    os.waitpid(middle, 0)
+    try:
+        middle = os.fork()
+        if middle == 0:
+            _middle(write, child)
+    except OSError:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+        signals.unblock_all()
+    try:
+        pid = _await_middle(Child(middle), read)
+    finally:
+        os.close(read)
     if not pid:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return int(pid)
+
+
+def _await_middle(middle: Child, told: int) -> bytes:
+    """What it said: the new master's pid, b"" if it could not fork. Raises OSError when it hangs (register_at_fork)."""
+    if not middle.ended(FORK_LIMIT):
+        middle.send(signal.SIGKILL)
+        middle.ended(FORK_LIMIT)
+        middle.close()
+        raise OSError(errno.ETIMEDOUT, f"a forked process hung for {FORK_LIMIT:g} seconds")
+    middle.reap()
+    middle.close()
+    try:
+        return os.read(told, 32)
+    except BlockingIOError:  # it was killed, and its child has the other end
+        return b""
 
 
 def _middle(write: int, child: Callable[[], NoReturn]) -> NoReturn:

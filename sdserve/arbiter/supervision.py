@@ -17,6 +17,7 @@ from sdserve.systemd.watchdog import Watchdog
 
 ASK_EVERY = 0.5  # seconds; shorter than any time-out that a unit file can sensibly set
 ASK_FOR = 5.0  # seconds
+FIRST_WAIT, LAST_WAIT = 0.1, 20.0  # seconds between attempts to send what could not be sent; they double
 
 
 class Supervision:
@@ -32,6 +33,8 @@ class Supervision:
         self.watchdog = watchdog
         self._asking: Deadline | None = None
         self._extended = False
+        self._again: Deadline | None = None
+        self._patience = FIRST_WAIT
         self._complained = False
 
     def begin(self) -> None:
@@ -39,11 +42,14 @@ class Supervision:
         if self.watchdog.interval is not None:
             self._ping()
 
-    def become_main(self, status: str) -> None:
+    def become_main(self, status: str, *, stopping: bool = False) -> None:
         """The unit is ours now: systemd listens to us from here on, and its watchdog waits for us already."""
         self.notifier.muted = False
         self.notifier.watchdog()
-        self.notifier.ready(status)
+        if stopping:  # the operator ended both masters: the watchdog shall not wait for one that drains
+            self.notifier.stopping(status)
+        else:
+            self.notifier.ready(status)
         self._log_trouble()
 
     def ask_for_time(self, wanted: bool) -> None:
@@ -105,9 +111,22 @@ class Supervision:
         assert self.watchdog.interval is not None
         if self._healthy():
             self.notifier.watchdog()
-        self._loop.call_at(self._loop.now() + self.watchdog.interval, self._ping)
+            wait = self.watchdog.interval
+        else:  # it may be a moment only: whoever answers again shall not be late for the next sign of life
+            wait = self.watchdog.interval / 10
+        self._loop.call_at(self._loop.now() + wait, self._ping)
+
+    def _send_again(self) -> None:
+        if not self.notifier.send_again() and self._patience < LAST_WAIT:
+            self._patience *= 2
+            self._again = self._loop.call_at(self._loop.now() + self._patience, self._send_again)
+        else:
+            self.notifier.unsent.clear()
+            self._again, self._patience = None, FIRST_WAIT
 
     def _log_trouble(self) -> None:
+        if self.notifier.unsent and self._again is None:
+            self._again = self._loop.call_at(self._loop.now() + self._patience, self._send_again)
         if self.notifier.trouble is not None and not self._complained:
             self._complained = True
             self._log.warning("systemd cannot be notified: %s", self.notifier.trouble)

@@ -90,7 +90,8 @@ class Upgrade:
     def _became_main(self) -> None:
         arbiter = self._arbiter
         arbiter.open_control()
-        arbiter.supervision.become_main(arbiter.status().line())
+        stopping = arbiter.state is Master.STOPPING
+        arbiter.supervision.become_main(arbiter.status().line(), stopping=stopping)
         arbiter.store_queue()
         arbiter.log.info("This master (pid %s) is the main process now", arbiter.pid)
 

@@ -44,6 +44,8 @@ class Workforce:
         """Decides what the pool needs, and does it."""
         arbiter = self._arbiter
         now = arbiter.loop.now()
+        if any(member.deadline is not None and member.deadline <= now for member in self.crew.members()):
+            self.crew.listen()  # the master may have been busy itself, and not have heard that one serves
         decision = pool.decide(self.crew.members(), arbiter.goal, self._generation.backoff, now)
         retry_at: float | None = None
         for action in decision.actions:

@@ -1,7 +1,8 @@
 """What systemd is told about the service: sd_notify(3).
 
 Each method is one message with all that belongs to it, so systemd never sees half a change. Without NOTIFY_SOCKET
-nothing is sent. A notification that fails must not harm the service: it is kept in `trouble` for the caller to log.
+nothing is sent. A notification that fails must not harm the service: the error is kept in `trouble` for the caller to
+log, the message in `unsent`, for a systemd that is being replaced (systemctl daemon-reexec) hears nothing for a moment.
 
 A master that is not (yet) the unit's main process is `muted`: systemd would refuse its messages and log each.
 """
@@ -10,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
 
+MOMENTARY = ("WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC")
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -39,6 +41,7 @@ class Notifier:
         self._status = ""
         self.muted = muted
         self.trouble: OSError | None = None
+        self.unsent: list[tuple[str, Sequence[int]]] = []  # in their order, for `send_again`
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str], *, muted: bool = False) -> "Notifier":
@@ -100,10 +103,29 @@ class Notifier:
         return {} if self._socket_path is None else {"NOTIFY_SOCKET": self._socket_path}
 
     def _send(self, *fields: str, fds: Sequence[int] = ()) -> None:
-        if not self.muted and self._socket_path is not None:
-            self._deliver("\n".join(field.replace("\n", " ") for field in fields), fds)
+        if self.muted or self._socket_path is None:
+            return
+        message = "\n".join(field.replace("\n", " ") for field in fields)
+        if not self.send_again() or not self._deliver(message, fds):
+            self._keep(message, fds)
 
-    def _deliver(self, message: str, fds: Sequence[int]) -> None:
+    def _keep(self, message: str, fds: Sequence[int]) -> None:
+        """For later; a sign of life or a wish for time is worth nothing then, and of states the last one counts."""
+        name = message.partition("=")[0]
+        if name in MOMENTARY:
+            return
+        if name == "STATUS" and self.unsent and self.unsent[-1][0].startswith("STATUS="):
+            del self.unsent[-1]
+        self.unsent.append((message, fds))
+
+    def send_again(self) -> bool:
+        """Sends what could not be sent; whether nothing is left."""
+        while self.unsent and self._deliver(*self.unsent[0]):
+            del self.unsent[0]
+        return not self.unsent
+
+    def _deliver(self, message: str, fds: Sequence[int]) -> bool:
+        """Whether systemd has it."""
         from systemd import daemon
 
         # libsystemd reads the C environment, so the variable lives there for just this call.
@@ -112,5 +134,7 @@ class Notifier:
             daemon.notify(message, fds=list(fds))
         except OSError as error:
             self.trouble = error
+            return False
         finally:
             del os.environ["NOTIFY_SOCKET"]
+        return True

@@ -45,6 +45,9 @@ class What(Enum):
     ASKED_TO_UPGRADE = "sdservectl upgrade"
     DEPLOY = "another configuration lies there"
     NO_ROOM = "there is no room for more processes for a while"
+    HOOK_RAISES = "the next call of a hook raises"
+    STEP_LASTS = "the next hook, or the configuration, takes its time"
+    DEAF = "systemd cannot be told for a moment"
     TIME = "time passes"
     LEAP = "the machine stands still"
 

@@ -46,6 +46,9 @@ WEIGHTS = {
     What.ASKED_TO_RELOAD: 1,
     What.ASKED_TO_UPGRADE: 1,
     What.NO_ROOM: 1,
+    What.HOOK_RAISES: 2,
+    What.STEP_LASTS: 1,
+    What.DEAF: 0.5,
     What.LEAP: 1,
 }
 KINDS, CHANCES = list(WEIGHTS), list(WEIGHTS.values())
@@ -53,6 +56,8 @@ LEAPS = (0.01, 0.05, 0.2, 1.0, 1.5, 5.0, 12.0, 31.0)
 SUSPENDS = (2.0, 40.0, 100000.0)
 SURGES = (0, 0, 1, 2, EXCLUSIVE)
 AGES = (0, 0, 20)
+WATCHDOGS = (0, 0, 4, 30)
+IDLE = (0, 0, 6)
 GPUS = (1, 2, 2, 3)
 LAGS = (0, 0, 0, 1, 2, 3)
 
@@ -72,6 +77,8 @@ plans = st.builds(
     st.sampled_from(AGES),
     st.booleans(),
     st.booleans(),
+    st.sampled_from(WATCHDOGS),
+    st.sampled_from(IDLE),
 )
 histories = st.lists(steps, max_size=30)
 
@@ -84,6 +91,8 @@ def random_plan(dice: random.Random) -> Plan:
         dice.choice(AGES),
         dice.random() < 0.6,
         dice.random() < 0.4,
+        dice.choice(WATCHDOGS),
+        dice.choice(IDLE),
     )
 
 

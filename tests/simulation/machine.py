@@ -111,8 +111,18 @@ class SimulatedNotifier(Notifier):
         super().__init__("/notify" if process.world.systemd else None, muted=muted)
         self._process = process
 
-    def _deliver(self, message: str, fds: Sequence[int]) -> None:
-        self._process.world.promises.systemd_hears(self._process, message)
+    def _deliver(self, message: str, fds: Sequence[int]) -> bool:
+        world = self._process.world
+        if world.deaf:
+            world.deaf -= 1
+            self.trouble = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            return False
+        main = world.promises.main
+        unsent = main.arbiter.supervision.notifier.unsent if main is not None and main.arbiter is not None else []
+        if main is not self._process and any("MAINPID" in message for message, _ in unsent):
+            return True  # it does not hear whom it has not been told of
+        world.promises.systemd_hears(self._process, message)
+        return True
 
 
 class Queue:
@@ -128,6 +138,7 @@ class SimulatedHost(Host):
 
     master: MasterProcess
     environ: dict[str, str] = field(default_factory=dict)  # type: ignore[assignment]
+    limit: float = 0.0  # of the step under way
 
     @property
     def world(self) -> "World":
@@ -148,7 +159,7 @@ class SimulatedHost(Host):
         return self.master.world.now
 
     def pause(self, seconds: float) -> None:
-        raise NotImplementedError("a master whose loop does not turn")
+        """After an error that nobody foresaw, which the log has told to the promises."""
 
     def selector(self) -> selectors.BaseSelector:
         self._selector = SimulatedSelector()
@@ -164,7 +175,12 @@ class SimulatedHost(Host):
         pass
 
     def time_limit(self, seconds: float) -> AbstractContextManager[None]:
+        self.limit = seconds
         return nullcontext()
+
+    def hook(self, name: str) -> None:
+        """The configuration's hook of that name runs."""
+        self.world.runs(self.master, name, self.limit)
 
     def daemonize(self) -> None:
         raise NotImplementedError
@@ -211,7 +227,8 @@ class SimulatedHost(Host):
         return SimulatedNotifier(self.master, muted=muted)
 
     def watchdog(self) -> Watchdog:
-        return Watchdog(None)
+        seconds = self.world.plan.watchdog if self.world.systemd else 0
+        return Watchdog(seconds * 1_000_000 or None)
 
     # --- other processes ----------------------------------------------------------------------------------------------
 
@@ -230,7 +247,8 @@ class SimulatedHost(Host):
         if self.world.no_room:
             self.world.no_room -= 1
             self.world.promises.died_early(master, worker.generation, self.now(), True)
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            number = (errno.EAGAIN, errno.ENOMEM)[self.world.no_room % 2]
+            raise OSError(number, os.strerror(number))
         process = WorkerProcess(master, worker)
         worker.cell = scoreboard.take()
         worker.pid = process.pid
@@ -260,11 +278,11 @@ class SimulatedHost(Host):
     def end_leftovers(self) -> list[int]:
         return []
 
-    def await_ends(self, handles: Iterable[Handle], patience: float | None) -> list[Handle]:
+    def await_ends(self, handles: Iterable[Handle], patience: float) -> list[Handle]:
         left = []
         for handle in handles:
             worker = next(each for each in self.master.workers if each.pid == handle.pid)
-            if worker.alive and not worker.stopped and patience is not None:
+            if worker.alive and not worker.stopped:
                 worker.end(0)
             if worker.alive:
                 left.append(handle)

@@ -21,6 +21,8 @@ class Plan:
     max_age: int = 0
     systemd: bool = True
     manual: bool = False
+    watchdog: int = 0  # WatchdogSec=
+    idle: int = 0  # idle_exit
 
 
 @lru_cache(maxsize=4096)
@@ -29,6 +31,7 @@ def configuration(plan: Plan, workers: int, surge: int, gpus: int, pidfile: str)
     return load(
         [
             *("app:app", "--pid", pidfile, "--bind", "unix:/socket", "--workers", str(workers), "--boot-timeout", "20"),
+            *("--config", "python:tests.simulation.hooks", "--idle-exit", str(plan.idle)),
             *("--timeout", "10", "--max-age", str(plan.max_age), "--upgrade", "manual" if plan.manual else "auto"),
             *("--reload-strategy", "rolling" if surge > 0 else "all", "--surge", str(max(0, surge) if surge else 1)),
             *("--gpus", ",".join(map(str, range(gpus if gpus > 1 else 0))), "--control-socket", "/control"),

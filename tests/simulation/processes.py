@@ -133,6 +133,7 @@ class MasterProcess(Process):
         def counted() -> Config:
             self.loads += 1
             self.owes.discard("HUP")
+            self.world.lasts(self, self.host.limit)
             return load()
 
         self.arbiter = Arbiter(cfg, counted, self.host)

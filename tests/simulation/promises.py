@@ -17,6 +17,8 @@ reaped      nobody is signalled after he was reaped
 pidfile     each master holds one pidfile, and it names a living one; one master holds the name itself
 socket      the file of a Unix socket is there as long as anybody serves it
 mainpid     MAINPID= names a living master, and only the main process speaks to systemd
+watchdog    systemd ends no master whose loop turns and whose workers answer, and each in which nobody can
+idle        a service leaves by itself only when no worker was busy for as long as idle_exit says
 told        READY=1 follows each RELOADING=1, and nobody serves on who said STOPPING=1
 error       no error that nobody foresaw, and no move that a table does not have
 asleep      a master that has nothing to do sleeps
@@ -33,6 +35,7 @@ from typing import TYPE_CHECKING
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.pool import Backoff
 from tests.simulation.descriptors import SimulatedListener
+from tests.simulation.manager import WatchdogTimer
 from tests.simulation.processes import MasterProcess, Storm, WorkerProcess
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class Before:
     def __init__(self, world: "World", master: MasterProcess) -> None:
         arbiter = master.arbiter
         assert arbiter is not None
+        self.now = world.now
         self.effects = world.effects
         self.served = sum(each.serving for each in world.masters)
         self.answered = [each for each in master.workers if each.answers]
@@ -92,6 +96,7 @@ class Promises:
         self.main: MasterProcess | None = None
         self.reloading = False
         self.stopping = False
+        self.watchdog = WatchdogTimer(world, world.plan.watchdog)
 
     def breaks(self, promise: str, text: str) -> None:
         self._world.breaks(promise, text)
@@ -104,7 +109,13 @@ class Promises:
         assert arbiter is not None
         goal, live = arbiter.goal, [each for each in master.workers if each.untold]
         served = sum(each.serving for each in self._world.masters)
-        ordered = before.state is Master.STARTING or any(each.told_to_leave for each in self._world.masters)
+        idle = self._leaves_idle(master, before)
+        ordered = (
+            idle
+            or before.now != self._world.now
+            or before.state is Master.STARTING
+            or any(each.told_to_leave for each in self._world.masters)
+        )
         hit = any(each.hit_since for each in self._world.masters if each is not master)
         alone = goal.exclusive and goal.size == 1
         if before.served and not served and not ordered and not hit and not alone:
@@ -130,6 +141,17 @@ class Promises:
         self._check_size(master, before)
         if arbiter.state is Master.RELOADING and goal.generation == before.generation:
             self._check_boots(master, before)
+
+    def _leaves_idle(self, master: MasterProcess, before: Before) -> bool:
+        arbiter, limit = master.arbiter, self._world.plan.idle
+        assert arbiter is not None
+        asked = master.told_to_leave or arbiter.exit_status or arbiter.reexec_pid or arbiter.master_pid
+        if before.state is not Master.RUNNING or arbiter.state is not Master.STOPPING or asked:
+            return False
+        since = self._world.now - limit + ROUNDING
+        if not limit or any(w.worker.cell.busy_since or w.worker.cell.last_busy > since for w in before.answered):
+            self.breaks("idle", f"{master} leaves by itself")
+        return True
 
     @staticmethod
     def _follows(gone: WorkerProcess, other: WorkerProcess) -> bool:
@@ -245,9 +267,10 @@ class Promises:
     def systemd_hears(self, master: MasterProcess, message: str) -> None:
         world = self._world
         fields = dict(line.partition("=")[::2] for line in message.split("\n"))
-        if list(fields) not in (["STATUS"], ["EXTEND_TIMEOUT_USEC"]):
+        if list(fields) not in (["STATUS"], ["EXTEND_TIMEOUT_USEC"], ["WATCHDOG_USEC"]):
             world.effects += 1
             world.tell(f"{master} tells systemd " + message.split("\n")[0])
+        self.watchdog.hears(fields)
         if master is not self.main:
             self.breaks("mainpid", f"{master} speaks to systemd, and {self.main} is the main process")
         if "MAINPID" in fields:

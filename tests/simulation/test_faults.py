@@ -10,6 +10,7 @@ import pytest
 from sdserve.arbiter import lifecycle, pool, signals, workforce
 from sdserve.arbiter.claim import Claim
 from sdserve.arbiter.crew import Crew
+from sdserve.arbiter.idle import IdleExit
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.pool import Backoff, Decision, Goal, Member, Retire, Spawn
 from sdserve.arbiter.reexec import Reexec
@@ -228,6 +229,18 @@ def removes_a_socket_that_is_shared(patch: Patch) -> None:
     patch.setattr(Upgrade, "shares_listeners", False)
 
 
+def pings_whatever_happens(patch: Patch) -> None:
+    patch.setattr(Workforce, "healthy", lambda self: True)
+
+
+def asks_for_no_time_before_a_step(patch: Patch) -> None:
+    patch.setattr(Supervision, "begin_step", lambda self, seconds: None)
+
+
+def looks_at_nobody_before_it_leaves(patch: Patch) -> None:
+    patch.setattr(IdleExit, "_last_use", staticmethod(lambda handle, now: 0.0))
+
+
 def is_promoted_in_name_only(patch: Patch) -> None:
     patch.setattr(Claim, "promote", lambda self: None)
 
@@ -275,6 +288,9 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (takes_over_before_it_serves, "ready"),
     (refuses_nothing, "masters"),
     (removes_a_socket_that_is_shared, "socket"),
+    (pings_whatever_happens, "watchdog"),
+    (asks_for_no_time_before_a_step, "watchdog"),
+    (looks_at_nobody_before_it_leaves, "idle"),
     (is_promoted_in_name_only, "pidfile"),
     (leaves_its_pidfile, "pidfile"),
 ]
@@ -282,6 +298,8 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
 
 # What only rare histories show is looked for near one of those first, to save time.
 RARE = {
+    "asks_for_no_time_before_a_step": 142,
+    "pings_whatever_happens": 57,
     "merges_ttin": 34,
     "waits_for_ever_for_the_old_master": 67,
     "takes_stopped_for_serving": 115,

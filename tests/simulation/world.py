@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from sdserve.arbiter.lifecycle import Master
 from sdserve.config import Config
 from sdserve.errors import ConfigError
+from sdserve.process.timelimit import TimeIsUp
 from tests.simulation.descriptors import Line, SimulatedListener
 from tests.simulation.events import CALMING, ON_MASTERS, ON_WORKERS, SIGNALS, TO_ALL, Step, What
 from tests.simulation.machine import SimulatedHost
@@ -28,6 +29,13 @@ MOST_TURNS = 300  # before a master that has nothing to do must sleep
 END_WITHIN = 75.0  # seconds: twice the graceful time-out, one after the other, and some grace
 PATIENT = 400.0  # seconds in which a calm service comes to rest
 STORY = 80  # lines
+
+
+HOOKS = ("on_starting", "when_ready", "nworkers_changed", "pre_fork", "child_exit", "on_reload", "on_exit")
+
+
+class HookBroke(Exception):
+    """What a hook raised."""
 
 
 class World:
@@ -43,6 +51,9 @@ class World:
         self.sockets: dict[str, tuple[int, int]] = {}
         self.open: dict[int, str] = {}
         self.no_room = 0
+        self.deaf = 0  # messages that systemd will not hear
+        self.raising: list[str] = []  # hooks whose next call raises
+        self.lasting = 0.0  # seconds that the next step takes
         self.calm = False  # from here on only who has handed over may stay stopped
         self.effects = 0
         self.events = 0
@@ -72,6 +83,8 @@ class World:
 
     def unforeseen(self) -> None:
         error = sys.exc_info()[1]
+        if isinstance(error, HookBroke) or "(boot_timeout)" in str(error):
+            return
         where = error.__traceback__ if error else None
         while where is not None and where.tb_next is not None:
             where = where.tb_next
@@ -109,6 +122,27 @@ class World:
         for process in self.processes():  # KillMode=: nobody outlives the main process
             if process.alive:
                 process.end(signal.SIGKILL)
+
+    def runs(self, master: MasterProcess, hook: str, limit: float) -> None:
+        """A hook is called."""
+        self.lasts(master, limit)
+        if hook in self.raising:
+            self.raising.remove(hook)
+            self.effects += 1
+            self.tell(f"{master}: the hook {hook} raises")
+            raise HookBroke(hook)
+
+    def lasts(self, master: MasterProcess, limit: float) -> None:
+        """A step of a master takes its time: its loop does not turn meanwhile."""
+        seconds, self.lasting = self.lasting, 0.0
+        if seconds:
+            self.effects += 1
+            self.now += min(seconds, limit or seconds)
+            self.tell(f"{master}: a step took {min(seconds, limit or seconds):g} s")
+            if master is self.promises.main:
+                self.promises.watchdog.look(master, inside=True)
+            if limit and seconds > limit:
+                raise TimeIsUp
 
     def processes(self) -> Iterator[Process]:
         for master in self.masters:
@@ -173,6 +207,16 @@ class World:
         elif what is What.LEAP:
             self.tell(f"the machine stands still for {much:g} s")
             self.now += much
+            self.promises.watchdog.stood_still(much)
+        elif what is What.HOOK_RAISES:
+            self.raising = [HOOKS[who % len(HOOKS)]] * (1 + int(much))
+            self.tell(f"the next {1 + int(much)} calls of the hook {self.raising[0]} raise")
+        elif what is What.STEP_LASTS:
+            self.lasting = (1.0, 5.0, 15.0, 60.0)[who % 4]
+            self.tell(f"the next step takes {self.lasting:g} s")
+        elif what is What.DEAF:
+            self.deaf = 1 + who % 4
+            self.tell(f"systemd will not hear {self.deaf} messages")
         elif what is What.EVERYBODY:
             signum = TO_ALL[who % len(TO_ALL)]
             return sum(self.happens(What[signum.name[3:]], index) for index in range(len(self._alive()))) > 0
@@ -273,14 +317,19 @@ class World:
                 if each.arbiter is not None and not each.stopped
                 if (patience := each.arbiter.loop.patience()) is not None
             ]
+            if (bite := self.promises.watchdog.deadline) is not None:
+                sleeps.append(max(0.0, bite - self.now) + 1e-5)
             if not sleeps or self.now + min(sleeps) > until:
                 break
             self.now += min(sleeps) + 1e-9
             self.settle()
+            self.promises.watchdog.look(self.promises.main)
         else:
             self.breaks("asleep", "the deadlines do not move on")
         self.now = max(self.now, until)
         self.settle()
+        self.promises.watchdog.look(self.promises.main)
+        self._raise()
 
     def _raise(self) -> None:
         if self._broken is not None:
@@ -292,6 +341,7 @@ class World:
         """From here on processes do as they are told, and the service comes to rest at its goal."""
         self.tell("all is calm")
         self.calm = True
+        self.deaf, self.raising, self.lasting = 0, [], 0.0
         for master in self._alive():
             if master.handed_over and not master.stopped:
                 self._befalls(What.MASTER_STOPPED, master)
