@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+def name_of(signum: int) -> str:
+    """SIGTERM, or "signal 35" for a real-time one."""
+    return signal.Signals(signum).name if signum in set(signal.Signals) else f"signal {signum}"
+
+
 class Descriptor:
     """Something with a number that the loop can watch."""
 
@@ -93,10 +98,10 @@ class ProcessDescriptor(Descriptor):
     def send(self, signum: int) -> bool:
         process = self.process
         if self.closed:
-            process.world.breaks("reaped", f"{process} is sent {signal.Signals(signum).name} after it was reaped")
+            process.world.breaks("reaped", f"{process} is sent {name_of(signum)} after it was reaped")
         if not process.alive:
             return False
-        process.world.tell(f"{process} is sent {signal.Signals(signum).name}")
+        process.world.tell(f"{process} is sent {name_of(signum)}")
         process.world.effects += 1
         process.hear(signum)
         return True
