@@ -48,11 +48,12 @@ def _foundling(stream: Stream, now: float) -> Foundling:
     if stream.phase is Phase.BODY:
         assert stream.request is not None and stream.body is not None
         data = _head(stream.request) + stream.body.reader().read()
-        return Foundling(stream.sock, stream.listener, *peer, data, body=now - stream.began)
+        return Foundling(stream.sock, stream.listener, *peer, data, body=max(0.0, now - stream.began))
     data = stream.conn.rest
     if data:
-        return Foundling(stream.sock, stream.listener, *peer, data, head=now - stream.began)
-    return Foundling(stream.sock, stream.listener, *peer, idle=now - (stream.last or stream.began))
+        return Foundling(stream.sock, stream.listener, *peer, data, head=max(0.0, now - stream.began))
+    # `now` is when the turn began: a connection may have come, or been answered, since.
+    return Foundling(stream.sock, stream.listener, *peer, idle=max(0.0, now - (stream.last or stream.began)))
 
 
 def _head(request: Request) -> bytes:

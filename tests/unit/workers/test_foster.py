@@ -71,7 +71,7 @@ def test_an_idle_connection_has_nothing_with_it(make: Make, moved: Callable[[Str
     assert (found.data, found.head, found.body) == (b"", 0.0, 0.0)
 
 
-@pytest.mark.parametrize(("last", "idle"), [(11.5, 1.0), (0.0, 2.5)])  # since its last answer, or since it came
+@pytest.mark.parametrize(("last", "idle"), [(11.5, 1.0), (0.0, 2.5), (12.6, 0.0)])  # since its last answer, or it came
 def test_the_time_that_it_was_idle_goes_with_it(
     make: Make, moved: Callable[[Stream], Foundling], last: float, idle: float
 ) -> None:
