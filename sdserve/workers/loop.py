@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sdserve.workers.exchange import Exchange
     from sdserve.workers.wsgi import WSGIWorker
 
-EVENTS = 64  # of one poll
+EVENTS = 32  # of one poll
 # Of streams in `ready`: a request to read, a call whose body does not come, a response whose client has gone.
 TURNS = (Phase.HEAD, Phase.READ, Phase.CLOSED)
 BATCH = 16  # of them between two polls: who sends one request at a time does not wait for those who send many

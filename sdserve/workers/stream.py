@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from sdserve.workers.fiber import Fiber
     from sdserve.workers.input import Incoming
 
-RECEIVE = 65536
+RECEIVE = 65536  # bytes of a body for one recv(2)
+HEADS = 16384  # bytes where heads are expected: so much a client that pipelines can have read ahead
 PARTS = 64  # of a response in one sendmsg(2)
 NEVER = float("inf")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; close(2) then resets the connection

@@ -23,7 +23,7 @@ from sdserve.workers.body import IN_MEMORY, Arrival, Body
 from sdserve.workers.input import TooSlow
 from sdserve.workers.register import Register
 from sdserve.workers.spool import Quota
-from sdserve.workers.stream import EPOLLIN, EPOLLOUT, NEVER, RECEIVE, WANTS, Phase, Stream
+from sdserve.workers.stream import EPOLLIN, EPOLLOUT, HEADS, NEVER, RECEIVE, WANTS, Phase, Stream
 
 if TYPE_CHECKING:
     from sdserve.log import Logger
@@ -126,7 +126,7 @@ class Streams(Register):
             self.poll_for(stream, 0)
             return True
         try:
-            data = stream.sock.recv(RECEIVE)
+            data = stream.sock.recv(HEADS if phase is HEAD else RECEIVE)
         except BlockingIOError:
             if stream.unsent is not None:
                 return self._continue(stream) if phase is BODY else self._flush_between(stream)
