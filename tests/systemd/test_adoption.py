@@ -164,6 +164,8 @@ def test_more_than_may_be_on_their_way_is_given_bit_by_bit(machine: Machine, dee
     lower_the_buffer(service, 1)  # the kernel makes that its least: a message or two at a time
     reload = lambda: machine.systemctl("reload", service.unit)  # noqa: E731
     moved(service, connections, deed, reload if deed == "reload" else service.upgrade)
+    assert machine.get(service.unit, "NRestarts") == "0"
+    assert str(service.main) in machine.run("/opt/sdserve/bin/sdservectl", "status").stdout, "its socket came along"
 
 
 def lower_the_buffer(service: Service, size: int) -> None:
