@@ -38,7 +38,7 @@ def give_away(queue: AdoptionQueue, streams: Iterable[Stream], now: float, most:
 
     The caller forgets and closes what went: the queue holds the connection now, and no other copy may be left.
     """
-    offered = {stream.fd: stream for stream in streams}
+    offered = {stream.fd: stream for stream in sorted(streams, key=lambda stream: stream.last or stream.began)}
     went, again = queue.offer([_foundling(stream, now) for stream in offered.values()], most)
     return [offered[each.sock.fileno()] for each in went], again
 
@@ -53,7 +53,8 @@ def _foundling(stream: Stream, now: float) -> Foundling:
     if data:
         return Foundling(stream.sock, stream.listener, *peer, data, head=max(0.0, now - stream.began))
     # `now` is when the turn began: a connection may have come, or been answered, since.
-    return Foundling(stream.sock, stream.listener, *peer, idle=max(0.0, now - (stream.last or stream.began)))
+    # In whole seconds: connections that are idle for the same time share an entry of the message.
+    return Foundling(stream.sock, stream.listener, *peer, idle=max(0.0, now - (stream.last or stream.began)) // 1)
 
 
 def _head(request: Request) -> bytes:

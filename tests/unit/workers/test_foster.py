@@ -1,5 +1,7 @@
 """Connections change workers between two requests, or with a part of one: never one that the application was given."""
 
+import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,6 +11,7 @@ import pytest
 from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
+from sdserve.process import rights
 from sdserve.process.adoption import CARRIED, AdoptionQueue, Foundling
 from sdserve.workers import foster
 from sdserve.workers.body import Body
@@ -71,7 +74,7 @@ def test_an_idle_connection_has_nothing_with_it(make: Make, moved: Callable[[Str
     assert (found.data, found.head, found.body) == (b"", 0.0, 0.0)
 
 
-@pytest.mark.parametrize(("last", "idle"), [(11.5, 1.0), (0.0, 2.5), (12.6, 0.0)])  # since its last answer, or it came
+@pytest.mark.parametrize(("last", "idle"), [(11.5, 1.0), (0.0, 2.0), (12.6, 0.0)])  # since its last answer, or it came
 def test_the_time_that_it_was_idle_goes_with_it(
     make: Make, moved: Callable[[Stream], Foundling], last: float, idle: float
 ) -> None:
@@ -119,3 +122,20 @@ def test_a_connection_that_ends_stays(make: Make) -> None:
     stream = make(b"")
     stream.close_after = True
     assert not foster.may_move(stream)
+
+
+def test_thousands_that_are_idle_for_as_long_are_one_entry_of_a_message(make: Make, opened: ExitStack) -> None:
+    """Else the queue would hold a few thousand only, for want of a larger send buffer."""
+    queue = AdoptionQueue.new()
+    opened.callback(queue.send_end.close)
+    opened.callback(queue.receive_end.close)
+    streams = [make(b"") for _ in range(100)]
+    for number, stream in enumerate(streams):
+        stream.last = 10.0 + (number * 37 % 100) / 50  # seconds, in any order
+    gone, _ = foster.give_away(queue, streams, 13.0, len(streams))
+    assert len(gone) == len(streams)
+    message, fds, _ = rights.receive(queue.receive_end, 65536)
+    for fd in fds:
+        os.close(fd)
+    assert len(fds) == len(streams)
+    assert len(json.loads(message)) == 3, "1, 2 and 3 seconds"
