@@ -275,14 +275,6 @@ def header_name(value: object) -> str:
     return word.upper()
 
 
-def forwarder_header(value: object) -> str:
-    """A header name that a proxy may use with underscores; PATH_INFO would let it, or its clients, change the path."""
-    word = header_name(value)
-    if word == "PATH_INFO":
-        raise ValueError("'PATH_INFO' is never taken from a header: remove it, the path is the request target's")
-    return word
-
-
 def header_values(value: object) -> dict[str, str]:
     """A dict of header names, made upper case, to the values they must have; text is NAME=VALUE,NAME=VALUE."""
     if isinstance(value, str):

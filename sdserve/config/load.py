@@ -173,6 +173,7 @@ class _Loading:
                     self._settle(name, layers)
             foreign = self._foreign(layers)
             self._stand_in()
+            self._leave_out_the_path()
         finally:
             here.enter()
             here.close()
@@ -262,6 +263,17 @@ class _Loading:
             f"each worker serves with {threads.value} threads (threads = {threads.value})"
         )
 
+    def _leave_out_the_path(self) -> None:
+        """gunicorn's default for forwarder_headers names PATH_INFO; here no header is ever the path."""
+        chosen = self._values["forwarder_headers"]
+        if "PATH_INFO" in chosen.value:
+            rest = [name for name in chosen.value if name != "PATH_INFO"]
+            self._values["forwarder_headers"] = SettingValue(chosen.name, rest, chosen.source)
+            self._warnings.append(
+                f"forwarder_headers ({chosen.source}) names PATH_INFO, which is left out: the path is the request "
+                "target's, a header could get around the rules of a proxy"
+            )
+
     def _value(self, name: str, raw: object) -> object:
         value = SETTINGS[name].convert(raw)
         if name == "chdir":
@@ -291,8 +303,13 @@ class _Loading:
 
 def _inherited_umask() -> int:
     """The umask of this process (proc_pid_status(5)); umask(2) tells it only to who changes it."""
-    with open("/proc/self/status", "rb") as file:
-        return next((int(line.split()[1], 8) for line in file if line.startswith(b"Umask:")), 0)
+    try:
+        with open("/proc/self/status", "rb") as file:
+            return next((int(line.split()[1], 8) for line in file if line.startswith(b"Umask:")), 0)
+    except OSError:  # /proc is not mounted; no worker is forked yet, so nobody else sees the moment
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return umask
 
 
 def _override(lesser: SettingValue, better: SettingValue) -> str:

@@ -184,11 +184,11 @@ HTTP_SETTINGS = (
     Setting(
         "forwarder_headers",
         "Proxies",
-        convert.comma_list(convert.forwarder_header),
+        convert.comma_list(convert.header_name),
         [],
         """Header fields with an underscore in their name that a believed proxy may set, and that reach the application
         whatever header_map says. SCRIPT_NAME mounts the application at a path; name it only if the proxy sets it on
-        every request, or passes no such field on. PATH_INFO cannot be named.""",
+        every request, or passes no such field on. PATH_INFO is left out.""",
         flags=("--forwarder-headers",),
         metavar="LIST",
     ),

@@ -295,6 +295,14 @@ def test_gunicorns_variable_is_not_read_and_that_is_said(loaded: Load) -> None:
     assert cfg.warnings == ["GUNICORN_CMD_ARGS is not read here: SDSERVE_CMD_ARGS is, and takes the same options"]
 
 
+def test_gunicorns_default_for_headers_of_a_proxy_is_taken_without_the_path(loaded: Load, tmp_path: Path) -> None:
+    (tmp_path / "sdserve.conf.py").write_text("forwarder_headers = 'SCRIPT_NAME,PATH_INFO'\n")
+    cfg = loaded("a:b")
+    assert cfg.forwarder_headers == ["SCRIPT_NAME"]
+    [warning] = cfg.warnings
+    assert "names PATH_INFO, which is left out" in warning
+
+
 def test_hooks_find_gunicorns_settings(loaded: Load) -> None:
     cfg = loaded("--worker-connections", "10", HOME="/home/x")
     assert cfg.worker_connections == "10"
