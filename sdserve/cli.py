@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from sdserve.config import Config, answer, load
@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if cfg.print_config or cfg.check_config:
             sys.exit(0)
         demand_application(cfg)
+        demand_foreground(cfg, os.environ)
         serve(cfg, configuration)
     except SdserveError as error:
         report(error)
@@ -71,7 +72,19 @@ def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
 def demand_application(cfg: Config) -> None:
     """Raises ConfigError when no application is configured; what was said of `paste` is enough."""
     if cfg.wsgi_app is None and not cfg.paste:
-        raise ConfigError("no application: name it as module:callable on the command line, or set wsgi_app")
+        raise ConfigError(
+            "no application: name it as module:callable on the command line, or set wsgi_app"
+            " (SDSERVE_WSGI_APP in the environment)"
+        )
+
+
+def demand_foreground(cfg: Config, environ: Mapping[str, str]) -> None:
+    """Raises ConfigError when a service of systemd would detach: systemd would wait for its READY=1 until the end."""
+    from sdserve.systemd.notify import awaited
+
+    if cfg.daemon and awaited(environ):
+        source = cfg.settings["daemon"].source
+        raise ConfigError(f"daemon ({source}): systemd supervises this process: leave it out, or use Type=forking")
 
 
 def check(cfg: Config, before: ConfigError | None = None) -> None:

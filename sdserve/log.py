@@ -247,7 +247,13 @@ def _handler(where: str, stream: TextIO) -> Handler:
     try:
         return _FileHandler(where, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot open the log file {where}: {error.strerror}") from error
+        raise ConfigError(f"cannot open the log file {where}: {error.strerror}{_where_to_log()}") from error
+
+
+def _where_to_log() -> str:
+    """The place that a unit makes for log files (LogsDirectory=, systemd.exec(5)), if there is one."""
+    place = os.environ.get("LOGS_DIRECTORY", "")
+    return f"; this unit's place for log files is {place}" if place else ""
 
 
 def _outputting(stream: TextIO) -> TextIO | None:

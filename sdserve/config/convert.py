@@ -296,8 +296,9 @@ def gpu_list(value: object) -> list[str]:
 
 def _gpu(value: object) -> str:
     word = str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
-    if not word or not all(c.isascii() and (c.isalnum() or c in "-_/:.") for c in word) or word.startswith("-"):
-        raise ValueError(f"{show(value)} is not the index or the identifier of a device")
+    known = word.isdigit() or word.startswith(("GPU-", "MIG-"))
+    if not known or not all(c.isascii() and (c.isalnum() or c in "-_/:.") for c in word):
+        raise ValueError(f"{show(value)} is not the index or the identifier of a device, such as 0 or GPU-8932f937")
     return word
 
 

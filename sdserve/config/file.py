@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from sdserve.config.paths import out_of_sight
 from sdserve.config.setting import Given, Setting
 
 # Modules that config files import from gunicorn's world, and what to do where they are not installed.
@@ -107,7 +108,7 @@ def _run(location: str, directory: str) -> tuple[str, bytes, dict[str, object]]:
         with open(path, "rb") as file:
             source = file.read()
     except OSError as exc:
-        raise _Unreadable(f"the config file {path} cannot be read: {exc.strerror}") from exc
+        raise _Unreadable(f"the config file {path} cannot be read{out_of_sight(path) or f': {exc.strerror}'}") from exc
     module = type(sys)(MODULE_NAME)
     module.__file__ = path
     return path, source, _execute(module, source, path)

@@ -171,6 +171,7 @@ class _Loading:
             for name in SETTINGS:
                 if name not in self._values:
                     self._settle(name, layers)
+            self._look_for_unread_file()
             foreign = self._foreign(layers)
             self._stand_in()
             self._leave_out_the_path()
@@ -250,6 +251,15 @@ class _Loading:
             self._values["control_socket"] = SettingValue("control_socket", None, source)
         return values
 
+    def _look_for_unread_file(self) -> None:
+        """Units start in /, so that a config file which only lies in `chdir` is not found, and easily missed."""
+        unread = file.default_location(self._values["chdir"].value)
+        if unread and self._values["config"].source == "default" and not self._values["config"].value:
+            self._warnings.append(
+                f"{unread} is not read: without --config (SDSERVE_CONFIG) a config file is looked for in"
+                f" {self._directory}, where sdserve was started"
+            )
+
     def _stand_in(self) -> None:
         """Where gunicorn would serve with greenlets, threads do."""
         chosen, threads = self._values["worker_class"], self._values["threads"]
@@ -279,7 +289,8 @@ class _Loading:
         if name == "chdir":
             path = os.path.normpath(os.path.join(self._directory, value))
             if not os.path.isdir(path):
-                raise ValueError(f"{value!r} is not a directory" + ("" if value == path else f": {path}"))
+                full = "" if value == path else f": {path}"
+                raise ValueError(f"{value!r} is not a directory{full}{paths.out_of_sight(path)}")
             return path
         return value
 

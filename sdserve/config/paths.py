@@ -24,6 +24,19 @@ def logical_cwd(environ: Mapping[str, str]) -> str:
     return os.getcwd()
 
 
+def out_of_sight(path: str) -> str:
+    """A hint for who may not look at `path`: a service sees nothing of homes where its unit has ProtectHome=."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        home = any(path.startswith(f"{top}/") for top in ("/home", "/root", "/run/user"))
+        why = "; ProtectHome= of the unit hides homes" if home and "INVOCATION_ID" in os.environ else ""
+        return f": {error.strerror}{why}"
+    except OSError:
+        pass  # what is not there needs no hint
+    return ""
+
+
 def enter(directory: str, pythonpath: Sequence[str], *others: str) -> None:
     """Makes `directory` the working directory, and `pythonpath`, it and `others` the head of sys.path.
 

@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from sdserve.errors import AppBootError, AppImportError
@@ -19,7 +19,8 @@ from sdserve.gateway.blame import importer, place
 
 DEFAULT_NAME = "application"
 USUAL_NAMES = ("application", "app", "create_app", "make_app")
-CO_COROUTINE = 0x80  # inspect's flag of a function made by `async def`
+CO_VARARGS = 0x04  # inspect's flags of functions: one that takes `*args`,
+CO_COROUTINE = 0x80  # and one made by `async def`
 
 
 def load(uri: str) -> Callable[..., Any]:
@@ -39,7 +40,7 @@ def load(uri: str) -> Callable[..., Any]:
 
 
 def demand_wsgi(application: Callable[..., Any], uri: str) -> None:
-    """Raises AppImportError for an application that speaks ASGI: each request would be answered with 500."""
+    """Raises AppImportError for what speaks ASGI, or is a factory: each request would be answered with 500."""
     inner = getattr(application, "func", application)  # of a functools.partial
     for function in (inner, getattr(type(inner), "__call__", None)):  # noqa: B004 - which one is called
         code = getattr(function, "__code__", None)
@@ -48,6 +49,20 @@ def demand_wsgi(application: Callable[..., Any], uri: str) -> None:
                 f"{uri} is an ASGI application, and sdserve serves WSGI only for now: name the WSGI callable where"
                 " there is one (Django: wsgi.py), or wrap it: application = a2wsgi.ASGIMiddleware(application)"
             )
+    if isinstance(application, FunctionType) and not _takes_two(application):
+        module, _, name = uri.partition(":")
+        raise AppImportError(
+            f"{uri} cannot be called with an environ and a start_response, as WSGI applications are:"
+            f" a factory is written with parentheses, {module}:{name or DEFAULT_NAME}()"
+        )
+
+
+def _takes_two(function: FunctionType) -> bool:
+    """Whether a function can be called with two positional arguments."""
+    code = function.__code__
+    most, least = code.co_argcount, code.co_argcount - len(function.__defaults__ or ())
+    named = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
+    return least <= 2 and (most >= 2 or bool(code.co_flags & CO_VARARGS)) and not named
 
 
 def _import(name: str, uri: str) -> ModuleType:
@@ -89,7 +104,8 @@ def _meant_file(name: str, uri: str) -> str:
     """`; did you mean app:app?` where a path was written and the file is there, else nothing."""
     path = name if name.endswith(".py") else f"{name}.py"
     if name == path or "/" in name:
-        module = path.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
+        directory, base = os.path.split(path) if os.path.isabs(path) else ("", path.removeprefix("./"))
+        module = base.removesuffix(".py").strip("/").replace("/", ".")
         try:
             with open(path, "rb") as file:
                 tree = ast.parse(file.read())
@@ -98,7 +114,8 @@ def _meant_file(name: str, uri: str) -> str:
         bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         bound |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         usual = next((each for each in USUAL_NAMES if each in bound), DEFAULT_NAME)
-        return f"; did you mean {module}:{uri.partition(':')[2] or usual}?"
+        where = f" in chdir = {directory!r}" if directory else ""
+        return f"; did you mean {module}:{uri.partition(':')[2] or usual}{where}?"
     return ""
 
 

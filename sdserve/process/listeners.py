@@ -151,7 +151,7 @@ def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mod
         return _bind_tcp(address, backlog, reuse_port)
     except OSError as error:
         kind = AddressInUse if error.errno == errno.EADDRINUSE else ListenError
-        raise kind(f"cannot listen on {show(address)}: {_explain(error)}") from error
+        raise kind(f"cannot listen on {show(address)}: {_explain(error, address)}") from error
 
 
 def show(address: Address) -> str:
@@ -277,9 +277,11 @@ def _type_name(sock: socket.socket) -> str:
     )
 
 
-def _explain(error: OSError) -> str:
+def _explain(error: OSError, address: Address) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the address is in use by another process"
+    if error.errno == errno.EACCES and isinstance(address, str):
+        return f"this user may not make files in {os.path.dirname(address) or '.'}: permission denied"
     if error.errno == errno.EACCES:
         return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE, or let systemd open the socket)"
     if error.errno == errno.EADDRNOTAVAIL:

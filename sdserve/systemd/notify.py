@@ -33,6 +33,11 @@ def deaf_supervisor(environ: Mapping[str, str], pid: int) -> bool:
     return is_main_process(environ, pid) and "NOTIFY_SOCKET" not in environ
 
 
+def awaited(environ: Mapping[str, str]) -> bool:
+    """Whether somebody waits for this process to say that it is ready."""
+    return "NOTIFY_SOCKET" in environ
+
+
 class Notifier:
     """The line to the service manager."""
 

@@ -73,9 +73,12 @@ def set_identity(birth: Birth) -> None:
             _set_groups(birth)
             os.setuid(birth.uid)
     except PermissionError as error:
-        wanted = {"user": birth.uid, "group": birth.gid}
-        names = " and ".join(f"{name} {number}" for name, number in wanted.items() if number is not None)
-        raise BootError(f"cannot become {names}: only root may ({error.strerror}); leave this setting out") from None
+        wanted = {name: id for name, id in (("user", birth.uid), ("group", birth.gid)) if id is not None}
+        whom, settings = (" and ".join(words) for words in ([f"{n} {i}" for n, i in wanted.items()], wanted))
+        raise BootError(
+            f"cannot become {whom}: only root may ({error.strerror}); leave the setting {settings} out"
+            " (under systemd, User= and Group= of the unit say who serves)"
+        ) from None
 
 
 def _set_groups(birth: Birth) -> None:

@@ -53,5 +53,7 @@ def test_who_is_not_root_cannot_become_somebody_else(start: Callable[..., Server
     program = (sys.executable, "-c", f"import os; from sdserve.cli import main; {drop}; main()")
     server = start("-u", "root", "-b", f"unix:{short_path}/s", "app", cwd=short_path, program=program)
     assert server.wait() == 3
-    assert "cannot become user 0: only root may (Operation not permitted); leave this setting out" in server.status()
+    assert (
+        "cannot become user 0: only root may (Operation not permitted); leave the setting user out" in server.status()
+    )
     assert "Traceback" not in server.log

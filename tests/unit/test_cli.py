@@ -77,7 +77,19 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, command: str,
 def test_no_application_is_a_clear_error(sdserve: Run) -> None:
     result = sdserve()
     assert result.returncode == 1
-    assert lines(result) == ["no application: name it as module:callable on the command line, or set wsgi_app"]
+    assert lines(result) == [
+        "no application: name it as module:callable on the command line, or set wsgi_app"
+        " (SDSERVE_WSGI_APP in the environment)"
+    ]
+
+
+def test_a_supervised_process_does_not_detach(sdserve: Run) -> None:
+    with NotifySocket() as notify:
+        result = sdserve("-D", "site_app:app", NOTIFY_SOCKET=notify.address)
+        told = notify.wait("STATUS")
+    problem = "daemon (command line): systemd supervises this process: leave it out, or use Type=forking"
+    assert (result.returncode, lines(result)) == (1, [problem])
+    assert told.fields["STATUS"] == problem
 
 
 def test_all_problems_are_one_line_each(sdserve: Run, tmp_path: Path) -> None:

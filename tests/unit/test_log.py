@@ -118,6 +118,11 @@ class TestFile:
         with pytest.raises(ConfigError, match=r"cannot open the log file .*/no/log: No such file or directory"):
             Logger(str(tmp_path / "no" / "log"))
 
+    def test_the_place_that_a_unit_has_for_it_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOGS_DIRECTORY", "/var/log/shop")
+        with pytest.raises(ConfigError, match=r"/no/log: .*; this unit's place for log files is /var/log/shop$"):
+            Logger("/no/log")
+
     def test_a_configuration_that_fails_leaves_the_one_in_force(self, tmp_path: Path) -> None:
         log = Logger(str(tmp_path / "log"), level="warning")
         with pytest.raises(ConfigError):

@@ -117,6 +117,7 @@ def test_accepts(converter: Converter, value: object, expected: object) -> None:
         (convert.request_target, "http://me@a/", "'http://me@a/' is neither"),
         (convert.gpu_list, "0,0", "'0,0' names a device twice"),
         (convert.gpu_list, "-1", "'-1' is not the index"),
+        (convert.gpu_list, "all", "'all' is not the index"),
         (binds, ["localhost:80", "LOCALHOST:80"], "'LOCALHOST:80' is the same address as 'localhost:80'"),
         (binds, ["a:x", "unix:"], "'x' is not a port.*'unix:' has no usable path"),
         (binds, [], "no address"),

@@ -370,6 +370,17 @@ def test_a_mistake_is_told_even_where_a_better_source_overrides_it(loaded: Load)
     ]
 
 
+def test_a_config_file_that_only_chdir_has_is_not_read_and_named(loaded: Load, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "gunicorn.conf.py").write_text("workers = 4\n")
+    cfg = loaded("--chdir", "site")
+    assert cfg.workers == 1
+    (warning,) = cfg.warnings
+    assert warning.startswith(f"{tmp_path}/site/gunicorn.conf.py is not read: ")
+    assert loaded("--chdir", "site", "-c", "").warnings == []
+    assert loaded("--chdir", "site", "-c", "site/gunicorn.conf.py").warnings == []
+
+
 def test_the_exception_of_a_config_file_is_chained(loaded: Load, tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text("1 / 0\n")
     with pytest.raises(ConfigError) as caught:

@@ -92,6 +92,12 @@ def test_a_name_that_means_no_callable_is_said_in_one_line(uri: str, said: str) 
     assert caught.value.exit_code == 4
 
 
+def test_a_whole_path_means_a_module_of_its_directory(tmp_path: Path) -> None:
+    with pytest.raises(AppImportError) as caught:
+        load(f"{tmp_path}/ld_good.py")
+    assert str(caught.value).endswith(f"; did you mean ld_good:application in chdir = '{tmp_path}'?")
+
+
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
@@ -208,6 +214,20 @@ class Synchronous:
     def __call__(self, environ: Any, start_response: Any) -> None: ...
 
 
-@pytest.mark.parametrize("application", [load, partial(load), dict, Path("x").exists, Synchronous()])
+@pytest.mark.parametrize("factory", [lambda: dict, lambda config=None: dict, lambda *, config: dict])
+def test_a_factory_that_is_not_called_is_refused_with_how_to_call_it(factory: Any) -> None:
+    with pytest.raises(AppImportError, match=r"site:make cannot be called .* with parentheses, site:make\(\)"):
+        demand_wsgi(factory, "site:make")
+
+
+def positional(*args: Any) -> None: ...
+
+
+def plain(environ: Any, start_response: Any, *, option: int = 0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "application", [plain, positional, partial(load), dict, Path("x").exists, Synchronous(), Synchronous().__call__]
+)
 def test_whatever_else_can_be_called_may_be_wsgi(application: Any) -> None:
     demand_wsgi(application, "site:app")
