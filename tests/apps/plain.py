@@ -5,6 +5,7 @@
 /wsgi/X      environ["X"]
 /sleep/N     answers after N seconds
 /echo        the request's body
+/big/N       N bytes
 /boom        raises
 """
 
@@ -30,6 +31,8 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         time.sleep(float(rest[0]))
     elif what == "echo":
         body = environ["wsgi.input"].read()
+    elif what == "big":
+        body = bytes(int(rest[0]))
     elif what == "boom":
         raise RuntimeError("boom")
     length = str(len(body))

@@ -94,6 +94,7 @@ class Load:
     think      seconds between an answer and the client's next request
     body       posted with each request; what is answered must be it again (/echo), or that is a failure
     pieces     in how many pieces the body is sent, PAUSE seconds apart
+    sip        how many bytes of an answer are read at a time, PAUSE seconds apart (default: all of them)
     requests   how many each client sends at most (default: until `stop`)
     """
 
@@ -106,11 +107,13 @@ class Load:
         think: float = 0.0,
         body: bytes = b"",
         pieces: int = 1,
+        sip: int = 0,
         requests: int | None = None,
     ) -> None:
         self.record = Record()
         self._connect = connect
         self._think = think
+        self._sip = sip
         self._requests = requests
         method = "POST" if body else "GET"
         self._head = f"{method} {path} HTTP/1.1\r\nHost: test\r\n"
@@ -184,6 +187,27 @@ class Load:
         if sock is not None:
             sock.close()
 
+    def _send(self, sock: socket.socket, head: bytes) -> OSError | None:
+        """Returns the error of a server that takes no more: it may have answered before the whole body came."""
+        try:
+            sock.sendall(head + (b"" if self._pieces else self._body))
+            for piece in self._pieces:
+                self._stopped.wait(PAUSE)
+                sock.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            return error
+        return None
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        """The whole body, or nothing of one that is read slowly: it is only counted."""
+        if not self._sip:
+            return response.read()
+        while response.read(self._sip):
+            self._stopped.wait(PAUSE)
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        return b""
+
     def _ask(self, number: int, sock: socket.socket | None, reuse: bool) -> socket.socket | None:
         """One request; returns the connection if the next may use it."""
         reused = sock is not None
@@ -195,17 +219,14 @@ class Load:
                 sock = self._connect()
             phase = "request"
             head = self._head + ("\r\n" if reuse else "Connection: close\r\n\r\n")
-            sock.sendall(head.encode() + (b"" if self._pieces else self._body))
-            for piece in self._pieces:
-                self._stopped.wait(PAUSE)
-                sock.sendall(piece)
-            phase = "answer"
+            refused = self._send(sock, head.encode())
+            phase = "request" if refused else "answer"
             began_answer = bool(sock.recv(1, socket.MSG_PEEK))
             if not began_answer:
-                raise EOFError("end of file")
+                raise refused or EOFError("end of file")
             response = http.client.HTTPResponse(sock)
             response.begin()
-            body = response.read()
+            body = self._read(response)
             if self._body and response.status == 200:
                 if body != self._body:
                     raise EOFError("not the body that was sent")

@@ -5,6 +5,7 @@ think, quick and slow requests, bodies in one piece and in many. What is lost is
 and what the diary says of that time.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,13 +39,14 @@ class Diary:
 
     def __init__(self) -> None:
         self.deeds: list[tuple[float, float, str]] = []
-        self._now: list[str] = []
+        self._writing = threading.Lock()
 
     @contextmanager
     def entry(self, what: str) -> Iterator[None]:
         began = time.monotonic()
-        number = len(self.deeds)
-        self.deeds.append((began, float("inf"), what))
+        with self._writing:
+            number = len(self.deeds)
+            self.deeds.append((began, float("inf"), what))
         try:
             yield
         finally:
@@ -111,11 +113,11 @@ class Mix:
         found = [(name, failure) for name, load in self.loads.items() for failure in load.record.lost]
         return sorted(found, key=lambda each: each[1].at)
 
-    def wait_answers(self, more: int = 2) -> None:
+    def wait_answers(self, more: int = 2, timeout: float = 30.0) -> None:
         """Wait until each kind of client got so many more answers."""
         goals = {name: len(load.record.answers) + more for name, load in self.loads.items()}
         for name, load in self.loads.items():
-            load.wait(_reached(goals[name]), f"{more} more answers to {name}")
+            load.wait(_reached(goals[name]), f"{more} more answers to {name}", timeout)
 
     def story(self) -> str:
         """What was seen, and each loss by name, time and deed."""

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import stat
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,25 @@ class Process:
     def descriptors(self) -> int:
         """How many file descriptors it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def limits(self, resource: str) -> tuple[int, int]:
+        """Soft and hard limit, as proc(5) names the resource: "Max open files", "Max processes"."""
+        for line in _read(self.pid, "limits").splitlines():
+            if line.startswith(resource):
+                soft, hard, *_ = line.removeprefix(resource).split()
+                return int(soft), int(hard)
+        raise ProcessLookupError(self.pid)
+
+    def set_soft_limit(self, option: str, soft: int) -> None:
+        """`option` is prlimit(1)'s, which runs as the process's user: root alone would need CAP_SYS_RESOURCE."""
+        owner = os.stat(f"/proc/{self.pid}") if self.alive else None
+        if owner is None:
+            return
+        command = ["prlimit", "--pid", str(self.pid), f"--{option}={soft}:"]
+        done = subprocess.run(
+            command, user=owner.st_uid, group=owner.st_gid, extra_groups=[], capture_output=True, text=True
+        )
+        assert done.returncode == 0 or not self.alive, done.stderr
 
     @property
     def ticks(self) -> int:
