@@ -17,7 +17,7 @@ from sdserve.workers import hooked
 from sdserve.workers.contexts import Contexts
 from sdserve.workers.fiber import Fiber
 from sdserve.workers.input import EarlyResponse, Incoming
-from sdserve.workers.stream import Phase, Reply, Stream
+from sdserve.workers.stream import Reply, Stream
 from sdserve.workers.values import Values
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Exchange:
         if reply.fiber is not None:
             if not reply.fiber.ended:
                 reply.fiber.resume()
-            if stream.phase is Phase.READ or stream.unsent is not None:
+            if reply.waits or stream.unsent is not None:
                 return
             self._early -= 1
             if reply.incoming is not None:

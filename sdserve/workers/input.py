@@ -33,6 +33,7 @@ class Incoming(io.RawIOBase):
 
     fiber: "Fiber | None" = None
     response: Response | None = None
+    waits = False  # the call has paused, until there is more: whoever resumed it says so to the loop, nobody before
 
     def __init__(self, stream: Stream, request: Request, arrival: Arrival) -> None:
         self._stream: Stream | None = stream
@@ -114,8 +115,9 @@ class Incoming(io.RawIOBase):
 
     def _wait(self, stream: Stream) -> None:
         if self.fiber is not None and self.fiber.thread == get_ident():
-            stream.phase = Phase.READ
+            self.waits = True
             self.fiber.pause()
+            self.waits = False
             return
         poll = select.poll()  # the application reads in a thread of its own
         poll.register(stream.sock, select.POLLIN)

@@ -75,6 +75,11 @@ class Reply:
         self.incoming: Incoming | None = None
         self.lost = -1  # bytes that the client never took, -1: it has not gone
 
+    @property
+    def waits(self) -> bool:
+        """Whether the application waits for more of its body."""
+        return self.incoming is not None and self.incoming.waits
+
 
 class Stream:
     """`base` is what all environs of this connection share; `standing` says whether its peer may speak for others."""

@@ -294,9 +294,11 @@ class Streams(Register):
     def answered(self, stream: Stream, now: float) -> None:
         """The application has been called for a request, or has gone on with it: as far as its client has room."""
         if stream.phase is not CALL:
-            if stream.phase is READ:
-                self._due(stream)
-                self.poll_for(stream, EPOLLIN if stream.unsent is None else EPOLLIN | EPOLLOUT)
+            return
+        if stream.reply is not None and stream.reply.waits:
+            stream.phase = READ
+            self._due(stream)
+            self.poll_for(stream, EPOLLIN if stream.unsent is None else EPOLLIN | EPOLLOUT)
             return
         if stream.unsent is not None:
             self._await_room(stream, now)

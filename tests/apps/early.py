@@ -27,6 +27,8 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         answer = hashlib.sha256(body.read(length)).hexdigest().encode()
     elif way == "all":
         answer = hashlib.sha256(body.read()).hexdigest().encode()
+    elif way == "count":
+        answer = str(sum(len(piece) for piece in iter(lambda: body.read(65536), b""))).encode()
     elif way == "lines":
         first, some = body.readline(), body.readline(3)
         answer = repr([first, some, body.readlines(3), list(body), body.read(), body.readline()]).encode()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,24 @@ def test_a_body_is_asked_for_when_it_is_read(
         assert spooled(served.worker.pid) == 0
         sock.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")  # the connection goes on
         assert head_and_body(sock)[0].startswith(b"HTTP/1.1 200 ")
+
+
+@THREADS
+def test_a_body_that_comes_as_fast_as_it_is_read_arrives_whole(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    """The call pauses again and again just when more comes, often in a thread that has lost the lead by then."""
+    served = Served(start, tmp_path, threads)
+    data = bytes(100_000_000)
+    for _ in range(20):
+        with served.begin("/count", len(data), EXPECT) as sock:
+            assert sock.recv(100) == CONTINUE
+            sock.sendall(data)
+            head, body = head_and_body(sock)
+            assert head.startswith(b"HTTP/1.1 200 "), served.server.log
+            assert body == b"100000000"
+    served.server.kill(signal.SIGTERM)
+    assert served.server.wait() == 0
 
 
 @THREADS
