@@ -7,6 +7,7 @@ when the reload failed. 0: done; 1: the master says no, with its reason; 2: nobo
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from typing import Any
 from sdserve import __version__
 
 NOBODY = 2
+MASTERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+"""Signals that `systemctl kill` sends to all processes of the unit, and means for the master."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         if options.command == "reload" and "INVOCATION_ID" in os.environ:
+            for number in MASTERS:
+                signal.signal(number, signal.SIG_IGN)
             _compare_environment(options)
         answer = ask(options.socket, options.command, options.timeout)
+        while answer.get("again"):  # a new master has taken over meanwhile, and the socket with it
+            answer = ask(options.socket, options.command, options.timeout)
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
         print(f"sdservectl: {options.socket}: {reason}. {_advice(error)}", file=sys.stderr)

@@ -52,6 +52,13 @@ class Commands:
         waiting, self._reloads = self._reloads, []
         self._tell(waiting, trouble, f"reloaded: {self._arbiter.status().line()}")
 
+    def overtaken(self) -> bool:
+        """A new master takes over before the reload is done: who waits shall ask that one. False if nobody does."""
+        waiting, self._reloads = self._reloads, []
+        for each in waiting:
+            each({"ok": False, "text": "a new master takes over, which has to be asked again", "again": True})
+        return bool(waiting)
+
     def upgraded(self, trouble: str, done: str = "") -> None:
         """An upgrade ended; `trouble` is "" or why it failed, `done` what has come of it."""
         waiting, self._upgrades = self._upgrades, []

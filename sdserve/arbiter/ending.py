@@ -49,6 +49,7 @@ class Ending:
             # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
             arbiter.workforce.manage()
             arbiter.upgrade.before_stop()
+            arbiter.reloading.pass_on()
             arbiter.supervision.stopping(arbiter.status().line())
             self._close_listeners()
 

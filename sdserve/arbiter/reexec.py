@@ -103,6 +103,10 @@ class Reexec:
         self._cancel_deadline()
         self._line.send("main", drains_for=drains_for)
 
+    def pass_on_reload(self) -> bool:
+        """Has the new master, which is the main process, reload; false if it is gone."""
+        return self._line is not None and self._line.send("reload")
+
     def drop(self, reason: str) -> None:
         """Ends a new master that is not the main process yet: TERM now, KILL if it stays."""
         if self._process is None or self.state is Upgrade.HANDED_OVER:

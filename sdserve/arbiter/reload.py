@@ -44,6 +44,7 @@ class Reload:
         self._opened: list[Listener] = []
         self._newest = 1
         self._again = False
+        self._abandoned = False
         self._heed_by: float | None = None
         self._deadline: Deadline | None = None
 
@@ -53,8 +54,7 @@ class Reload:
             self._again = True
             return
         if arbiter.state is not Master.RUNNING:
-            arbiter.log.info("HUP ignored, the server is stopping")
-            arbiter.commands.reloaded("the service is being stopped")
+            self._leave_to_another()
             return
         arbiter.advance(MasterEvent.RELOAD)
         arbiter.supervision.reloading(arbiter.status().line())
@@ -182,7 +182,8 @@ class Reload:
         return [listener for listener in self.previous.listeners if listener not in self._arbiter.LISTENERS]
 
     def abandon(self) -> None:
-        """The service stops: nobody shall wait for a reload any more, and nothing of the old generation is needed."""
+        """This master stops: nothing of the old generation is needed any more, and no reload is done."""
+        self._abandoned = self._again or self.previous is not None
         self._again = False
         if self.previous is not None:
             files = [] if self._arbiter.upgrade.shares_listeners else [each.unlink for each in self.outgoing()]
@@ -190,7 +191,20 @@ class Reload:
             self._take("reload that a stop ended", *files, *ends, self.previous.close)
             self.previous = None
         self._unbound()
-        self._arbiter.commands.reloaded("the service is being stopped")
+
+    def pass_on(self) -> None:
+        """The stop has begun: the reload that was under way is done by a new master that has taken over, or by none."""
+        if self._abandoned:
+            self._leave_to_another()
+
+    def _leave_to_another(self) -> None:
+        """A reload that this master does not do any more: one that has taken over does, else nobody."""
+        arbiter = self._arbiter
+        if arbiter.upgrade.handed_over and (arbiter.commands.overtaken() or arbiter.upgrade.pass_on_reload()):
+            arbiter.log.info("HUP: the new master (pid %s) reloads instead", arbiter.reexec_pid)
+            return
+        arbiter.log.info("HUP ignored, the server is stopping")
+        arbiter.commands.reloaded("the service is being stopped")
 
     def _finish(self, event: MasterEvent, trouble: str) -> None:
         arbiter = self._arbiter

@@ -20,7 +20,7 @@ class Succession:
     """The new master's side: who was there before, and what it passed on.
 
     `on_control` is called with the message that has the control socket, `on_main` when this master is the main process,
-    `on_promoted` when the old one has ended.
+    `on_reload` when the old one was asked for a reload that it leaves to this one, `on_promoted` when it has ended.
     `on_late` is called when the old one has not ended in time, before it is killed.
     """
 
@@ -31,6 +31,7 @@ class Succession:
         line: Handover,
         on_control: Callable[[dict[str, Any]], None],
         on_main: Callable[[], None],
+        on_reload: Callable[[], None],
         on_promoted: Callable[[], None],
         on_late: Callable[[float], None],
     ) -> None:
@@ -38,6 +39,7 @@ class Succession:
         self._line = line
         self._on_control = on_control
         self._on_main = on_main
+        self._on_reload = on_reload
         self._on_promoted = on_promoted
         self._on_late = on_late
         self.parent = line.peer_pid()
@@ -73,6 +75,8 @@ class Succession:
                 self.is_main = True
                 self._on_main()
                 self._bound(message.get("drains_for"))
+            elif message["type"] == "reload":
+                self._on_reload()
             elif message["type"] == "gone":
                 self._loop.unwatch(self._line)
                 return

@@ -32,7 +32,8 @@ class Upgrade:
         self._reexec = Reexec(host, loop, arbiter.log, self._child_serves, self._child_lost)
         self._succession = (
             Succession(
-                host, loop, line, self._got_control, self._became_main, arbiter.maybe_promote_master, self._parent_late
+                *(host, loop, line, self._got_control, self._became_main, arbiter.handle_hup),
+                *(arbiter.maybe_promote_master, self._parent_late),
             )
             if line
             else None
@@ -247,6 +248,10 @@ class Upgrade:
             control = self._arbiter.control.release()
             if control is not None:
                 self._reexec.pass_on(control)
+
+    def pass_on_reload(self) -> bool:
+        """Whether a new master that has taken over does the reload that was asked of this one."""
+        return self.handed_over and self._reexec.pass_on_reload()
 
     def before_stop(self) -> None:
         """A stop begins: a new master that serves takes over, any other is dropped if it is ours to drop."""

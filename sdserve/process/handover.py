@@ -10,6 +10,7 @@ may be of different versions of sdserve.
     old → new   control the control socket, if there is one
     old → new   main    systemd has been told: you are the main process now,
                         and how long the old one's workers may take to leave
+    old → new   reload  somebody asked the old one for a reload, which it does not finish
 
 The end of file means that the other end is gone.
 """

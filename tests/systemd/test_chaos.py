@@ -31,7 +31,7 @@ ACCESSLOG = "access.log"
 AFTERMATH = 0.5  # seconds after a fault or a death in which its victims hear of it
 CUT = ("end of file", "ConnectionResetError", "BrokenPipeError", "IncompleteRead")  # no time-out, and no refusal
 UPLOAD = b"beyond memory" * 100_000
-UPLOADS = ("uploads", "uploads, new")
+UPLOADS = ("uploads", "uploads, new", "posts 300 kB in pieces, new")  # go to the disk
 MIX: dict[str, tuple[int, dict[str, Any]]] = KINDS | {
     "uploads": (1, {"path": "/echo", "body": UPLOAD, "pieces": 16, "think": 0.4}),
     "uploads, new": (1, {"path": "/echo", "reuse": 0, "body": UPLOAD, "pieces": 16, "think": 0.4}),

@@ -1,7 +1,11 @@
 """`systemctl reload`: new workers and new code under the same master, or the old ones still, with the reason."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
 from tests.support.machine import Machine
-from tests.support.service import deploy
+from tests.support.service import PLAIN, deploy
 from tests.support.waiting import eventually
 
 APP = """
@@ -90,3 +94,19 @@ def test_hup_by_kill_is_a_reload_too(machine: Machine) -> None:
 
     eventually(lambda: not workers & service.worker_pids(), "new workers")
     service.check(workers=2, main=main)
+
+
+@pytest.mark.parametrize("name", ["HUP", "USR1", "USR2", "TTIN", "TTOU"])
+def test_signals_for_the_master_do_not_disturb_who_waits_for_a_reload(machine: Machine, name: str) -> None:
+    """`systemctl kill` sends them to each process of the unit, and one of those is sdservectl."""
+    app = "import os, time\nwhile os.path.exists('/srv/app/hold'):\n    time.sleep(0.01)\n" + PLAIN
+    service = deploy(machine, {"plain.py": app}, settings={"WORKERS": "3"})
+    service.wake()
+    machine.write("/srv/app/hold", "")
+    with ThreadPoolExecutor(1) as pool:
+        reload = pool.submit(machine.systemctl, "reload", service.unit, check=False)
+        eventually(lambda: "Reloading" in service.status, "a reload")
+        machine.systemctl("kill", "-s", name, service.unit)
+        machine.path("/srv/app/hold").unlink()
+        assert reload.result().returncode == 0, machine.story()
+    eventually(lambda: service.status.startswith("Running"), "a service that runs on", 30)

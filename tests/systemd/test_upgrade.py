@@ -1,9 +1,10 @@
 """`systemctl kill -s USR2`: a new master takes over, as a child of systemd's own, and nobody else hears the signal."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.machine import Machine
-from tests.support.service import Service, deploy
+from tests.support.service import PLAIN, Service, deploy
 from tests.support.waiting import eventually
 
 
@@ -117,3 +118,33 @@ def test_sdservectl_upgrade_waits_for_the_outcome(machine: Machine) -> None:
     assert service.main != main
     status = machine.run("/opt/sdserve/bin/sdservectl", "status").stdout
     assert str(service.main) in status
+
+
+HELD = "import os, time\nwhile os.path.exists(f'/srv/app/hold-{os.getppid()}'):\n    time.sleep(0.01)\n" + PLAIN
+"""Its workers do not come up as long as there is a file with the number of their master."""
+
+
+def test_a_reload_that_an_upgrade_overtakes_is_done_by_the_new_master(machine: Machine) -> None:
+    service = deploy(machine, {"plain.py": HELD})
+    service.wake()
+    old = service.main
+    machine.write(f"/srv/app/hold-{old}", "")
+    with ThreadPoolExecutor(1) as pool:
+        reload = pool.submit(machine.systemctl, "reload", service.unit, check=False)
+        eventually(lambda: "Reloading" in service.status, "a reload")
+        new = service.upgrade()
+        assert reload.result().returncode == 0, machine.story()
+    service.check(workers=2, main=new)
+    assert "generation 2" in service.status
+
+
+def test_a_hangup_that_an_upgrade_overtakes_is_passed_on(machine: Machine) -> None:
+    service = deploy(machine, {"plain.py": HELD})
+    service.wake()
+    old = service.main
+    machine.write(f"/srv/app/hold-{old}", "")
+    machine.systemctl("kill", "--kill-whom=main", "-s", "HUP", service.unit)
+    eventually(lambda: "Reloading" in service.status, "a reload")
+    new = service.upgrade()
+    eventually(lambda: "generation 2" in service.status, "a reload by the new master")
+    service.check(workers=2, main=new)
