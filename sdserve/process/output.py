@@ -108,22 +108,34 @@ class Output(io.RawIOBase):
     # --- the descriptor -----------------------------------------------------------------------------------------------
 
     def _take(self) -> None:
-        """Makes a descriptor of our own from what the number stands for."""
-        self._let_go()
-        mode = os.fstat(self._fd).st_mode
-        if stat.S_ISFIFO(mode) or os.isatty(self._fd):
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            try:
-                self._own = os.open(f"/proc/self/fd/{self._fd}", flags)
-                return
-            except OSError:  # another user's, no /proc, or nobody reads: what can be had is a copy that may block
-                pass
-        self._may_block = stat.S_ISFIFO(mode)
-        self._own = fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 3)
-        if stat.S_ISSOCK(mode):
+        """Makes a descriptor of our own from what the number stands for.
+
+        Another thread may be about to write to the one before: its number stays ours, and is never a client's.
+        """
+        new, self._may_block = self._opened()
+        if self._own < 0:
+            self._own = new
+        else:
+            os.dup2(new, self._own, inheritable=False)
+            os.close(new)
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
+        if stat.S_ISSOCK(os.fstat(self._own).st_mode):
             import socket
 
             self._socket = socket.socket(fileno=self._own)
+
+    def _opened(self) -> tuple[int, bool]:
+        """A descriptor, and whether writing to it may block."""
+        fifo = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
+        if fifo or os.isatty(self._fd):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            try:
+                return os.open(f"/proc/self/fd/{self._fd}", flags), False
+            except OSError:  # another user's, no /proc, or nobody reads: what can be had is a copy that may block
+                pass
+        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 3), fifo
 
     def _let_go(self) -> None:
         own, self._own = self._own, -1

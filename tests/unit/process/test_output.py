@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,16 @@ def test_a_full_disk() -> None:
     stream.close()
 
 
+def numbers(found: os.stat_result) -> set[int]:
+    """The descriptors of this process that are this file."""
+    same = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the listing's own
+            if os.path.samestat(os.fstat(int(name)), found):
+                same.add(int(name))
+    return same
+
+
 def test_a_dead_stream_is_brought_back_to_life(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     calls = []
@@ -112,9 +123,12 @@ def test_a_dead_stream_is_brought_back_to_life(tmp_path: Path) -> None:
 
     with ours, Output(ours.fileno(), "<stderr>", reopen) as out:
         found = os.fstat(ours.fileno())
+        known = numbers(found)
         theirs.close()
         assert out.put(b"not lost\n")
         assert calls == [(found.st_dev, found.st_ino)]
+        assert len(known) == 2
+        assert numbers((tmp_path / "new").stat()) == known  # another thread may be writing to the old one
     assert (tmp_path / "new").read_text() == "not lost\n"
 
 
