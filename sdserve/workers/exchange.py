@@ -127,13 +127,14 @@ class Exchange:
         stream.reply = reply = Reply(environ, response, began, 0)
         reply.incoming = incoming
         incoming.response = response
-        reply.fiber = incoming.fiber = Fiber(partial(self._in_fiber, reply))
+        reply.fiber = incoming.fiber = Fiber(partial(self.in_fiber, reply))
         self._early += 1
         if self._after is not None:
             self._owed[response] = request, environ
         self.go_on(stream, reply)
 
-    def _in_fiber(self, reply: Reply) -> None:
+    def in_fiber(self, reply: Reply) -> None:
+        """What the thread of a call does whose body arrives meanwhile."""
         environ, response, fiber = reply.environ, reply.response, reply.fiber
         assert fiber is not None
         self.gateway.call(environ, response)
@@ -200,8 +201,8 @@ class Exchange:
             seconds = time.monotonic() - began
             ended = "X" if response.broken else "-" if stream.close_after else "+"
             self._record(environ, response.status, response.sent, seconds, response.headers, ended)
-        if self._after is not None and response in self._owed:
-            del self._owed[response]
+        # Not so if a worker that ends has told the hook already (`interrupted`), in another thread.
+        if self._after is not None and self._owed.pop(response, None) is not None:
             self._hook(self._after, self._worker, response.request, environ, response)
 
     def _hooked(self, stream: Stream, request: Request) -> None:

@@ -135,6 +135,10 @@ class Loop:
         calls = [stream for stream in self._streams if stream.phase is Phase.CALL and stream.request is not None]
         return [describe(stream, now - stream.called) for stream in calls]
 
+    def own_thread(self) -> int:
+        """The thread of a running call that has one of its own, 0 if there is none."""
+        return next((own for each in self._streams if each.phase is Phase.CALL and (own := each.own_thread)), 0)
+
     def name_what_is_cut(self) -> None:
         """Tells the log of requests that have not ended when the worker must."""
         for call in self.calls():

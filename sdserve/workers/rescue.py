@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sdserve.log import Logger
     from sdserve.workers.loop import Loop
 
+BEGINNINGS = (Exchange.answer.__code__, Exchange.go_on.__code__, Exchange.in_fiber.__code__)
 LEAVE = 0.25  # seconds before the master's KILL that are left for the hook worker_exit
 
 
@@ -40,7 +41,7 @@ def _depth(frame: FrameType | None) -> int | None:
     """How many calls `frame` is away from where requests begin; None when that is not above it."""
     calls = 0
     while frame is not None:
-        if frame.f_code in (Exchange.answer.__code__, Exchange.go_on.__code__):
+        if frame.f_code in BEGINNINGS:
             return calls
         calls += 1
         frame = frame.f_back

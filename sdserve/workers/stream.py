@@ -161,6 +161,13 @@ class Stream:
             return -1
         return monotonic_ns() if response.taken is not None else response.sent
 
+    @property
+    def own_thread(self) -> int:
+        """The thread of a running call that has one of its own (fiber.py), else 0."""
+        reply = self.reply
+        fiber = reply.fiber if reply is not None else None
+        return fiber.thread if fiber is not None and not fiber.ended else 0
+
     # --- Sink: how a response leaves --------------------------------------------------------------------------------
 
     @property

@@ -147,7 +147,8 @@ class WSGIWorker(Worker):
             for call in self._loop.calls():
                 self.log.critical("%s", call)
             if self.cfg.threads <= 1:
-                self.log.error("It is at:\n%s", rescue.stack(frame))
+                own = self._loop.own_thread()
+                self.log.error("It is at:\n%s", rescue.stack(sys._current_frames().get(own) if own else frame))
         super().handle_abort(signum, frame)
 
     def _retire(self) -> None:
@@ -185,6 +186,6 @@ class WSGIWorker(Worker):
             describe(stream, seconds),
             " without progress" if stream.progress >= 0 else "",
             self.pid,
-            rescue.stack(sys._current_frames().get(thread)),
+            rescue.stack(sys._current_frames().get(stream.own_thread or thread)),
         )
         self.ask_for_replacement("has a thread that is stuck")

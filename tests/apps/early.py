@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,8 +38,14 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
             body.read()
         except OSError as error:
             answer = type(error).__name__.encode()
+    elif way == "hang":
+        hang()
     elif way == "both":
         start_response(status, [TEXT])
         return (b"%d;" % len(piece) for piece in iter(lambda: body.read(10), b""))
     start_response(status, [TEXT, ("Content-Length", str(len(answer)))])
     return [answer]
+
+
+def hang() -> None:
+    time.sleep(600)

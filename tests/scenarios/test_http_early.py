@@ -188,3 +188,13 @@ def test_with_buffering_every_body_comes_first(start: Callable[..., Server], tmp
         sock.sendall(bytes(10))
         head, _ = head_and_body(sock)
         assert head.startswith(b"HTTP/1.1 401 ") and b"close" not in head
+
+
+@THREADS
+def test_a_call_that_hangs_is_told_where_it_hangs(start: Callable[..., Server], tmp_path: Path, threads: str) -> None:
+    """Not where the thread is that waits for it."""
+    served = Served(start, tmp_path, threads, "-t", "1")
+    served.begin("/hang", 10, EXPECT)
+    served.server.wait_log(r"PUT /hang has run for ")
+    told = served.server.wait_log(r"It is at:\n(?:.*\n)*?.*in hang\n")
+    assert "_back.acquire" not in told.group()
