@@ -39,7 +39,7 @@ class Foundling:
 
     `peer` and `port` are set when they are not the socket's own but came with the PROXY protocol. `data` is what was
     received of a request, from its head on; `head` and `body` say for how many seconds these have been waited for,
-    and `idle` for how many seconds a connection without a request has been open since its last answer.
+    and `since` when a connection without a request had its last answer, or came (monotonic seconds, 0: not known).
     """
 
     sock: socket.SocketType
@@ -49,7 +49,7 @@ class Foundling:
     data: bytes = b""
     head: float = 0.0
     body: float = 0.0
-    idle: float = 0.0
+    since: float = 0.0
 
 
 class AdoptionQueue:
@@ -145,7 +145,7 @@ def _told(foundling: Foundling) -> dict[str, str | float]:
         said["data"] = binascii.b2a_base64(foundling.data, newline=False).decode()
         said |= {"head": foundling.head, "body": foundling.body}
     else:
-        said["idle"] = foundling.idle
+        said["since"] = foundling.since
     return said
 
 
@@ -190,7 +190,7 @@ def _checked(socks: Iterable[socket.socket | None], told: Iterable[dict[str, Any
 def _believed(sock: socket.socket, said: dict[str, Any]) -> Foundling | None:
     """A connection with what was said of it, None if that is nonsense."""
     words = [said.get(name, "") for name in ("listener", "peer", "port", "data")]
-    times = [said.get(name, 0.0) for name in ("head", "body", "idle")]
+    times = [said.get(name, 0.0) for name in ("head", "body", "since")]
     if not all(isinstance(word, str) for word in words):
         return None
     if not all(isinstance(time, (int, float)) and math.isfinite(time) and time >= 0 for time in times):

@@ -9,6 +9,7 @@ Only idle connections are left to the next start of the service: whoever has beg
 heard it, since nobody knows how long the start takes, and whether it succeeds.
 """
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -52,9 +53,9 @@ def _foundling(stream: Stream, now: float) -> Foundling:
     data = stream.conn.rest
     if data:
         return Foundling(stream.sock, stream.listener, *peer, data, head=max(0.0, now - stream.began))
-    # `now` is when the turn began: a connection may have come, or been answered, since.
-    # In whole seconds: connections that are idle for the same time share an entry of the message.
-    return Foundling(stream.sock, stream.listener, *peer, idle=max(0.0, now - (stream.last or stream.began)) // 1)
+    # The full second after it: connections of the same second share an entry of the message, and one that moves again
+    # and again does not become younger.
+    return Foundling(stream.sock, stream.listener, *peer, since=math.ceil(stream.last or stream.began))
 
 
 def _head(request: Request) -> bytes:

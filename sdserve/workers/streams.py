@@ -84,7 +84,7 @@ class Streams(Register):
     def adopt(self, stream: Stream, found: "Foundling", now: float) -> None:
         """A stream from another worker, idle or with a part of a request."""
         self.add(stream, now, self._times.keepalive or self._times.head)
-        stream.last = now - found.idle
+        stream.last = min(now, found.since or now)
         self.set_deadline(stream, stream.last, self._times.keepalive or self._times.head)
         if found.data:
             stream.conn.receive(found.data)

@@ -74,13 +74,14 @@ def test_an_idle_connection_has_nothing_with_it(make: Make, moved: Callable[[Str
     assert (found.data, found.head, found.body) == (b"", 0.0, 0.0)
 
 
-@pytest.mark.parametrize(("last", "idle"), [(11.5, 1.0), (0.0, 2.0), (12.6, 0.0)])  # since its last answer, or it came
-def test_the_time_that_it_was_idle_goes_with_it(
-    make: Make, moved: Callable[[Stream], Foundling], last: float, idle: float
+@pytest.mark.parametrize(("last", "since"), [(11.5, 12.0), (0.0, 10.0), (12.0, 12.0)])  # its last answer, or it came
+def test_since_when_it_is_idle_goes_with_it(
+    make: Make, moved: Callable[[Stream], Foundling], last: float, since: float
 ) -> None:
+    """In full seconds, so that a connection that moves again and again does not become younger."""
     stream = make(b"")
     stream.last = last
-    assert moved(stream).idle == idle
+    assert moved(stream).since == since
 
 
 def test_half_a_head_goes_as_it_came(make: Make, moved: Callable[[Stream], Foundling]) -> None:
