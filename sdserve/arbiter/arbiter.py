@@ -389,7 +389,7 @@ class Arbiter(HookView):
             self.reloading.catch_up()
         elif self.state is Master.RELOADING and serve and self.reloading.heeded():
             self.reloading.commit()
-        elif self.state is Master.STOPPING and not self.crew and not self.upgrade.parent_drains:
+        elif self.state is Master.STOPPING and not self.crew and not self.upgrade.waits:
             self.advance(MasterEvent.EMPTY)
 
     def reload(self) -> None:

@@ -124,6 +124,7 @@ class Crew:
             elif message == RETIRING:
                 handle.heeded = True
                 if handle.phase in (Phase.SERVING, Phase.ABORTED):  # somebody else told it to; it saves what it can
+                    handle.asks = True
                     handle.advance(WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
             elif message.startswith(FAILED):
                 handle.reason = message[len(FAILED) :].decode(errors="replace").strip()

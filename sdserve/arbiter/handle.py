@@ -55,6 +55,7 @@ class Handle:
         self.worn_at: float | None = None  # when it has served for long enough (max_age)
         self.worn = False
         self.stopped = False
+        self.asks = False  # it leaves because somebody else told it to, and waits to hear whether others follow
         self.heeded = False  # it has said that it takes no more connections
         self.reason = ""  # why it cannot boot, in its own words
 

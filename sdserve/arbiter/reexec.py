@@ -82,6 +82,11 @@ class Reexec:
         """Whether there is a new master that has not ended, whatever the loop has heard of it yet."""
         return self._process is not None and not self._process.ended()
 
+    @property
+    def leaves(self) -> bool:
+        """Whether a new master that was dropped has still to end."""
+        return self.dropped and self._process is not None
+
     def pass_on(self, control: Listener) -> None:
         """Gives the control socket to the new master, or lets go of it: then that one opens its own."""
         assert self._line is not None
@@ -108,12 +113,16 @@ class Reexec:
         return self._line is not None and self._line.send("reload")
 
     def drop(self, reason: str) -> None:
-        """Ends a new master that is not the main process yet: TERM now, KILL if it stays."""
+        """Ends a new master that is not the main process yet: TERM now, KILL if it stays.
+
+        One that was stopped is continued first, or it would not hear of it (systemd.kill(5) does the same).
+        """
         if self._process is None or self.state is Upgrade.HANDED_OVER:
             return
         self._reason = self._reason or reason
         self.dropped = True
         self._process.send(signal.SIGTERM)
+        self._process.send(signal.SIGCONT)
         self._cancel_deadline()
         self._deadline = self._loop.call_at(self._loop.now() + TERM_PATIENCE, self._kill)
 

@@ -146,6 +146,11 @@ class Upgrade:
         return bool(self.parent_pid or (self.child_pid and not self._reexec.dropped))
 
     @property
+    def waits(self) -> bool:
+        """Whether this master must not end yet: an old one drains, or a new one was dropped and nobody else ends it."""
+        return self.parent_drains or self._reexec.leaves
+
+    @property
     def automatic(self) -> bool:
         """Whether a new master takes over by itself once it serves; the default is yes under systemd."""
         arbiter = self._arbiter
@@ -223,7 +228,10 @@ class Upgrade:
         arbiter, withdrawn = self._arbiter, self._withdrawn
         arbiter.claim.forget_second(pid)
         self._withdrawn = 0
-        if withdrawn and not arbiter.num_workers and arbiter.state is not Master.STOPPING:
+        if arbiter.state is Master.STOPPING:
+            arbiter.log.info("The new master (pid %s) has ended", pid)
+            return
+        if withdrawn and not arbiter.num_workers:
             arbiter.log.warning("The new master is gone: the workers that made way for it come back")
             arbiter.num_workers = withdrawn
         if reason:

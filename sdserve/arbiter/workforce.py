@@ -17,7 +17,7 @@ from sdserve.arbiter.pool import Backoff, Kill, Retire, Spawn
 from sdserve.arbiter.reload import explain
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
-from sdserve.workers.base import Worker
+from sdserve.workers.base import RETIRE, Worker
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
@@ -59,6 +59,7 @@ class Workforce:
                 self.crew.retire(handle)
             elif isinstance(action, Kill):
                 self.crew.overdue(self.crew.of_age(action.age), action.phase)
+        self._answer()
         if len(self.crew) != self._counted:
             self._counted = count = len(self.crew)
             arbiter.log.debug(
@@ -79,6 +80,14 @@ class Workforce:
         """Tells all workers, also those that are leaving already, whether somebody follows."""
         for handle in self.crew:
             self._arbiter.adoption.allow(handle.cell, successors=self._has_successors())
+
+    def _answer(self) -> None:
+        """Tells workers whom somebody else's signal told to leave what follows; all signals have been heard by now."""
+        for handle in self.crew:
+            if handle.asks:
+                handle.asks = False
+                self._arbiter.adoption.allow(handle.cell, successors=self._has_successors())
+                handle.tell(RETIRE)
 
     def _has_successors(self) -> bool:
         """Whether somebody will serve the connections of a worker that is told to leave now."""

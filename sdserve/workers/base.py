@@ -14,7 +14,8 @@ How a worker is told things:
 - SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH and SIGRTMIN are meant for masters. `systemctl kill` sends them to every
   process of a unit, so workers, and the programs that applications start, ignore them.
 
-The master says by the channel what SIGTERM means, too: an application may have taken the signal for itself. Every
+The master says by the channel what SIGTERM means, too: an application may have taken the signal for itself, and who was
+told by somebody else does not know yet what becomes of the service. Every
 signal also makes the wake-up pipe readable. A loop polls `control_fds()`, so whichever thread polls hears of it.
 """
 
@@ -113,6 +114,7 @@ class Worker:
         self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
         self._worn = False
+        self._told = False  # the master has said that this worker shall leave, and by that, whether somebody follows
         self._orphaned = False
         self._wake_read = self._wake_write = -1
 
@@ -235,6 +237,14 @@ class Worker:
         if self.adoption is None or self._orphaned:
             return False
         return bool(self.cell.word(HAND_ON) & HAND_ON_SUCCESSORS)
+
+    def knows_who_follows(self) -> bool:
+        """Whether the master has said what becomes of the service.
+
+        SIGTERM may come from somebody else, to this worker or to all processes at once (KillMode=control-group): then
+        the master answers RETIRING with RETIRE, once it has heard all signals itself.
+        """
+        return self._told or self._orphaned
 
     def interrupts(self, wanted: bool) -> None:
         """Whether a signal interrupts the call that the main thread waits in: its handler then runs at once."""
@@ -364,6 +374,7 @@ class Worker:
         except ConnectionResetError:
             message = b""
         if message == RETIRE:
+            self._told = True
             self.retire()
         elif not message:
             self.outlive_master()

@@ -6,6 +6,7 @@ The listeners are left at once. What follows depends on who comes after this wor
   take them. What they have not taken when the graceful time-out draws near is finished here.
 - The service is being restarted, or its master died: idle connections wait in the queue for the next start, as many as
   it holds. Whoever has begun to ask is answered here.
+- Who was told by somebody else than the master waits for its word, `ASKING` seconds at most, and serves meanwhile.
 - Nobody does: requests that arrived are answered with `Connection: close`. A connection that was active within `ACTIVE`
   seconds is kept until its client has had that long to send its next request, which would otherwise meet a closing
   connection. All others are closed, each after a last look for a request. What somebody left in the queue, when others
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ACTIVE = 1.0  # seconds after its last response in which a client's next request is waited for
 AGAIN = 0.02  # seconds until those who could not take all connections are offered the rest
+ASKING = 1.0  # seconds in which a master answers that does not hang
 GIVING = 0.8  # of the graceful time-out is for giving; in the rest of it, what nobody took is finished here
 LAST_WORDS = 0.5  # seconds for which what the client of a closed connection still sends is read: see Streams._end
 
@@ -54,12 +56,14 @@ class Retirement:
         self.begun = False
         self._giving = False
         self._give_until = NEVER
+        self._ask_until = NEVER
 
     def begin(self, now: float, reuse_port: bool) -> None:
         """Leaves the listeners. `reuse_port`: they are this worker's alone."""
         self.begun = True
         if self._worker.drain_by is not None:
             self._give_until = now + GIVING * (self._worker.drain_by - now)
+        self._ask_until = now + ASKING
         self._giving = self._worker.hands_on()
         self._gateway.open = self._giving
         if self._worker.has_successors() or reuse_port:
@@ -72,10 +76,13 @@ class Retirement:
         """One more turn."""
         worker = self._worker
         if self._giving:
-            if worker.hands_on() and now < self._give_until:
-                self._give_away(now)
-            else:
+            known = worker.knows_who_follows()
+            if not worker.hands_on() or now >= (self._give_until if known else self._ask_until):
                 self._finish(now)
+            elif known:
+                self._give_away(now)
+            else:  # the master's word wakes the loop
+                self._streams.sweep_at = min(self._streams.sweep_at, self._ask_until)
         if not worker.hands_on():
             self._take_back(now)
 

@@ -166,7 +166,7 @@ class WSGIWorker(Worker):
         """With one thread, the signal has interrupted it, in the application as a rule: see rescue.py."""
         if self._loop is None or self.cfg.threads > 1 or self._outlives:
             return False
-        self._outlives = True
+        self._outlives = self._told = True  # the master's time-out: it serves on
         if self.drain_by is None:
             self._retire()
         else:

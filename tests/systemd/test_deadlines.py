@@ -35,6 +35,33 @@ def test_an_old_master_that_hangs_is_ended_while_the_service_runs(machine: Machi
         service.check(workers=2, main=new)  # and nobody else is left
 
 
+@pytest.mark.parametrize("deed", ["stop", "restart"])
+def test_a_new_master_that_hangs_does_not_keep_the_unit_from_stopping(machine: Machine, deed: str) -> None:
+    """A stopped process does not hear TERM, and with ExitType=cgroup the service is not over while it is there."""
+    service = deploy(machine)
+    service.wake()
+    old, before = service.main, {process.pid for process in machine.processes(service.unit)}
+    machine.write("/srv/app/plain.py", "import threading\nthreading.Event().wait()\n")
+    machine.systemctl("kill", "-s", "USR2", "--kill-whom=main", service.unit)
+
+    def booting() -> Process | None:
+        others = [process for process in machine.processes(service.unit) if process.pid not in before]
+        return next((each for each in others if each.parent == machine.pid and each.children), None)
+
+    new = eventually(booting, "a new master, which is nobody's child any more")
+    assert new is not None
+    new.kill(signal.SIGSTOP)
+    machine.write("/srv/app/plain.py", PLAIN)
+    began = time.monotonic()
+    machine.systemctl(deed, service.unit, timeout=60)
+    print(f"{deed} beside a new master that was stopped: {time.monotonic() - began:.1f} s")
+    assert not new.alive
+    assert not [line for line in machine.unit_messages(service.unit) if "timed out" in line]
+    assert service.ask().status == 200
+    service.check(workers=2)
+    assert service.main != old
+
+
 def test_a_reload_without_room_for_a_process_is_rolled_back(machine: Machine) -> None:
     """Seven processes: a master, four workers, one of the next generation, and sdservectl.
 

@@ -80,6 +80,26 @@ def test_whoever_has_begun_to_ask_is_answered(machine: Machine, opened: ExitStac
     machine.wait_for(service.unit, ActiveState="inactive", Result="success")
 
 
+@pytest.mark.parametrize("deed", ["stop", "restart", "kill"])
+def test_nor_where_every_process_hears_the_signal_by_itself(machine: Machine, deed: str) -> None:
+    """KillMode=control-group, which is systemd's default, and `systemctl kill`: a worker may hear of it first."""
+    whole = "[Service]\nKillMode=control-group\n"
+    service = deploy(machine, settings={"KEEPALIVE": "60", "THREADS": "4"}, drop_in=OFTEN + whole)
+    service.wake()
+    with Load(service.connect, clients=CLIENTS, reuse=CLIENTS // 2) as load:
+        for _ in range(STOPS):
+            load.wait_answers(20 * CLIENTS)
+            if deed == "kill":
+                main = service.main
+                machine.systemctl("kill", "-s", "TERM", service.unit)
+                eventually(lambda before=main: service.main != before, "the master has ended")
+            else:
+                machine.systemctl(deed, service.unit)
+        load.wait_answers(CLIENTS)
+    print(f"{STOPS} times {deed}: {load.record}")
+    assert not load.record.lost, load.record
+
+
 def unread(client: socket.socket) -> int:
     """Bytes that were sent and that the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7))."""
     count = array.array("i", [0])

@@ -24,7 +24,7 @@ from sdserve.process.scoreboard import (
     Scoreboard,
 )
 from sdserve.workers.application import Application
-from sdserve.workers.base import BUSY, RECYCLE, RETIRING, Worker, resolve
+from sdserve.workers.base import BUSY, RECYCLE, RETIRE, RETIRING, Worker, resolve
 from sdserve.workers.wsgi import WSGIWorker
 
 
@@ -74,6 +74,14 @@ def test_term_retires_once(made: Made) -> None:
     worker.handle_signal(signal.SIGTERM)
     assert worker.drain_by == drain_by
     assert made.said() == [RETIRING]
+
+
+def test_who_is_told_by_somebody_else_hears_from_the_master_who_follows(made: Made) -> None:
+    made.worker.handle_signal(signal.SIGTERM)
+    assert not made.worker.knows_who_follows()
+    made.master.send(RETIRE)
+    made.worker.handle_control(made.worker.channel.fileno())
+    assert made.worker.knows_who_follows()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT])
