@@ -153,6 +153,8 @@ class MasterProcess(Process):
     def hear(self, signum: int) -> None:
         if signum == signal.SIGKILL or (self.arbiter is None and signum in DEADLY):
             self.end(signum)
+        elif signum == signal.SIGCONT:
+            self.stopped = False
         elif self.arbiter is not None:
             if signum in (*DEADLY, signal.SIGWINCH):
                 self.told_to_leave = True
