@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
             answer = ask(options.socket, options.command, options.timeout)
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        print(f"sdservectl: {options.socket}: {reason}. {_advice(error)}", file=sys.stderr)
+        print(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket)}", file=sys.stderr)
         return NOBODY
     if not answer.get("ok"):
         print(f"sdservectl: {answer.get('text', 'no reason given')}", file=sys.stderr)
@@ -66,10 +66,20 @@ def _compare_environment(options: argparse.Namespace) -> None:
         )
 
 
-def _advice(error: OSError) -> str:
+def _advice(error: OSError, path: str) -> str:
     if isinstance(error, PermissionError):
         return "Run it as root, or as the user of the service"
-    return "Is sdserve running, with this control socket?"
+    others = _others(path)
+    named = f" With -s it finds {', '.join(others)}." if others else ""
+    return f"Is sdserve running, with this control socket?{named}"
+
+
+def _others(path: str) -> list[str]:
+    """The control sockets of instances of the template, whose runtime directories lie beside that of `path`."""
+    import glob
+
+    directory, name = os.path.split(path)
+    return sorted(glob.glob(os.path.join(glob.escape(directory) + "-*", glob.escape(name))))
 
 
 def ask(path: str, command: str, timeout: float | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A Unix socket in RuntimeDirectory=, mode 0600: whoever may open it may command the service, and nobody else can. One
 request is one line of JSON, {"command": …}; so is the answer, {"ok": …, …}. Commands that take a while (reload,
-upgrade) are answered when their outcome is known. An upgrade passes the socket on (`Arbiter.hand_over`).
+upgrade) are answered when their outcome is known. An upgrade passes the socket on (`Upgrade.pass_on_control`).
 """
 
 import errno

@@ -2,7 +2,8 @@
 
 A reload is a transaction. `begin` loads the configuration and makes it the one that workers are forked with; `commit`,
 once all of the new generation serve and the old ones have heeded that they shall take no more connections, lets go of
-what only the old one needed; `roll_back` restores everything. Until the commit the old workers are not touched.
+what only the old one needed; `roll_back` restores everything. Until the commit the old workers serve on;
+a rolling reload replaces them one by one.
 
 A roll-back cannot fail. What it needs is held open since before the reload: directory, log files, listeners, settings.
 Should one of its steps fail all the same, it is tried again and the others are taken: the old generation serves on.

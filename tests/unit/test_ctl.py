@@ -114,6 +114,15 @@ def test_nobody_there(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_instances_of_the_template_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("sdserve-shop", "sdserve-blog", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "control").touch()
+    assert ctl.main(["-s", f"{tmp_path}/sdserve/control", "status"]) == 2
+    found = f"{tmp_path}/sdserve-blog/control, {tmp_path}/sdserve-shop/control"
+    assert capsys.readouterr().err.endswith(f"with this control socket? With -s it finds {found}.\n")
+
+
 def test_nobody_who_may(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
