@@ -113,6 +113,8 @@ class SimulatedNotifier(Notifier):
 
     def _deliver(self, message: str, fds: Sequence[int]) -> bool:
         world = self._process.world
+        if not self._process.alive:
+            return True  # the dead say nothing
         if world.deaf:
             world.deaf -= 1
             self.trouble = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))

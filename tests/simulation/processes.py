@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sdserve.arbiter.arbiter import Arbiter
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DEADLY = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # for a program that has just been executed
+
+
+class Died(BaseException):
+    """A master came to its end in the middle of its turn: what it would have done next is not done."""
 
 
 class Process:
@@ -137,12 +142,14 @@ class MasterProcess(Process):
             return load()
 
         self.arbiter = Arbiter(cfg, counted, self.host)
-        self.arbiter.attempt(self.arbiter.start)
+        with suppress(Died):
+            self.arbiter.attempt(self.arbiter.start)
 
     def turn(self) -> None:
         """One turn of its loop."""
         assert self.arbiter is not None
-        self.arbiter.attempt(self.arbiter.turn)
+        with suppress(Died):
+            self.arbiter.attempt(self.arbiter.turn)
 
     def deliver(self, signum: int) -> None:
         """A signal reaches its handler, which notes it; the kernel writes to the wake-up pipe."""

@@ -22,7 +22,7 @@ from tests.simulation.descriptors import Line, SimulatedListener
 from tests.simulation.events import CALMING, ON_MASTERS, ON_WORKERS, SIGNALS, TO_ALL, Step, What
 from tests.simulation.machine import SimulatedHost
 from tests.simulation.plan import EXCLUSIVE, Plan, configuration
-from tests.simulation.processes import MasterProcess, Process
+from tests.simulation.processes import Died, MasterProcess, Process
 from tests.simulation.promises import Before, Broken, Promises
 
 MOST_TURNS = 300  # before a master that has nothing to do must sleep
@@ -141,6 +141,8 @@ class World:
             self.tell(f"{master}: a step took {min(seconds, limit or seconds):g} s")
             if master is self.promises.main:
                 self.promises.watchdog.look(master, inside=True)
+            if not master.alive:
+                raise Died
             if limit and seconds > limit:
                 raise TimeIsUp
 
@@ -296,7 +298,8 @@ class World:
         """One turn of a master's loop, and the promises."""
         before = Before(self, master)
         master.turn()
-        self.promises.check(master, before)
+        if master.alive:
+            self.promises.check(master, before)
         self._after_turn(master)
         self._raise()
 
