@@ -36,9 +36,14 @@ class Workforce:
     def healthy(self) -> bool:
         """Whether the watchdog may be told that all is well: a worker can answer, or none is wanted."""
         arbiter = self._arbiter
-        members, goal = self.crew.members(), arbiter.goal
-        quiet = goal.size == 0 or arbiter.state is Master.STARTING
-        return quiet or pool.some_serve(members) or pool.gap_ends(members, goal)
+        if arbiter.goal.size == 0 or arbiter.state is Master.STARTING or self._can_answer():
+            return True
+        self.crew.listen()  # one may have said that it serves, and the loop has not come to hear it
+        return self._can_answer()
+
+    def _can_answer(self) -> bool:
+        members = self.crew.members()
+        return pool.some_serve(members) or pool.gap_ends(members, self._arbiter.goal)
 
     def manage(self) -> None:
         """Decides what the pool needs, and does it."""

@@ -29,6 +29,7 @@ class What(Enum):
     TERM = "TERM"
     INT = "INT"
     QUIT = "QUIT"
+    RTMIN = "RTMIN"
     TTIN = "TTIN"
     TTOU = "TTOU"
     USR1 = "USR1"

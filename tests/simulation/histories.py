@@ -2,7 +2,7 @@
 enough for millions of events; `shortest` shrinks what the latter finds."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from hypothesis import strategies as st
 
@@ -38,6 +38,7 @@ WEIGHTS = {
     What.MASTER_FAILS: 1,
     What.MASTER_KILLED: 1,
     What.TERM: 1,
+    What.RTMIN: 1,
     What.INT: 0.3,
     What.QUIT: 0.3,
     What.USR1: 0.5,
@@ -51,7 +52,7 @@ WEIGHTS = {
     What.DEAF: 0.5,
     What.LEAP: 1,
 }
-KINDS, CHANCES = list(WEIGHTS), list(WEIGHTS.values())
+KINDS = list(WEIGHTS)
 LEAPS = (0.01, 0.05, 0.2, 1.0, 1.5, 5.0, 12.0, 31.0)
 SUSPENDS = (2.0, 40.0, 100000.0)
 SURGES = (0, 0, 1, 2, EXCLUSIVE)
@@ -96,10 +97,12 @@ def random_plan(dice: random.Random) -> Plan:
     )
 
 
-def random_steps(dice: random.Random) -> Iterator[Step]:
-    """Endless steps of one to four events each."""
+def random_steps(dice: random.Random, often: Collection[What] = ()) -> Iterator[Step]:
+    """Endless steps of one to four events each; those of `often` make a third of them."""
+    share = sum(WEIGHTS.values()) / 2 / max(1, len(often))
+    chances = [chance + share * (kind in often) for kind, chance in WEIGHTS.items()]
     while True:
-        kinds = dice.choices(KINDS, CHANCES, k=dice.choice((1, 1, 1, 2, 3, 4)))
+        kinds = dice.choices(KINDS, chances, k=dice.choice((1, 1, 1, 2, 3, 4)))
         yield [(what, dice.randrange(16), _much(what, dice)) for what in kinds], dice.choice(LAGS)
 
 

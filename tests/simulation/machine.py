@@ -111,6 +111,13 @@ class SimulatedNotifier(Notifier):
         super().__init__("/notify" if process.world.systemd else None, muted=muted)
         self._process = process
 
+    def ready(self, status: str) -> None:
+        """It is said now, whenever systemd hears of it."""
+        process = self._process
+        if not self.muted and not process.said_ready and process.line is None:
+            process.world.promises.says_ready(process)
+        super().ready(status)
+
     def _deliver(self, message: str, fds: Sequence[int]) -> bool:
         world = self._process.world
         if not self._process.alive:
@@ -132,6 +139,13 @@ class Queue:
 
     def fds(self) -> tuple[int, int]:
         return 0, 0
+
+
+class SimulatedAdoption(Adoption):
+    """The queue as a master sees it; systemd keeps it."""
+
+    def store(self, notifier: Notifier) -> None:
+        """systemd has it already."""
 
 
 @dataclass
@@ -198,7 +212,7 @@ class SimulatedHost(Host):
     def found(
         self, described: Sequence[dict[str, Any]] | None, queue: list[int], kept: bool
     ) -> tuple[list[Listener], Adoption]:
-        adoption = Adoption(Queue(), kept=False)  # type: ignore[arg-type]
+        adoption = SimulatedAdoption(Queue(), kept=self.world.systemd)  # type: ignore[arg-type]
         if described is None:
             return [self._listener("/socket", activated=True)] if self.world.systemd else [], adoption
         passed = zip(self.master.passed, described, strict=True)

@@ -14,7 +14,7 @@ from tests.simulation.descriptors import Channel, Line, SimulatedListener
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-DEADLY = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # for a program that has just been executed
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGRTMIN)
 
 
 class Died(BaseException):
@@ -125,7 +125,8 @@ class MasterProcess(Process):
         self.arbiter: Arbiter | None = None
         self.said_ready = False
         self.hit_since = False  # the world took something of it, since it said that it serves
-        self.told_to_leave = False  # by TERM, INT, QUIT or WINCH
+        self.told_to_leave = False  # by TERM, INT, QUIT, RTMIN or WINCH
+        self.told_to_restart = False  # by RTMIN, and not by another one since
         self.waiting: list[int] = []  # signals since its last turn
         self.owes: set[str] = set()  # signals that want an act or an answer
         self.early_deaths: dict[int, Storm] = {}  # by generation
@@ -158,12 +159,12 @@ class MasterProcess(Process):
             self.arbiter.signal(signum)
 
     def hear(self, signum: int) -> None:
-        if signum == signal.SIGKILL or (self.arbiter is None and signum in DEADLY):
+        if signum == signal.SIGKILL or (self.arbiter is None and signum in STOPS):
             self.end(signum)
         elif signum == signal.SIGCONT:
             self.stopped = False
         elif self.arbiter is not None:
-            if signum in (*DEADLY, signal.SIGWINCH):
+            if signum in (*STOPS, signal.SIGWINCH):
                 self.told_to_leave = True
             self.waiting.append(signum)
             self.deliver(signum)

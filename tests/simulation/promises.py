@@ -17,6 +17,7 @@ reaped      nobody is signalled after he was reaped
 pidfile     each master holds one pidfile, and it names a living one; one master holds the name itself
 socket      the file of a Unix socket is there as long as anybody serves it
 mainpid     MAINPID= names a living master, and only the main process speaks to systemd
+store       at a stop no connection goes where nobody will serve it: into systemd's store at a restart alone
 watchdog    systemd ends no master whose loop turns and whose workers answer, and each in which nobody can
 idle        a service leaves by itself only when no worker was busy for as long as idle_exit says
 told        READY=1 follows each RELOADING=1, and nobody serves on who said STOPPING=1
@@ -34,9 +35,10 @@ from typing import TYPE_CHECKING
 
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.pool import Backoff
+from sdserve.process.scoreboard import HAND_ON, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from tests.simulation.descriptors import SimulatedListener
 from tests.simulation.manager import WatchdogTimer
-from tests.simulation.processes import MasterProcess, Storm, WorkerProcess
+from tests.simulation.processes import STOPS, MasterProcess, Storm, WorkerProcess
 
 if TYPE_CHECKING:
     from sdserve.workers.base import Worker
@@ -73,6 +75,8 @@ class Before:
         self.signals = master.waiting
         self.failed = {each for each in master.workers if not each.alive and not each.reaped}
         master.waiting = []
+        stops = [each for each in dict.fromkeys(self.signals) if each in STOPS]
+        master.told_to_restart = stops[-1] == signal.SIGRTMIN if stops else master.told_to_restart
 
 
 def others(master: MasterProcess) -> int:
@@ -121,6 +125,7 @@ class Promises:
         if before.served and not served and not ordered and not hit and not alone:
             self.breaks("served", f"{master} ends the last worker that can answer")
         if arbiter.state in (Master.STOPPING, Master.DOWN):
+            self._check_store(master)
             return
         wanted = min(goal.size, before.size - before.signals.count(signal.SIGTTOU))
         gone = [each for each in before.answered if not each.answers]
@@ -156,6 +161,21 @@ class Promises:
     @staticmethod
     def _follows(gone: WorkerProcess, other: WorkerProcess) -> bool:
         return other.answers and other.worker.slot == gone.worker.slot and other.worker.age > gone.worker.age
+
+    def _check_store(self, master: MasterProcess) -> None:
+        """What a master that stops, and that no other follows, allows its workers to do with their connections."""
+        arbiter = master.arbiter
+        assert arbiter is not None
+        if arbiter.exit_status or arbiter.upgrade.handed_over:
+            return
+        if any(each.alive for each in self._world.masters if each is not master):
+            return
+        restart = self._world.systemd and master.told_to_restart
+        for each in (worker for worker in master.workers if worker.alive):
+            word = each.worker.cell.word(HAND_ON)
+            if bool(word & HAND_ON_RESTART) != restart or word & HAND_ON_SUCCESSORS:
+                what = "a restart" if restart else "a stop"
+                self.breaks("store", f"{master} lets {each} leave its connections ({word}) at {what}")
 
     def _check_size(self, master: MasterProcess, before: Before) -> None:
         arbiter = master.arbiter
@@ -278,8 +298,6 @@ class Promises:
             if self.main is None or not self.main.alive:
                 self.breaks("mainpid", f"{fields['MAINPID']} is no living master")
         if "READY" in fields:
-            if not master.said_ready and master.line is None:
-                self.says_ready(master)
             self.reloading = False
         self.reloading |= "RELOADING" in fields
         self.stopping |= "STOPPING" in fields

@@ -164,3 +164,27 @@ def test_a_new_master_that_dies_after_the_hand_over_does_not_call_the_old_one_ba
     old = world.masters[0].arbiter
     assert old is not None and old.state is Master.STOPPING
     finish(world)
+
+
+def test_a_step_gets_its_time_though_nobody_has_heard_yet_that_a_worker_serves() -> None:
+    """A hook took longer than the watchdog waits, while what the only worker had said lay unread in its channel."""
+    world = service(2, watchdog=4)
+    happen(world, What.TTOU, (What.DIES, 1))
+    [master] = world.masters
+    leaving, booting = (each for each in master.workers if each.alive)
+    assert leaving.told and not booting.booted
+    world.happens(What.STEP_LASTS, 1)
+    for what in (What.LEAVES, What.READY):
+        assert world.happens(what)
+    world.settle()
+    assert master.alive and booting.answers
+    finish(world)
+
+
+def test_what_systemd_kills_does_nothing_more() -> None:
+    """The simulation's own: a hook is on when the watchdog bites, since systemd had not heard of it."""
+    world = service(3, watchdog=4)
+    world.happens(What.DEAF, 2)
+    world.happens(What.STEP_LASTS, 1)
+    happen(world, What.DIES)
+    assert not any(process.alive for process in world.processes())
