@@ -69,7 +69,7 @@ class Reexec:
         try:
             self._process = self._host.process(pid)
         except ProcessLookupError:
-            self._lose("")
+            self._ended()
             return
         self._loop.watch(self._process, self._ended)
         if patience is not None:

@@ -77,14 +77,19 @@ class Handover:
         `fds` lists the descriptors that came with it; they are the caller's to close.
         """
         try:
-            data, fds, _ = rights.receive(self._sock, 65536)
+            data, fds, _ = self._received()
         except BlockingIOError:
             return None
-        except ConnectionResetError:
-            return {"type": "gone"}
         if not data:
             return {"type": "gone"}
         return {**json.loads(data), "fds": fds}
+
+    def _received(self) -> tuple[bytes, list[int], bool]:
+        """One message. First we are told that an end closed without reading all of ours, and then what it had said."""
+        try:
+            return rights.receive(self._sock, 65536)
+        except ConnectionResetError:
+            return rights.receive(self._sock, 65536)
 
     def fileno(self) -> int:
         return self._sock.fileno()
