@@ -109,11 +109,9 @@ class Supervision:
 
     def _ping(self) -> None:
         assert self.watchdog.interval is not None
-        if self._healthy():
-            self.notifier.watchdog()
-            wait = self.watchdog.interval
-        else:  # it may be a moment only: whoever answers again shall not be late for the next sign of life
-            wait = self.watchdog.interval / 10
+        wait = self.watchdog.interval
+        if not (self._healthy() and self.notifier.watchdog()):
+            wait /= 10  # nobody can answer, or systemd did not hear: it may be a moment only, and the next is not late
         self._loop.call_at(self._loop.now() + wait, self._ping)
 
     def _send_again(self) -> None:

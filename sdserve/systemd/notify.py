@@ -88,8 +88,9 @@ class Notifier:
         """The running start, reload or stop may take this much longer from now, and so may the next sign of life."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
-    def watchdog(self) -> None:
-        self._send("WATCHDOG=1")
+    def watchdog(self) -> bool:
+        """A sign of life; false when systemd did not hear it."""
+        return self._send("WATCHDOG=1")
 
     def watchdog_again(self, interval: float) -> None:
         """The watchdog's deadline is `interval` seconds from now, wherever EXTEND_TIMEOUT_USEC= has moved it."""
@@ -107,12 +108,15 @@ class Notifier:
         """The environment that lets a successor notify."""
         return {} if self._socket_path is None else {"NOTIFY_SOCKET": self._socket_path}
 
-    def _send(self, *fields: str, fds: Sequence[int] = ()) -> None:
+    def _send(self, *fields: str, fds: Sequence[int] = ()) -> bool:
+        """False when it was not heard; where nobody is to hear it, that is no failure."""
         if self.muted or self._socket_path is None:
-            return
+            return True
         message = "\n".join(field.replace("\n", " ") for field in fields)
-        if not self.send_again() or not self._deliver(message, fds):
-            self._keep(message, fds)
+        if self.send_again() and self._deliver(message, fds):
+            return True
+        self._keep(message, fds)
+        return False
 
     def _keep(self, message: str, fds: Sequence[int]) -> None:
         """For later; a sign of life or a wish for time is worth nothing then, and of states the last one counts."""

@@ -188,3 +188,12 @@ def test_what_systemd_kills_does_nothing_more() -> None:
     world.happens(What.STEP_LASTS, 1)
     happen(world, What.DIES)
     assert not any(process.alive for process in world.processes())
+
+
+def test_a_sign_of_life_that_was_not_heard_is_given_again_soon() -> None:
+    """systemd was deaf at two moments, half of WatchdogSec= apart, and killed a service that was well."""
+    world = service(watchdog=4)
+    world.happens(What.DEAF, 3)
+    world.happens(What.TIME, 0, 5.0)
+    assert world.masters[0].alive
+    finish(world)
