@@ -335,7 +335,7 @@ KINDS = {
     "asks_for_no_time_before_a_step": Kind((What.STEP_LASTS, What.DIES), {"watchdog": 4, "systemd": True}),
     "looks_at_nobody_before_it_leaves": Kind((What.BUSY, What.IDLE, What.TIME), {"idle": 6, "systemd": True}),
 }
-LIVES = 300
+LIVES = 600
 
 
 def lives(kind: Kind = ANY, number: int = LIVES) -> Iterator[tuple[Plan, list[Step]]]:
