@@ -16,6 +16,7 @@ from typing import Any
 from sdserve import __version__
 
 NOBODY = 2
+ORPHANS = 60.0  # seconds to wait for workers whose master has died; TimeoutStartSec= of the unit is longer
 MASTERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 """Signals that `systemctl kill` sends to all processes of the unit, and means for the master."""
 
@@ -42,6 +43,8 @@ def _run(options: argparse.Namespace) -> int:
         while answer.get("again"):  # a new master has taken over meanwhile, and the socket with it
             answer = ask(options.socket, options.command, options.timeout)
     except OSError as error:
+        if isinstance(error, ConnectionError) and options.command == "reload" and "INVOCATION_ID" in os.environ:
+            _await_orphans()
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
         print(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket)}", file=sys.stderr)
         return NOBODY
@@ -50,6 +53,19 @@ def _run(options: argparse.Namespace) -> int:
         return 1
     print(_shown(answer, options))
     return 0
+
+
+def _await_orphans() -> None:
+    """As the ExecReload= of the unit, whose master has died: systemd kills its workers once we have ended.
+
+    With KillMode=mixed it does not wait for requests then. They end by themselves after SDSERVE_ORPHAN_TIMEOUT.
+    """
+    from sdserve.process import control_group
+
+    try:
+        control_group.await_others(ORPHANS)
+    except OSError as error:
+        print(f"sdservectl: cannot wait for the workers of the master that died: {error}", file=sys.stderr)
 
 
 def _compare_environment(options: argparse.Namespace) -> None:

@@ -4,7 +4,9 @@ The control group itself may be out of reach in a sandbox, while /proc tells of 
 """
 
 import os
+import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,33 @@ def end_others(signum: int = signal.SIGTERM) -> list[int]:
     if not any(line.endswith(".service") for line in own.splitlines()):
         return []
     return [pid for pid in _numbers() if pid != os.getpid() and _signal(pid, signum, own)]
+
+
+def await_others(seconds: float) -> None:
+    """Waits so long at most until this process is the last one of its service's control group."""
+    own = OWN.read_text()
+    until = time.monotonic() + seconds
+    if not any(line.endswith(".service") for line in own.splitlines()):
+        return
+    for pid in _numbers():
+        if pid != os.getpid():
+            _await(pid, own, until)
+
+
+def _await(pid: int, group: str, until: float) -> None:
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if Path(f"/proc/{pid}/cgroup").read_text() == group:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll(max(0.0, until - time.monotonic()) * 1000)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or belongs to somebody else
+        return
+    finally:
+        os.close(fd)
 
 
 def _numbers() -> Iterator[int]:

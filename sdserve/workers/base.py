@@ -33,6 +33,7 @@ from sdserve.errors import ConfigError, Leave, call_hook
 from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.heartbeat import Heartbeat
+from sdserve.workers.orphan import end_within
 from sdserve.workers.wear import Wear
 
 if TYPE_CHECKING:
@@ -388,10 +389,8 @@ class Worker:
         self.retire()
         patience = float(self.cfg.orphan_timeout)
         self.drain_by = min(self.drain_by or NEVER, time.monotonic() + patience)
-        import faulthandler
-
         # A request that takes longer, in whatever code, ends with the process, and the log says where it was.
-        faulthandler.dump_traceback_later(patience + LEAVE, exit=True, file=STDERR)
+        end_within(patience + LEAVE, STDERR)
 
 
 def resolve(uri: str | type) -> type[Worker]:

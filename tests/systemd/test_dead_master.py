@@ -135,3 +135,41 @@ def test_what_an_application_left_running_does_not_hold_up_the_end(machine: Mach
     machine.wait_for(service.unit, ActiveState="inactive", Result="success")
     assert not machine.processes(service.unit)
     assert not [line for line in machine.unit_messages(service.unit) if "timed out" in line or "SIGKILL" in line]
+
+
+def test_requests_are_finished_where_no_thread_can_be_started(machine: Machine) -> None:
+    """The clock of an orphan is a thread as a rule; without room for one, it leaves all the same."""
+    service = deploy(machine, settings={"THREADS": "8", "ORPHAN_TIMEOUT": "3"})
+    service.wake()
+    service.check(workers=2)
+    with (
+        service.load(clients=4, path="/sleep/1.5", requests=1) as load,
+        service.load(clients=1, path="/sleep/60") as stuck,
+    ):
+        service.wait_busy(1)
+        for process in machine.processes(service.unit):
+            process.set_soft_limit("nproc", 1)
+        before = service.main
+        service.master.kill(signal.SIGKILL)
+        eventually(lambda: service.main not in (0, before), "a new master", 30)
+        stuck.stop()
+    assert load.record.statuses == {200: 4}, load.record
+    assert not any("Exception" in line for line in machine.unit_messages(service.unit))
+
+
+def test_requests_are_finished_when_the_master_dies_during_a_reload(machine: Machine) -> None:
+    """systemd kills what is left as soon as its ExecReload= has ended, so that one waits."""
+    app = "import os, time\nwhile os.path.exists('/srv/app/hold'):\n    time.sleep(0.01)\n" + PLAIN
+    service = deploy(machine, {"plain.py": app}, settings={"THREADS": "8"})
+    service.wake()
+    service.check(workers=2)
+    with service.load(clients=4, path="/sleep/2", requests=1) as load:
+        service.wait_busy(1)
+        machine.write("/srv/app/hold", "")
+        machine.systemctl("reload", "--no-block", service.unit)
+        eventually(lambda: "Reloading" in service.status, "a reload")
+        service.master.kill(signal.SIGKILL)
+        machine.path("/srv/app/hold").unlink()
+    assert load.record.statuses == {200: 4}, load.record
+    machine.wait_for(service.unit, ActiveState="active", NRestarts="1")
+    service.check(workers=2)
