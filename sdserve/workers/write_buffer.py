@@ -4,8 +4,8 @@ Most of an answer that waits costs nothing here: an iterable is asked for more o
 body in one piece is sent from the application's own object. That object is kept in memory, as long as those of all
 clients of a worker together are no more than `IN_MEMORY`. What write() pushes faster than its client reads may be
 `PUSHED` bytes in memory. The rest goes to a temporary file (spool.py). A client that merely breathes gets a moment
-before that (`PATIENCE`), so that a fast download never touches the disk. Where the disk has no room, the writer waits
-for its client.
+before that (`PATIENCE`), so that a fast download never touches the disk. Where the disk has no room, write() waits for
+its client, and a whole body that nobody reads ends.
 """
 
 import os
@@ -75,7 +75,7 @@ class Store:
         if time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + 60
             self._say(
-                f"no room for responses that clients have not read: {error}; applications that write wait for them"
+                f"no room for responses that clients have not read: {error}; whole ones end, write() waits for its client"
             )
 
 
@@ -117,7 +117,8 @@ class WriteBuffer:
     def push(self, data: bytes, start: int = 0, *, whole: bool = False) -> None:
         """Keeps `data` from `start` on behind what is there; `whole`: it is a part of a body that is complete.
 
-        Raises ClientGone when the peer has gone, or was waited for and took nothing for too long.
+        Raises ClientGone when the peer has gone, was waited for and took nothing for too long, or when there is room
+        neither in memory nor on disk for what is left of a whole body.
         """
         if self._spill is None:
             if self._keep(data, start, whole):
@@ -137,6 +138,8 @@ class WriteBuffer:
             spill.count += len(data) - start
         except OSError as error:
             self._store.no_room(error)
+            if whole:  # waiting here would keep others waiting, and keeping it would have no bound
+                raise ClientGone(f"no room for a response that its client does not read: {error.strerror}") from error
             self._wait_until_empty()
             self._hold(data, start)
 

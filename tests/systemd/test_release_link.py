@@ -49,8 +49,9 @@ def release(machine: Machine, directory: Path, number: int) -> None:
 
 
 def shared(machine: Machine) -> str:
-    """Where the requirements are."""
-    return machine.run("/opt/sdserve/bin/python", "-c", "import site; print(site.getsitepackages()[0])").stdout
+    """Where the requirements are: those of the environment of the tests, and of its system if it has them from there."""
+    listed = "import sys; print(*(path for path in sys.path if path.endswith('-packages')), sep='\\n')"
+    return machine.run("/opt/sdserve/bin/python", "-c", listed).stdout
 
 
 def turn(machine: Machine, number: int) -> None:

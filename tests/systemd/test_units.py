@@ -80,6 +80,27 @@ def test_a_typo_in_the_environment_file_is_mended_by_a_start(machine: Machine) -
     service.check(workers=2)
 
 
+def test_where_clients_wait_a_mended_typo_needs_no_command(machine: Machine) -> None:
+    """Each of them starts the service once more, and none of them wears its socket out."""
+    service = deploy(machine)
+    service.wake()
+    good = {"WSGI_APP": "plain:application", "CHDIR": "/srv/app", "WORKERS": "2"}
+
+    def failed_starts() -> int:
+        entries = machine.journal(f"_SYSTEMD_UNIT={service.unit}")
+        return sum("WORKRES" in entry.get("MESSAGE", "") for entry in entries)
+
+    with service.load(clients=4, think=0.01) as load:
+        load.wait_answers(10)
+        service.configure(good | {"WORKRES": "4"})
+        assert machine.systemctl("restart", service.unit, check=False).returncode != 0
+        eventually(lambda: failed_starts() > 6, "more starts for who waits than systemd's limit", 60)
+        machine.wait_for(service.socket, ActiveState="active", Result="success")
+        service.configure(good)
+        load.wait_answers(50)
+    service.check(workers=2)
+
+
 ATTACKS = {
     "its environment": "open(f'/proc/{pid}/environ').read()",
     "its control socket": "socket.socket(socket.AF_UNIX).connect(f'/run/sdserve-{victim}/control')",

@@ -129,6 +129,19 @@ def test_without_room_on_the_disk_a_writer_waits_for_its_client(pair: Pair) -> N
     assert len(SAID) == 1 and "spool_limit" in SAID[0]
 
 
+def test_without_any_room_a_whole_body_that_nobody_reads_ends(pair: Pair) -> None:
+    """Neither do others wait for its client, nor is the bound of memory passed."""
+    store = made(disk=1)
+    held = bytes(IN_MEMORY)
+    assert store.memory.hold(held)
+    unsent = WriteBuffer(pair[0], store)
+    with pytest.raises(ClientGone, match="no room"):
+        unsent.push(os.urandom(100_000), whole=True)
+    unsent.close()
+    assert store.memory.used == IN_MEMORY
+    assert len(SAID) == 1
+
+
 def test_a_disk_that_fails_costs_no_byte(pair: Pair, store: Store) -> None:
     unsent = WriteBuffer(pair[0], store)
     pieces = [os.urandom(100_000) for _ in range(60)]
