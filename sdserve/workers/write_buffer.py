@@ -74,9 +74,7 @@ class Store:
     def no_room(self, error: OSError) -> None:
         if time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + 60
-            self._say(
-                f"no room for responses that clients have not read: {error}; whole ones end, write() waits for its client"
-            )
+            self._say(f"no room for responses that clients have not read: {error}; whole ones end, write() waits")
 
 
 class Region:

@@ -49,7 +49,7 @@ def release(machine: Machine, directory: Path, number: int) -> None:
 
 
 def shared(machine: Machine) -> str:
-    """Where the requirements are: those of the environment of the tests, and of its system if it has them from there."""
+    """Where the requirements are: those of the environment of the tests, and of its system if need be."""
     listed = "import sys; print(*(path for path in sys.path if path.endswith('-packages')), sep='\\n')"
     return machine.run("/opt/sdserve/bin/python", "-c", listed).stdout
 
