@@ -1,8 +1,8 @@
 """Anything may happen at any time under load, and each request that fails is accounted for.
 
 COSTS says which deed may cost which requests; everything beyond it fails the test. At the end the service is well: it
-reloads, upgrades, and holds nothing that it did not hold at the beginning. CHAOS_SECONDS says for how long (else 15, with
-one and the same seed), CHAOS_SEED repeats a run; both are printed with what was done, and what it cost.
+reloads, upgrades, and holds nothing that it did not hold at the beginning. CHAOS_SECONDS says for how long (else 15,
+with one and the same seed), CHAOS_SEED repeats a run; both are printed with what was done, and what it cost.
 """
 
 import os
