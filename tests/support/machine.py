@@ -13,7 +13,6 @@ import compileall
 import ctypes
 import json
 import os
-import select
 import shutil
 import socket
 import subprocess
@@ -29,7 +28,7 @@ from typing import IO
 import pytest
 
 from tests.support.processes import Process, in_cgroup
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, readable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 UNITS = CHECKOUT / "units"
@@ -331,10 +330,10 @@ def _is_ready(ready: socket.socket, pid: int) -> bool:
         return False
     try:
         while (left := deadline - time.monotonic()) > 0:
-            readable, _, _ = select.select([ready, pidfd], [], [], left)
-            if ready in readable and b"READY=1" in ready.recv(4096).split(b"\n"):
+            found = readable(ready, pidfd, timeout=left)
+            if ready.fileno() in found and b"READY=1" in ready.recv(4096).split(b"\n"):
                 return True
-            if pidfd in readable:
+            if pidfd in found:
                 return False
         return False
     finally:

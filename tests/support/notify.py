@@ -2,7 +2,6 @@
 
 import array
 import os
-import select
 import socket
 import struct
 import threading
@@ -11,6 +10,8 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+
+from tests.support.waiting import readable
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,7 @@ class NotifySocket:
 
     def _receive(self) -> None:
         while True:
-            readable, _, _ = select.select([self._sock, self._end], [], [])
-            if self._end in readable and self._sock not in readable:
+            if self._sock.fileno() not in readable(self._sock, self._end):
                 return
             data, ancillary, _, _ = self._sock.recvmsg(65536, 4096)
             pid = 0

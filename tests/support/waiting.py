@@ -5,9 +5,10 @@ show` and the kernel by /proc has no event that a test could hang on without a b
 short steps and for a bounded time, here and nowhere else.
 """
 
+import select
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -34,3 +35,15 @@ def eventually(look: Callable[[], T], what: str = "", timeout: float = 15.0) -> 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what or look}; last seen: {problem}")
         time.sleep(STEP)
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+def readable(*files: HasFileno | int, timeout: float | None = None) -> set[int]:
+    """The descriptors that are readable, after `timeout` seconds at the latest; any numbers, unlike select(2)."""
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.load import get
 from tests.support.machine import CHECKOUT, Machine
+from tests.support.waiting import eventually
 from tests.support.walkthrough import steps, wheelhouse
 
 BUS = """<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
@@ -65,6 +66,8 @@ def follow(machine: Machine, page: str, section: str = "") -> str:
         for line in step.prints:
             assert line in done.stdout, f"{step.script}\n{done.stdout}\n{machine.story()}"
         said += done.stdout
+        # A reader is not so quick: the first answer comes before the start has ended, and would swallow a reload.
+        eventually(lambda: machine.get("sdserve.service", "ActiveState") != "activating", "the end of a start", 60)
     return said
 
 
