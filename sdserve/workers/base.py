@@ -233,6 +233,11 @@ class Worker:
     def notify(self) -> None:
         """gunicorn's heartbeat, for classes that call it. The master reads the busy mark instead."""
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether the master has died."""
+        return self._orphaned
+
     def has_successors(self) -> bool:
         """Whether other workers serve on when this one leaves: it may pass on even what it has just accepted."""
         if self.adoption is None or self._orphaned:

@@ -61,7 +61,9 @@ class Retirement:
     def begin(self, now: float, reuse_port: bool) -> None:
         """Leaves the listeners. `reuse_port`: they are this worker's alone."""
         self.begun = True
-        if self._worker.drain_by is not None:
+        if self._worker.orphaned:  # who asks again at once gets its last answer here while there is time for it
+            self._give_until = now + ACTIVE
+        elif self._worker.drain_by is not None:
             self._give_until = now + GIVING * (self._worker.drain_by - now)
         self._ask_until = now + ASKING
         self._giving = self._worker.hands_on()
