@@ -107,8 +107,8 @@ class Handle:
         self.pidfd.send(signum)
 
     def tell(self, message: bytes) -> None:
-        """One datagram to the worker. One that does not read, or has gone, hears the signal or nothing."""
-        with suppress(BlockingIOError, ConnectionError):
+        """One datagram to the worker. Where it cannot be sent, whatever the reason, the signal says the same."""
+        with suppress(OSError):
             self.channel.send(message)
 
     def messages(self) -> list[bytes]:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.machine import Machine
 from tests.support.service import deploy
+from tests.support.waiting import eventually
 
 GOOD = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
 DEATH = "def post_fork(server, worker):\n    raise RuntimeError('no licence today')\n"
@@ -33,10 +34,13 @@ def test_exit_status_and_reason(machine: Machine, case: str) -> None:
     assert said, machine.story()
 
 
-def test_the_first_request_does_not_start_a_broken_application_for_ever(machine: Machine) -> None:
+def test_a_client_that_waits_has_a_broken_application_tried_again_until_it_is_mended(machine: Machine) -> None:
     service = deploy(machine, {"app.py": "def application(:\n"}, "app")
     with service.connect() as client:
-        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-        machine.wait_for(service.socket, ActiveState="failed")
-    machine.wait_for(service.unit, ActiveState="failed", ExecMainStatus="3")
-    assert "app.py" in service.status
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        eventually(
+            lambda: len([line for line in machine.messages("-u", service.unit) if "app.py" in line]) > 8, "tries", 60
+        )
+        machine.wait_for(service.socket, ActiveState="active")
+        machine.write("/srv/app/app.py", GOOD)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")

@@ -67,7 +67,7 @@ def test_a_reload_without_room_for_a_process_is_rolled_back(machine: Machine) ->
 
     The kernel counts them by user on all machines that tests have booted, so this one is nobody else's.
     """
-    service = deploy(machine, settings={"WORKERS": "4"}, drop_in="[Service]\nLimitNPROC=7\nUser=crowded\n")
+    service = deploy(machine, settings={"WORKERS": "4"}, drop_in="[Service]\nLimitNPROC=7\nUser=sevenprocesses\n")
     service.wake()
     service.check(workers=4)
     workers = service.worker_pids()
