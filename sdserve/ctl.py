@@ -66,6 +66,20 @@ def _await_orphans() -> None:
         control_group.await_others(ORPHANS)
     except OSError as error:
         print(f"sdservectl: cannot wait for the workers of the master that died: {error}", file=sys.stderr)
+    _end_the_reload()
+
+
+def _end_the_reload() -> None:
+    """As the ExecReload= of the unit, in place of the master that began the reload, told systemd so, and died.
+
+    Since 253, systemd would wait for its READY=1 until TimeoutStartSec= is over, and restart the service only then.
+    """
+    from sdserve.systemd.notify import Notifier
+
+    notifier = Notifier.from_environ(os.environ)
+    notifier.ready("The master died during a reload")
+    if notifier.trouble is not None:
+        print(f"sdservectl: cannot tell systemd that the reload is over: {notifier.trouble}", file=sys.stderr)
 
 
 def _compare_environment(options: argparse.Namespace) -> None:

@@ -97,7 +97,7 @@ class Notifier:
         self._send(f"WATCHDOG_USEC={int(interval * 1e6)}")
 
     def main_pid(self, pid: int) -> None:
-        """Hands the unit to another process. With NotifyAccess=main only the main process of the moment may."""
+        """Hands the unit to another process. With NotifyAccess=exec only the main process of the moment does."""
         self._send(f"MAINPID={pid}")
 
     def store(self, name: str, fd: int) -> None:
