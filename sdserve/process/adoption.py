@@ -106,19 +106,27 @@ class AdoptionQueue:
             at += len(batch)
         return went, False
 
-    def take(self) -> list[Foundling]:
-        """The connections of one message; [] when there is none. What is not a client's connection is closed."""
+    def take(self, *, all_or_none: bool = True) -> list[Foundling]:
+        """The connections of one message; [] when there is none. What is not a client's connection is closed.
+
+        Raises OSError when there is no room for so many descriptors: the message stays, for others or for later. Not
+        `all_or_none`: what finds no room is closed.
+        """
         try:
+            if all_or_none:
+                expected = _parsed(self.receive_end.recv(LONGEST, socket.MSG_PEEK))
+                rights.demand_room(self.receive_end.fileno(), len(expected or ()))
             message, fds, lost = rights.receive(self.receive_end, LONGEST)
         except BlockingIOError:
             return []
         told = _parsed(message)
-        if lost or told is None or len(told) != len(fds):
+        if told is not None and lost:  # another process took what was looked at, and this is a longer message
+            told = told[: len(fds)]
+        if told is None or len(told) != len(fds):
             for fd in fds:
                 os.close(fd)
             return []
-        socks = [_socket(fd) for fd in fds]
-        return list(_checked(socks, told))
+        return list(_checked([_socket(fd) for fd in fds], told))
 
 
 def _message(foundlings: Sequence[Foundling], longest: int) -> tuple[Sequence[Foundling], bytes]:

@@ -6,6 +6,7 @@ the kernel, and every program that the application starts could inherit clients'
 
 import array
 import errno
+import os
 import socket
 
 MOST = 253  # SCM_MAX_FD: no message carries more
@@ -25,3 +26,17 @@ def receive(sock: socket.socket, size: int, most: int = MOST) -> tuple[bytes, li
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
     return data, fds.tolist(), bool(flags & socket.MSG_CTRUNC)
+
+
+def demand_room(fd: int, count: int) -> None:
+    """Raises OSError where this process cannot have `count` descriptors more. `fd` is any open one.
+
+    What a message carries and its receiver has no room for is closed by the kernel, without a word to anybody else.
+    """
+    held: list[int] = []
+    try:
+        while len(held) < count:
+            held.append(os.dup(fd))
+    finally:
+        for each in held:
+            os.close(each)

@@ -92,12 +92,15 @@ class Door:
             self._epoll.unregister(fd)
             self._epoll.register(fd, IN_TURN)
 
-    def adopt(self) -> "list[tuple[Stream, Foundling]]":
-        """The connections that another worker gave away; they may have something to read already."""
+    def adopt(self, *, all_or_none: bool = True) -> "list[tuple[Stream, Foundling]]":
+        """The connections that another worker gave away; they may have something to read already.
+
+        Raises OSError when there is no room for them: they stay in the queue. Not `all_or_none`: some are closed then.
+        """
         if self._adoption is None:
             return []
         streams = []
-        for foundling in self._adoption.take():
+        for foundling in self._adoption.take(all_or_none=all_or_none):
             listener = foster.listener_of(foundling, self.listeners.values())
             if listener is None:
                 foundling.sock.close()

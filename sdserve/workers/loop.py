@@ -41,6 +41,7 @@ TURNS = (Phase.HEAD, Phase.READ, Phase.CLOSED)
 BATCH = 16  # of them between two polls: who sends one request at a time does not wait for those who send many
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 TELL_EVERY = 10.0  # seconds between two lines about idle connections that made room
+CROWDED = 5.0  # seconds that connections wait in the queue for somebody with room for them
 STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new connections to others
 FAULTS = 8  # failures of the loop itself, one after the other, after which the worker is replaced
 PAUSE, RECOVERED = 0.02, 5.0  # seconds: before the second failure's next try; without one, and all is well again
@@ -85,6 +86,7 @@ class Loop:
         self._faults, self._fault_at = 0, 0.0  # failures in a row of the loop itself, and when the last one was
         self._fatal: BaseException | None = None
         self._closed, self._told_at = 0, 0.0  # connections that made room, and when the log heard of it
+        self._adopt_by = NEVER  # when what waits in the queue is taken without room for all of it
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
         self._line = Line(worker.cell, values.workers)
         self._wake = -1
@@ -345,9 +347,22 @@ class Loop:
         return closed > 0
 
     def _take_adopted(self) -> list[Stream]:
-        """The connections of one message from the queue."""
+        """The connections of one message from the queue. Without room for all they wait there, but not for ever."""
         now = monotonic()
-        taken = self._door.adopt()
+        try:
+            taken = self._door.adopt(all_or_none=now < self._adopt_by)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if self._adopt_by == NEVER:
+                self._adopt_by = now + CROWDED
+                self._worker.log.error(
+                    "cannot take connections over: %s; worker %s has %d. They wait for %g s; see LimitNOFILE=",
+                    *(error.strerror, self._worker.pid, len(self._streams), CROWDED),
+                )
+            self._pause_accepting(SWEEP)
+            return []
+        self._adopt_by = NEVER
         for stream, found in taken:
             self._streams.adopt(stream, found, now)
         return [stream for stream, _ in taken]

@@ -1,16 +1,19 @@
 """A master that is out of file descriptors does not spin, tells sdservectl how things are, and its workers serve on."""
 
+import http.client
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from sdserve.ctl import ask
-from tests.support.server import Server, answer
+from tests.support.load import ask as on
+from tests.support.server import Server, answer, connector
 from tests.support.waiting import eventually
 
 Start = Callable[..., Server]
@@ -119,3 +122,34 @@ def test_an_upgrade_is_answered_with_the_new_masters_state(server: Server, short
     assert told["ok"]
     new = int(server.notify.wait(lambda message: "MAINPID" in message).fields["MAINPID"])
     assert told["text"].startswith(f"upgraded, the new master is pid {new}: Running: 2 of 2 workers serving")
+
+
+@pytest.mark.parametrize("room", ["soon", "never"])
+def test_idle_connections_wait_for_a_worker_with_room_for_them(start: Start, short_path: Path, room: str) -> None:
+    """They are in no hurry. But clients of connections that nobody will ever take must hear of it."""
+    path = f"{short_path}/s"
+    server = start("-b", f"unix:{path}", "-w", "1", "--keep-alive", "60", "plain:application").wait_ready()
+    [old] = server.wait_workers(1)
+    with ExitStack() as opened:
+        free = old.descriptors
+        clients = [opened.enter_context(connector(path)()) for _ in range(24)]
+        for client in clients:
+            assert on(client).status == 200
+        server.master.set_soft_limit("nofile", free + 8)  # and so have the workers that it forks
+        server.kill(signal.SIGHUP)
+        server.wait_log("cannot take connections over: Too many open files; worker .* has 0. They wait for 5 s")
+        [new] = server.wait_workers(1, besides=[old.pid])
+        if room == "soon":
+            new.set_soft_limit("nofile", 1024)
+            assert {on(client).pid for client in clients} == {new.pid}
+        else:
+            answered = sum(is_answered(client) for client in clients)
+            assert 0 < answered < len(clients)
+
+
+def is_answered(client: socket.socket) -> bool:
+    """False if the connection was closed."""
+    try:
+        return on(client).status == 200
+    except (ConnectionError, http.client.RemoteDisconnected):
+        return False

@@ -7,7 +7,7 @@ its outcome and demands it, unless a fault lasts: then nobody can say what a rel
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from tests.support.disk import Disk
@@ -26,9 +26,17 @@ pace = threading.Event()  # never set: to let a fault last
 
 
 class Deeds:
-    """Everything that a random history may do. `idle_exit` is the service's, in seconds; `watchdog` too."""
+    """Everything that a random history may do, or `only` the deeds of these names."""
 
-    def __init__(self, machine: Machine, service: Service, mix: Mix, disk: Disk, chance: random.Random) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        service: Service,
+        mix: Mix,
+        disk: Disk,
+        chance: random.Random,
+        only: Sequence[str] = (),
+    ) -> None:
         self._machine = machine
         self._service = service
         self._mix = mix
@@ -47,16 +55,20 @@ class Deeds:
             *(self.journald_stopped, self.journald_standing_still, self.disk_full, self.master_stopped),
             *(self.worker_without_descriptors, self.master_without_descriptors, self.no_processes),
         ]
+        if only:
+            self.plain = [deed for deed in self.plain if deed.__name__ in only]
+            self.alone = [deed for deed in self.alone if deed.__name__ in only]
+            self.faults = [fault for fault in self.faults if fault.__name__ in only]
 
     def step(self) -> str:
         """One deed, or a fault and what is done while it lasts; returns their names."""
         kind = self._chance.random()
-        if kind < 0.4:
+        if self.plain and (kind < 0.4 or not (self.alone or self.faults)):
             return self._do(self._chance.choice(self.plain))
-        if kind < 0.55:
+        if self.alone and (kind < 0.55 or not self.faults):
             return self._do(self._chance.choice(self.alone))
         fault = self._chance.choice(self.faults)
-        inner = self._chance.choices(self.plain, k=self._chance.randrange(3))
+        inner = self._chance.choices(self.plain, k=self._chance.randrange(3)) if self.plain else []
         with self._mix.diary.entry(fault.__name__), fault():
             self._fault = True
             try:

@@ -3,6 +3,7 @@
 COSTS says which deed may cost which requests; everything beyond it fails the test. At the end the service is well: it
 reloads, upgrades, and holds nothing that it did not hold at the beginning. CHAOS_SECONDS says for how long (else 15,
 with one and the same seed), CHAOS_SEED repeats a run; both are printed with what was done, and what it cost.
+CHAOS_DEEDS names the only deeds to do, where some are looked into.
 """
 
 import os
@@ -25,6 +26,7 @@ from tests.support.service import Service, deploy
 from tests.support.waiting import eventually
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
+ONLY = os.environ.get("CHAOS_DEEDS", "").split()
 WORKERS = 3
 CLIENTS = 28
 QUIET = 4  # clients before and after
@@ -152,7 +154,7 @@ def test_each_failed_request_is_accounted_for(machine: Machine, disk: Disk) -> N
     done: list[str] = []
     with Mix(lambda: machine.connect(service.address, timeout=PATIENCE), CLIENTS, MIX) as mix:
         mix.wait_answers(1)
-        deeds = Deeds(machine, service, mix, disk, random.Random(seed))
+        deeds = Deeds(machine, service, mix, disk, random.Random(seed), ONLY)
         while time.monotonic() < until:
             done.append(deeds.step())
             mix.wait_answers(1, PATIENCE)

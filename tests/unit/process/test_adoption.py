@@ -7,7 +7,7 @@ import random
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -159,6 +159,45 @@ def test_too_many_on_their_way_may_follow_later(queue: AdoptionQueue, opened: Ex
         assert given(queue, many[sent:]) > 0
 
     assert in_a_child(as_an_ordinary_user) == 0
+
+
+def leave_room(count: int) -> None:
+    """From now on this process can have `count` descriptors more."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    held = []
+    with suppress(OSError):
+        while True:
+            held.append(os.dup(0))
+    for fd in held[-count:]:
+        os.close(fd)
+
+
+def test_who_has_no_room_leaves_them_to_others(queue: AdoptionQueue, opened: ExitStack) -> None:
+    """A receiver that is out of descriptors would get some of them, and the kernel would close the others."""
+    ends = [connection(opened) for _ in range(8)]
+    assert given(queue, [Foundling(server, "x") for _, server in ends]) == 8
+
+    def without_room() -> None:
+        leave_room(5)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Too many open files"):
+                queue.take()
+
+    assert in_a_child(without_room) == 0
+    assert len(taken(queue, opened)) == 8
+
+
+def test_some_are_better_than_none(queue: AdoptionQueue, opened: ExitStack) -> None:
+    """In the end, when there is no room for all of them anywhere."""
+    ends = [connection(opened) for _ in range(8)]
+
+    def without_room() -> None:
+        leave_room(5)
+        assert len(queue.take(all_or_none=False)) == 5
+
+    assert given(queue, [Foundling(server, "x") for _, server in ends]) == 8
+    assert in_a_child(without_room) == 0
+    assert queue.take() == []
 
 
 @pytest.mark.parametrize("broken", ["receive end", "connection"])
