@@ -162,8 +162,10 @@ class Arbiter(HookView):
         self.log.info("Starting sdserve %s", __version__)
         if self.cfg.config:
             self.log.info("Using config file: %s", self.cfg.config)
-        with self.steps.step("the import of the worker class", self.cfg.boot_timeout):
-            generation = Generation.of(self.goal.generation, self.cfg, self.log)
+        generation = self.steps.step(
+            *("the import of the worker class", self.cfg.boot_timeout),
+            work=lambda: Generation.of(self.goal.generation, self.cfg, self.log),
+        )
         self.setup(generation)
         self.goal = goal_of(self.cfg, generation.number)
         self.hook("nworkers_changed", self.num_workers, None)
@@ -182,8 +184,7 @@ class Arbiter(HookView):
         self.store_queue()
         self.supervision.begin()
         self.supervision.ask_for_time(True)
-        with self.steps.step("the import of the application", self.cfg.boot_timeout):
-            generation.preload()
+        self.steps.step("the import of the application", self.cfg.boot_timeout, generation.preload)
         if not upgrade.succeeding:
             self.open_control()
         upgrade.listen()

@@ -9,8 +9,7 @@ import select
 import selectors
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.daemon import daemonize
@@ -27,7 +26,7 @@ from sdserve.process.pidfd import PidFd, room
 from sdserve.process.pidfile import Pidfile
 from sdserve.process.program import Program
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.process.timelimit import time_limit
+from sdserve.process.timelimit import limited
 from sdserve.systemd import activation, fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
@@ -36,6 +35,8 @@ from sdserve.workers.boot import set_title
 if TYPE_CHECKING:
     from sdserve.config import Config
     from sdserve.workers.base import Worker
+
+T = TypeVar("T")
 
 
 class Host:
@@ -60,9 +61,9 @@ class Host:
         """Waits without the loop, after that has failed; signals are handled when it turns again."""
         time.sleep(seconds)
 
-    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
-        """Raises TimeIsUp inside of the block when `seconds` have passed (0: never)."""
-        return time_limit(seconds)
+    def limited(self, seconds: float, work: Callable[[], T]) -> T:
+        """Does `work`, in which TimeIsUp is raised after `seconds` (0: never)."""
+        return limited(seconds, work)
 
     def selector(self) -> selectors.BaseSelector:
         return selectors.DefaultSelector()

@@ -65,8 +65,7 @@ class Reload:
         self._opened = []
         self._candidate = self._new = None
         try:
-            with arbiter.steps.step("loading the configuration", arbiter.cfg.boot_timeout):
-                self._install()
+            arbiter.steps.step("loading the configuration", arbiter.cfg.boot_timeout, self._install)
             self._bound()
             arbiter.wakeup()  # a reload may begin at the end of a turn, and its workers are forked in the next one
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the old generation serves on

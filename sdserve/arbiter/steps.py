@@ -5,8 +5,9 @@ service over a long import. A step that takes longer is interrupted (SIGALRM, se
 error; where C code does not return to the interpreter, the watchdog ends the service a little later.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.supervision import Supervision
@@ -14,6 +15,7 @@ from sdserve.config.hooks import no_hook
 from sdserve.errors import BootError
 from sdserve.process.timelimit import TimeIsUp
 
+T = TypeVar("T")
 UNLIMITED = 600.0  # seconds that systemd is asked for where boot_timeout has no limit
 GRACE = 5.0  # seconds that systemd waits longer than we do
 
@@ -26,17 +28,14 @@ class Steps:
         self._supervision = supervision
         self._inside = False
 
-    @contextmanager
-    def step(self, what: str, limit: float) -> Iterator[None]:
-        """Runs the block in `limit` seconds at most (0: no limit). Raises BootError when it takes longer."""
+    def step(self, what: str, limit: float, work: Callable[[], T]) -> T:
+        """Does `work` in `limit` seconds at most (0: no limit). Raises BootError when it takes longer."""
         if self._inside:
-            yield
-            return
+            return work()
         self._inside = True
         self._supervision.begin_step(limit + GRACE if limit else UNLIMITED)
         try:
-            with self._host.time_limit(limit):
-                yield
+            return self._host.limited(limit, work)
         except TimeIsUp:
             raise BootError(f"{what} did not end within {limit:g} seconds (boot_timeout)") from None
         finally:
@@ -46,5 +45,4 @@ class Steps:
     def hook(self, name: str, hook: Callable[..., object], limit: float, *args: object) -> None:
         """Calls a hook. What it raises is the caller's."""
         if hook is not no_hook:
-            with self.step(f"the hook {name}", limit):
-                hook(*args)
+            self.step(f"the hook {name}", limit, partial(hook, *args))

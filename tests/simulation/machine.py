@@ -8,10 +8,9 @@ import errno
 import os
 import selectors
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from logging import NullHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.handle import Handle
@@ -41,6 +40,8 @@ from tests.simulation.processes import MasterProcess, WorkerProcess
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+T = TypeVar("T")
 
 # What the story tells in its own words.
 NOT_TOLD = ("Handling signal", "Hang up", "Starting sdserve", "Listening at", "Using worker")
@@ -190,9 +191,9 @@ class SimulatedHost(Host):
     def title(self, text: str) -> None:
         pass
 
-    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
+    def limited(self, seconds: float, work: Callable[[], T]) -> T:
         self.limit = seconds
-        return nullcontext()
+        return work()
 
     def hook(self, name: str) -> None:
         """The configuration's hook of that name runs."""

@@ -1,8 +1,6 @@
 """Steps that keep the loop from turning: systemd waits for them, and none takes longer than it may."""
 
-import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +13,6 @@ from sdserve.arbiter.steps import Steps
 from sdserve.arbiter.supervision import Supervision
 from sdserve.errors import BootError
 from sdserve.log import Logger
-from sdserve.process.timelimit import TimeIsUp, time_limit
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
 from tests.support.notify import NotifySocket
@@ -48,15 +45,13 @@ def unit(short_path: Path) -> Iterator[Unit]:
 
 
 def test_systemd_waits_for_a_step_and_no_longer(unit: Unit) -> None:
-    with unit.steps.step("an import", 20):
-        assert unit.heard() == ["EXTEND_TIMEOUT_USEC=25000000"]
+    assert unit.steps.step("an import", 20, unit.heard) == ["EXTEND_TIMEOUT_USEC=25000000"]
     assert unit.heard()[1:] == ["WATCHDOG_USEC=2000000"]
 
 
 def test_a_service_in_which_nobody_answers_gets_no_more_time(unit: Unit) -> None:
     unit.healthy = False
-    with unit.steps.step("an import", 20):
-        pass
+    unit.steps.step("an import", 20, lambda: None)
     assert unit.heard() == []
 
 
@@ -76,26 +71,5 @@ def test_a_loop_that_catches_every_exception_is_interrupted_too(unit: Unit) -> N
 
 
 def test_a_step_inside_of_another_belongs_to_it(unit: Unit) -> None:
-    with unit.steps.step("a reload", 20):
-        unit.steps.hook("on_reload", lambda: None, 5)
+    unit.steps.step("a reload", 20, lambda: unit.steps.hook("on_reload", lambda: None, 5))
     assert unit.heard() == ["EXTEND_TIMEOUT_USEC=25000000", "WATCHDOG_USEC=2000000"]
-
-
-def test_a_limit_leaves_the_timer_and_the_handler_as_they_were() -> None:
-    before = signal.getsignal(signal.SIGALRM)
-    with time_limit(5):
-        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-    assert signal.getsignal(signal.SIGALRM) is before
-
-
-def test_no_limit_sets_no_timer() -> None:
-    with time_limit(0):
-        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-
-
-def test_time_is_up_in_pure_python_too() -> None:
-    late = time.monotonic() + 15
-    with pytest.raises(TimeIsUp), time_limit(0.05):
-        while time.monotonic() < late:
-            pass
