@@ -18,7 +18,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from sdserve import __version__, ctl  # noqa: E402 - of this checkout
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E402 - of this checkout
-from sdserve.config.counterparts import ACCEPTED, REFUSED  # noqa: E402
+from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -78,7 +78,7 @@ def purpose(path: Path) -> str:
     return text.partition("\n")[0].replace("|", "\\|")
 
 
-def counterparts() -> str:
+def refused() -> str:
     """gunicorn's settings that are refused, with what to do instead."""
     lines = ["| gunicorn's setting | instead |", "|---|---|"]
     lines += [f"| `{name}` | {instead} |" for name, (instead, _) in sorted(REFUSED.items())]
@@ -97,7 +97,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "worker-states": lambda: diagram(WORKER),
     "upgrade-states": lambda: diagram(UPGRADE),
     "files": files,
-    "counterparts": counterparts,
+    "refused": refused,
     "accepted": accepted,
 }
 

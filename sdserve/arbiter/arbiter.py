@@ -1,7 +1,7 @@
 """The arbiter: one master that keeps workers serving.
 
 Method names are gunicorn's verbs. Each turn of `run` waits in the loop, handles the signals that came, decides what the
-pool needs (pool.py), does it, and tells systemd what changed. Nothing here waits anywhere else: starting, reloading,
+pool needs (decide.py), does it, and tells systemd what changed. Nothing here waits anywhere else: starting, reloading,
 upgrading and stopping are states (lifecycle.py) with deadlines.
 """
 
@@ -13,24 +13,24 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from sdserve import SERVER_SOFTWARE, __version__
-from sdserve.arbiter import pool
-from sdserve.arbiter.claim import Claim
+from sdserve.arbiter import decide
 from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
-from sdserve.arbiter.ending import Ending
 from sdserve.arbiter.generation import Generation, goal_of
-from sdserve.arbiter.hookview import HookView
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.idle import watch_idleness
 from sdserve.arbiter.lifecycle import MASTER, Master, MasterEvent, advance
 from sdserve.arbiter.loop import TRY_AGAIN, Loop
-from sdserve.arbiter.provisions import lay_in
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.preimport import preimport
 from sdserve.arbiter.reload import Reload
+from sdserve.arbiter.server import Server
+from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.shutdown import Shutdown
 from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.steps import Steps
-from sdserve.arbiter.supervision import Supervision
 from sdserve.arbiter.upgrade import Upgrade
-from sdserve.arbiter.workforce import Workforce
 from sdserve.errors import AddressInUse, AppImportError, BootError, ListenError, SdserveError
 from sdserve.gateway.blame import account
 from sdserve.process.handover import VARIABLE
@@ -48,7 +48,7 @@ IN_USE_PAUSE = 1.0  # seconds between two attempts to listen on an address that 
 IN_USE_PATIENCE = 5.0  # seconds for all of them, as in gunicorn
 
 
-class Arbiter(HookView):
+class Arbiter(Server):
     """A master process. `load` gives the configuration anew at each reload and raises ConfigError if it cannot."""
 
     def __init__(self, cfg: "Config", load: "Callable[[], Config]", host: Host | None = None) -> None:
@@ -64,17 +64,17 @@ class Arbiter(HookView):
         self.loop = Loop(host.selector(), host.now, self._note_failure)
         self._failed_turns = 0  # in a row
         self.signals = SignalQueue(host.pipe())
-        self.claim = Claim(host, self.log)
-        self.workforce = Workforce(self)
-        self.crew = self.workforce.crew
+        self.claim = PidfileClaim(host, self.log)
+        self.pool = Pool(self)
+        self.children = self.pool.children
         self.reloading = Reload(self)
-        self.upgrade = Upgrade(self, host.line())
-        self.ending = Ending(self)
+        self.upgrade = Upgrade(self, host.handover())
+        self.ending = Shutdown(self)
         self.commands = Commands(self)
         self.control = Control(self.loop, self.log, self.commands.table(), host.bind)
         notifier = host.notifier(self.upgrade.succeeding)
-        self.supervision = Supervision(self.loop, self.log, notifier, host.watchdog(), self.workforce.healthy)
-        self.steps = Steps(host, self.supervision)
+        self.manager = ServiceManager(self.loop, self.log, notifier, host.watchdog(), self.pool.healthy)
+        self.steps = Steps(host, self.manager)
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -182,8 +182,8 @@ class Arbiter(HookView):
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
         self.store_queue()
-        self.supervision.begin()
-        self.supervision.ask_for_time(True)
+        self.manager.begin()
+        self.manager.ask_for_time(True)
         self.steps.step("the import of the application", self.cfg.boot_timeout, generation.preload)
         if not upgrade.succeeding:
             self.open_control()
@@ -192,7 +192,7 @@ class Arbiter(HookView):
         self.hook("when_ready")
         self.manage_workers()
         self._complete()  # the very first worker could not be forked
-        lay_in()  # while the workers boot
+        preimport()  # while the workers boot
 
     def _open_listeners(self, generation: Generation, found: list[Listener]) -> bool:
         """Opens what the configuration asks for. False when a signal said to stop meanwhile. Raises ListenError.
@@ -246,7 +246,7 @@ class Arbiter(HookView):
 
     def store_queue(self) -> None:
         """Has systemd keep the adoption queue beyond this master, and believes that it does till the contrary shows."""
-        proof = self.adoption.store(self.supervision.notifier)
+        proof = self.adoption.store(self.manager.notifier)
         if proof is not None:
             self.loop.watch(proof, lambda: self._not_kept(proof))
 
@@ -254,7 +254,7 @@ class Arbiter(HookView):
         self.loop.unwatch(proof)
         proof.close()
         self.adoption.kept = False
-        self.workforce.tell_successors()
+        self.pool.tell_successors()
         self.log.warning(
             "systemd does not keep the queue of idle connections, a restart will close them: fd_store is set, and the "
             "unit needs FileDescriptorStoreMax=3 or more"
@@ -327,14 +327,14 @@ class Arbiter(HookView):
 
     def handle_chld(self) -> None:
         """CHLD: pidfds tell of deaths; this is for workers that were stopped, and for an init's orphans."""
-        self.crew.note_stops()
+        self.children.note_stops()
         self.reap_workers()
 
     # --- workers --------------------------------------------------------------------------------------------------
 
     def manage_workers(self) -> None:
         """Brings the pool nearer to the goal, then sees what state that leaves the master in."""
-        self.workforce.manage()
+        self.pool.manage()
         goal = self.goal
         self._settle()
         if self.goal is not goal:  # a reload that had to wait has begun
@@ -342,7 +342,7 @@ class Arbiter(HookView):
 
     def spawn_worker(self, slot: int) -> int:
         """Forks a worker into `slot` and returns its pid, or 0 if that failed and was dealt with."""
-        return self.workforce.spawn(slot)
+        return self.pool.spawn(slot)
 
     def spawn_workers(self) -> None:
         """Forks what is missing."""
@@ -354,20 +354,20 @@ class Arbiter(HookView):
 
     def reap_workers(self) -> None:
         """Takes leave of all workers that have ended; as PID 1 of a container, of everybody's orphans too."""
-        for handle in self.crew:
-            self.crew.reap(handle)
+        for handle in self.children:
+            self.children.reap(handle)
         if self.pid == 1:
-            self.host.reap_orphans(self.crew.handles)
+            self.host.reap_orphans(self.children.handles)
 
     def kill_worker(self, pid: int, sig: int) -> None:
         """Sends `sig` to one worker; nothing happens if it has ended."""
-        handle = self.crew.handles.get(pid)
+        handle = self.children.handles.get(pid)
         if handle is not None:
             handle.send(sig)
 
     def kill_workers(self, sig: int) -> None:
         """Sends `sig` to all workers."""
-        for handle in self.crew:
+        for handle in self.children:
             handle.send(sig)
 
     # --- changes of state -----------------------------------------------------------------------------------------
@@ -377,20 +377,20 @@ class Arbiter(HookView):
         self.log.trace(
             "%s %s: %s, was %s, now %s", self.master_name, self.pid, event.value, before.value, self.state.value
         )
-        self.supervision.ask_for_time(self.state in (Master.STARTING, Master.RELOADING, Master.STOPPING))
+        self.manager.ask_for_time(self.state in (Master.STARTING, Master.RELOADING, Master.STOPPING))
 
     def _settle(self) -> None:
         """Moves on when what the present state waits for has come."""
-        serve = pool.all_serve(self.crew.members(), self.goal)
+        serve = decide.all_serve(self.children.members(), self.goal)
         if self.state is Master.STARTING and serve:
             self.advance(MasterEvent.SERVES)
             self.log.info("Ready: %s", self.status().line())
-            self.supervision.ready(self.status().line())
+            self.manager.ready(self.status().line())
             self.upgrade.serves()
             self.reloading.catch_up()
         elif self.state is Master.RELOADING and serve and self.reloading.heeded():
             self.reloading.commit()
-        elif self.state is Master.STOPPING and not self.crew and not self.upgrade.waits:
+        elif self.state is Master.STOPPING and not self.children and not self.upgrade.waits:
             self.advance(MasterEvent.EMPTY)
 
     def reload(self) -> None:
@@ -432,7 +432,7 @@ class Arbiter(HookView):
             predecessor=self.master_pid,
             trouble=self.trouble,
             listeners=tuple(map(str, self.LISTENERS)),
-            workers=tuple(handle.status(now) for handle in self.crew),
+            workers=tuple(handle.status(now) for handle in self.children),
         )
 
     def hook(self, name: str, *args: object) -> None:
@@ -449,7 +449,7 @@ class Arbiter(HookView):
     def report(self) -> None:
         """Brings STATUS= up to date; without a word where nothing changed."""
         if self.state is not Master.DOWN and self.exit_status == 0:
-            self.supervision.status(self.status().line())
+            self.manager.status(self.status().line())
 
 
 VERBS: dict[Signals, Callable[[Arbiter], None]] = {

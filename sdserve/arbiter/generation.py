@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sdserve.arbiter.pool import Backoff, Goal
+from sdserve.arbiter.decide import Backoff, Goal
 from sdserve.config.paths import Place
 from sdserve.errors import ListenError
 from sdserve.log import Destinations, Logger

@@ -7,9 +7,9 @@ told anew), busy with a younger request (a later deadline), or hung.
 
 from collections.abc import Callable
 
-from sdserve.arbiter.handle import Handle
 from sdserve.arbiter.lifecycle import Phase
 from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.process.scoreboard import WATCHED
 
 # A worker enforces `timeout` on its own requests where it can: it knows which one it is. The master waits this much
@@ -20,15 +20,15 @@ GRACE = 0.25  # seconds
 class HangWatch:
     """Calls `on_hang(handle, seconds)` for a worker whose oldest request has been in progress for too long."""
 
-    def __init__(self, loop: Loop, on_hang: Callable[[Handle, float], None]) -> None:
+    def __init__(self, loop: Loop, on_hang: Callable[[WorkerHandle, float], None]) -> None:
         self._loop = loop
         self._on_hang = on_hang
 
-    def busy(self, handle: Handle) -> None:
+    def busy(self, handle: WorkerHandle) -> None:
         """The worker said that it is busy."""
         self._look(handle)
 
-    def _look(self, handle: Handle) -> None:
+    def _look(self, handle: WorkerHandle) -> None:
         timeout = handle.worker.cfg.timeout
         if not timeout or handle.phase not in (Phase.SERVING, Phase.RETIRING):
             return

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.daemon import daemonize
-from sdserve.arbiter.handle import Handle
-from sdserve.arbiter.launch import Launch, fork_twice
 from sdserve.arbiter.loop import Loop, Pipe
+from sdserve.arbiter.reexec import Reexec, fork_twice
 from sdserve.arbiter.signals import Handler, catch
 from sdserve.arbiter.spawn import fork_worker
+from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.log import Logger
 from sdserve.process import control_group, listeners, output
 from sdserve.process.handover import Handover
@@ -87,7 +87,7 @@ class Host:
 
     # --- what it was given, and what it holds by name -----------------------------------------------------------------
 
-    def line(self) -> Handover | None:
+    def handover(self) -> Handover | None:
         """The line to the old master, in a new one."""
         return Handover.inherited(self.environ)
 
@@ -143,15 +143,15 @@ class Host:
 
     def fork_worker(
         self, worker: "Worker", server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
-    ) -> Handle:
+    ) -> WorkerHandle:
         """Raises OSError when there is no room for another process."""
         return fork_worker(worker, server, scoreboard, title, forget, self.now)
 
-    def line_pair(self) -> tuple[Handover, Handover]:
+    def handover_pair(self) -> tuple[Handover, Handover]:
         """A line between two masters: the old one's end, and the new one's."""
         return Handover.pair()
 
-    def execute(self, launch: Launch, passed: Sequence[Listener], line: Handover) -> int:
+    def execute(self, launch: Reexec, passed: Sequence[Listener], line: Handover) -> int:
         """A new master's pid, whose pidfd can be had next. Raises OSError when there is no room for another process."""
         with room():
             return fork_twice(lambda: launch.execute(passed, line))
@@ -169,7 +169,7 @@ class Host:
 
         examine(loop, program, directory, environ, on_reason)
 
-    def await_ends(self, handles: Iterable[Handle], patience: float) -> list[Handle]:
+    def await_ends(self, handles: Iterable[WorkerHandle], patience: float) -> list[WorkerHandle]:
         """Waits without the loop for these workers to end, and reaps them; who is left after `patience` seconds."""
         by_fd = {handle.pidfd.fileno(): handle for handle in handles}
         poll = select.poll()

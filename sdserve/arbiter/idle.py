@@ -7,9 +7,9 @@ connection that comes too late for them waits in the socket's backlog, and start
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from sdserve.arbiter.handle import Handle
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.worker_handle import WorkerHandle
 
 if TYPE_CHECKING:
     from sdserve.arbiter.arbiter import Arbiter
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class IdleExit:
     """Calls `on_idle` when no worker has been busy for `limit` seconds."""
 
-    def __init__(self, loop: Loop, limit: float, workers: Iterable[Handle], on_idle: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, limit: float, workers: Iterable[WorkerHandle], on_idle: Callable[[], None]) -> None:
         self._loop = loop
         self._limit = limit
         self._workers = workers
@@ -36,7 +36,7 @@ class IdleExit:
         self._loop.call_at(quiet_since + self._limit, self._look)
 
     @staticmethod
-    def _last_use(handle: Handle, now: float) -> float:
+    def _last_use(handle: WorkerHandle, now: float) -> float:
         return now if handle.cell.busy_since else handle.cell.last_busy
 
 
@@ -46,7 +46,7 @@ def watch_idleness(arbiter: "Arbiter") -> None:
     if limit and not arbiter.systemd:
         arbiter.log.warning("idle_exit has no effect: only systemd can start the service again at the next connection")
     elif limit:
-        IdleExit(arbiter.loop, limit, arbiter.crew, lambda: _leave(arbiter))
+        IdleExit(arbiter.loop, limit, arbiter.children, lambda: _leave(arbiter))
 
 
 def _leave(arbiter: "Arbiter") -> None:

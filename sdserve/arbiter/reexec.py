@@ -1,172 +1,148 @@
-"""The old master's side of USR2: the new master that was launched, what it says, and how it ends.
+"""Executing this program anew, as USR2 asks: the original command line in its original directory and environment.
 
-How it is launched stands in launch.py, what follows from its answers is decided in upgrade.py.
+It forks twice, so that the new master is a child of the service manager: systemd supervises only its own children
+properly, and an init reaps it elsewhere. The new master gets the listeners at 3 and up as if from socket activation,
+and a line back (process/handover.py).
 """
 
+import errno
+import os
+import select
 import signal
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import NoReturn
 
-from sdserve.arbiter.host import Host
-from sdserve.arbiter.launch import Launch
-from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, advance, allows
-from sdserve.arbiter.loop import Deadline, Loop
-from sdserve.log import Logger
-from sdserve.process.adoption import AdoptionQueue
-from sdserve.process.handover import Handover
-from sdserve.process.listeners import Listener, describe
-from sdserve.process.pidfd import PidFd
-from sdserve.process.rights import NO_ROOM
+from sdserve.arbiter import signals
+from sdserve.errors import call_hook
+from sdserve.process import output
+from sdserve.process.handover import VARIABLE, Handover
+from sdserve.process.listeners import Listener, pass_on
+from sdserve.process.pidfd import Child, PidFd
+from sdserve.process.program import Program
+from sdserve.systemd import activation
 
-TERM_PATIENCE = 5.0  # seconds between TERM and KILL for a new master that is dropped
+EXEC_FAILED = 127
+FORK_LIMIT = 5.0  # seconds until both processes must have been forked
 
 
 class Reexec:
-    """The old master's side: at most one new master at a time.
+    """How this program was started, kept from its start: path and arguments, directory, environment.
 
-    `on_ready` is called when the new master serves, `on_lost` with its pid and the reason when there is none any more:
-    "" when it ended before it served and said nothing.
+    `extra` gives the environment that depends on the new pid (notify socket, watchdog), `pre_exec` is the hook.
     """
 
     def __init__(
-        self, host: Host, loop: Loop, log: Logger, on_ready: Callable[[], None], on_lost: Callable[[int, str], None]
+        self,
+        program: Program,
+        directory: str,
+        environ: Mapping[str, str],
+        extra: Callable[[int], Mapping[str, str]],
+        pre_exec: Callable[[], None],
     ) -> None:
-        self._host = host
-        self._loop = loop
-        self._log = log
-        self._on_ready = on_ready
-        self._on_lost = on_lost
-        self.state = Upgrade.NONE
-        self.pid = 0
-        self.dropped = False
-        self.said = ""  # what the new master said of itself when it served
-        self._line: Handover | None = None
-        self._process: PidFd | None = None
-        self._deadline: Deadline | None = None
-        self._reason = ""
+        self._program = program
+        self._directory = directory
+        self._environ = environ
+        self._extra = extra
+        self._pre_exec = pre_exec
 
-    def start(
-        self, listeners: Sequence[Listener], queue: AdoptionQueue, launch: Launch, patience: float | None
-    ) -> None:
-        """Launches the new master, which must serve within `patience` seconds (None: whenever it does).
-
-        Raises OSError when there is no room for another process.
-        """
-        ours, theirs = self._host.line_pair()
+    def execute(self, listeners: Sequence[Listener], line: Handover) -> NoReturn:
+        """Becomes the new master, in the forked child. Reports and ends if that cannot be done."""
         try:
-            ours.send("hello", fds=queue.fds(), listeners=[describe(listener) for listener in listeners])
-            pid = self._host.execute(launch, listeners, theirs)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self.advance(UpgradeEvent.REEXEC)
-        self.pid = pid
-        self.dropped = False
-        self._reason = ""
-        self._line = ours
-        self._loop.watch(ours, self._hear)
-        try:
-            self._process = self._host.process(pid)
-        except ProcessLookupError:
-            self._ended()
-            return
-        self._loop.watch(self._process, self._ended)
-        if patience is not None:
-            self._deadline = self._loop.call_at(
-                self._loop.now() + patience, lambda: self.drop("it did not serve in time")
-            )
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is a new master that has not ended, whatever the loop has heard of it yet."""
-        return self._process is not None and not self._process.ended()
-
-    @property
-    def leaves(self) -> bool:
-        """Whether a new master that was dropped has still to end."""
-        return self.dropped and self._process is not None
-
-    def pass_on(self, control: Listener) -> None:
-        """Gives the control socket to the new master, or lets go of it: then that one opens its own."""
-        assert self._line is not None
-        try:
-            self._line.send("control", fds=[control.fileno()], control=describe(control))
+            call_hook("pre_exec", self._pre_exec)
+            signals.ready_for_exec()
+            os.chdir(self._directory)
+            [line_fd] = pass_on([listener.fileno() for listener in listeners], [line.fileno()])
+            pid = os.getpid()
+            environ = {
+                **{name: value for name, value in self._environ.items() if name not in activation.VARIABLES},
+                **self._extra(pid),
+                **activation.variables(pid, [listener.name for listener in listeners]),
+                VARIABLE: str(line_fd),
+            }
+            os.execvpe(self._program.path, self._program.argv, environ)
         except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            self._log.warning("The control socket cannot be handed over: %s", error.strerror)
-        control.close()
+            line.send("failed", reason=self._explained(error))
+        except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
+            line.send("failed", reason=str(error) or type(error).__name__)
+            with suppress(OSError):
+                traceback.print_exc()
+        finally:
+            os._exit(EXEC_FAILED)
 
-    def hand_over(self, drains_for: float) -> None:
-        """Tells the new master that it is the main process now.
+    def _explained(self, error: OSError) -> str:
+        path = self._program.path
+        if error.errno == errno.ENOENT and error.filename in (None, path) and os.path.exists(path):
+            return f"cannot execute {path}: the interpreter that its first line names is not there"
+        return f"cannot execute {error.filename or path}: {error.strerror}"
 
-        drains_for: the seconds after which this master's workers have left, or were killed
-        """
-        assert self._line is not None
-        self.advance(UpgradeEvent.HAND_OVER)
-        self._cancel_deadline()
-        self._line.send("main", drains_for=drains_for)
 
-    def pass_on_reload(self) -> bool:
-        """Has the new master, which is the main process, reload; false if it is gone."""
-        return self._line is not None and self._line.send("reload")
+def fork_twice(child: Callable[[], NoReturn]) -> int:
+    """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pid.
 
-    def drop(self, reason: str) -> None:
-        """Ends a new master that is not the main process yet: TERM now, KILL if it stays.
+    Raises OSError when there is no room for another process.
+    """
+    output.flush_all()
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signals.block_all()
+    try:
+        middle = os.fork()
+        if middle == 0:
+            _middle(write, child)
+    except OSError:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+        signals.unblock_all()
+    try:
+        pid = _await_middle(Child(middle), read)
+    finally:
+        os.close(read)
+    if not pid:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return int(pid)
 
-        One that was stopped is continued first, or it would not hear of it (systemd.kill(5) does the same).
-        """
-        if self._process is None or self.state is Upgrade.HANDED_OVER:
-            return
-        self._reason = self._reason or reason
-        self.dropped = True
-        self._process.send(signal.SIGTERM)
-        self._process.send(signal.SIGCONT)
-        self._cancel_deadline()
-        self._deadline = self._loop.call_at(self._loop.now() + TERM_PATIENCE, self._kill)
 
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.send(signal.SIGKILL)
+def _await_middle(middle: Child, told: int) -> bytes:
+    """What it said: the new master's pid, b"" if it could not fork. Raises OSError when it hangs (register_at_fork)."""
+    if not middle.ended(FORK_LIMIT):
+        middle.send(signal.SIGKILL)
+        middle.ended(FORK_LIMIT)
+        middle.close()
+        raise OSError(errno.ETIMEDOUT, f"a forked process hung for {FORK_LIMIT:g} seconds")
+    middle.reap()
+    middle.close()
+    try:
+        return os.read(told, 32)
+    except BlockingIOError:  # it was killed, and its child has the other end
+        return b""
 
-    def _hear(self) -> None:
-        while self._line is not None and (message := self._line.receive()) is not None:
-            if message["type"] == "ready" and self.alive and allows(UPGRADE, self.state, UpgradeEvent.READY):
-                self.advance(UpgradeEvent.READY)
-                self.said = str(message.get("status", "it serves"))  # an older version says nothing
-                self._cancel_deadline()
-                self._on_ready()
-            elif message["type"] == "failed":
-                self._reason = str(message.get("reason", ""))
-            elif message["type"] == "gone":
-                self._loop.unwatch(self._line)  # its end, or its exec into something else, shows at the pidfd
-                return
 
-    def _ended(self) -> None:
-        self._hear()
-        served = self.state is not Upgrade.BOOTING
-        self._lose(self._reason or ("it ended" if served else ""))
+def _middle(write: int, child: Callable[[], NoReturn]) -> NoReturn:
+    try:
+        middle = os.getpid()
+        pid = os.fork()
+        if pid:
+            os.write(write, str(pid).encode())
+            os._exit(0)
+        os.close(write)
+        _wait_for_reparenting(middle)
+        child()
+    finally:  # whatever happens, neither of the two may go on as a second master
+        os._exit(EXEC_FAILED)
 
-    def _lose(self, reason: str) -> None:
-        for watched in (self._line, self._process):
-            if watched is not None:
-                self._loop.unwatch(watched)
-                watched.close()
-        self._line = self._process = None
-        self._cancel_deadline()
-        was = self.state
-        self.advance(UpgradeEvent.LOST)
-        if was is not Upgrade.HANDED_OVER:
-            pid, self.pid = self.pid, 0
-            self._on_lost(pid, reason)
 
-    def advance(self, event: UpgradeEvent) -> None:
-        before = self.state
-        self.state = advance(UPGRADE, self.state, event)
-        self._log.trace("upgrade to %s: %s, was %s, now %s", self.pid, event.value, before.value, self.state.value)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+def _wait_for_reparenting(middle: int) -> None:
+    """Returns when this process is no child of `middle` any more: reparenting comes before the pidfd's news."""
+    while os.getppid() == middle:
+        try:
+            process = PidFd(middle)
+        except ProcessLookupError:
+            continue
+        except OSError:  # out of descriptors
+            select.select([], [], [], 0.001)
+            continue
+        process.ended(patience=None)
+        process.close()

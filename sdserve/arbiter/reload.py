@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sdserve.arbiter import pool
+from sdserve.arbiter import decide
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.loop import Deadline
@@ -58,7 +58,7 @@ class Reload:
             self._leave_to_another()
             return
         arbiter.advance(MasterEvent.RELOAD)
-        arbiter.supervision.reloading(arbiter.status().line())
+        arbiter.manager.reloading(arbiter.status().line())
         self.previous, self._previous_goal = arbiter.generation, arbiter.goal
         self._new_size = arbiter.goal.size
         self._heed_by = None
@@ -94,7 +94,7 @@ class Reload:
     def _bound(self) -> None:
         """Rolls back what has not come to an end in time, whatever it waits for."""
         arbiter, cfg = self._arbiter, self._arbiter.cfg
-        limit = pool.reload_limit(arbiter.goal, cfg.boot_timeout, cfg.graceful_timeout)
+        limit = decide.reload_limit(arbiter.goal, cfg.boot_timeout, cfg.graceful_timeout)
         if limit is not None:
             reason = f"the new generation did not serve within {limit:g} seconds"
             self._deadline = arbiter.loop.call_at(arbiter.loop.now() + limit, lambda: self.roll_back(reason))
@@ -149,7 +149,7 @@ class Reload:
         arbiter = self._arbiter
         deaf = [
             handle
-            for handle in arbiter.crew
+            for handle in arbiter.children
             if handle.generation != arbiter.goal.generation and handle.phase is Phase.RETIRING and not handle.heeded
         ]
         if not deaf:
@@ -215,7 +215,7 @@ class Reload:
         self._take(
             "reload",
             # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
-            lambda: arbiter.supervision.ready(arbiter.status().line()),
+            lambda: arbiter.manager.ready(arbiter.status().line()),
             lambda: arbiter.commands.reloaded(trouble),
         )
         self.catch_up()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter import signals
-from sdserve.arbiter.handle import Handle
+from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.errors import BootError
 from sdserve.process import output
 from sdserve.process.pidfd import Child, room
@@ -27,7 +27,7 @@ def fork_worker(
     title: str,
     forget: Callable[[], None],
     clock: Callable[[], float],
-) -> Handle:
+) -> WorkerHandle:
     """Forks `worker`, whose `slot` and `generation` are set, and returns the master's handle on it.
 
     `forget` closes, in the child, what belongs to the master alone. The child never returns from here. Raises OSError
@@ -50,7 +50,7 @@ def _forked(
     forget: Callable[[], None],
     clock: Callable[[], float],
     give_free: Callable[[], None],
-) -> Handle:
+) -> WorkerHandle:
     ours, theirs, worker.lifeline = _line()
     cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear that it is busy
     worker.cell = cell
@@ -85,7 +85,7 @@ def _forked(
         os.waitpid(pid, 0)
         ours.close()
         raise
-    return Handle(worker, process, ours, cell, clock)
+    return WorkerHandle(worker, process, ours, cell, clock)
 
 
 class _MasterEnd(socket.socket):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from sdserve.arbiter.host import Host
-from sdserve.arbiter.supervision import Supervision
+from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.config.hooks import no_hook
 from sdserve.errors import BootError
 from sdserve.process.timelimit import TimeIsUp
@@ -23,9 +23,9 @@ GRACE = 5.0  # seconds that systemd waits longer than we do
 class Steps:
     """Bounds the steps of one master; a step inside of another belongs to it."""
 
-    def __init__(self, host: Host, supervision: Supervision) -> None:
+    def __init__(self, host: Host, manager: ServiceManager) -> None:
         self._host = host
-        self._supervision = supervision
+        self._manager = manager
         self._inside = False
 
     def step(self, what: str, limit: float, work: Callable[[], T]) -> T:
@@ -33,14 +33,14 @@ class Steps:
         if self._inside:
             return work()
         self._inside = True
-        self._supervision.begin_step(limit + GRACE if limit else UNLIMITED)
+        self._manager.begin_step(limit + GRACE if limit else UNLIMITED)
         try:
             return self._host.limited(limit, work)
         except TimeIsUp:
             raise BootError(f"{what} did not end within {limit:g} seconds (boot_timeout)") from None
         finally:
             self._inside = False
-            self._supervision.end_step()
+            self._manager.end_step()
 
     def hook(self, name: str, hook: Callable[..., object], limit: float, *args: object) -> None:
         """Calls a hook. What it raises is the caller's."""

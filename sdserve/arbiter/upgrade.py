@@ -1,19 +1,19 @@
 """USR2: what an upgrade means for a master, in either role.
 
-As the old master (reexec.py): it launches a new one, and once that serves, hands over to it by itself (`auto`) or waits
-for the operator (`manual`), whose TERM then hands over. A new master that fails or is too slow is dropped, and this one
-serves on. As the new master (succession.py): it becomes the main process when it is told so, and is promoted at the old
-one's end.
+As the old master (successor.py): it launches a new one, and once that serves, hands over to it by itself (`auto`) or
+waits for the operator (`manual`), whose TERM then hands over. A new master that fails or is too slow is dropped, and
+this one serves on. As the new master (succession.py): it becomes the main process when it is told so, and is promoted
+at the old one's end.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from sdserve.arbiter.launch import Launch
+from sdserve.arbiter.decide import Backoff
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.lifecycle import Upgrade as State
-from sdserve.arbiter.pool import Backoff
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.succession import Succession
+from sdserve.arbiter.successor import Successor
 from sdserve.process.handover import Handover
 from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor, is_main_process, main_process
@@ -29,7 +29,7 @@ class Upgrade:
         self._arbiter = arbiter
         self._line = line
         host, loop = arbiter.host, arbiter.loop
-        self._reexec = Reexec(host, loop, arbiter.log, self._child_serves, self._child_lost)
+        self._reexec = Successor(host, loop, arbiter.log, self._child_serves, self._child_lost)
         self._succession = (
             Succession(
                 *(host, loop, line, self._got_control, self._became_main, arbiter.handle_hup),
@@ -92,7 +92,7 @@ class Upgrade:
         arbiter = self._arbiter
         arbiter.open_control()
         stopping = arbiter.state is Master.STOPPING
-        arbiter.supervision.become_main(arbiter.status().line(), stopping=stopping)
+        arbiter.manager.become_main(arbiter.status().line(), stopping=stopping)
         arbiter.store_queue()
         arbiter.log.info("This master (pid %s) is the main process now", arbiter.pid)
 
@@ -115,7 +115,7 @@ class Upgrade:
             arbiter.stop(restart=True)
         elif not succession.is_main and arbiter.state is not Master.STOPPING:
             arbiter.open_control()
-            arbiter.supervision.become_main(arbiter.status().line())
+            arbiter.manager.become_main(arbiter.status().line())
         self._catch_up()
 
     def _catch_up(self) -> None:
@@ -155,7 +155,7 @@ class Upgrade:
         """Whether a new master takes over by itself once it serves; the default is yes under systemd."""
         arbiter = self._arbiter
         if arbiter.cfg.upgrade is None:
-            return arbiter.systemd or arbiter.supervision.notifier.enabled
+            return arbiter.systemd or arbiter.manager.notifier.enabled
         return bool(arbiter.cfg.upgrade == "auto")
 
     @property
@@ -187,15 +187,15 @@ class Upgrade:
 
     def _launch(self) -> None:
         arbiter = self._arbiter
-        supervision = arbiter.supervision
-        launch = Launch(
+        manager = arbiter.manager
+        launch = Reexec(
             arbiter.program,
             arbiter.cfg.directory,
             arbiter.launched_with,
             lambda pid: {
                 **journal.variables(arbiter.host.environ),
-                **supervision.notifier.variables(),
-                **supervision.watchdog.variables(pid),
+                **manager.notifier.variables(),
+                **manager.watchdog.variables(pid),
                 **main_process(arbiter.launched_with, arbiter.pid, pid),
             },
             lambda: arbiter.cfg.pre_exec(arbiter),
@@ -273,6 +273,6 @@ class Upgrade:
         """Makes the new master the main process: first for systemd, then for itself."""
         arbiter = self._arbiter
         arbiter.log.info("Handing over to the new master (pid %s)", self.child_pid)
-        arbiter.supervision.main_pid(self.child_pid)
+        arbiter.manager.main_pid(self.child_pid)
         arbiter.commands.upgraded("", f"upgraded, the new master is pid {self.child_pid}: {self._reexec.said}")
-        self._reexec.hand_over(arbiter.crew.patience())
+        self._reexec.hand_over(arbiter.children.patience())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sdserve.config import counterparts
+from sdserve.config import gunicorn
 from sdserve.config.setting import Given, Setting
 
 HELP_FLAGS = ("-h", "--help")
@@ -76,7 +76,7 @@ class _Parser:
             return
         if flag in HELP_FLAGS or flag in VERSION_FLAGS:
             self._result.wants = self._result.wants or flag.removeprefix("--")
-        elif foreign := counterparts.foreign_flag(flag):
+        elif foreign := gunicorn.foreign_flag(flag):
             self._foreign(flag, *foreign, value if equals else None)
         elif flag in self._negations:
             if equals:
@@ -93,7 +93,7 @@ class _Parser:
         known = [*self._values, *self._negations, "--help", "--version"]
         if flag in known:
             return flag
-        if counterparts.foreign_flag(flag):
+        if gunicorn.foreign_flag(flag):
             return flag
         meant = [each for each in known if each.startswith(flag)]
         if len(meant) == 1:
@@ -101,7 +101,7 @@ class _Parser:
         if meant:
             self._trouble(f"{written} is ambiguous: it could be {' or '.join(meant)}")
         else:
-            self._trouble(f"{written} is not an option{counterparts.did_you_mean(flag, known)}")
+            self._trouble(f"{written} is not an option{gunicorn.did_you_mean(flag, known)}")
         self._skip_value()
         return None
 
@@ -112,7 +112,7 @@ class _Parser:
             if flag in HELP_FLAGS or flag in VERSION_FLAGS:
                 self._result.wants = self._result.wants or ("help" if flag in HELP_FLAGS else "version")
             elif flag not in self._values:
-                foreign = counterparts.foreign_flag(flag)
+                foreign = gunicorn.foreign_flag(flag)
                 if foreign is None:
                     self._trouble(f"{flag} is not an option")
                     return

@@ -70,11 +70,11 @@ def read(location: str, directory: str, settings: Mapping[str, Setting]) -> File
         # None is how a file says that it leaves a setting alone.
         if name in settings and settings[name].in_file and value is not None:
             contents.given[name] = Given(value, here, f"file {path}")
-    from sdserve.config.suspects import Usage, Verdicts, may_be_misread
+    from sdserve.config.unknown_names import Usage, Verdicts, may_be_misread
 
-    suspects = {name: value for name, value in names.items() if may_be_misread(name, value, settings)}
-    if suspects:
-        verdicts = Verdicts(path, Usage(source), suspects, settings)
+    unknown = {name: value for name, value in names.items() if may_be_misread(name, value, settings)}
+    if unknown:
+        verdicts = Verdicts(path, Usage(source), unknown, settings)
         contents.problems += verdicts.problems
         contents.warnings += verdicts.warnings
         for name, value in verdicts.foreign.items():
@@ -93,7 +93,7 @@ class _Locator:
         return f"{self.line(name)}: {name}"
 
     def line(self, name: str) -> str:
-        from sdserve.config.suspects import Usage
+        from sdserve.config.unknown_names import Usage
 
         line = Usage(self._source).line(name)
         return f"{self._path}:{line}" if line else self._path

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from sdserve.config import commandline, counterparts, file, paths
+from sdserve.config import commandline, file, gunicorn, paths
 from sdserve.config.address import address
 from sdserve.config.convert import show
 from sdserve.config.schema import RESERVED_ENVIRONMENT, SETTINGS
@@ -81,9 +81,7 @@ class Config:
             proc_name=plain["proc_name"] or app or "sdserve",
             uid=plain["user"],
             gid=plain["group"],
-            worker_class_uri=counterparts.worker_class_of(worker_class)
-            if isinstance(worker_class, str)
-            else worker_class,
+            worker_class_uri=gunicorn.worker_class_of(worker_class) if isinstance(worker_class, str) else worker_class,
             worker_class_str=worker_class if isinstance(worker_class, str) else worker_class.__name__,
             directory=directory,
             env_orig=dict(environ),
@@ -94,9 +92,9 @@ class Config:
         self.__dict__.update(plain)
 
     def __getattr__(self, name: str) -> Any:
-        if counterparts.is_foreign(name):
-            return self._foreign.get(name, counterparts.default_of(name))
-        raise AttributeError(f"there is no setting {name}{counterparts.did_you_mean(name, SETTINGS)}")
+        if gunicorn.is_foreign(name):
+            return self._foreign.get(name, gunicorn.default_of(name))
+        raise AttributeError(f"there is no setting {name}{gunicorn.did_you_mean(name, SETTINGS)}")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"the configuration is immutable: set {name} in a source and reload")
@@ -235,7 +233,7 @@ class _Loading:
 
     def _foreign(self, layers: Sequence[Layer]) -> dict[str, object]:
         """The values of settings that gunicorn has and sdserve has not, of which the lines are taken down."""
-        given = {name: one for layer in layers for name, one in layer.items() if counterparts.is_foreign(name)}
+        given = {name: one for layer in layers for name, one in layer.items() if gunicorn.is_foreign(name)}
         values = {name: one.value for name, one in given.items()}
 
         def say(name: str, clause: str) -> str:
@@ -243,7 +241,7 @@ class _Loading:
             shown = name if callable(value) else f"{name} = {show(value)}"
             return given[name].problem(name, f"gunicorn's setting {shown} {clause}")
 
-        problems, warnings = counterparts.foreign(values, say)
+        problems, warnings = gunicorn.foreign(values, say)
         self._problems += problems
         self._warnings += warnings
         if values.get("control_socket_disable"):
@@ -263,10 +261,10 @@ class _Loading:
     def _stand_in(self) -> None:
         """Where gunicorn would serve with greenlets, threads do."""
         chosen, threads = self._values["worker_class"], self._values["threads"]
-        if not counterparts.is_greenlet_class(chosen.value):
+        if not gunicorn.is_greenlet_class(chosen.value):
             return
         if threads.source == "default":
-            threads = SettingValue("threads", counterparts.GREENLET_THREADS, f"worker_class {chosen.value}")
+            threads = SettingValue("threads", gunicorn.GREENLET_THREADS, f"worker_class {chosen.value}")
             self._values["threads"] = threads
         self._warnings.append(
             f"worker_class = {chosen.value!r} ({chosen.source}): there are no greenlets here, "
@@ -344,10 +342,10 @@ def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list
         if not variable.startswith(ENV_PREFIX) or variable in RESERVED_ENVIRONMENT or variable.startswith(_FOREIGN):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
-        if counterparts.is_foreign(name):
+        if gunicorn.is_foreign(name):
             given[name] = Given(text, variable, f"environment {variable}")
         elif name not in SETTINGS:
-            close = counterparts.nearest(name, SETTINGS)
+            close = gunicorn.nearest(name, SETTINGS)
             hint = f"; did you mean {SETTINGS[close].env}?" if close else ""
             problems.append(f"{variable}={show(text)} is not a setting{hint}")
     return given, problems

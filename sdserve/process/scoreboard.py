@@ -6,7 +6,7 @@ one store: no lock, no system call, no file, and an idle process is never woken 
 
 `hand_on` is the master's word too: whether a worker that leaves may pass its idle connections on.
 
-`place` is the worker's place in the line for new connections, and how many it holds (line.py).
+`place` is the worker's place in the queue for new connections, and how many it holds (accept_balance.py).
 
 `watched` is how a master without a poll notices a hung worker. The master sets it while it has a deadline running for
 the worker and clears it when it finds the worker idle; a worker that becomes busy and finds it cleared tells the master

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sdserve.config.counterparts import instead_of_class, worker_class_of
+from sdserve.config.gunicorn import instead_of_class, worker_class_of
 from sdserve.errors import ConfigError, Leave, call_hook
 from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS

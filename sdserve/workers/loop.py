@@ -17,8 +17,8 @@ from os import eventfd, eventfd_read, eventfd_write
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from sdserve.process.accept_balance import AcceptBalance
 from sdserve.process.adoption import SPREAD
-from sdserve.process.line import Line
 from sdserve.workers.door import Door
 from sdserve.workers.foster import may_move
 from sdserve.workers.lead import Lead
@@ -88,7 +88,7 @@ class Loop:
         self._closed, self._told_at = 0, 0.0  # connections that made room, and when the log heard of it
         self._adopt_by = NEVER  # when what waits in the queue is taken without room for all of it
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
-        self._line = Line(worker.cell, values.workers)
+        self._balance = AcceptBalance(worker.cell, values.workers)
         self._wake = -1
         self._demand = select.poll()
         self._demand.register(self._epoll, select.POLLIN)
@@ -103,7 +103,7 @@ class Loop:
     def run(self) -> None:
         """Serves; returns when the worker has retired, or must leave."""
         self._door.set_open(True)
-        self._join_line()
+        self._join_balance()
         self._lead.share(self._turns)
         if not self._worker.quick:
             self.name_what_is_cut()
@@ -244,8 +244,8 @@ class Loop:
             self._worker.interrupts(False)
         if not self._door.open:
             self._make_room()
-        if len(self._streams) != self._line.held:
-            self._line.hold(len(self._streams))
+        if len(self._streams) != self._balance.held:
+            self._balance.hold(len(self._streams))
 
     def _in_demand(self) -> bool:
         """Whether something waits to be polled."""
@@ -276,10 +276,10 @@ class Loop:
             if fd == door.adopting:
                 self._adopt()
             elif fd in door.listeners:
-                if self._line.steps_aside(monotonic()):
+                if self._balance.steps_aside(monotonic()):
                     self._pause_accepting(STEP_ASIDE)
                 elif stream := self._accept(door.listeners[fd]):
-                    if self._line.took(len(self._streams)):
+                    if self._balance.took(len(self._streams)):
                         door.to_the_end_of_the_line(fd)
                     if self._pending:  # calls may last: new connections get their turn among those that are open
                         self._pending.insert(1, (fd, EPOLLIN))
@@ -331,7 +331,7 @@ class Loop:
     def _close_door(self) -> None:
         """Full: connections stay queued, for other workers or for later."""
         self._door.set_open(False)
-        self._line.leave()
+        self._balance.leave()
 
     def _has_made_room(self) -> bool:
         """Closes connections of which nobody waits for an answer; False when there is none."""
@@ -372,12 +372,12 @@ class Loop:
         room = len(self._streams) < self._values.connections and not self._retirement.begun
         if room and monotonic() >= self._full_until:
             self._door.set_open(True)
-            self._join_line()
+            self._join_balance()
 
-    def _join_line(self) -> None:
+    def _join_balance(self) -> None:
         """Where workers share a queue of connections; with reuse_port each has its own."""
         if not self._values.reuse_port:
-            self._line.join()
+            self._balance.join()
 
     def _taken_over(self, stream: Stream) -> None:
         """The application has taken a connection over, in a call that may last and is no hang.
@@ -407,7 +407,7 @@ class Loop:
         if worker.quick:
             return True
         if not retirement.begun:
-            self._line.leave()
+            self._balance.leave()
             retirement.begin(now, self._values.reuse_port)
         retirement.go_on(now)
         if worker.drain_by is not None and now >= worker.drain_by:

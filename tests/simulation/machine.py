@@ -13,11 +13,11 @@ from logging import NullHandler
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdserve.arbiter.adoption import Adoption
-from sdserve.arbiter.handle import Handle
 from sdserve.arbiter.host import Host
-from sdserve.arbiter.launch import Launch
 from sdserve.arbiter.loop import Pipe
+from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.signals import Handler
+from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import Config
 from sdserve.errors import ListenError
 from sdserve.log import Destinations, Logger
@@ -128,7 +128,7 @@ class SimulatedNotifier(Notifier):
             self.trouble = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             return False
         main = world.promises.main
-        unsent = main.arbiter.supervision.notifier.unsent if main is not None and main.arbiter is not None else []
+        unsent = main.arbiter.manager.notifier.unsent if main is not None and main.arbiter is not None else []
         if main is not self._process and any("MAINPID" in message for message, _ in unsent):
             return True  # it does not hear whom it has not been told of
         world.promises.systemd_hears(self._process, message)
@@ -207,7 +207,7 @@ class SimulatedHost(Host):
 
     # --- what it was given, and what it holds by name -----------------------------------------------------------------
 
-    def line(self) -> Any:
+    def handover(self) -> Any:
         return self.master.line
 
     def found(
@@ -257,7 +257,7 @@ class SimulatedHost(Host):
 
     def fork_worker(
         self, worker: Worker, server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
-    ) -> Handle:
+    ) -> WorkerHandle:
         master = self.master
         self.world.effects += 1
         self.world.promises.about_to_fork(master, worker)
@@ -272,15 +272,15 @@ class SimulatedHost(Host):
         master.workers.append(process)
         self.world.tell(f"{master} forks {process}, slot {worker.slot}, generation {worker.generation}")
         child = ChildDescriptor(process)
-        return Handle(worker, child, process.channel, worker.cell, self.now)  # type: ignore[arg-type]
+        return WorkerHandle(worker, child, process.channel, worker.cell, self.now)  # type: ignore[arg-type]
 
-    def line_pair(self) -> Any:
+    def handover_pair(self) -> Any:
         ours, theirs = Line(self.world, self.master.pid), Line(self.world, self.master.pid)
         ours.other, theirs.other = theirs, ours
         self.master.lines.append(ours)
         return ours, theirs
 
-    def execute(self, launch: Launch, passed: Any, line: Any) -> int:
+    def execute(self, launch: Reexec, passed: Any, line: Any) -> int:
         self.world.effects += 1
         self.master.owes.discard("USR2")
         if self.world.no_room:
@@ -295,7 +295,7 @@ class SimulatedHost(Host):
     def end_leftovers(self) -> list[int]:
         return []
 
-    def await_ends(self, handles: Iterable[Handle], patience: float) -> list[Handle]:
+    def await_ends(self, handles: Iterable[WorkerHandle], patience: float) -> list[WorkerHandle]:
         left = []
         for handle in handles:
             worker = next(each for each in self.master.workers if each.pid == handle.pid)

@@ -33,8 +33,8 @@ import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from sdserve.arbiter.decide import Backoff
 from sdserve.arbiter.lifecycle import Master
-from sdserve.arbiter.pool import Backoff
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from tests.simulation.descriptors import SimulatedListener
 from tests.simulation.manager import WatchdogTimer
@@ -361,7 +361,7 @@ class Promises:
             return False
         alive = sum(each.alive or not each.reaped for each in master.workers)
         waits = arbiter.generation.backoff.not_before > self._world.now
-        return alive == len(arbiter.crew) == arbiter.goal.size == master.serving and not waits
+        return alive == len(arbiter.children) == arbiter.goal.size == master.serving and not waits
 
     def _check_balance(self, master: MasterProcess) -> None:
         assert master.arbiter is not None

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from sdserve.arbiter import lifecycle, pool, signals, workforce
-from sdserve.arbiter.claim import Claim
-from sdserve.arbiter.crew import Crew
-from sdserve.arbiter.ending import Ending
+from sdserve.arbiter import decide, lifecycle, pool, signals
+from sdserve.arbiter.children import Children
+from sdserve.arbiter.decide import Backoff, Decision, Goal, Member, Retire, Spawn
 from sdserve.arbiter.idle import IdleExit
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
-from sdserve.arbiter.pool import Backoff, Decision, Goal, Member, Retire, Spawn
-from sdserve.arbiter.reexec import Reexec
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
 from sdserve.arbiter.reload import Reload
+from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.shutdown import Shutdown
 from sdserve.arbiter.succession import Succession
-from sdserve.arbiter.supervision import Supervision
+from sdserve.arbiter.successor import Successor
 from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.verdict import Verdict
-from sdserve.arbiter.workforce import Workforce
 from tests.simulation.events import Step, What
 from tests.simulation.histories import live, random_plan, random_steps, shortest
 from tests.simulation.plan import EXCLUSIVE, Plan
@@ -28,14 +28,14 @@ from tests.simulation.promises import Broken
 
 Patch = pytest.MonkeyPatch
 Decide = Callable[[Sequence[Member], Goal, Backoff, float], Decision]
-decide = pool.decide
+rightly = decide.decide
 
 
 def judging(judge: Decide) -> Callable[[Patch], None]:
     """A fault in what the pool is thought to need."""
 
     def plant(patch: Patch) -> None:
-        patch.setattr(pool, "decide", judge)
+        patch.setattr(decide, "decide", judge)
 
     plant.__name__ = judge.__name__
     return plant
@@ -46,27 +46,27 @@ def judging(judge: Decide) -> Callable[[Patch], None]:
 
 def takes_booting_for_serving(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
     hasty = [replace(m, phase=Phase.SERVING, deadline=None) if m.phase is Phase.BOOTING else m for m in members]
-    return decide(hasty, goal, backoff, now)
+    return rightly(hasty, goal, backoff, now)
 
 
 def takes_stopped_for_serving(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return decide([replace(m, stopped=False) for m in members], goal, backoff, now)
+    return rightly([replace(m, stopped=False) for m in members], goal, backoff, now)
 
 
 def forks_two_more(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return decide(members, goal if goal.stopping else replace(goal, size=goal.size + 2), backoff, now)
+    return rightly(members, goal if goal.stopping else replace(goal, size=goal.size + 2), backoff, now)
 
 
 def forgets_that_it_is_exclusive(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return decide(members, replace(goal, exclusive=False), backoff, now)
+    return rightly(members, replace(goal, exclusive=False), backoff, now)
 
 
 def forgets_the_surge(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return decide(members, replace(goal, surge=0), backoff, now)
+    return rightly(members, replace(goal, surge=0), backoff, now)
 
 
 def replaces_all_worn_at_once(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    decision = decide(members, goal, backoff, now)
+    decision = rightly(members, goal, backoff, now)
     worn = [m for m in members if m.worn and m.phase is Phase.SERVING and m.generation == goal.generation]
     fresh = {m.slot for m in members if m not in worn} | {a.slot for a in decision.actions if isinstance(a, Spawn)}
     slots = {m.slot for m in worn} - fresh if not goal.stopping else set()
@@ -76,7 +76,7 @@ def replaces_all_worn_at_once(members: Sequence[Member], goal: Goal, backoff: Ba
 def retires_worn_before_their_replacement_serves(
     members: Sequence[Member], goal: Goal, backoff: Backoff, now: float
 ) -> Decision:
-    decision = decide(members, goal, backoff, now)
+    decision = rightly(members, goal, backoff, now)
     told = {action.age for action in decision.actions if isinstance(action, Retire)}
     serving = [m for m in members if m.phase is Phase.SERVING and m.age not in told]
     early = [
@@ -88,29 +88,29 @@ def retires_worn_before_their_replacement_serves(
 
 
 def does_not_see_who_boots(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return decide([m for m in members if m.phase is not Phase.BOOTING], goal, backoff, now)
+    return rightly([m for m in members if m.phase is not Phase.BOOTING], goal, backoff, now)
 
 
 def forgets_the_gpus(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return decide(members, replace(goal, gpus=1), backoff, now)
+    return rightly(members, replace(goal, gpus=1), backoff, now)
 
 
 def does_not_replace_the_dead(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    decision = decide(members, goal, backoff, now)
+    decision = rightly(members, goal, backoff, now)
     return replace(decision, actions=tuple(a for a in decision.actions if not (members and isinstance(a, Spawn))))
 
 
 def does_not_stop(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return Decision() if goal.stopping else decide(members, goal, backoff, now)
+    return Decision() if goal.stopping else rightly(members, goal, backoff, now)
 
 
 def acts_by_and_by(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    decision = decide(members, goal, backoff, now)
+    decision = rightly(members, goal, backoff, now)
     return replace(decision, actions=decision.actions[:1])
 
 
 def crowded_gpus_are_not_noticed(patch: Patch) -> None:
-    patch.setattr(pool, "crowded", lambda load, goal: False)
+    patch.setattr(decide, "crowded", lambda load, goal: False)
 
 
 def waits_for_nothing_after_deaths(patch: Patch) -> None:
@@ -122,43 +122,45 @@ def lets_nobody_try_before_the_others(patch: Patch) -> None:
 
 
 def does_not_wake_up_for_the_next_boot(patch: Patch) -> None:
-    real = Workforce._wake_at
-    patch.setattr(Workforce, "_wake_at", lambda self, when: real(self, None))
+    real = Pool._wake_at
+    patch.setattr(Pool, "_wake_at", lambda self, when: real(self, None))
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
 
 
 def tries_a_failed_boot_again_during_a_reload(patch: Patch) -> None:
-    patch.setattr(workforce, "on_failed_boot", lambda *args, **kwargs: Verdict.RETRY)
+    patch.setattr(pool, "on_failed_boot", lambda *args, **kwargs: Verdict.RETRY)
 
 
 def lets_deadlines_pass(patch: Patch) -> None:
-    patch.setattr(Crew, "overdue", lambda self, handle, phase: None)
+    patch.setattr(Children, "overdue", lambda self, handle, phase: None)
 
 
 def never_loses_patience_with_who_should_leave(patch: Patch) -> None:
-    real = Crew.overdue
+    real = Children.overdue
 
-    def overdue(self: Crew, handle: Any, phase: Phase) -> None:
+    def overdue(self: Children, handle: Any, phase: Phase) -> None:
         if phase is not Phase.RETIRING:
             real(self, handle, phase)
         handle.deadline = None
 
-    patch.setattr(Crew, "overdue", overdue)
+    patch.setattr(Children, "overdue", overdue)
 
 
 def remembers_the_dead(patch: Patch) -> None:
-    real = Crew.__iter__
+    real = Children.__iter__
     dead: list[Any] = []
 
-    def reap(self: Crew, handle: Any, reap: Callable[..., None] = Crew.reap) -> None:
+    def reap(self: Children, handle: Any, reap: Callable[..., None] = Children.reap) -> None:
         reap(self, handle)
         if handle.phase is Phase.GONE and handle not in dead:
             dead.append(handle)
 
-    patch.setattr(Crew, "reap", reap)
-    patch.setattr(Crew, "__iter__", lambda self: iter([*real(self), *(h for h in dead if h.worker.log is self._log)]))
+    patch.setattr(Children, "reap", reap)
+    patch.setattr(
+        Children, "__iter__", lambda self: iter([*real(self), *(h for h in dead if h.worker.log is self._log)])
+    )
 
 
 # --- reloads ----------------------------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def keeps_a_failed_reload_from_systemd(patch: Patch) -> None:
     def finish(self: Reload, event: MasterEvent, trouble: str) -> None:
         with pytest.MonkeyPatch.context() as silent:
             if trouble:
-                silent.setattr(Supervision, "ready", lambda self, status: None)
+                silent.setattr(ServiceManager, "ready", lambda self, status: None)
             real(self, event, trouble)
 
     patch.setattr(Reload, "_finish", finish)
@@ -193,7 +195,7 @@ def a_stop_during_a_reload_is_a_bug(patch: Patch) -> None:
 
 
 def hands_over_to_the_dead(patch: Patch) -> None:
-    patch.setattr(Reexec, "alive", True)
+    patch.setattr(Successor, "alive", True)
 
 
 def takes_over_before_it_serves(patch: Patch) -> None:
@@ -207,7 +209,7 @@ def takes_over_before_it_serves(patch: Patch) -> None:
 
 
 def speaks_on_after_the_hand_over(patch: Patch) -> None:
-    patch.setattr(Supervision, "main_pid", lambda self, pid: self.notifier.main_pid(pid))
+    patch.setattr(ServiceManager, "main_pid", lambda self, pid: self.notifier.main_pid(pid))
 
 
 def ends_while_the_old_master_drains(patch: Patch) -> None:
@@ -231,11 +233,11 @@ def removes_a_socket_that_is_shared(patch: Patch) -> None:
 
 
 def pings_whatever_happens(patch: Patch) -> None:
-    patch.setattr(Workforce, "healthy", lambda self: True)
+    patch.setattr(Pool, "healthy", lambda self: True)
 
 
 def asks_for_no_time_before_a_step(patch: Patch) -> None:
-    patch.setattr(Supervision, "begin_step", lambda self, seconds: None)
+    patch.setattr(ServiceManager, "begin_step", lambda self, seconds: None)
 
 
 def looks_at_nobody_before_it_leaves(patch: Patch) -> None:
@@ -243,21 +245,21 @@ def looks_at_nobody_before_it_leaves(patch: Patch) -> None:
 
 
 def is_promoted_in_name_only(patch: Patch) -> None:
-    patch.setattr(Claim, "promote", lambda self: None)
+    patch.setattr(PidfileClaim, "promote", lambda self: None)
 
 
 def leaves_its_pidfile(patch: Patch) -> None:
-    patch.setattr(Claim, "release", lambda self: None)
+    patch.setattr(PidfileClaim, "release", lambda self: None)
 
 
 def takes_a_restart_for_a_stop(patch: Patch) -> None:
-    real = Ending.begin
-    patch.setattr(Ending, "begin", lambda self, graceful, restart: real(self, graceful, restart=False))
+    real = Shutdown.begin
+    patch.setattr(Shutdown, "begin", lambda self, graceful, restart: real(self, graceful, restart=False))
 
 
 def keeps_connections_at_a_stop(patch: Patch) -> None:
-    real = Ending.begin
-    patch.setattr(Ending, "begin", lambda self, graceful, restart: real(self, graceful, restart=True))
+    real = Shutdown.begin
+    patch.setattr(Shutdown, "begin", lambda self, graceful, restart: real(self, graceful, restart=True))
 
 
 def does_not_answer_at_a_stop(patch: Patch) -> None:

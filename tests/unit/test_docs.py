@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sdserve.arbiter.signals import QUEUED
-from sdserve.config.counterparts import ACCEPTED, REFUSED
+from sdserve.config.gunicorn import ACCEPTED, REFUSED
 from sdserve.config.hooks import HOOK_PARAMETERS
 from sdserve.workers.base import HANDLED, IGNORED
 from tests.unit.test_layers import LAYERS

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from sdserve.arbiter.handle import Handle
 from sdserve.arbiter.hang import GRACE, HangWatch
 from sdserve.arbiter.lifecycle import Phase, WorkerEvent
 from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import load
 from sdserve.log import Logger
 from sdserve.process.pidfd import Child
@@ -36,7 +36,7 @@ class Watched(Turning):
             os._exit(0)
         os.close(self.read)
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.handle = Handle(worker, Child(self.pid), ours, Scoreboard(1).take(), time.monotonic)
+        self.handle = WorkerHandle(worker, Child(self.pid), ours, Scoreboard(1).take(), time.monotonic)
         self.handle.advance(WorkerEvent.READY)
         self.loop = Loop()
         self.hung: list[float] = []

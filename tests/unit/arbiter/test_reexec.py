@@ -1,42 +1,34 @@
-"""The old master's side of an upgrade: what a new master said is heard, however quick its end was."""
+"""Forking twice is bounded: what hangs in between ends, and the master goes on."""
 
-import os
-from collections.abc import Sequence
-from typing import cast
+import subprocess
+import sys
 
-from sdserve.arbiter.host import Host
-from sdserve.arbiter.launch import Launch
-from sdserve.arbiter.lifecycle import Upgrade
-from sdserve.arbiter.loop import Loop
-from sdserve.arbiter.reexec import Reexec
-from sdserve.log import Logger
-from sdserve.process.adoption import AdoptionQueue
-from sdserve.process.handover import Handover
-from sdserve.process.listeners import Listener
-
-
-class Hasty(Host):
-    """A new master that fails, and has been reaped before the old one looks for it."""
-
-    def execute(self, launch: Launch, passed: Sequence[Listener], line: Handover) -> int:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                line.send("failed", reason="not on Fridays")
-            finally:
-                os._exit(127)
-        os.waitpid(pid, 0)
-        return pid
+HANGS = """
+import os, threading
+from sdserve.arbiter import reexec
+reexec.FORK_LIMIT = 0.1
+hung = []
+def hang():
+    hung.append(1)
+    if len(hung) == 1 and os.getpid() != MASTER:
+        threading.Event().wait()
+MASTER = os.getpid()
+os.register_at_fork(after_in_child=hang)
+try:
+    reexec.fork_twice(lambda: os._exit(0))
+except TimeoutError as error:
+    print(error.strerror)
+"""
 
 
-def test_the_reason_of_one_that_ended_at_once_is_told() -> None:
-    lost: list[str] = []
-    reexec = Reexec(Hasty(), Loop(), Logger("-", None, "info"), lambda: None, lambda pid, reason: lost.append(reason))
-    queue = AdoptionQueue.new()
-    try:
-        reexec.start([], queue, cast(Launch, None), patience=None)
-    finally:
-        for fd in queue.fds():
-            os.close(fd)
-    assert lost == ["not on Fridays"]
-    assert reexec.state is Upgrade.NONE
+def test_a_middle_process_that_hangs_is_killed() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.splitlines()[:1] == ["a forked process hung for 0.1 seconds"], done.stderr
+
+
+def test_the_pid_of_the_second_is_told() -> None:
+    script = (
+        "import os\nfrom sdserve.arbiter import reexec\nprint(reexec.fork_twice(lambda: os._exit(0)) > os.getpid())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "True\n", done.stderr

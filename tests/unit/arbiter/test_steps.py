@@ -9,8 +9,8 @@ import pytest
 
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.arbiter.steps import Steps
-from sdserve.arbiter.supervision import Supervision
 from sdserve.errors import BootError
 from sdserve.log import Logger
 from sdserve.systemd.notify import Notifier
@@ -26,8 +26,8 @@ class Unit:
         self.loop = Loop()
         self.healthy = True
         notifier = Notifier(self.manager.address)
-        supervision = Supervision(self.loop, Logger(), notifier, Watchdog(2_000_000), lambda: self.healthy)
-        self.steps = Steps(Host(), supervision)
+        manager = ServiceManager(self.loop, Logger(), notifier, Watchdog(2_000_000), lambda: self.healthy)
+        self.steps = Steps(Host(), manager)
 
     def heard(self) -> list[str]:
         mark = self.manager.mark

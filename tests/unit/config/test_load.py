@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdserve.config import SETTINGS, Config, load, paths
-from sdserve.config.counterparts import worker_class_of
+from sdserve.config.gunicorn import worker_class_of
 from sdserve.errors import ConfigError
 
 Load = Callable[..., Config]

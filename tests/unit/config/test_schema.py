@@ -7,7 +7,7 @@ import pytest
 
 import sdserve
 from sdserve.config import SETTINGS, load
-from sdserve.config.counterparts import ACCEPTED, MATTERS_WITH, REFUSED, asks_for_nothing, foreign_flag
+from sdserve.config.gunicorn import ACCEPTED, MATTERS_WITH, REFUSED, asks_for_nothing, foreign_flag
 from sdserve.config.schema import RESERVED_ENVIRONMENT
 from sdserve.config.setting import Setting
 

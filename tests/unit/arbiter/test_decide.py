@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from sdserve.arbiter.decide import Action, Backoff, Goal, Kill, Member, Retire, Spawn, all_serve, decide, some_serve
 from sdserve.arbiter.lifecycle import Phase
-from sdserve.arbiter.pool import Action, Backoff, Goal, Kill, Member, Retire, Spawn, all_serve, decide, some_serve
 
 NOW = 100.0
 

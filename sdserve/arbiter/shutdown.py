@@ -19,7 +19,7 @@ QUIT_PATIENCE = 2.0  # seconds between QUIT and KILL when the loop does not turn
 KILL_PATIENCE = 5.0  # seconds until the kernel has ended who was killed; a process in state D may take for ever
 
 
-class Ending:
+class Shutdown:
     """The end of one master."""
 
     def __init__(self, arbiter: "Arbiter") -> None:
@@ -40,17 +40,17 @@ class Ending:
         arbiter.goal = replace(arbiter.goal, stopping=True)
         if not arbiter.upgrade.child_serves:
             arbiter.adoption.ends(restart=restart)
-        arbiter.workforce.tell_successors()
+        arbiter.pool.tell_successors()
         if not graceful:
-            for handle in arbiter.crew:
-                arbiter.crew.retire(handle, graceful=False)
+            for handle in arbiter.children:
+                arbiter.children.retire(handle, graceful=False)
         if first:
             arbiter.upgrade.pass_on_control()
             # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
-            arbiter.workforce.manage()
+            arbiter.pool.manage()
             arbiter.upgrade.before_stop()
             arbiter.reloading.pass_on()
-            arbiter.supervision.stopping(arbiter.status().line())
+            arbiter.manager.stopping(arbiter.status().line())
             self._close_listeners()
 
     def because(self, reason: str, error: SdserveError) -> None:
@@ -61,7 +61,7 @@ class Ending:
         arbiter.trouble = reason
         arbiter.upgrade.failed(reason)
         self.begin(graceful=False, restart=False)
-        arbiter.supervision.failed(reason, error.errno)
+        arbiter.manager.failed(reason, error.errno)
 
     def complete(self) -> None:
         """The last things of an orderly end."""
@@ -98,10 +98,10 @@ class Ending:
         arbiter.claim.release()
         self._end_leftovers()
         arbiter.upgrade.failed(reason)
-        arbiter.supervision.failed(reason, errno)
+        arbiter.manager.failed(reason, errno)
 
     def _end_workers(self) -> None:
-        host, left = self._arbiter.host, list(self._arbiter.crew)
+        host, left = self._arbiter.host, list(self._arbiter.children)
         for signum, patience in ((signal.SIGQUIT, QUIT_PATIENCE), (signal.SIGKILL, KILL_PATIENCE)):
             for handle in left:
                 handle.send(signum)

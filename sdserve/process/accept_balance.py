@@ -1,11 +1,12 @@
-"""The line of workers for new connections: who has more than a fair share steps aside for a moment.
+"""The balance between workers that accept: who has more than a fair share steps aside for a moment.
 
-The kernel wakes the first worker in the line; a worker that takes a connection goes to its end. That alone is not fair
-when many connections come at once: the worker that runs already takes most of them while the others are being woken.
-So each worker writes into its cell how many connections it holds and when it went to the end of the line, and one that
+The kernel wakes the first worker of a queue (EPOLLEXCLUSIVE, epoll_ctl(2)); one that takes a connection goes to its
+end. That alone is not fair when many connections come at once: the worker that runs already takes most of them while
+the others are being woken.
+So each worker writes into its cell how many connections it holds and when it went to the end of the queue, and one that
 holds clearly more than a neighbour lets the next connection wait for that neighbour, once for each connection.
 
-It does so only at the end of the line: then all before it have been told of the connection and are on their way, and
+It does so only at the end of the queue: then all before it have been told of the connection and are on their way, and
 nobody sleeps while a client waits. Neighbours that compute for a while are not waited for.
 
 The word: 0 when the worker takes no connections, else ticket << 32 | connections + 1. Two workers that draw the same
@@ -20,8 +21,8 @@ SLACK = 2  # connections, and an eighth, that a worker may hold more than a neig
 COUNT = 0xFFFFFFFF
 
 
-class Line:
-    """One worker's view of the line, in which `workers` stand, or twice as many while they are being replaced.
+class AcceptBalance:
+    """One worker's view of the queue, in which `workers` stand, or twice as many while they are being replaced.
 
     The worker is outside of it until `join`.
     """
@@ -33,7 +34,7 @@ class Line:
         self._cell = cell
         self._places = cell.column(PLACE, neighbours)
         self._since = cell.times(BUSY_SINCE, neighbours)
-        self._ticket = 0  # 0: not in the line
+        self._ticket = 0  # 0: not in the queue
         self._waited = (-1, 0)  # for whom, and its word then
         self.held = 0
 
@@ -54,7 +55,7 @@ class Line:
             self._write()
 
     def took(self, connections: int) -> bool:
-        """One more connection was taken. True when others are in the line, and the worker has to go to its end."""
+        """One more connection was taken. True when others are in the queue, and the worker has to go to its end."""
         self.held = connections
         self._waited = (-1, 0)
         if not self._ticket:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
-from sdserve.arbiter.pool import LIVE, Member
 from sdserve.process.pidfd import Child
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
@@ -33,7 +33,7 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
-class Handle:
+class WorkerHandle:
     """One worker process. `deadline` (seconds on `clock`) ends the present phase if nothing else does."""
 
     def __init__(

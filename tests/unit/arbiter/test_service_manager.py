@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdserve.arbiter.loop import Loop
-from sdserve.arbiter.supervision import Supervision
+from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.log import Logger
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
@@ -23,7 +23,7 @@ class Unit(Turning):
         self.loop = Loop()
         self.healthy = True
         notifier = Notifier(self.manager.address, muted=muted)
-        self.supervision = Supervision(self.loop, Logger(), notifier, Watchdog(60_000), lambda: self.healthy)
+        self.speaker = ServiceManager(self.loop, Logger(), notifier, Watchdog(60_000), lambda: self.healthy)
 
     def turn_for(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -48,13 +48,13 @@ def unit(short_path: Path) -> Iterator[Unit]:
 
 
 def test_the_watchdog_is_pinged_again_and_again(unit: Unit) -> None:
-    unit.supervision.begin()
+    unit.speaker.begin()
     unit.turn_until(lambda: unit.heard("WATCHDOG=1") >= 3)
 
 
 def test_not_while_nobody_can_answer_and_again_afterwards(unit: Unit) -> None:
     unit.healthy = False
-    unit.supervision.begin()
+    unit.speaker.begin()
     unit.turn_for(0.1)
     assert unit.heard("WATCHDOG=1") == 0
     unit.healthy = True
@@ -62,20 +62,20 @@ def test_not_while_nobody_can_answer_and_again_afterwards(unit: Unit) -> None:
 
 
 def test_time_is_asked_for_until_it_is_not_needed_any_more(unit: Unit) -> None:
-    unit.supervision.ask_for_time(True)
-    unit.supervision.ask_for_time(True)
+    unit.speaker.ask_for_time(True)
+    unit.speaker.ask_for_time(True)
     assert unit.heard("EXTEND_TIMEOUT_USEC") == 1
     unit.turn_until(lambda: unit.heard("EXTEND_TIMEOUT_USEC") == 2)
-    unit.supervision.ask_for_time(False)
+    unit.speaker.ask_for_time(False)
     unit.turn_for(0.6)
     assert unit.heard("EXTEND_TIMEOUT_USEC") == 2
 
 
 def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
     unit = Unit(short_path, muted=True)
-    unit.supervision.begin()
+    unit.speaker.begin()
     assert unit.heard("WATCHDOG=1") == 0
-    unit.supervision.become_main("Running")
+    unit.speaker.become_main("Running")
     assert unit.heard("WATCHDOG=1") == 1
     assert unit.heard("READY=1") == 1
     unit.loop.close()
@@ -83,7 +83,7 @@ def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
 
 
 def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
-    unit.supervision.main_pid(17)
-    unit.supervision.stopping("Stopping")
+    unit.speaker.main_pid(17)
+    unit.speaker.stopping("Stopping")
     assert unit.heard("MAINPID=17") == 1
     assert unit.heard("STOPPING=1") == 0

@@ -9,8 +9,8 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sdserve.arbiter.decide import Goal
 from sdserve.arbiter.generation import Generation
-from sdserve.arbiter.pool import Goal
 from sdserve.arbiter.signals import QUEUED, SignalQueue
 from sdserve.errors import AppImportError, BootError
 from sdserve.process.listeners import Listener
@@ -18,14 +18,14 @@ from sdserve.process.pidfile import Pidfile
 from sdserve.workers.base import Worker
 
 if TYPE_CHECKING:
-    from sdserve.arbiter.claim import Claim
-    from sdserve.arbiter.crew import Crew
+    from sdserve.arbiter.children import Children
+    from sdserve.arbiter.pidfile_claim import PidfileClaim
     from sdserve.arbiter.upgrade import Upgrade
     from sdserve.config import Config
     from sdserve.log import Logger
 
 
-class HookView:
+class Server:
     """The attributes `cfg`, `log`, `pid`, `worker_age`, `systemd`, and the properties below.
 
     systemd: whether the listeners come from socket activation.
@@ -45,8 +45,8 @@ class HookView:
         self.worker_age = 0
         self.goal = Goal(cfg.workers)
         self.generation: Generation | None = None
-        self.claim: Claim
-        self.crew: Crew
+        self.claim: PidfileClaim
+        self.children: Children
         self.upgrade: Upgrade
 
     def tolerant_hook(self, name: str, *args: object) -> None:
@@ -65,7 +65,7 @@ class HookView:
     @property
     def WORKERS(self) -> dict[int, Worker]:
         """The workers that have not been reaped, by pid."""
-        return {handle.pid: handle.worker for handle in self.crew}
+        return {handle.pid: handle.worker for handle in self.children}
 
     @property
     def START_CTX(self) -> dict[object, Any]:

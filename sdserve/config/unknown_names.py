@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 
-from sdserve.config import counterparts
+from sdserve.config import gunicorn
 from sdserve.config.convert import show
 from sdserve.config.setting import Setting
 
@@ -35,24 +35,22 @@ def may_be_misread(name: str, value: object, settings: Mapping[str, Setting]) ->
     """A quick look: whether the name has to be judged by how the file uses it."""
     if isinstance(value, type(sys)):
         return False
-    if counterparts.is_foreign(name):
-        return not counterparts.asks_for_nothing(name, value)
+    if gunicorn.is_foreign(name):
+        return not gunicorn.asks_for_nothing(name, value)
     return name not in settings and not name.startswith("_") and name == name.lower()
 
 
 class Verdicts:
-    """What the suspects of one file are: `problems` and `warnings` by the line, and gunicorn's settings, `foreign`."""
+    """What unknown names of one file are: `problems` and `warnings` by the line, and gunicorn's settings, `foreign`."""
 
-    def __init__(
-        self, path: str, usage: Usage, suspects: Mapping[str, object], settings: Mapping[str, Setting]
-    ) -> None:
+    def __init__(self, path: str, usage: Usage, unknown: Mapping[str, object], settings: Mapping[str, Setting]) -> None:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.foreign: dict[str, object] = {}
-        for name, value in suspects.items():
+        for name, value in unknown.items():
             line = usage.line(name)
             where = f"{path}:{line}" if line else path
-            if counterparts.is_foreign(name):
+            if gunicorn.is_foreign(name):
                 if line or isinstance(value, _PLAIN):  # else it is an imported helper
                     self.foreign[name] = value
             elif name in usage.read:
@@ -63,7 +61,7 @@ class Verdicts:
                     self.problems.append(f"{said}; did you mean {close}?")
                 elif isinstance(value, _PLAIN) and not usage.looks_up:
                     self.warnings.append(f"{said}: it has no effect")
-            elif name in usage.defined and (hook := counterparts.nearest(name, _hooks(settings), CLOSE)):
+            elif name in usage.defined and (hook := gunicorn.nearest(name, _hooks(settings), CLOSE)):
                 self.problems.append(f"{where}: the function {name} is not a hook; did you mean {hook}?")
 
 
@@ -78,7 +76,7 @@ def _meant(name: str, settings: Mapping[str, Setting]) -> str:
         for flag in setting.flags:
             if flag.startswith("--") and setting.in_file:
                 spellings.setdefault(flag[2:].replace("-", "_"), setting.name)
-    close = counterparts.nearest(name, spellings, CLOSE)
+    close = gunicorn.nearest(name, spellings, CLOSE)
     return spellings[close] if close else ""
 
 

@@ -9,7 +9,7 @@ from sdserve.log import Logger
 from sdserve.process.pidfile import Pidfile
 
 
-class Claim:
+class PidfileClaim:
     """The pidfile of one master, if it has one."""
 
     def __init__(self, host: Host, log: Logger) -> None:

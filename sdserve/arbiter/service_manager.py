@@ -20,7 +20,7 @@ ASK_FOR = 5.0  # seconds
 FIRST_WAIT, LAST_WAIT = 0.1, 20.0  # seconds between attempts to send what could not be sent; they double
 
 
-class Supervision:
+class ServiceManager:
     """Speaks for one master; silent as long as `notifier.muted`."""
 
     def __init__(

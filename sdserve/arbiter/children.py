@@ -1,6 +1,6 @@
 """The workers of one master: their handles, what they say, and how they end.
 
-Mechanism only. Which worker is forked or retired is decided in pool.py; what a death or a failed boot means for the
+Mechanism only. Which worker is forked or retired is decided in decide.py; what a death or a failed boot means for the
 service is the arbiter's business, which hears of them through `Events`.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
 
-from sdserve.arbiter.handle import Handle, describe
+from sdserve.arbiter.decide import LIVE, Backoff, Member
 from sdserve.arbiter.hang import HangWatch
 from sdserve.arbiter.lifecycle import Phase, WorkerEvent
 from sdserve.arbiter.loop import Loop
-from sdserve.arbiter.pool import LIVE, Backoff, Member
+from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS
@@ -27,12 +27,12 @@ DRAIN_GRACE = 0.5  # seconds that a worker gets to leave after its graceful time
 class Events(Protocol):
     """What the arbiter wants to hear."""
 
-    def worker_ready(self, handle: Handle) -> None: ...
+    def worker_ready(self, handle: WorkerHandle) -> None: ...
 
-    def worker_gone(self, handle: Handle, status: int) -> None: ...
+    def worker_gone(self, handle: WorkerHandle, status: int) -> None: ...
 
 
-class Crew:
+class Children:
     """All worker processes that have not been reaped yet, by pid."""
 
     def __init__(self, loop: Loop, log: Logger, events: Events) -> None:
@@ -41,9 +41,9 @@ class Crew:
         self._events = events
         self._hang_watch = HangWatch(loop, self.hung)
         self.scoreboard = Scoreboard()
-        self.handles: dict[int, Handle] = {}
+        self.handles: dict[int, WorkerHandle] = {}
 
-    def __iter__(self) -> Iterator[Handle]:
+    def __iter__(self) -> Iterator[WorkerHandle]:
         return iter(list(self.handles.values()))
 
     def __len__(self) -> int:
@@ -52,10 +52,10 @@ class Crew:
     def members(self) -> list[Member]:
         return [handle.member() for handle in self.handles.values()]
 
-    def of_age(self, age: int) -> Handle:
+    def of_age(self, age: int) -> WorkerHandle:
         return next(handle for handle in self.handles.values() if handle.age == age)
 
-    def add(self, handle: Handle) -> None:
+    def add(self, handle: WorkerHandle) -> None:
         """Takes a forked worker on."""
         self.handles[handle.pid] = handle
         self._loop.watch(handle.channel, lambda: self._hear(handle))
@@ -66,7 +66,7 @@ class Crew:
         now = self._loop.now()
         return KILL_AFTER + max((h.deadline - now for h in self if h.deadline is not None), default=0.0)
 
-    def retire(self, handle: Handle, graceful: bool = True) -> None:
+    def retire(self, handle: WorkerHandle, graceful: bool = True) -> None:
         """Tells a worker to finish and leave, or to leave at once; it is killed when it takes longer than it may."""
         patience = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER
         handle.advance(WorkerEvent.RETIRE, patience + DRAIN_GRACE)
@@ -76,7 +76,7 @@ class Crew:
         if handle.stopped:  # it would not hear of it, nor finish (systemd.kill(5) does the same)
             handle.send(signal.SIGCONT)
 
-    def overdue(self, handle: Handle, phase: Phase) -> None:
+    def overdue(self, handle: WorkerHandle, phase: Phase) -> None:
         """Ends a worker that let the deadline of its phase pass."""
         if phase is Phase.BOOTING:
             limit = handle.worker.cfg.boot_timeout
@@ -89,12 +89,12 @@ class Crew:
         handle.advance(WorkerEvent.KILL)
         handle.send(signal.SIGKILL)
 
-    def hung(self, handle: Handle, seconds: float) -> None:
+    def hung(self, handle: WorkerHandle, seconds: float) -> None:
         """Ends a worker whose request takes longer than `timeout`."""
         self._log.critical("WORKER TIMEOUT (pid:%s): busy for %.1f seconds", handle.pid, seconds)
         self._abort(handle)
 
-    def _abort(self, handle: Handle) -> None:
+    def _abort(self, handle: WorkerHandle) -> None:
         handle.worker.aborted = True
         handle.advance(WorkerEvent.HANG, KILL_AFTER)
         handle.send(signal.SIGABRT)
@@ -102,7 +102,7 @@ class Crew:
             handle.send(signal.SIGKILL)
         self._loop.call_at(self._loop.now() + DEAF_AFTER, lambda: self._show_stacks(handle))
 
-    def _show_stacks(self, handle: Handle) -> None:
+    def _show_stacks(self, handle: WorkerHandle) -> None:
         """Has a worker whose interpreter did not come to handle ABRT write where it is stuck."""
         if handle.phase is Phase.ABORTED and self.handles.get(handle.pid) is handle:
             handle.send(STACKS)
@@ -112,7 +112,7 @@ class Crew:
         for handle in self:
             self._hear(handle)
 
-    def _hear(self, handle: Handle) -> None:
+    def _hear(self, handle: WorkerHandle) -> None:
         for message in handle.messages():
             if message == READY:
                 handle.advance(WorkerEvent.READY)
@@ -129,7 +129,7 @@ class Crew:
             elif message.startswith(FAILED):
                 handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
 
-    def reap(self, handle: Handle) -> None:
+    def reap(self, handle: WorkerHandle) -> None:
         """Takes leave of a worker whose process has ended; does nothing if it has not."""
         if handle.pid not in self.handles:
             return
@@ -158,7 +158,7 @@ class Crew:
                 self._log.warning("Worker (pid:%s) was %s", handle.pid, "stopped" if handle.stopped else "continued")
                 handle.stop_deadline(handle.worker.cfg.timeout)
 
-    def _log_end(self, handle: Handle, phase: Phase, status: int) -> None:
+    def _log_end(self, handle: WorkerHandle, phase: Phase, status: int) -> None:
         text = describe(status)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             self._log.debug("Worker (pid:%s) %s", handle.pid, text)
@@ -168,7 +168,7 @@ class Crew:
             self._log.info("Worker (pid:%s) %s", handle.pid, text)
 
 
-def backoff_after(backoff: Backoff, handle: Handle, now: float) -> Backoff:
+def backoff_after(backoff: Backoff, handle: WorkerHandle, now: float) -> Backoff:
     """The back-off after a worker ended: only deaths that nobody ordered count."""
     if handle.retired:
         return backoff

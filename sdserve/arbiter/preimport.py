@@ -14,14 +14,14 @@ MODULES = (
     # the master's own, for what is rare: back-outs, mistakes in a configuration, orphans of a journal
     "ast", "difflib", "gc", "inspect", "ipaddress", "shlex", "socket", "subprocess",
     "importlib.util",
-    "sdserve.arbiter.postmortem", "sdserve.config.suspects",
+    "sdserve.arbiter.postmortem", "sdserve.config.unknown_names",
     # what workers import at boot or later: those forked from here on find it in memory
     "faulthandler", "grp", "pwd", "tempfile", "traceback",
     "sdserve.access", "sdserve.gateway.loader", "sdserve.http.proxy", "sdserve.workers.wsgi",
 )  # fmt: skip
 
 
-def lay_in() -> None:
+def preimport() -> None:
     """Imports what is not there yet."""
     for name in MODULES:
         with suppress(ImportError):  # who needs it will say so
