@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 CRASHED = 255
 SURVIVES = (Master.RUNNING, Master.RELOADING, Master.STOPPING)  # here an unforeseen error is no reason to end
 LAST_TURNS = 10  # turns that fail one after the other, before the master gives up
+ORPHANS_END = 1.0  # seconds beyond orphan_timeout in which the last worker of a dead master is gone
 IN_USE_PAUSE = 1.0  # seconds between two attempts to listen on an address that is in use
 IN_USE_PATIENCE = 5.0  # seconds for all of them, as in gunicorn
 
@@ -138,6 +139,7 @@ class Arbiter(Server):
             generation.logs = self.log.open(generation.cfg.errorlog, generation.cfg.accesslog, generation.cfg.loglevel)
         self.generation = generation
         self.cfg = generation.cfg
+        self.manager.spare = self.cfg.orphan_timeout + ORPHANS_END
         self.log.use(generation.logs)
 
     def announce(self) -> None:
@@ -148,6 +150,12 @@ class Arbiter(Server):
             source = self.cfg.settings["bind"].source
             unused = ", ".join(self.generation.unused)
             self.log.warning("bind (%s): %s is not used: systemd's sockets are, see ListenStream=", source, unused)
+        if self.manager.watchdog.falls_short(self.manager.spare):
+            self.log.warning(
+                "WatchdogSec= is %g s, orphan_timeout %g s: should the master die, systemd may kill the workers before "
+                "they have finished; let WatchdogSec= be longer by a few seconds",
+                *(self.manager.watchdog.limit, self.cfg.orphan_timeout),
+            )
         if self.log.is_enabled("debug"):
             lines = [f"  {name}: {setting.value}" for name, setting in self.cfg.settings.items()]
             self.log.debug("Current configuration:\n%s", "\n".join(lines))

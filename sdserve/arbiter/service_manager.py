@@ -2,7 +2,8 @@
 
 While a start, a reload or a stop is under way the service asks for more time, again and again: a boot that takes
 longer than TimeoutStartSec= is not a failure, and a master that hangs stops asking. The watchdog is pinged from the
-loop, so it stops when the loop does, and only while `healthy` says that somebody can answer clients.
+loop, so it stops when the loop does, and only while `healthy` says that somebody can answer clients. What a dead master
+leaves behind is ended by the watchdog, too: pings come often enough that its workers have time to finish.
 
 To systemd, asking for time is a sign of life as well: EXTEND_TIMEOUT_USEC= moves the watchdog's deadline. So nobody
 asks for a reload while nobody can answer, nor for more time than the watchdog allows.
@@ -31,6 +32,7 @@ class ServiceManager:
         self._healthy = healthy
         self.notifier = notifier
         self.watchdog = watchdog
+        self.spare = 0.0  # seconds that workers need to finish their requests, should this master die
         self._asking: Deadline | None = None
         self._extended = False
         self._again: Deadline | None = None
@@ -39,8 +41,7 @@ class ServiceManager:
 
     def begin(self) -> None:
         """Starts the watchdog's rhythm."""
-        if self.watchdog.interval is not None:
-            self._ping()
+        self._ping()
 
     def become_main(self, status: str, *, stopping: bool = False) -> None:
         """The unit is ours now: systemd listens to us from here on, and its watchdog waits for us already."""
@@ -108,8 +109,9 @@ class ServiceManager:
         self._asking = self._loop.call_at(self._loop.now() + ASK_EVERY, self._ask)
 
     def _ping(self) -> None:
-        assert self.watchdog.interval is not None
-        wait = self.watchdog.interval
+        wait = self.watchdog.interval(self.spare)
+        if wait is None:
+            return
         if not (self._healthy() and self.notifier.watchdog()):
             wait /= 10  # nobody can answer, or systemd did not hear: it may be a moment only, and the next is not late
         self._loop.call_at(self._loop.now() + wait, self._ping)

@@ -165,8 +165,8 @@ _SERVER = (
         5,
         """Seconds that workers have to finish the requests in progress when their master has died. No new connection is
         answered until the last of them has left and systemd starts the next master: a longer time saves more of the
-        requests in progress, a shorter one ends the pause sooner. Less than half of the unit's WatchdogSec=, which
-        ends what is left.""",
+        requests in progress, a shorter one ends the pause sooner. The unit's WatchdogSec=,
+        which ends what is left, should be longer by a few seconds.""",
         flags=("--orphan-timeout",),
         metavar="SECONDS",
     ),

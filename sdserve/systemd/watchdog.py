@@ -3,9 +3,11 @@
 import os
 from collections.abc import MutableMapping
 
+OFTEN = 10  # pings within the time that systemd allows, at most
+
 
 class Watchdog:
-    """`interval` is the seconds between two pings, half of what systemd allows; None when nobody waits for them."""
+    """What systemd expects of the main process; nothing when WATCHDOG_USEC= is not set."""
 
     def __init__(self, usec: int | None) -> None:
         self._usec = usec
@@ -24,9 +26,18 @@ class Watchdog:
         """The seconds after which systemd ends a service that gives no sign of life; None: it does not."""
         return None if self._usec is None else self._usec / 1e6
 
-    @property
-    def interval(self) -> float | None:
-        return None if self._usec is None else self._usec / 2e6
+    def interval(self, spare: float) -> float | None:
+        """Seconds between two pings, half of what systemd allows at most; None when nobody waits for them.
+
+        At any time, `spare` seconds of what systemd allows should be left: when the main process dies nobody pings, and
+        at the end of that time systemd kills the workers that it leaves behind.
+        """
+        limit = self.limit
+        return None if limit is None else max(limit / OFTEN, min(limit / 2, limit - spare))
+
+    def falls_short(self, spare: float) -> bool:
+        """Whether systemd allows less than that."""
+        return self.limit is not None and self.limit - self.limit / OFTEN < spare
 
     def variables(self, pid: int) -> dict[str, str]:
         """The environment that arms the watchdog in a successor: without WATCHDOG_PID it would never ping."""

@@ -145,7 +145,8 @@ def test_each_failed_request_is_accounted_for(machine: Machine, disk: Disk) -> N
     dice = random.SystemRandom().randrange(10**6) if "CHAOS_SECONDS" in os.environ else 21
     seed = int(os.environ.get("CHAOS_SEED", dice))
     settings = {"WORKERS": str(WORKERS), "THREADS": "16", "TIMEOUT": "2", "GRACEFUL_TIMEOUT": "5", "KEEPALIVE": "5"}
-    settings |= {"BOOT_TIMEOUT": "10", "IDLE_EXIT": "0.3", "ACCESSLOG": f"{DISK}/{ACCESSLOG}", "=TMPDIR": DISK}
+    settings |= {"BOOT_TIMEOUT": "10", "ORPHAN_TIMEOUT": "3", "IDLE_EXIT": "0.3"}
+    settings |= {"ACCESSLOG": f"{DISK}/{ACCESSLOG}", "=TMPDIR": DISK}
     drop_in = f"[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=50ms\nWatchdogSec=5\nReadWritePaths={DISK}\n"
     service = deploy(machine, settings=settings, drop_in=drop_in)
     with renewed(service):

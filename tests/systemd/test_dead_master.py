@@ -6,6 +6,7 @@ CONNECTIONS says how many are idle (default 200), RUNNING how many requests are 
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,11 +15,12 @@ import pytest
 
 from tests.support.load import ask
 from tests.support.machine import Machine
-from tests.support.service import PLAIN, deploy
+from tests.support.service import PLAIN, Service, deploy
 from tests.support.waiting import eventually
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "200"))
 RUNNING = int(os.environ.get("RUNNING", "12"))
+pace = threading.Event()  # never set
 WATCHED = "[Service]\nWatchdogSec=2\n"
 
 
@@ -68,6 +70,31 @@ def test_neither_idle_connections_nor_running_requests_are_lost(
     now = {ask(client).pid for client in idle}
     assert not now & old
     assert any(f"Failed with result '{result}'" in line for line in machine.unit_messages(service.unit))
+
+
+def test_the_watchdog_leaves_time_to_finish(machine: Machine) -> None:
+    """It kills whoever is left WatchdogSec= after the last ping, however long before its death the master sent that."""
+    settings = {"THREADS": "8", "ORPHAN_TIMEOUT": "3.5"}
+    service = deploy(machine, settings=settings, drop_in="[Service]\nWatchdogSec=5\n")
+    service.wake()
+    service.check(workers=2)
+    _, second, third = pings(service, 3)
+    pace.wait(third + 0.9 * (third - second) - time.monotonic() - 0.3)
+    with service.load(clients=4, path="/sleep/3.2", requests=1) as load:
+        pace.wait(0.3)  # the next ping is near
+        service.master.kill(signal.SIGKILL)
+    assert load.record.statuses == {200: 4}, load.record
+    assert not any("timeout" in line or "WatchdogSec" in line for line in machine.unit_messages(service.unit))
+
+
+def pings(service: Service, count: int) -> list[float]:
+    """When systemd heard the next signs of life (monotonic seconds)."""
+    heard: list[str] = []
+    while len(heard) < count:
+        last = heard[-1] if heard else "0"
+        stamp = lambda: service.machine.get(service.unit, "WatchdogTimestampMonotonic")  # noqa: E731
+        heard.append(eventually(lambda: (new := stamp()) != last and new, "a sign of life"))  # noqa: B023
+    return [int(each) / 1e6 for each in heard]
 
 
 def test_the_pause_for_new_clients_is_bounded(machine: Machine) -> None:
