@@ -65,6 +65,10 @@ class Leave(SystemExit):
     """A worker was told to leave before it served: nothing that catches what applications raise may keep it."""
 
 
+class Interruption(BaseException):
+    """Ends from outside what is under way: whoever catches all that foreign code raises lets this pass."""
+
+
 class HookError(BootError):
     """A hook of the configuration raised; its exception is the cause."""
 

@@ -18,7 +18,7 @@ from sdserve.arbiter import decide
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.loop import Deadline
-from sdserve.errors import AppImportError, HookError, SdserveError, call_hook
+from sdserve.errors import AppImportError, HookError, Interruption, SdserveError, call_hook
 from sdserve.gateway.blame import account
 from sdserve.process.listeners import Listener
 
@@ -68,7 +68,9 @@ class Reload:
             arbiter.steps.step("loading the configuration", arbiter.cfg.boot_timeout, self._install)
             self._bound()
             arbiter.wakeup()  # a reload may begin at the end of a turn, and its workers are forked in the next one
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the old generation serves on
+        except Interruption:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the old generation serves on
             self.roll_back(explain(arbiter, error))
 
     def _install(self) -> None:
@@ -227,7 +229,7 @@ class Reload:
             self.begin()
 
 
-def explain(arbiter: "Arbiter", error: Exception | SystemExit) -> str:
+def explain(arbiter: "Arbiter", error: BaseException) -> str:
     """One line for what a reload or a hook raised; the traceback goes to the log when the error is not one of ours."""
     try:
         return _explained(arbiter, error)
@@ -236,7 +238,7 @@ def explain(arbiter: "Arbiter", error: Exception | SystemExit) -> str:
         return type(error).__name__
 
 
-def _explained(arbiter: "Arbiter", error: Exception | SystemExit) -> str:
+def _explained(arbiter: "Arbiter", error: BaseException) -> str:
     if isinstance(error, SdserveError) and not isinstance(error, HookError):
         if isinstance(error, AppImportError) and (told := account(error)):
             arbiter.log.error("Exception while loading the application\n%s", told)

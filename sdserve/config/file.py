@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from sdserve.config.paths import out_of_sight
 from sdserve.config.setting import Given, Setting
+from sdserve.errors import Interruption
 
 # Modules that config files import from gunicorn's world, and what to do where they are not installed.
 _GUNICORNS = {
@@ -141,11 +142,13 @@ def _execute(module: ModuleType, source: bytes, path: str) -> dict[str, object]:
     sys.modules[name] = module
     try:
         exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as exc:
+    except BaseException as exc:
         if before is None:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
         else:
             sys.modules[name] = before
+        if isinstance(exc, Interruption):
+            raise
         raise _Unreadable(_explain(exc, path)) from exc
     return dict(vars(module))
 

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
 
+from sdserve.errors import Interruption
+
 T = TypeVar("T")
 AGAIN = 1.0  # seconds until the next attempt, where the first was swallowed: an exception in __del__ is, for one
 
 
-class TimeIsUp(BaseException):
+class TimeIsUp(Interruption):
     """The limit has passed. No Exception, since loops that try again catch those."""
 
 

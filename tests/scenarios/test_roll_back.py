@@ -163,8 +163,15 @@ def test_the_old_directory_is_deleted(start: Start, short_path: Path) -> None:
     serves(short_path, short_path / "two")
 
 
-def test_a_config_file_that_exits(server: Server, short_path: Path) -> None:
-    (short_path / "conf.py").write_text(GOOD + "def on_reload(server):\n    raise SystemExit(3)\n")
+@pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt('a key')", "GeneratorExit('enough')"])
+def test_a_config_file_and_a_hook_that_want_to_leave(server: Server, short_path: Path, error: str) -> None:
+    """What ends most programs is one more reason why a reload fails."""
+    name = error.partition("(")[0]
+    (short_path / "conf.py").write_text(f"{GOOD}raise {error}\n")
     server.kill(signal.SIGHUP)
-    server.wait_log("Reload failed, the old workers serve on: SystemExit: 3")
+    server.wait_log(rf"Reload failed, the old workers serve on: .*conf\.py:4: the config file raised {name}: \S+")
+    mark = server.mark
+    (short_path / "conf.py").write_text(f"{GOOD}def on_reload(server):\n    raise {error}\n")
+    server.kill(signal.SIGHUP)
+    server.wait_log(rf"Reload failed, the old workers serve on: {name}: \S+", since=mark)
     obeys(server, short_path)

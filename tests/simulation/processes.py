@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sdserve.arbiter.arbiter import Arbiter
 from sdserve.arbiter.hang import GRACE
 from sdserve.config import Config
+from sdserve.errors import Interruption
 from sdserve.workers.base import Worker
 from tests.simulation.descriptors import Channel, Line, SimulatedListener
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGRTMIN)
 
 
-class Died(BaseException):
+class Died(Interruption):
     """A master came to its end in the middle of its turn: what it would have done next is not done."""
 
 
