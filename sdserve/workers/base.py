@@ -29,7 +29,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdserve.config.gunicorn import instead_of_class, worker_class_of
-from sdserve.errors import ConfigError, Leave, call_hook
+from sdserve.errors import BootError, ConfigError, Leave, call_hook
 from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.heartbeat import Heartbeat
@@ -147,7 +147,8 @@ class Worker:
         self.warming = ""
         call_hook("post_worker_warmup", self.cfg.post_worker_warmup, self)
         self.booted = True
-        self.tell(READY)
+        if not self.tell(READY):
+            raise BootError("the master cannot be told that this worker can serve")
         self.log.trace("worker %s: serves", self.pid)
         self.run()
 
@@ -206,12 +207,15 @@ class Worker:
         if not self._worn and (reason := self._wear.reason(self.nr)):
             self.ask_for_replacement(reason)
 
-    def ask_for_replacement(self, reason: str) -> None:
-        """Has the master boot a replacement, and retire this worker when that serves. Asking again changes nothing."""
+    def ask_for_replacement(self, reason: str) -> bool:
+        """Has the master boot a replacement, and retire this worker when that serves. Asking again changes nothing.
+
+        False when the master cannot be told.
+        """
         if not self._worn:
-            self._worn = True
             self.log.info("Worker %s %s and asks for its replacement", self.pid, reason)
-            self.tell(RECYCLE)
+            self._worn = self.tell(RECYCLE)
+        return self._worn
 
     @property
     def gpu_id(self) -> int | str | None:
@@ -275,15 +279,21 @@ class Worker:
         self.tell(RETIRING)
         self.log.trace("worker %s: retires", self.pid)
 
-    def tell(self, message: bytes) -> None:
-        """One datagram to the master. A master that is gone needs no telling: the channel's end of file says so."""
+    def tell(self, message: bytes) -> bool:
+        """One datagram to the master; false if it was not sent.
+
+        A master that is gone needs no telling: the channel's end of file says so.
+        """
         try:
             self.channel.send(message)
         except (BrokenPipeError, ConnectionResetError):
-            return  # `handle_control` hears of it, and retires this worker
-        except BlockingIOError:
-            # Hundreds of messages unread: the master hangs. Each of ours is repeated or superseded in time.
-            self.log.debug("the master does not read: %r not sent", message)
+            return True  # `handle_control` hears of it, and retires this worker
+        except OSError as error:
+            # Hundreds of messages unread: the master hangs. Or the kernel has no memory, or the application has closed
+            # the channel. Each of our messages is repeated or superseded in time.
+            self.log.debug("the master cannot be told %r: %s", message, error)
+            return False
+        return True
 
     # --- signals --------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Exchange:
         self._before = before
         self._after = after
         self._record = record
-        self._early = 0  # calls whose bodies arrive meanwhile
+        self._early: dict[Stream, Fiber] = {}  # calls whose bodies arrive meanwhile, and their threads
         self._contexts = Contexts(copy_context() if values.threads == 1 else Context())  # as threads begin
         # Requests in the application whose post_request is owed, by the response that goes with them.
         self._owed: dict[Response, tuple[Request, Environ]] = {}
@@ -81,12 +81,13 @@ class Exchange:
         try:
             environ = gateway.environ(stream.base, request, stream.standing)
         except HTTPError as error:
+            self._end_early(stream)
             stream.conn.close()
             self.refuse(stream, error, began)
             stream.close_after = True
             return
-        if stream.arrival is not None and stream.body is None:
-            self._answer_early(stream, request, environ, began)
+        if self._early and (fiber := self._early.get(stream)) is not None:
+            self._answer_early(stream, request, environ, began, fiber)
             return
         response = stream.response = Response(gateway, stream, request)
         body = stream.body
@@ -114,11 +115,26 @@ class Exchange:
         """Whether what is left of a response has to do with the application."""
         return reply.fiber is None and (reply.response.result is not None or self._after is not None)
 
-    def may_be_early(self) -> bool:
-        """Whether one more request may be answered while its body arrives."""
-        return self._early < EARLY
+    def begins_early(self, stream: Stream) -> bool:
+        """Whether a request may be answered while its body arrives. If so, a thread waits for its call."""
+        if len(self._early) >= EARLY:
+            return False
+        try:
+            self._early[stream] = Fiber()
+        except RuntimeError as error:
+            self._worker.log.warning("%s: a body is received first: %s", stream.peer or "unix", error)
+            return False
+        return True
 
-    def _answer_early(self, stream: Stream, request: Request, environ: Environ, began: float) -> None:
+    def _end_early(self, stream: Stream) -> None:
+        """The call of a request is over, or there will be none: its thread is not needed any more."""
+        fiber = self._early.pop(stream, None)
+        if fiber is not None:
+            stream.arrival = None
+            if not fiber.thread:  # it has not begun
+                fiber.resume()
+
+    def _answer_early(self, stream: Stream, request: Request, environ: Environ, began: float, fiber: Fiber) -> None:
         """Serves a request whose body has not arrived: the call pauses where it reads what is not there."""
         assert stream.arrival is not None
         incoming = Incoming(stream, request, stream.arrival)
@@ -127,8 +143,8 @@ class Exchange:
         stream.reply = reply = Reply(environ, response, began, 0)
         reply.incoming = incoming
         incoming.response = response
-        reply.fiber = incoming.fiber = Fiber(partial(self.in_fiber, reply))
-        self._early += 1
+        reply.fiber = incoming.fiber = fiber
+        fiber.work = partial(self.in_fiber, reply)
         if self._after is not None:
             self._owed[response] = request, environ
         self.go_on(stream, reply)
@@ -154,7 +170,7 @@ class Exchange:
                 reply.fiber.resume()
             if reply.waits or stream.unsent is not None:
                 return
-            self._early -= 1
+            self._end_early(stream)
             if reply.incoming is not None:
                 reply.incoming.let_go()
         elif response.result is not None:
@@ -176,12 +192,11 @@ class Exchange:
     def forget(self, stream: Stream) -> None:
         """Something went wrong with a response that was not over: nothing more becomes of it."""
         reply, stream.reply = stream.reply, None
+        self._end_early(stream)
         if reply is None:
             return
         self._owed.pop(reply.response, None)
-        if reply.fiber is not None:
-            self._early -= 1
-        elif reply.context is None:
+        if reply.fiber is None and reply.context is None:
             self._contexts.taken.discard(reply.thread)
 
     def _over(self, stream: Stream, environ: Environ, response: Response, began: float) -> None:

@@ -11,13 +11,13 @@ from threading import get_ident
 
 
 class Fiber:
-    """`work` in a thread of its own. Its thread ends with it."""
+    """`work` in a thread of its own, which ends with it. The thread is there before there is any work for it."""
 
-    __slots__ = ("_back", "_error", "_go", "_work", "ended", "thread")
+    __slots__ = ("_back", "_error", "_go", "ended", "thread", "work")
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         """Raises RuntimeError when there can be no more threads."""
-        self._work = work
+        self.work: Callable[[], None] = lambda: None
         self._go = allocate_lock()
         self._go.acquire()
         self._back = allocate_lock()
@@ -44,7 +44,7 @@ class Fiber:
         self._go.acquire()
         self.thread = get_ident()
         try:
-            self._work()
+            self.work()
         except BaseException as error:  # noqa: BLE001 - for the resumer
             self._error = error
         finally:

@@ -5,7 +5,8 @@ streams.py, how they come in is in door.py, how threads share the work is in lea
 ends is in retirement.py.
 
 Events come before deadlines: what is due is judged by the time of the last poll, so that nothing is due whose data came
-while a call kept the loop. Whatever goes wrong in a turn ends the connection it was for, nothing else (`_survives`).
+while a call kept the loop. Whatever goes wrong in a turn ends the connection it was for, nothing else (`_survives`);
+what goes wrong with the loop itself is a matter of guard.py.
 The process is marked busy whenever it does not poll: a leader that hangs outside of a call is noticed by the master.
 """
 
@@ -21,6 +22,7 @@ from sdserve.process.accept_balance import AcceptBalance
 from sdserve.process.adoption import SPREAD
 from sdserve.workers.door import Door
 from sdserve.workers.foster import may_move
+from sdserve.workers.guard import Guard
 from sdserve.workers.lead import Lead
 from sdserve.workers.register import SWEEP
 from sdserve.workers.retirement import Retirement
@@ -42,9 +44,8 @@ BATCH = 16  # of them between two polls: who sends one request at a time does no
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 TELL_EVERY = 10.0  # seconds between two lines about idle connections that made room
 CROWDED = 5.0  # seconds that connections wait in the queue for somebody with room for them
+CUT = 0.25  # seconds in which the application ends responses that are cut short: the master kills after twice that
 STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new connections to others
-FAULTS = 8  # failures of the loop itself, one after the other, after which the worker is replaced
-PAUSE, RECOVERED = 0.02, 5.0  # seconds: before the second failure's next try; without one, and all is well again
 
 
 class Loop:
@@ -80,10 +81,11 @@ class Loop:
         self._retirement = Retirement(
             worker, self._streams, self._door, exchange.gateway, self._accept, self._take_adopted
         )
+        self._cut_by, self._owed = NEVER, list[Stream]()  # at the end: responses that the application has to end
         self._told_of_takeover = False
         self._interrupts = False  # signals interrupt calls, see `_taken_over`
         self._control = set(worker.control_fds())
-        self._faults, self._fault_at = 0, 0.0  # failures in a row of the loop itself, and when the last one was
+        self._guard = Guard()
         self._fatal: BaseException | None = None
         self._closed, self._told_at = 0, 0.0  # connections that made room, and when the log heard of it
         self._adopt_by = NEVER  # when what waits in the queue is taken without room for all of it
@@ -192,31 +194,30 @@ class Loop:
                     polled = monotonic()
                     streams.turn(polled)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the others are served
-                if not self._survives(stream, error):
+                if not self._survives(stream, error, polled):
                     return
 
-    def _survives(self, stream: Stream | None, error: BaseException) -> bool:
+    def _survives(self, stream: Stream | None, error: BaseException, polled: float) -> bool:
         """After an exception in a turn, `stream` being what it was for. False when this thread is not to go on.
 
-        Where no connection is to blame the same may happen at once again: each time the loop pauses for longer, and a
-        worker that does not recover is replaced.
+        Where no connection is to blame the same may happen at once again: guard.py says what becomes of the loop.
         """
+        worker = self._worker
         if self._values.threads > 1 and not self._lead.leads():
-            self._worker.log.exception("Error in a thread of worker %s that had lost the lead", self._worker.pid)
+            worker.log.exception("Error in a thread of worker %s that had lost the lead", worker.pid)
             return False
         if stream is not None:
             self._streams.fail(stream)
             return True
-        now = monotonic()
-        self._faults = self._faults + 1 if now - self._fault_at < RECOVERED else 1
-        if self._faults > FAULTS:
-            self._worker.log.critical("Worker %s cannot go on: %r", self._worker.pid, error)
+        verdict = self._guard.failed(monotonic(), polled)
+        unheard = verdict.replace and not worker.ask_for_replacement("fails again and again")
+        if verdict.over or unheard:
+            worker.log.critical("Worker %s cannot go on: %r", worker.pid, error)
             self._fatal = error
             self._lead.stop()
             return False
-        self._worker.log.exception("Error in the loop of worker %s, which goes on", self._worker.pid)
-        time.sleep(min(1.0, PAUSE * 2**self._faults))
-        self._fault_at = monotonic()
+        worker.log.exception("Error in the loop of worker %s, which goes on", worker.pid)
+        time.sleep(verdict.pause)
         return True
 
     def _count(self) -> None:
@@ -404,13 +405,26 @@ class Loop:
     def _retirement_ends(self, now: float) -> bool:
         """Goes on retiring; True when it is time to leave."""
         worker, streams, retirement = self._worker, self._streams, self._retirement
-        if worker.quick:
-            return True
+        if worker.quick or self._cut_by < NEVER:
+            return self._cuts(now)
         if not retirement.begun:
             self._balance.leave()
             retirement.begin(now, self._values.reuse_port)
         retirement.go_on(now)
         if worker.drain_by is not None and now >= worker.drain_by:
-            return True
+            return self._cuts(now)
         left = len(streams) - sum(1 for stream in self._lead.stuck if stream.phase is Phase.CALL)
         return left <= 0 and not streams.ready
+
+    def _cuts(self, now: float) -> bool:
+        """Time is over: ends whatever waits for its client. True when the application has heard of it.
+
+        At a quick stop calls that run have as long to end: what they leave behind may have to be ended as well.
+        """
+        if self._cut_by == NEVER:
+            self._cut_by = now + CUT
+            self._door.set_open(False)
+        self._owed = [stream for stream in (*self._owed, *self._streams.cut()) if stream.reply is not None]
+        self._streams.sweep_at = min(self._streams.sweep_at, self._cut_by)
+        runs = self._worker.quick and len(self._streams) > len(self._lead.stuck)
+        return now >= self._cut_by or not (self._owed or runs)

@@ -40,6 +40,7 @@ PREFACE, HEAD, BODY, CALL, FLUSH, LINGER, CLOSED, READ = (
     *(Phase.CALL, Phase.FLUSH, Phase.LINGER, Phase.CLOSED, Phase.READ),
 )
 READING = (PREFACE, HEAD, BODY, READ)
+WAITING = (FLUSH, READ)  # for its client, perhaps in the middle of a response
 
 
 class Streams(Register):
@@ -165,7 +166,7 @@ class Streams(Register):
                     return True
                 if not request.length:
                     return self._serve(stream, request, now)
-                if self._is_early(request):
+                if self._begins_early(stream, request):
                     stream.arrival = Arrival(self._times, now)
                     return self._serve(stream, request, now)
                 if request.expect and not conn.buffered:
@@ -235,12 +236,12 @@ class Streams(Register):
             self.set_deadline(stream, now, self._times.head)
         self.poll_for(stream, EPOLLIN)
 
-    def _is_early(self, request: Request) -> bool:
+    def _begins_early(self, stream: Stream, request: Request) -> bool:
         """Whether the application gets a request before its body."""
         length, buffering = request.length, self._buffering
         if length < 0 or buffering == "on" or not (request.expect or (buffering == "off" and length > IN_MEMORY)):
             return False  # of a chunked body frameworks want to know the length
-        return self._exchange.may_be_early()
+        return self._exchange.begins_early(stream)
 
     def _due(self, stream: Stream) -> float:
         """When the body that a stream receives will be too slow: its next deadline."""
@@ -274,7 +275,8 @@ class Streams(Register):
         self._log.exception("Error of the server with %s of %s, which is closed", what, stream.peer or "unix")
         stream.request = stream.response = None
         try:
-            self._exchange.forget(stream)
+            if stream.phase not in WAITING:  # else the application has not ended what it began, and hears of it
+                self._exchange.forget(stream)
             self.close(stream)
         except BaseException as error:  # noqa: BLE001 - it is off the register by now
             self._log.debug("%s: cannot be closed in order: %r", stream.peer, error)
@@ -391,11 +393,28 @@ class Streams(Register):
 
     def close(self, stream: Stream) -> None:
         """Closes a connection. A response that was on its way is ended in its turn: the application may be called."""
+        self._lose(stream)
+        super().close(stream)
+
+    def _forget(self, stream: Stream) -> None:
+        self._lose(stream)
+        super()._forget(stream)
+
+    def _lose(self, stream: Stream) -> None:
         reply = stream.reply
-        if reply is not None and stream.phase in (FLUSH, READ):
+        if reply is not None and stream.phase in WAITING:
             reply.lost = stream.unsent.left if stream.unsent is not None else 0
             self.ready.append(stream)
-        super().close(stream)
+
+    def cut(self) -> list[Stream]:
+        """Closes every connection but those that the application has; returns whose responses it ends now, in turn.
+
+        PEP 3333: close() is called however a response ends.
+        """
+        for stream in self:
+            if stream.phase is not CALL:
+                self.close(stream)
+        return [stream for stream in self.ready if stream.reply is not None]
 
     def _refuse(self, stream: Stream, error: HTTPError, now: float) -> None:
         """Answers a request that could not be read, and ends the connection."""

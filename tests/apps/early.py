@@ -14,8 +14,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     way = environ["PATH_INFO"].strip("/")
     body = environ["wsgi.input"]
     length = int(environ.get("CONTENT_LENGTH") or 0)
-    with open(os.environ["EARLY_EVENTS"], "a") as file:
-        file.write(f"called {way} {threading.current_thread().name}\n")
+    note(f"called {way} {threading.current_thread().name}")
     status, answer = "200 OK", b""
     if way == "refuse":
         status, answer = "401 Unauthorized", b"who are you?"
@@ -38,6 +37,12 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
             body.read()
         except OSError as error:
             answer = type(error).__name__.encode()
+    elif way == "noted":
+        try:
+            body.read()
+        except Exception as error:
+            note(f"noted {type(error).__name__}")
+            raise
     elif way == "hang":
         hang()
     elif way == "both":
@@ -45,6 +50,11 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         return (b"%d;" % len(piece) for piece in iter(lambda: body.read(10), b""))
     start_response(status, [TEXT, ("Content-Length", str(len(answer)))])
     return [answer]
+
+
+def note(event: str) -> None:
+    with open(os.environ["EARLY_EVENTS"], "a") as file:
+        file.write(event + "\n")
 
 
 def hang() -> None:

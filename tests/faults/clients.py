@@ -36,14 +36,25 @@ class Client:
         self.status = 0
 
     def ask(
-        self, path: str = "/", body: bytes = b"", want: bytes = b"hello", chunk: int = 0, slow: bool = False
+        self,
+        path: str = "/",
+        body: bytes = b"",
+        want: bytes = b"hello",
+        chunk: int = 0,
+        slow: bool = False,
+        expect: bool = False,
     ) -> None:
         self.status = 0
         method = "POST" if body else "GET"
         framing = "Transfer-Encoding: chunked\r\n" if chunk else f"Content-Length: {len(body)}\r\n"
+        framing += "Expect: 100-continue\r\n" if expect else ""
         head = f"{method} {path} HTTP/1.1\r\nHost: test\r\n{framing if body else ''}\r\n".encode()
         try:
-            if chunk:
+            if expect:
+                self.sock.sendall(head)
+                if self.sock.recv(12, socket.MSG_PEEK | socket.MSG_WAITALL) == b"HTTP/1.1 100":
+                    self.sock.sendall(body)
+            elif chunk:
                 self.sock.sendall(head)
                 for at in range(0, len(body), chunk):
                     piece = body[at : at + chunk]
@@ -83,6 +94,21 @@ def chunked_post(client: Client) -> None:
     client.ask("/echo", POST, want=POST, chunk=50_000)
 
 
+def expecting_post(client: Client) -> None:
+    client.ask("/echo", POST, want=POST, expect=True)
+
+
+def pipelined(client: Client) -> None:
+    client.sock.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 3)
+    got = b""
+    while got.count(b"hello") < 3:
+        data = client.sock.recv(4096)
+        if not data:
+            raise EOFError(f"{got.count(b'hello')} of 3 answers: {got!r}")
+        got += data
+    client.status = 200
+
+
 def download(path: str) -> Callable[[Client], None]:
     def story(client: Client) -> None:
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -97,6 +123,8 @@ KINDS: dict[str, Callable[[Client], None]] = {
     "small post": small_post,
     "big post": big_post,
     "chunked post": chunked_post,
+    "expecting post": expecting_post,
+    "pipelined": pipelined,
     "whole": download("/whole"),
     "made": download("/made"),
     "pushed": download("/pushed"),

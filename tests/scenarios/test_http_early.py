@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -198,3 +199,36 @@ def test_a_call_that_hangs_is_told_where_it_hangs(start: Callable[..., Server], 
     served.server.wait_log(r"PUT /hang has run for ")
     told = served.server.wait_log(r"It is at:\n(?:.*\n)*?.*in hang\n")
     assert "_back.acquire" not in told.group()
+
+
+@THREADS
+def test_a_stop_that_cuts_an_upload_tells_the_application(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    served = Served(start, tmp_path, threads, "--graceful-timeout", "1")
+    socks = [served.begin("/noted", 1000, EXPECT) for _ in range(3)]
+    for sock in socks:
+        assert sock.recv(100) == CONTINUE
+    served.server.kill(signal.SIGTERM)
+    assert served.server.wait() == 0
+    assert served.events().count("noted ClientGone") == 3
+
+
+@THREADS
+def test_where_no_thread_can_be_started_bodies_are_received_first(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    served = Served(start, tmp_path, threads)
+    served.is_quick()
+    status = Path(f"/proc/{served.worker.pid}/status").read_text()
+    size = int(status.partition("VmSize:")[2].split()[0]) << 10
+    resource.prlimit(served.worker.pid, resource.RLIMIT_AS, (size + (4 << 20), -1))  # a stack is 8 MiB
+    data = os.urandom(600_000)
+    with served.begin("/sum", len(data), EXPECT) as sock:
+        assert sock.recv(100) == CONTINUE
+        sock.sendall(data)
+        assert head_and_body(sock)[1].decode() == hashlib.sha256(data).hexdigest()
+    served.server.wait_log("a body is received first: can't start new thread")
+    resource.prlimit(served.worker.pid, resource.RLIMIT_AS, (-1, -1))
+    with served.begin("/refuse", 200 << 20, EXPECT) as sock:
+        assert head_and_body(sock)[0].startswith(b"HTTP/1.1 401 ")

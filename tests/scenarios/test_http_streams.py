@@ -2,6 +2,7 @@
 
 import gzip
 import http.client
+import signal
 import socket
 import struct
 from collections.abc import Callable
@@ -192,3 +193,22 @@ def test_with_response_buffering_an_iterable_is_read_to_its_end(start: Callable[
     assert spooled(served.worker.pid) > 10 << 20
     assert len(body(sock)) == 400 * PIECE
     eventually(lambda: spooled(served.worker.pid) == 0)
+
+
+@THREADS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_what_a_stop_cuts_is_closed_in_its_own_thread(
+    start: Callable[..., Server], tmp_path: Path, threads: str, number: signal.Signals
+) -> None:
+    """PEP 3333: close() is called, however a response ends."""
+    served = Served(start, tmp_path, "--threads", threads, "--graceful-timeout", "1")
+    names = [f"client{each}" for each in range(6)]
+    socks = [served.ask(f"/numbers?{name},4000") for name in names]
+    for sock in socks:
+        assert sock.recv(100)
+    served.server.kill(number)
+    assert served.server.wait() == 0
+    closed = [line.split() for line in served.events()]
+    assert sorted(name for _, name, _ in closed) == names
+    assert all(int(made) < 4000 for _, _, made in closed)
+    assert len(served.records()) == 6 and all(record.endswith(" X") for record in served.records())

@@ -15,7 +15,8 @@ def test_it_runs_while_it_is_waited_for_and_not_otherwise() -> None:
         fiber.pause()
         said.append("second")
 
-    fiber = Fiber(work)
+    fiber = Fiber()
+    fiber.work = work
     assert said == []
     fiber.resume()
     assert (said, fiber.ended) == (["first"], False)
@@ -31,7 +32,8 @@ def test_it_is_always_the_same_thread_and_another_one_than_its_resumer() -> None
             threads.append(threading.get_ident())
             fiber.pause()
 
-    fiber = Fiber(work)
+    fiber = Fiber()
+    fiber.work = work
     fiber.resume()
     other = threading.Thread(target=fiber.resume)
     other.start()
@@ -43,7 +45,14 @@ def test_it_is_always_the_same_thread_and_another_one_than_its_resumer() -> None
 
 
 def test_what_it_raises_is_its_resumers() -> None:
-    fiber = Fiber(lambda: 1 // 0)
+    fiber = Fiber()
+    fiber.work = lambda: 1 // 0
     with pytest.raises(ZeroDivisionError):
         fiber.resume()
+    assert fiber.ended
+
+
+def test_one_without_work_ends_at_once() -> None:
+    fiber = Fiber()
+    fiber.resume()
     assert fiber.ended

@@ -37,7 +37,8 @@ def test_a_call_that_pauses_leaves_the_stream_to_its_resumer(pair: tuple[socket.
     stream.phase = Phase.CALL
     incoming = Incoming(stream, request, Arrival(Times(), monotonic()))
     got: list[bytes] = []
-    fiber = incoming.fiber = Fiber(lambda: got.append(incoming.read(4) or b""))
+    fiber = incoming.fiber = Fiber()
+    fiber.work = lambda: got.append(incoming.read(4) or b"")
     with closing(incoming):
         fiber.resume()
         assert (incoming.waits, stream.phase, fiber.ended) == (True, Phase.CALL, False)
