@@ -50,6 +50,7 @@ class Logger:
         self.error_log = _known_as("sdserve.error", "gunicorn.error")
         self.access_log = _known_as("sdserve.access", "gunicorn.access")
         self.in_force: Destinations | None = None
+        self._echo: _Echo | None = None
         for logger in (self.error_log, self.access_log):
             for old in list(logger.handlers):  # of another Logger in this process
                 logger.removeHandler(old)
@@ -80,11 +81,29 @@ class Logger:
         """Writes to these from now on; returns those before, which are open still. Cannot fail."""
         before, self.in_force = self.in_force, destinations
         _replace(self.error_log, destinations.error)
+        self._place_echo()
         self.error_log.setLevel(LEVELS[destinations.level])
         _replace(self.access_log, destinations.access)
         self.access_log.setLevel(INFO)
         self.level = destinations.level
         return before
+
+    def echo(self, wanted: bool) -> None:
+        """Whether errors are told on standard error as well, where the error log is a file.
+
+        They are until something is served: whoever starts a service looks there, and in the journal, for what is wrong.
+        """
+        if wanted and self._echo is None:
+            self._echo = _Echo(sys.stderr)
+            self._place_echo()
+        elif not wanted and self._echo is not None:
+            self.error_log.removeHandler(self._echo)
+            self._echo.end()
+            self._echo = None
+
+    def _place_echo(self) -> None:
+        if self._echo is not None and self.in_force is not None and _elsewhere(self.in_force.error):
+            self.error_log.addHandler(self._echo)
 
     def is_enabled(self, level: str) -> bool:
         return self.error_log.isEnabledFor(LEVELS[level])
@@ -139,7 +158,7 @@ class Logger:
         """
         for handler in self.error_log.handlers:
             stream = getattr(handler, "stream", None)
-            if stream is not None:
+            if stream is not None and handler is not self._echo:
                 to_journal = isinstance(handler.formatter, _JournalFormatter)
                 stream.write(text[:1] + records.harmless(text[1:]) if to_journal else text)
                 stream.flush()
@@ -234,6 +253,24 @@ class _ConsoleHandler(_Emitting):
             self._made.close()
 
 
+class _Echo(_ConsoleHandler):
+    """Errors, beside a log file; silent from `end` on, whoever has made this handler one of their own meanwhile."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._over = False
+        self.setLevel(ERROR)
+        self.setFormatter(_formatter(self))
+
+    def emit(self, record: LogRecord) -> None:
+        if not self._over:
+            super().emit(record)
+
+    def end(self) -> None:
+        self._over = True
+        super().end()
+
+
 class _FileHandler(_Emitting, FileHandler):
     """A log file."""
 
@@ -248,6 +285,16 @@ def _handler(where: str, stream: TextIO) -> Handler:
         return _FileHandler(where, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot open the log file {where}: {error.strerror}{_where_to_log()}") from error
+
+
+def _elsewhere(handler: Handler) -> bool:
+    """Whether this is a log file, and not standard error by another name."""
+    if not isinstance(handler, _FileHandler):
+        return False
+    try:
+        return not os.path.samestat(os.stat(handler.baseFilename), os.fstat(sys.stderr.fileno()))
+    except (OSError, ValueError):  # standard error has no descriptor
+        return True
 
 
 def _where_to_log() -> str:

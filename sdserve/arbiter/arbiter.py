@@ -55,6 +55,7 @@ class Arbiter(Server):
     def __init__(self, cfg: "Config", load: "Callable[[], Config]", host: Host | None = None) -> None:
         self.host = host = host or Host()
         super().__init__(cfg, host.log(cfg), host.pid())
+        self.log.echo(True)
         self.load = load
         self.program = host.program()
         self.launched_with = {name: value for name, value in host.environ.items() if name != VARIABLE}
@@ -392,6 +393,7 @@ class Arbiter(Server):
         serve = decide.all_serve(self.children.members(), self.goal)
         if self.state is Master.STARTING and serve:
             self.advance(MasterEvent.SERVES)
+            self.log.echo(False)
             self.log.info("Ready: %s", self.status().line())
             self.manager.ready(self.status().line())
             self.upgrade.serves()

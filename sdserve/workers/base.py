@@ -149,6 +149,7 @@ class Worker:
         self.booted = True
         if not self.tell(READY):
             raise BootError("the master cannot be told that this worker can serve")
+        self.log.echo(False)
         self.log.trace("worker %s: serves", self.pid)
         self.run()
 

@@ -18,10 +18,13 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("errorlog", ["-", "/var/log/sdserve/errors.log"])
 @pytest.mark.parametrize("case", CASES)
-def test_exit_status_and_reason(machine: Machine, case: str) -> None:
+def test_exit_status_and_reason(machine: Machine, case: str, errorlog: str) -> None:
+    """All of it is where the operator looks, whether or not the service has a log file."""
     source, app, config, status, words = CASES[case]
-    service = deploy(machine, {"app.py": source, "conf.py": config}, app, {"CONFIG": "/srv/app/conf.py"})
+    settings = {"CONFIG": "/srv/app/conf.py", "ERRORLOG": errorlog}
+    service = deploy(machine, {"app.py": source, "conf.py": config}, app, settings)
 
     assert machine.systemctl("start", service.unit, check=False).returncode != 0
 
@@ -30,7 +33,7 @@ def test_exit_status_and_reason(machine: Machine, case: str) -> None:
     shown = machine.systemctl("status", "--no-pager", service.unit, check=False).stdout
     assert f"status={status}" in shown
     assert any(all(word in line for word in words) for line in shown.splitlines() if "Status:" in line), shown
-    said = [line for line in machine.messages("-u", service.unit, "_COMM=sdserve") if all(w in line for w in words)]
+    said = [line for line in machine.unit_messages(service.unit) if all(w in line for w in words)]
     assert said, machine.story()
 
 

@@ -295,3 +295,29 @@ def test_an_application_may_send_the_log_elsewhere(tmp_path: Path) -> None:
     log.error("elsewhere")
     assert (tmp_path / "other").read_text() == "elsewhere\n"
     assert (tmp_path / "log").read_text() == ""
+
+
+def test_errors_are_told_on_standard_error_too_until_something_is_served(tmp_path: Path, journal: Destination) -> None:
+    log = journal.logger(str(tmp_path / "errors"))
+    log.echo(True)
+    log.info("starting")
+    log.error("no application")
+    log.write("from the application")
+    library = logging.getLogger("of the application")
+    library.handlers = log.error_log.handlers[:]
+    log.setup(str(tmp_path / "errors"), None, "info")
+    log.error("no worker")
+    log.echo(False)
+    log.error("a request")
+    library.error("a request")
+    log.setup(str(tmp_path / "errors"), None, "info")
+    log.error("another")
+    assert [line.rpartition("] ")[2] for line in written(journal).splitlines()] == ["no application", "no worker"]
+    assert (tmp_path / "errors").read_text().count("no application") == 1
+
+
+def test_a_log_file_that_is_standard_error_is_told_once(journal: Destination) -> None:
+    log = journal.logger(journal.stream.name)
+    log.echo(True)
+    log.error("no application")
+    assert written(journal).count("no application") == 1
