@@ -89,6 +89,7 @@ class Loop:
         self._fatal: BaseException | None = None
         self._closed, self._told_at = 0, 0.0  # connections that made room, and when the log heard of it
         self._adopt_by = NEVER  # when what waits in the queue is taken without room for all of it
+        self._crowded = False  # full, partly of connections that may be closed for others soon
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
         self._balance = AcceptBalance(worker.cell, values.workers)
         self._wake = -1
@@ -306,6 +307,9 @@ class Loop:
         streams, worker = self._streams, self._worker
         if len(streams) >= self._values.connections and not self._has_made_room():
             self._close_door()
+            if streams.has_idle():  # there may be room in a moment
+                self._crowded = True
+                self._pause_accepting(SWEEP)
             return None
         while True:
             try:
@@ -336,9 +340,9 @@ class Loop:
 
     def _has_made_room(self) -> bool:
         """Closes connections of which nobody waits for an answer; False when there is none."""
-        closed = self._streams.close_idle()
-        self._closed += closed
         now = monotonic()
+        closed = self._streams.close_idle(now)
+        self._closed += closed
         if closed and now - self._told_at > TELL_EVERY:
             self._worker.log.warning(
                 "Worker %s is full (%d connections): %d idle ones were closed for new ones; see LimitNOFILE=",
@@ -370,8 +374,9 @@ class Loop:
 
     def _make_room(self) -> None:
         """A worker that was full and is not any more takes connections again."""
-        room = len(self._streams) < self._values.connections and not self._retirement.begun
+        room = (self._crowded or len(self._streams) < self._values.connections) and not self._retirement.begun
         if room and monotonic() >= self._full_until:
+            self._crowded = False
             self._door.set_open(True)
             self._join_balance()
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sdserve.workers.lead import Lead
 
 LATE = 1.0  # seconds more for what has arrived in time and was not read in time
+SETTLED = 1.0  # seconds in which the next request of a connection is expected, for want of room or not
 ROOM = 32  # idle connections that are closed at a time, at most, for want of room
 MARK = 0.1  # seconds that the busy mark may be older than the request it is for
 PREFACE, HEAD, BODY, CALL, FLUSH, LINGER, CLOSED, READ = (
@@ -488,14 +489,20 @@ class Streams(Register):
         else:
             self.close(stream)
 
-    def close_idle(self) -> int:
+    def has_idle(self) -> bool:
+        return any(is_idle(stream) for stream in self.open.values())
+
+    def close_idle(self, now: float) -> int:
         """Closes a few connections on which no request has begun, for want of room; returns how many.
 
-        Those that never sent a byte go first, the oldest first, then those that were answered longest ago.
+        Those that never sent a byte go first, the oldest first; if there are none, those that were answered longest
+        ago. Who has just come, or has just been answered, is left alone: the next request may be under way.
         """
         idle = [stream for stream in self.open.values() if is_idle(stream)]
+        useless = [stream for stream in idle if not stream.last] or idle
+        settled = [stream for stream in useless if (stream.last or stream.began) <= now - SETTLED]
         few = min(ROOM, 1 + len(self.open) // 8)
-        chosen = nsmallest(few, idle, key=lambda stream: (stream.last > 0, stream.last or stream.began))
+        chosen = nsmallest(few, settled, key=lambda stream: stream.last or stream.began)
         closed = [stream for stream in chosen if not has_news(stream)]
         for stream in closed:
             self.close(stream)

@@ -1,6 +1,7 @@
 """What goes wrong with one request, in ways that nobody foresaw, goes wrong for its own client alone."""
 
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,23 @@ def test_what_came_while_a_call_kept_the_worker_is_not_late(start: Callable[...,
     for sock in (slow, head, body):
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert silent.recv(65536) == b""  # and who sent nothing is closed all the same
+
+
+@THREADS
+def test_who_has_just_come_is_not_closed_for_the_next(start: Callable[..., Server], threads: str) -> None:
+    """More clients than there is room for, each with a moment between its connection and its request, and another one
+    before the next: all wait for their turn, and none of them meets a closed connection."""
+    address = ("127.0.0.1", free_port())
+    few = ("bash", "-c", 'ulimit -n 64; exec "$@"', "bash", *Server.PROGRAM)
+    options = ("--header-timeout", "60", "--keep-alive", "60", "--threads", threads)
+    start("-b", "{}:{}".format(*address), *options, "web", program=few).wait_ready()
+    clients = [connector(address)() for _ in range(40)]
+    moment = threading.Event()  # never set
+    moment.wait(0.2)
+    for client in clients:
+        client.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+    for client in clients:
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 @THREADS
