@@ -43,6 +43,7 @@ class Deeds:
         self._disk = disk
         self._chance = chance
         self._fault = False
+        self._killed = -1  # the last master that was killed
         self._watchers: list[threading.Thread] = []
         self.plain: list[Callable[[], None]] = [
             *(self.reload, self.upgrade, self.restart, self.more, self.less),
@@ -112,6 +113,8 @@ class Deeds:
             self._service.upgrade(PATIENCE)
 
     def restart(self) -> None:
+        if self._service.main in (0, self._killed):  # its workers still finish requests: systemd kills them for this
+            self._watch("restarted orphans", self._machine.processes(self._service.unit))
         self._machine.systemctl("restart", *self._patience(), self._service.unit)
 
     def more(self) -> None:
@@ -142,6 +145,7 @@ class Deeds:
 
     def kill_master(self) -> None:
         master = self._master()
+        self._killed = master.inner
         self._violent("killed master", master, signal.SIGKILL)
         if not self._fault:
             eventually(lambda: self._service.main not in (0, master.inner), "another master", PATIENCE)
@@ -173,20 +177,26 @@ class Deeds:
 
     def _violent(self, name: str, victim: Process, number: signal.Signals) -> None:
         """`name` stands in the diary from the signal until the victim's end."""
+        self._watch(name, [victim])
+        try:
+            victim.kill(number)
+        except ProcessLookupError:  # it had left by itself
+            return
+
+    def _watch(self, name: str, victims: list[Process]) -> None:
+        """`name` stands in the diary from now on until all of them have ended."""
         begun = threading.Event()
 
         def watch() -> None:
             with self._mix.diary.entry(name):
                 begun.set()
-                victim.wait_gone(PATIENCE)
+                for victim in victims:
+                    victim.wait_gone(PATIENCE)
 
-        self._watchers.append(threading.Thread(target=watch, name=f"{name} {victim.inner}", daemon=True))
+        inner = [victim.inner for victim in victims]
+        self._watchers.append(threading.Thread(target=watch, name=f"{name} {inner}", daemon=True))
         self._watchers[-1].start()
         begun.wait()
-        try:
-            victim.kill(number)
-        except ProcessLookupError:  # it had left by itself
-            return
 
     # -- faults that last
 

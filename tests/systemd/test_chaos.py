@@ -62,6 +62,8 @@ COSTS = {
     "reload": NOTHING,
     "upgrade": NOTHING,
     "restart": NOTHING,
+    # Of a service whose master was killed: KillMode=mixed has nobody to tell, so systemd kills at once who still works.
+    "restarted orphans": Cost(cut=True),
     "more": NOTHING,
     "less": NOTHING,
     "idle": NOTHING,
