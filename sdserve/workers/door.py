@@ -79,9 +79,14 @@ class Door:
         except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or its client gave up
             return None
         sock = socket.SocketType(listener.family, STREAM, 0, fd)
-        sock.setblocking(False)
         peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
-        stream = self._welcome(sock, listener, peer)
+        try:
+            sock.setblocking(False)
+            stream = self._welcome(sock, listener, peer)
+        except OSError as error:  # of this connection alone; its client has gone meanwhile, as a rule
+            self._worker.log.debug("%s: cannot be welcomed: %s", peer[0] or "unix", error)
+            sock.close()
+            return self.accept(listener)
         if self._proxies is not None and peer[0] in self._proxies:
             stream.phase = Phase.PREFACE
         return stream

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 BIG = 768 << 10  # bytes: more than sockets and memory keep for a reader that is slow
 PIECE = b"0123456789abcdef" * 1024
@@ -19,8 +19,30 @@ def file_of(data: bytes) -> str:
 FILE = file_of(PIECE * (BIG // len(PIECE)))
 
 
+class Made:
+    """BIG bytes, made as they are sent. `open` are those that nobody has closed."""
+
+    open: ClassVar[set["Made"]] = set()
+
+    def __init__(self) -> None:
+        self._left = BIG // len(PIECE)
+        self.open.add(self)
+
+    def __iter__(self) -> "Made":
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._left:
+            raise StopIteration
+        self._left -= 1
+        return PIECE
+
+    def close(self) -> None:
+        self.open.remove(self)
+
+
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """hello, echo (the body), whole, made (both BIG), pushed (by write()), file."""
+    """hello, echo (the body), whole, made (both BIG), pushed (by write()), file; and how many of `made` are open."""
     path = environ["PATH_INFO"]
     headers = [("Content-Type", "text/plain")]
     if path == "/echo":
@@ -32,7 +54,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         return [PIECE * (BIG // len(PIECE))]
     if path == "/made":
         start_response("200 OK", [*headers, ("Content-Length", str(BIG))])
-        return (PIECE for _ in range(BIG // len(PIECE)))
+        return Made()
     if path == "/pushed":
         write = start_response("200 OK", [*headers, ("Content-Length", str(BIG))])
         for _ in range(BIG // len(PIECE)):
@@ -41,5 +63,6 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     if path == "/file":
         start_response("200 OK", [*headers, ("Content-Length", str(BIG))])
         return environ["wsgi.file_wrapper"](open(FILE, "rb"))  # type: ignore[no-any-return]
-    start_response("200 OK", [*headers, ("Content-Length", "5")])
-    return [b"hello"]
+    body = b"hello" if path == "/" else str(len(Made.open)).encode()
+    start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
+    return [body]

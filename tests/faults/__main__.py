@@ -1,9 +1,10 @@
-"""`python -m tests.faults worker|master [OPTIONS]`: a whole campaign; ends with 1 when a promise was broken."""
+"""`python -m tests.faults worker|leaving|master [OPTIONS]`: a whole campaign; ends with 1 when a promise was broken."""
 
 import argparse
 import sys
 import time
 
+from tests.faults.leaving import LeavingCampaign
 from tests.faults.master import MasterCampaign
 from tests.faults.points import ERRNOS, points
 from tests.faults.strace import Fault
@@ -12,20 +13,21 @@ from tests.faults.worker import Tally, WorkerCampaign
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("what", choices=("worker", "master"))
+    parser.add_argument("what", choices=("worker", "leaving", "master"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--calls", help="only these, with commas (default: every one that is made)")
     parser.add_argument("--errnos", default=",".join(ERRNOS))
     parser.add_argument("--when", default="1", help="which occurrences, with commas: 1 the first, 2+3 the 2nd, 5th, …")
     options = parser.parse_args()
     began = time.monotonic()
-    tally = worker(options) if options.what == "worker" else master(options)
+    tally = master(options) if options.what == "master" else worker(options)
     print(f"{tally} in {time.monotonic() - began:.0f} s; concerned by call: {dict(tally.refused)}")
     return 1 if tally.broken else 0
 
 
 def worker(options: argparse.Namespace) -> Tally:
-    with WorkerCampaign(options.threads) as campaign:
+    kind = LeavingCampaign if options.what == "leaving" else WorkerCampaign
+    with kind(options.threads) as campaign:
         calls = options.calls.split(",") if options.calls else campaign.calls()
         return campaign.run(chosen(calls, options))
 

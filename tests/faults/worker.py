@@ -1,7 +1,8 @@
 """A campaign against a worker: while one of its system calls fails, clients of all kinds are served.
 
 The promise: whoever is not concerned gets the right answer, whoever is gets an error or an end, within PATIENCE; never
-more of them than calls that failed; and the worker lives on, and serves everybody as soon as the fault is over.
+more of them than calls that failed. The worker lives on, or is replaced in order, and serves everybody as soon as the
+fault is over; then nothing is left of it: no descriptor, no thread, no iterable that was not closed.
 """
 
 import os
@@ -14,10 +15,13 @@ from pathlib import Path
 
 from tests.faults.clients import KINDS, Client, Outcome, meet
 from tests.faults.points import FILE_CALLS, LEFT_OUT
-from tests.faults.strace import Fault, inject, watch
+from tests.faults.strace import Fault, Tracer, inject, watch
+from tests.support.processes import Process
 from tests.support.server import Server, connector, listener
+from tests.support.waiting import eventually
 
 SEGMENT = 1460  # bytes
+IDLE = 2  # clients that are idle when the fault begins
 QUICK = {kind: KINDS[kind] for kind in ("new", "kept", "big post")}
 
 
@@ -28,13 +32,15 @@ class Tally:
     runs: int = 0
     injected: int = 0
     requests: int = 0
+    replaced: int = 0  # workers that asked for it
     refused: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
             f"{self.runs} runs, {self.injected} calls failed, {self.requests} clients checked, "
-            f"{sum(self.refused.values())} of them concerned, {len(self.broken)} promises broken"
+            f"{sum(self.refused.values())} of them concerned, {self.replaced} workers replaced in order, "
+            f"{len(self.broken)} promises broken"
         )
 
 
@@ -42,6 +48,7 @@ class WorkerCampaign:
     """A server with one worker of `threads` threads, inside a `with`."""
 
     def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
         self._listener = listener()
         # As on a network. With the loopback's 64 KiB for a segment, a client with a small window waits for timers.
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
@@ -52,13 +59,13 @@ class WorkerCampaign:
             *("--access-logfile", str(Path(self._directory.name) / "access"), "kinds:application"),
             sockets=[(self._listener, "http")],
         )
+        self._worker = Process(0, 0)
+        self._most = 0  # descriptors
         self.tally = Tally()
 
     def __enter__(self) -> "WorkerCampaign":
         self._server.wait_ready()
-        [worker] = self._server.wait_workers(1)
-        self._pid = worker.pid
-        meet(self._connect, [])
+        self._meet_worker()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -66,9 +73,15 @@ class WorkerCampaign:
         self._listener.close()
         self._directory.cleanup()
 
+    def _meet_worker(self) -> None:
+        """A worker that has not been looked at yet."""
+        [self._worker] = self._server.wait_workers(1, [self._worker.pid])
+        self._most = self._worker.descriptors + 2  # the log of accesses; one that comes and goes
+        meet(self._connect, [])
+
     def calls(self) -> list[str]:
         """Every system call that the worker makes for clients of all kinds, and that can fail."""
-        with watch(self._pid) as tracer:
+        with watch(self._worker.pid) as tracer:
             meet(self._connect, [])
         return sorted(set(tracer.calls) - LEFT_OUT)
 
@@ -82,28 +95,34 @@ class WorkerCampaign:
         return self.tally
 
     def _one(self, fault: Fault) -> None:
-        tally = self.tally
-        idle = [Client(self._connect) for _ in range(2)]
+        mark = self._server.mark
+        idle = [Client(self._connect) for _ in range(IDLE)]
         for client in idle:
             client.ask()
-        with inject(self._pid, fault) as tracer:
+        with self._inject(fault) as tracer:
             outcomes = meet(self._connect, idle)
-        tally.runs += 1
-        tally.injected += len(tracer.injected)
-        tally.requests += len(outcomes)
-        self._judge(fault, outcomes, tracer.ports, len(tracer.injected))
-        if not self._lives():
-            tally.broken.append(f"{fault}: the worker ended\n{self._server.log[-3000:]}")
-            [worker] = self._server.wait_workers(1, [self._pid])
-            self._pid = worker.pid
+        self._count(fault, outcomes, tracer)
+        self._see_who_serves(fault, mark)
         after = meet(self._connect, [], QUICK)
-        tally.requests += len(after)
+        self.tally.requests += len(after)
         for outcome in after:
             if outcome.status != 200:
-                tally.broken.append(f"{fault}: after it, {outcome}\n{self._server.log[-3000:]}")
+                self._breaks(fault, mark, f"after it, {outcome}")
+        if left := self._left():
+            self._breaks(fault, mark, f"after it there is left: {left}")
 
-    def _judge(self, fault: Fault, outcomes: list[Outcome], ports: set[int], injected: int) -> None:
+    def _inject(self, fault: Fault) -> Tracer:
+        return inject(self._worker.pid, fault)
+
+    def _breaks(self, fault: Fault, mark: int, what: str) -> None:
+        self.tally.broken.append(f"{fault}: {what}\n{self._server.log[mark:][-3000:]}")
+
+    def _count(self, fault: Fault, outcomes: list[Outcome], tracer: Tracer) -> None:
         tally = self.tally
+        injected, ports = len(tracer.injected), tracer.ports
+        tally.runs += 1
+        tally.injected += injected
+        tally.requests += len(outcomes)
         concerned = [outcome for outcome in outcomes if outcome.status != 200]
         if len(concerned) > injected:
             tally.broken.append(f"{fault}: {injected} calls failed, and {len(concerned)} clients: {concerned}")
@@ -113,11 +132,45 @@ class WorkerCampaign:
                 continue
             if fault.call == "accept4" and outcome.kind == "idle" and "Disconnected" in outcome.why:
                 continue  # closed to make room, as any idle connection may be
-            tally.broken.append(f"{fault}: not concerned, and yet {outcome}")
+            failed = "\n".join(tracer.injected[:5])
+            tally.broken.append(f"{fault}: not concerned, and yet {outcome}\n{failed}")
+
+    def _see_who_serves(self, fault: Fault, mark: int) -> None:
+        """The worker lives on, or it has asked for its replacement and was told to leave."""
+        if "asks for its replacement" in self._server.log[mark:]:
+            self.tally.replaced += 1
+            self._meet_worker()
+        elif not self._lives():
+            self._breaks(fault, mark, "the worker ended")
+            self._meet_worker()
 
     def _lives(self) -> bool:
         try:
-            os.kill(self._pid, 0)
+            os.kill(self._worker.pid, 0)
         except ProcessLookupError:
             return False
-        return any(process.pid == self._pid for process in self._server.workers)
+        return self._worker in self._server.workers
+
+    def _descriptors(self) -> list[str]:
+        """What the worker has open."""
+        place = Path(f"/proc/{self._worker.pid}/fd")
+        return sorted(os.readlink(each) for each in place.iterdir())
+
+    def _left(self) -> str:
+        """What of the fault is still there once all clients have gone."""
+        threads = 1 if self._threads == 1 else self._threads + 1
+
+        def look() -> str:
+            client = Client(self._connect)
+            client.ask("/open", want=b"0")
+            found = self._worker.descriptors, len(os.listdir(f"/proc/{self._worker.pid}/task"))
+            client.sock.close()
+            assert found[0] <= self._most, f"{found[0]} descriptors instead of {self._most}: {self._descriptors()}"
+            assert found[1] <= threads, f"{found[1]} threads instead of {threads}"
+            return "nothing"
+
+        try:
+            eventually(look, "nothing is left", 5)
+        except (AssertionError, ValueError, OSError) as error:
+            return str(error) or repr(error)
+        return ""

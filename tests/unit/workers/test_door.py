@@ -1,6 +1,7 @@
 """Where connections come in: accepted in turn, adopted, or behind a proxy that says who its client is."""
 
 import errno
+import logging
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ class Worker:
     def __init__(self, sockets: list[Listener], adoption: AdoptionQueue) -> None:
         self.sockets = sockets
         self.adoption = adoption
+        self.log = logging.getLogger("test")
 
 
 class House:
@@ -37,6 +39,7 @@ class House:
 
     def __init__(self, stack: ExitStack, path: str, **values: Any) -> None:
         self._stack = stack
+        self.lost: set[str] = set()  # by port
         self.tcp = bind(("127.0.0.1", 0), backlog=8)
         self.unix = bind(path, backlog=8)
         self.queue = AdoptionQueue.new()
@@ -45,7 +48,13 @@ class House:
             stack.callback(each.close)
         worker = cast(Any, Worker([self.tcp, self.unix], self.queue))
         store = Store(Quota(0), print, 5)
-        self.door = Door(worker, replace(Values.of(load(["app"], {})), **values), self.epoll, lambda *_: {}, store)
+        self.door = Door(worker, replace(Values.of(load(["app"], {})), **values), self.epoll, self.base, store)
+
+    def base(self, listener: Listener, sock: socket.SocketType, peer: tuple[str, str]) -> dict[str, Any]:
+        """What environs share; asking a socket for its name fails when its client is among the `lost`."""
+        if peer[1] in self.lost:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return {}
 
     def knock(self, listener: Listener) -> socket.socket:
         family = socket.AF_UNIX if isinstance(listener.address, str) else socket.AF_INET
@@ -79,6 +88,14 @@ def test_a_connection_knows_its_peer_and_where_it_came_in(house: Callable[..., H
 
     one.knock(one.unix)
     assert (one.let_in(one.unix).peer, one.door.accept(one.unix)) == ("", None)
+
+
+def test_a_connection_that_is_lost_at_the_door_is_no_reason_to_close_it(house: Callable[..., House]) -> None:
+    one = house()
+    gone, here = one.knock(one.tcp), one.knock(one.tcp)
+    one.lost.add(str(gone.getsockname()[1]))
+    assert one.let_in(one.tcp).sock.getpeername() == here.getsockname()
+    assert gone.recv(1) == b"" and one.door.accept(one.tcp) is None
 
 
 def test_a_closed_door_hears_nothing(house: Callable[..., House]) -> None:
