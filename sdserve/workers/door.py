@@ -49,24 +49,32 @@ class Door:
         self._adoption = worker.adoption
         self.adopting = -1 if self._adoption is None else self._adoption.receive_end.fileno()
         self.open = False
+        self._masks = dict.fromkeys(self.listeners, IN_TURN)
+        if self.adopting >= 0:
+            self._masks[self.adopting] = EPOLLIN
+        self._polled: set[int] = set()
         self.on_take: Callable[[Stream], None] = lambda stream: None  # hears of connections that applications take over
         for listener in self.listeners.values():
             if isinstance(listener.address, tuple):
                 listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
 
     def set_open(self, wanted: bool) -> None:
-        """Whether connections are taken."""
-        if wanted == self.open:
+        """Whether connections are taken. Raises OSError where epoll has no memory; to be said again then."""
+        if wanted == self.open and len(self._polled) == (len(self._masks) if wanted else 0):
             return
+        if not wanted:
+            self.open = False
+        for fd in self._masks:
+            self._poll_for(fd, wanted)
         self.open = wanted
-        masks = dict.fromkeys(self.listeners, IN_TURN)
-        if self.adopting >= 0:
-            masks[self.adopting] = EPOLLIN
-        for fd, mask in masks.items():
-            if wanted:
-                self._epoll.register(fd, mask)
-            else:
-                self._epoll.unregister(fd)
+
+    def _poll_for(self, fd: int, wanted: bool) -> None:
+        if wanted and fd not in self._polled:
+            self._epoll.register(fd, self._masks[fd])
+            self._polled.add(fd)
+        elif not wanted and fd in self._polled:
+            self._epoll.unregister(fd)
+            self._polled.discard(fd)
 
     def accept(self, listener: "Listener") -> Stream | None:
         """One connection from the queue of a listener; None when there is none.
@@ -94,8 +102,10 @@ class Door:
     def to_the_end_of_the_line(self, fd: int) -> None:
         """Registers anew for one listener: its next connection wakes another worker, if one waits."""
         if self.open:
-            self._epoll.unregister(fd)
-            self._epoll.register(fd, IN_TURN)
+            self.open = False  # should this fail, it is opened again
+            self._poll_for(fd, False)
+            self._poll_for(fd, True)
+            self.open = True
 
     def adopt(self, *, all_or_none: bool = True) -> "list[tuple[Stream, Foundling]]":
         """The connections that another worker gave away; they may have something to read already.

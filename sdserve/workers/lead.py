@@ -117,7 +117,12 @@ class Lead:
             turns()
             return
         if self._hire(monotonic()):
-            self._watch()
+            while not self._roster.stopped:
+                try:
+                    self._watch()
+                except Exception:  # noqa: BLE001 - the threads serve on, and somebody must watch them
+                    self._log.exception("Error in the thread that watches the others; it goes on")
+                    self._tick.acquire(timeout=RETRY)
         else:
             self._live()  # without anybody to follow, and without a watcher
 

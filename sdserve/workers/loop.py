@@ -11,6 +11,7 @@ The process is marked busy whenever it does not poll: a leader that hangs outsid
 """
 
 import errno
+import os
 import select
 import time
 from collections import deque
@@ -251,7 +252,10 @@ class Loop:
 
     def _in_demand(self) -> bool:
         """Whether something waits to be polled."""
-        return bool(self._demand.poll(0))
+        try:
+            return bool(self._demand.poll(0))
+        except OSError:  # no memory: perhaps
+            return True
 
     def _add_control(self, fd: int) -> None:
         """One more descriptor that tells the worker something."""
@@ -262,8 +266,11 @@ class Loop:
         """Has the leader turn: something else than a descriptor has changed."""
         try:
             eventfd_write(self._wake, 1)
-        except OSError:  # the application has closed it
-            self._wake = eventfd(1)
+        except OSError as error:
+            old, self._wake = self._wake, eventfd(1)
+            self._control.discard(old)
+            if error.errno != errno.EBADF:  # else the application has closed it
+                os.close(old)
             self._add_control(self._wake)
 
     def _other(self, fd: int) -> bool:
@@ -286,6 +293,8 @@ class Loop:
                     if self._pending:  # calls may last: new connections get their turn among those that are open
                         self._pending.insert(1, (fd, EPOLLIN))
                     self._pending.appendleft((stream.fd, EPOLLIN))
+        else:
+            door.set_open(False)  # it was not possible when it was said
         return True
 
     def _pause_accepting(self, seconds: float) -> None:
@@ -379,6 +388,8 @@ class Loop:
             self._crowded = False
             self._door.set_open(True)
             self._join_balance()
+        elif room:  # a sweep knows nothing of this
+            self._streams.sweep_at = min(self._streams.sweep_at, self._full_until)
 
     def _join_balance(self) -> None:
         """Where workers share a queue of connections; with reuse_port each has its own."""

@@ -21,13 +21,15 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from sdserve.config import load
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers import door, loop, spool, write_buffer
+from sdserve.workers import body, door, lead, loop, retirement, spool, streams, write_buffer
+from sdserve.workers import input as incoming
 from sdserve.workers.application import Application
 from sdserve.workers.exchange import Exchange
 from sdserve.workers.loop import Loop
@@ -39,9 +41,37 @@ ERRNOS += [errno.ETOOMANYREFS, errno.EINTR, errno.EAGAIN]
 SITES = ("recv", "send", "sendmsg", "sendfile", "shutdown", "setsockopt", "accept", "pwrite", "open", "register")
 SITES += ("modify", "unregister", "poll")
 NOBODY, EVERYBODY = -1, -2  # who is concerned when a call fails that is about no client, or about any
+WAITS = 50  # deadlines of a worker that pass while a connection waits at its door
+KEEP_ALIVE = 0.1  # seconds; less than a closed door stays closed for
 PATIENCE = 200  # turns in which a worker may read nothing of a client that sends
-BODY = b"0123456789" * 30_000  # beyond what is kept in memory
-HELLO, ECHO, MADE, FILE = b"hello", b"/echo", b"x" * 3000, open(__file__, "rb").read()  # noqa: SIM115
+# Small, so that runs are quick: a body beyond MEMORY goes to a file, and a socket takes a few thousand bytes.
+MEMORY, SOCKET = 1000, 2048
+BODY = b"0123456789" * 600
+HELLO, ECHO, MADE = b"hello", b"/echo", b"x" * 9000
+FILE_PATH = Path(__file__).with_name("corpus.py")
+FILE = FILE_PATH.read_bytes()
+
+
+class Made:
+    """An iterable. `open` are those that nobody has closed."""
+
+    open: ClassVar[set["Made"]] = set()
+
+    def __init__(self) -> None:
+        self._left = 9
+        self.open.add(self)
+
+    def __iter__(self) -> "Made":
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._left:
+            raise StopIteration
+        self._left -= 1
+        return b"x" * 1000
+
+    def close(self) -> None:
+        self.open.remove(self)
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -51,11 +81,11 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
     if path == "/made":
-        start_response("200 OK", [("Content-Length", "3000")])
-        return (b"x" * 1000 for _ in range(3))
+        start_response("200 OK", [("Content-Length", str(len(MADE)))])
+        return Made()
     if path == "/file":
         start_response("200 OK", [])
-        return environ["wsgi.file_wrapper"](open(__file__, "rb"))  # type: ignore[no-any-return]
+        return environ["wsgi.file_wrapper"](FILE_PATH.open("rb"))  # type: ignore[no-any-return]
     start_response("200 OK", [("Content-Length", "5")])
     return [HELLO]
 
@@ -72,8 +102,9 @@ def request(path: bytes, body: bytes = b"", *, chunked: bool = False, more: byte
 GOOD: list[tuple[bytes, bytes]] = [
     *((request(b"/"), HELLO), (request(b"/made"), MADE), (request(b"/file"), FILE)),
     *((request(ECHO, b"small"), b"small"), (request(ECHO, b"chunk", chunked=True), b"chunk")),
-    *((request(ECHO, BODY), BODY), (request(ECHO, b"wait", more=b"Expect: 100-continue\r\n"), b"wait")),
+    (request(ECHO, BODY), BODY),
 ]
+EXPECTS = request(ECHO, b"wait", more=b"Expect: 100-continue\r\n"), b"wait"  # rare: it costs a thread
 BAD = [seed[4:] for seed in seeds()]
 
 
@@ -165,7 +196,8 @@ class Client:
         self.well = dice.random() < 0.7  # it asks well and stays until it has its answers
         data = b""
         if self.well:
-            for asked, answer in dice.choices(GOOD, k=dice.choice((1, 1, 1, 2, 4))):
+            asks = [EXPECTS] if dice.random() < 0.03 else dice.choices(GOOD, k=dice.choice((1, 1, 1, 2, 4)))
+            for asked, answer in asks:
                 data += asked
                 self.want += answer
         else:
@@ -184,6 +216,7 @@ class Client:
         """Does one thing; false when it has nothing more to do."""
         if self.sock is None:
             ours, self.sock = socket.socketpair()
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET)
             self.sock.setblocking(False)
             world.arrived.append(ours.detach())
             OWNERS[world.arrived[-1]] = self.number
@@ -260,6 +293,21 @@ class Client:
         return found
 
 
+class Clock:
+    """Time: it passes when everybody waits, and not before."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+CLOCK = Clock()
+
+
 class Epoll:
     """An epoll whose waits are the script's next step."""
 
@@ -292,8 +340,10 @@ class Epoll:
             events = self._epoll.poll(0, most)
             if self._world.arrived and self._world.door_is_open():
                 events.append((self._world.listener.fileno(), select.EPOLLIN))
-            if events or timeout == 0 or not self._world.step():
+            if events or timeout == 0:
                 return events
+            if not self._world.step():
+                return self._world.waits(timeout)
 
 
 class World:
@@ -302,14 +352,15 @@ class World:
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
         self.arrived: deque[int] = deque()
-        self.clients = [Client(number, dice) for number in range(dice.randint(1, 4))]
+        self.clients = [Client(number, dice) for number in range(dice.randint(1, 8))]
         self._busy = list(self.clients)
-        self._idle_turns = self._closed = 0
+        self._waits = 0
+        self._waits_in_vain = False  # somebody waits at the door, and nothing will open it
         self.listener = LISTENER
         LISTENER.sock._accept = self._accept
 
     def door_is_open(self) -> bool:
-        return bool(self.loop._door.open)
+        return self.listener.fileno() in self.loop._door._polled
 
     def _accept(self) -> tuple[int, Any]:
         if not self.arrived:
@@ -319,24 +370,22 @@ class World:
 
     def step(self) -> bool:
         """The next thing that happens outside. False when all is over: the worker is told to leave."""
-        if self.arrived and not self.door_is_open():
-            self._closed += 1
-            if self._closed % 8 == 0:  # time passes
-                self.loop._full_until = 0.0
-                self.loop._make_room()
-                return True
         while self._busy:
             client = self._dice.choice(self._busy)
             if client.step(self):
-                self._idle_turns = 0
                 return True
             self._busy.remove(client)
-        moved = [client.read() for client in self.clients]
-        self._idle_turns = 0 if any(moved) or self.arrived else self._idle_turns + 1
-        if self._idle_turns < 3:
-            return True
-        WORKER.alive, WORKER.quick = False, True
-        return False
+        return sum(client.read() for client in self.clients) > 0
+
+    def waits(self, timeout: float) -> list[tuple[int, int]]:
+        """Nothing happens any more before the worker's next deadline: time passes, or all is over."""
+        if self.arrived and self._waits < WAITS and timeout > 0:
+            self._waits += 1
+            CLOCK.sleep(timeout)
+        else:
+            self._waits_in_vain = bool(self.arrived)
+            WORKER.alive, WORKER.quick = False, True
+        return []
 
     def run(self) -> None:
         loop.select = SimpleNamespace(epoll=lambda: Epoll(self), poll=select.poll, POLLIN=select.POLLIN)
@@ -361,6 +410,11 @@ class World:
         if len(self.loop._streams):
             left = [stream for stream in self.loop._streams if stream.phase is not loop.Phase.CLOSED]
             found += [f"left open: {stream.phase.name}" for stream in left]
+        if self._waits_in_vain:
+            found.append("the worker sleeps while somebody waits at its door")
+        if Made.open:
+            found.append(f"{len(Made.open)} iterables were not closed")
+            Made.open.clear()
         return found
 
     def close(self) -> None:
@@ -379,7 +433,7 @@ def descriptors() -> int:
 def prepare() -> None:
     """The worker, and the kernel's answers in the places where it asks for them."""
     global WORKER, LISTENER
-    cfg = load(["fuzz:application", "--keep-alive", "60", "--timeout", "0"], {})
+    cfg = load(["fuzz:application", "--keep-alive", str(KEEP_ALIVE), "--timeout", "0"], {})
     log = Logger("/dev/null")
     logging.getLogger("sdserve.error").setLevel(logging.CRITICAL + 1)
     WORKER = WSGIWorker(1, os.getppid(), [], Application("fuzz:application"), 0, cfg, log)
@@ -401,7 +455,10 @@ def prepare() -> None:
     WORKER.sockets = [LISTENER]
     door.socket = SimpleNamespace(**{**vars(socket), "SocketType": Sock})  # type: ignore[attr-defined]
     spool.os = write_buffer.os = Os()
-    loop.time = SimpleNamespace(sleep=lambda seconds: None)  # type: ignore[attr-defined]
+    body.IN_MEMORY = streams.IN_MEMORY = MEMORY
+    loop.time = CLOCK  # type: ignore[attr-defined]
+    for module in (loop, streams, incoming, retirement, lead):
+        module.monotonic = CLOCK  # type: ignore[attr-defined]
 
 
 WORKER: Any

@@ -5,7 +5,7 @@ import logging
 import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -109,6 +109,45 @@ def test_a_closed_door_hears_nothing(house: Callable[..., House]) -> None:
     assert one.epoll.poll(10) == [(one.tcp.fileno(), EPOLLIN)]
     one.door.set_open(False)
     one.door.to_the_end_of_the_line(one.tcp.fileno())
+    assert one.epoll.poll(0) == []
+
+
+class Short:
+    """An epoll without memory for the calls that `fails` numbers."""
+
+    def __init__(self, epoll: select.epoll, fails: set[int]) -> None:
+        self._epoll = epoll
+        self._fails = fails
+        self._calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self._calls += 1
+        if self._calls in self._fails:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return getattr(self._epoll, name)
+
+
+@pytest.mark.parametrize("fails", [{1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {2, 3}, {3, 4, 5}])
+def test_a_door_that_could_not_be_moved_is_moved_when_that_is_said_again(
+    house: Callable[..., House], fails: set[int]
+) -> None:
+    """One call for each listener and the queue: opened, to the end of the line, closed."""
+    one = house()
+    one.knock(one.tcp)
+    one.door._epoll = cast(Any, Short(one.epoll, fails))
+
+    def insist(move: Callable[[], None]) -> None:
+        for _ in range(4):
+            with suppress(OSError):
+                move()
+
+    insist(lambda: one.door.set_open(True))
+    assert one.epoll.poll(10) == [(one.tcp.fileno(), EPOLLIN)]
+    with suppress(OSError):
+        one.door.to_the_end_of_the_line(one.tcp.fileno())
+    insist(lambda: one.door.set_open(True))
+    assert one.epoll.poll(10) == [(one.tcp.fileno(), EPOLLIN)]
+    insist(lambda: one.door.set_open(False))
     assert one.epoll.poll(0) == []
 
 

@@ -36,6 +36,7 @@ class Crew:
         self.broken: SimpleQueue[tuple[Stream, BaseException | None]] = SimpleQueue()
         self.too_long: SimpleQueue[tuple[Stream, int]] = SimpleQueue()
         self.streams: list[Stream] = []
+        self.failing = 0  # looks of the watcher that will fail
         self._work: dict[Stream, Work] = {}
         self._reader = RequestReader(Limits())
         self.lead = Lead(
@@ -45,7 +46,7 @@ class Crew:
             broken=lambda stream: self.broken.put((stream, sys.exception())),
             too_long=lambda stream, seconds, thread: self.too_long.put((stream, thread)),
             well=lambda now: None,
-            in_demand=lambda: not self.turns.empty(),
+            in_demand=self._in_demand,
             wake=lambda: self.turns.put(self.lead.take_orphan),
             log=LOG,
         )
@@ -90,6 +91,12 @@ class Crew:
         stream.request = self._reader.read(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
         self.streams.append(stream)
         return stream
+
+    def _in_demand(self) -> bool:
+        if self.failing:
+            self.failing -= 1
+            raise OSError("no memory")
+        return not self.turns.empty()
 
     def _turn(self) -> None:
         while turn := self.turns.get():
@@ -151,6 +158,17 @@ def test_a_call_that_lasts_loses_the_lead_and_gives_its_stream_back(crew: Callab
     assert one.answer()[0] is slow.stream
     assert one.given_back.get(timeout=PATIENCE) is slow.stream
     assert one.given_back.empty()
+
+
+def test_a_watcher_that_fails_watches_on(crew: Callable[..., Crew]) -> None:
+    one = crew(2)
+    one.failing = 1
+    slow = Held(one)
+    quick = one.call("/quick")
+    assert one.answer()[0] is quick  # somebody has seen that the leader's call lasts
+    assert not one.failing
+    slow.end()
+    assert one.answer()[0] is slow.stream
 
 
 def test_a_call_that_returns_leaves_the_token_of_another_call_alone(crew: Callable[..., Crew]) -> None:
