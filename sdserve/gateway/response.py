@@ -8,6 +8,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,11 +24,17 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 
 
 LARGE = 16384  # bytes of a body that is cheaper to send from where it is than to copy
+SLICE = 0.02  # seconds for which an iterable goes on while others wait for this thread
+FIRST_PIECE = -1.0  # in the place of a time: it is not known yet whether there will be another one
 REAL_FILES = (io.BufferedReader, io.BufferedRandom, io.FileIO)
 
 
 class ClientGone(ConnectionError):
     """The reader of a response has gone, or reads nothing any more."""
+
+
+class NothingSent(Exception):
+    """An iterable yields, and nothing of it can be sent."""
 
 
 class Sink(Protocol):
@@ -36,6 +43,9 @@ class Sink(Protocol):
     @property
     def full(self) -> bool:
         """Whether something of what was sent still waits for the client."""
+
+    def gone(self, quiet: float) -> bool:
+        """Whether the client has gone, to whom nothing was sent for `quiet` seconds."""
 
     def send(self, data: bytes) -> None: ...
 
@@ -50,6 +60,9 @@ class Nowhere:
     """The sink of an answer that nobody reads."""
 
     full = False
+
+    def gone(self, quiet: float) -> bool:
+        return False
 
     def send(self, data: bytes) -> None: ...
 
@@ -102,6 +115,9 @@ class Response:
     error: BaseException | None = None  # what the application raised
     chunked = False
     head_sent = False
+    turns = 0  # slices of time that the iterable has used up
+    _so_far: object = None  # what `_progress` was when `_quiet_since` was set
+    _quiet_since = 0.0  # monotonic seconds
     taken: Any = None  # what has taken the connection over; nothing of this is sent then
     sent = 0
     status = ""
@@ -205,8 +221,12 @@ class Response:
         return self.go_on()
 
     def go_on(self) -> bool:
-        """Sends what comes next of the result, as far as the client has room. True when that was the rest."""
+        """Sends what comes next of the result, as far as the client has room, or for one slice of time if others wait.
+
+        True when that was the rest. Raises as `send_result` does, and NothingSent.
+        """
         sink, pulls, advance = self._sink, self._gateway.pulls, self._advance
+        until = monotonic() + SLICE if self.head_sent else 0.0
         while not (sink.full and pulls):
             try:
                 piece = advance()
@@ -217,7 +237,37 @@ class Response:
             if self._bodyless:  # nothing of the rest would be sent
                 self._finish()
                 return True
+            if not until:
+                until = FIRST_PIECE  # most often the only one: it costs no look at the clock
+            elif (now := monotonic()) >= until:
+                if until != FIRST_PIECE and self._ends_turn(now) and pulls:
+                    return False
+                until = now + SLICE
         return False
+
+    def _ends_turn(self, now: float) -> bool:
+        """After a slice of time: whether it is the others' turn. Raises ClientGone, NothingSent.
+
+        A client that is sent nothing is looked for here: no send can fail. And who yields all the time does not hang,
+        so nobody else sees that nothing comes of it.
+        """
+        if self.taken is not None:
+            return False
+        self.turns += 1
+        gateway, so_far = self._gateway, self._progress()
+        if so_far != self._so_far:
+            self._so_far, self._quiet_since = so_far, now
+        else:
+            quiet = now - self._quiet_since
+            if self._sink.gone(quiet):
+                raise ClientGone("it has closed its connection")
+            if 0 < gateway.timeout <= quiet:
+                raise NothingSent(f"has sent nothing for {quiet:.1f} s, longer than timeout, though it yields")
+        return gateway.others_wait()
+
+    def _progress(self) -> object:
+        """Something that changes when the response, or what it waits for, goes on."""
+        return self.sent
 
     def early_hints(self, fields: Iterable[tuple[str, str]]) -> None:
         """Sends 103 (RFC 8297) ahead of the response, where the client may know of it. Raises InvalidResponse."""

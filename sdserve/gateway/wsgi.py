@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import Leave
 from sdserve.gateway.forwarded import Forwarding
-from sdserve.gateway.response import ClientGone, FileWrapper, Response
+from sdserve.gateway.response import ClientGone, FileWrapper, NothingSent, Response
 from sdserve.http.errors import BadRequest, HTTPError
 from sdserve.http.request import CHUNKED, NAME_BYTES, REMEMBERED, Request
 from sdserve.http.response import HeadWriter
@@ -47,7 +47,8 @@ class Terms:
 class Gateway:
     """Calls one application. `open` is False once the worker retires: every answer then closes its connection.
 
-    `pulls`: an iterable is asked for more when the client has taken what there was, and not before.
+    `pulls`: an iterable is asked for more when the client has taken what there was, and not before. `others_wait` says
+    whether anybody waits for the thread that asks; `timeout`: seconds for which an iterable may yield nothing, 0: any.
     """
 
     def __init__(self, app: WSGIApp, writer: HeadWriter, forwarding: Forwarding, terms: Terms, log: Logger) -> None:
@@ -55,6 +56,8 @@ class Gateway:
         self.writer = writer
         self.open = True
         self.pulls = False
+        self.others_wait: Callable[[], bool] = lambda: False
+        self.timeout = 0.0
         self.log = log
         self._forwarding = forwarding
         self._terms = terms
@@ -239,7 +242,10 @@ class Gateway:
             self.log.info("%s: %s", what, error)
             answer = self.writer.error(error)
         else:
-            self.log.error("Error handling request %s", what, exc_info=error)
+            if isinstance(error, NothingSent):
+                self.log.error("%s %s; it is ended", what, error)
+            else:
+                self.log.error("Error handling request %s", what, exc_info=error)
             answer = self.writer.plain(500, "Internal Server Error", body=environ["REQUEST_METHOD"] != "HEAD")
         if response.head_sent:
             response.broken = not response.complete

@@ -102,7 +102,7 @@ class Exchange:
             context.run(gateway.call, environ, response)
         else:
             gateway.call(environ, response)
-        if stream.unsent is None:
+        if stream.unsent is None and response.result is None:
             self._over(stream, environ, response, began)
         else:
             stream.reply = reply = Reply(environ, response, began, get_ident())
@@ -168,7 +168,7 @@ class Exchange:
         if reply.fiber is not None:
             if not reply.fiber.ended:
                 reply.fiber.resume()
-            if reply.waits or stream.unsent is not None:
+            if not reply.fiber.ended or stream.unsent is not None:
                 return
             self._end_early(stream)
             if reply.incoming is not None:
@@ -181,7 +181,7 @@ class Exchange:
                 step(reply.environ, response)
                 if response.result is None:
                     self._contexts.taken.discard(reply.thread)
-            if stream.unsent is not None:
+            if stream.unsent is not None or response.result is not None:
                 return
         if lost:
             response.broken = True

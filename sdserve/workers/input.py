@@ -40,7 +40,7 @@ class Incoming(io.RawIOBase):
         self._expected = request.expect
         self._arrival = arrival
         self._left = b""
-        self._given = monotonic()  # when the application got something
+        self.given = monotonic()  # when the application got something
         self._failure: BaseException | None = None
 
     def readable(self) -> bool:
@@ -51,7 +51,7 @@ class Incoming(io.RawIOBase):
         size = min(len(data), len(buffer))
         buffer[:size] = data[:size]
         self._left = data[size:]
-        self._given = monotonic()
+        self.given = monotonic()
         return size
 
     def finished(self) -> bool:
@@ -73,7 +73,7 @@ class Incoming(io.RawIOBase):
 
     def _next(self) -> bytes:
         """What comes next, b"" at the end. Raises HTTPError, ClientGone."""
-        self._arrival.excuse(monotonic() - self._given)
+        self._arrival.excuse(monotonic() - self.given)
         while True:
             stream = self._stream
             if stream is None:
@@ -136,6 +136,9 @@ class EarlyResponse(Response):
     def _settle(self) -> None:
         if not self.head_sent:
             self.keep_alive = self.request.keep_alive and self._incoming.finished()
+
+    def _progress(self) -> object:
+        return self.sent, self._incoming.given
 
     def send_result(self, result: Iterable[bytes]) -> bool:
         self._settle()

@@ -132,6 +132,11 @@ class Lead:
             self._ring_bells(self._roster.stop())
         self._alarm.set()
 
+    def is_alone(self) -> bool:
+        """Whether nobody polls, nor is about to, while this thread is in a call."""
+        leader = self._roster.leader
+        return leader is None or (not self._idle and leader is self._seats.get(threading.get_ident()))
+
     # --- what the leader does -----------------------------------------------------------------------------------------
 
     def call(self, stream: Stream, request: Request, now: float) -> bool:

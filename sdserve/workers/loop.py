@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from sdserve.workers.wsgi import WSGIWorker
 
 EVENTS = 32  # of one poll
-# Of streams in `ready`: a request to read, a call whose body does not come, a response whose client has gone.
-TURNS = (Phase.HEAD, Phase.READ, Phase.CLOSED)
+# Of streams in `ready`: a request to read, a call whose body does not come, a response whose client has gone, or one
+# that has had its slice of time.
+TURNS = (Phase.HEAD, Phase.READ, Phase.CLOSED, Phase.FLUSH)
 BATCH = 16  # of them between two polls: who sends one request at a time does not wait for those who send many
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 TELL_EVERY = 10.0  # seconds between two lines about idle connections that made room
@@ -76,8 +77,10 @@ class Loop:
             wake=self._end_poll,
             log=worker.log,
         )
+        exchange.gateway.others_wait = self._lead.is_alone
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._returned: deque[Stream] = deque()  # streams whose call ended without the lead
+        self._polled = 0.0  # when the last poll returned
         self._marked = False  # the process is marked busy, from an earlier turn
         self._retirement = Retirement(
             worker, self._streams, self._door, exchange.gateway, self._accept, self._take_adopted
@@ -138,8 +141,8 @@ class Loop:
     def calls(self) -> list[str]:
         """The requests that the application has now, for the log."""
         now = monotonic()
-        calls = [stream for stream in self._streams if stream.phase is Phase.CALL and stream.request is not None]
-        return [describe(stream, now - stream.called) for stream in calls]
+        calls = [stream for stream in self._streams if stream.runs and stream.request is not None]
+        return [describe(stream, now - stream.running_since) for stream in calls]
 
     def own_thread(self) -> int:
         """The thread of a running call that has one of its own, 0 if there is none."""
@@ -156,7 +159,7 @@ class Loop:
         poll, pending, ready, returned = self._epoll.poll, self._pending, streams.ready, self._returned
         find, event = streams.open.get, streams.event
         stream: Stream | None = None
-        polled = 0.0  # when the last poll returned
+        batch = 0  # whoever leads anew polls first: a leader may lose the lead to each stream in `ready`
         while True:
             try:
                 while True:
@@ -171,14 +174,17 @@ class Loop:
                                 return
                         elif not event(stream, mask):
                             return
-                    for _ in range(min(len(ready), BATCH)):
+                    stream = None
+                    if self._polled >= streams.sweep_at:
+                        streams.sweep(self._polled)
+                        self._make_room()
+                    for _ in range(min(len(ready), batch)):
                         stream = ready.popleft()
                         if stream.phase in TURNS and not streams.advance(stream, monotonic()):
                             return
-                    stream = None
-                    if polled >= streams.sweep_at:
-                        streams.sweep(polled)
-                        self._make_room()
+                        if stream.phase is Phase.FLUSH:  # it may have taken its time: look for others
+                            break
+                    stream, batch = None, BATCH
                     if not worker.alive and self._retirement_ends(monotonic()):
                         self._lead.stop()
                         return
@@ -193,13 +199,13 @@ class Loop:
                         else:
                             due = min(streams.sweep_at, worker.drain_by or NEVER)
                             pending.extend(poll(max(0.0, due - monotonic()), EVENTS))
-                    polled = monotonic()
-                    streams.turn(polled)
+                    self._polled = now = monotonic()
+                    streams.turn(now)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the others are served
-                if not self._survives(stream, error, polled):
+                if not self._survives(stream, error):
                     return
 
-    def _survives(self, stream: Stream | None, error: BaseException, polled: float) -> bool:
+    def _survives(self, stream: Stream | None, error: BaseException) -> bool:
         """After an exception in a turn, `stream` being what it was for. False when this thread is not to go on.
 
         Where no connection is to blame the same may happen at once again: guard.py says what becomes of the loop.
@@ -211,7 +217,7 @@ class Loop:
         if stream is not None:
             self._streams.fail(stream)
             return True
-        verdict = self._guard.failed(monotonic(), polled)
+        verdict = self._guard.failed(monotonic(), self._polled)
         unheard = verdict.replace and not worker.ask_for_replacement("fails again and again")
         if verdict.over or unheard:
             worker.log.critical("Worker %s cannot go on: %r", worker.pid, error)

@@ -152,14 +152,24 @@ class Stream:
 
     @property
     def progress(self) -> int:
-        """How far the response of a running call has come: body bytes, -1 before its head.
+        """How far the response of a running call has come: a number that grows, -1 before its head.
 
         What an application does with a connection that it took over is its own business: that never stands still.
+        What yields and sends nothing is no hang either; the response itself sees to that.
         """
         response = self.response
-        if response is None or not response.head_sent:
+        if response is None or not (response.head_sent or response.turns):
             return -1
-        return monotonic_ns() if response.taken is not None else response.sent
+        return monotonic_ns() if response.taken is not None else response.sent + response.turns
+
+    @property
+    def runs(self) -> bool:
+        """Whether the application has the request, or goes on with it when it is its turn."""
+        return self.phase is Phase.CALL or (self.phase is Phase.FLUSH and self.queued)
+
+    @property
+    def running_since(self) -> float:
+        return self.called if self.reply is None else self.reply.began
 
     @property
     def own_thread(self) -> int:
@@ -174,6 +184,18 @@ class Stream:
     def full(self) -> bool:
         """Whether the client has not taken yet what was sent."""
         return self.unsent is not None
+
+    def gone(self, quiet: float) -> bool:
+        """Whether the connection is closed in both directions. Whoever has closed his own may still read: for as long
+        as a client has that takes nothing."""
+        poll = select.poll()
+        poll.register(self.sock, 0)
+        if poll.poll(0):
+            return True
+        try:
+            return 0 < self.store.patience <= quiet and self.sock.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
 
     def send(self, data: bytes) -> None:
         unsent = self.unsent
@@ -257,8 +279,10 @@ class Stream:
 
 def describe(stream: Stream, seconds: float) -> str:
     """A call that takes long, for the log."""
-    request, response, sent = stream.request, stream.response, stream.progress
+    request, response = stream.request, stream.response
     what = f"{request.method} {request.uri}" if request is not None else "a request"
     if response is not None and response.taken is not None:
         return f"{what} has had its connection to itself for {seconds:.1f} s"
-    return f"{what} has run for {seconds:.1f} s" + (f" and sent {sent} bytes" if sent >= 0 else "")
+    return f"{what} has run for {seconds:.1f} s" + (
+        f" and sent {response.sent} bytes" if response and response.head_sent else ""
+    )

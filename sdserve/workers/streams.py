@@ -122,11 +122,11 @@ class Streams(Register):
     def event(self, stream: Stream, mask: int) -> bool:
         """A stream is ready. False when the lead was lost."""
         phase = stream.phase
-        if phase is FLUSH:
-            return self._flush(stream)
-        if phase is CALL or stream.queued:  # another thread has it, or its next request is here already: later
+        if phase is CALL or stream.queued:  # another thread has it, or it goes on in its turn: later
             self.poll_for(stream, 0)
             return True
+        if phase is FLUSH:
+            return self._flush(stream)
         try:
             data = stream.sock.recv(HEADS if phase is HEAD else RECEIVE)
         except BlockingIOError:
@@ -152,15 +152,12 @@ class Streams(Register):
 
     def advance(self, stream: Stream, now: float) -> bool:
         """Goes on with what was received, up to one answered request. False when the lead was lost."""
-        conn = stream.conn
+        conn, phase = stream.conn, stream.phase
         stream.queued = False
-        if stream.phase is CLOSED:
-            return self._lost(stream, now)
-        if stream.phase is READ:
-            stream.phase = CALL
-            return self._go_on(stream, now)
+        if phase is not HEAD and phase is not BODY:
+            return self._resume(stream, phase, now)
         try:
-            if stream.phase is HEAD:
+            if phase is HEAD:
                 request = conn.next_request()
                 if request is None:
                     self._await_head(stream, now)
@@ -196,6 +193,15 @@ class Streams(Register):
             return self._continue(stream)
         self.poll_for(stream, EPOLLIN)
         return True
+
+    def _resume(self, stream: Stream, phase: Phase, now: float) -> bool:
+        """Goes on with a response in its turn. False when the lead was lost."""
+        if phase is CLOSED:
+            return self._lost(stream, now)
+        if phase is FLUSH:
+            return self._flush(stream)
+        stream.phase = CALL
+        return self._go_on(stream, now)
 
     def _continue(self, stream: Stream) -> bool:
         """A client that does not read had no room for 100 Continue: it gets that when it reads."""
@@ -298,13 +304,8 @@ class Streams(Register):
         """The application has been called for a request, or has gone on with it: as far as its client has room."""
         if stream.phase is not CALL:
             return
-        if stream.reply is not None and stream.reply.waits:
-            stream.phase = READ
-            self._due(stream)
-            self.poll_for(stream, EPOLLIN if stream.unsent is None else EPOLLIN | EPOLLOUT)
-            return
-        if stream.unsent is not None:
-            self._await_room(stream, now)
+        if stream.unsent is not None or stream.reply is not None:
+            self._suspend(stream, now)
             return
         self.count += 1
         self.size += stream.sent
@@ -342,10 +343,18 @@ class Streams(Register):
         self.set_deadline(stream, now, self._keepalive)
         self.poll_for(stream, EPOLLIN)
 
-    def _await_room(self, stream: Stream, now: float) -> None:
-        """The client has not taken what was sent; it gets `times.send` seconds for each bit that it takes."""
+    def _suspend(self, stream: Stream, now: float) -> None:
+        """A response goes on later: when there is more of its body, when its client has room, or in its turn."""
+        if stream.reply is not None and stream.reply.waits:
+            stream.phase = READ
+            self._due(stream)
+            self.poll_for(stream, EPOLLIN if stream.unsent is None else EPOLLIN | EPOLLOUT)
+            return
         stream.phase = FLUSH
-        self.set_deadline(stream, now, self._times.send)
+        if stream.unsent is None:  # it has had its slice of time
+            self._queue(stream)
+            return
+        self.set_deadline(stream, now, self._times.send)  # for each bit that the client takes
         self.poll_for(stream, WANTS[FLUSH])
 
     def _flush(self, stream: Stream) -> bool:
@@ -405,7 +414,8 @@ class Streams(Register):
         reply = stream.reply
         if reply is not None and stream.phase in WAITING:
             reply.lost = stream.unsent.left if stream.unsent is not None else 0
-            self.ready.append(stream)
+            if not stream.queued:
+                self._queue(stream)
 
     def cut(self) -> list[Stream]:
         """Closes every connection but those that the application has; returns whose responses it ends now, in turn.

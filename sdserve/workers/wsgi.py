@@ -110,6 +110,7 @@ class WSGIWorker(Worker):
         gateway = Gateway(self.wsgi, HeadWriter(SERVER_SOFTWARE), forwarding, terms, self.log)
         gateway.open = values.times.keepalive > 0
         gateway.pulls = not values.response_buffering
+        gateway.timeout = values.timeout
         return gateway
 
     def _hook(self, name: str) -> Callable[..., Any] | None:

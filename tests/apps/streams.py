@@ -8,6 +8,7 @@ import os
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -56,6 +57,25 @@ def numbers(query: str, start_response: Any) -> Iterable[bytes]:
     assert USER.get("nobody") == "nobody"
     start_response("200 OK", [TEXT])
     return Numbers(name, int(count))
+
+
+def endless(query: str, start_response: Any) -> Iterable[bytes]:
+    """Pieces of as many bytes for ever, each after as many milliseconds of work."""
+    start_response("200 OK", [TEXT])
+    size, work = map(int, query.split(","))
+    piece = bytes(size)
+
+    def made() -> Iterator[bytes]:
+        try:
+            while True:
+                until = time.monotonic() + work / 1000
+                while time.monotonic() < until:
+                    pass
+                yield piece
+        finally:
+            note("closed endless")
+
+    return made()
 
 
 def fails(query: str, start_response: Any) -> Iterable[bytes]:
@@ -126,7 +146,7 @@ def text(query: str, start_response: Any) -> Iterable[bytes]:
 
 
 WRAPPER: Any = None
-PAGES = {page.__name__: page for page in (numbers, fails, pushed, hello, constant, pieces)}
+PAGES = {page.__name__: page for page in (numbers, endless, fails, pushed, hello, constant, pieces)}
 PAGES |= {page.__name__: page for page in (file, unflushed, zipped, text)}
 
 

@@ -1,11 +1,14 @@
 """Responses that are made as they go: nothing of them is made before its client has room, and nobody waits for it."""
 
+import contextlib
 import gzip
 import http.client
+import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -152,6 +155,75 @@ def test_a_response_that_breaks_off_late_is_cut_and_closed(
         body(sock)
     served.server.wait_log("RuntimeError: in the middle")
     eventually(lambda: any("/fails" in line and line.endswith("X") for line in served.records()))
+
+
+@contextlib.contextmanager
+def reading(socks: list[socket.socket]) -> Iterator[None]:
+    """Clients that read as fast as they can, meanwhile."""
+    stopped = threading.Event()
+
+    def read() -> None:
+        while not stopped.is_set():
+            for sock in select.select(socks, [], [], 0.1)[0]:
+                sock.recv(1 << 20)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        reader.join()
+
+
+@THREADS
+def test_a_response_without_end_whose_client_always_has_room_keeps_nobody_waiting(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    served = Served(start, tmp_path, "--threads", threads)
+    socks = [served.ask("/endless?5000,1") for _ in range(2 * int(threads))]  # more of them than threads
+    with reading(socks):
+        for sock in socks:
+            eventually(lambda sock=sock: sock.recv(1, socket.MSG_PEEK))
+        for _ in range(20):
+            assert answer(served.address, "/hello").body == b"hello"
+    for sock in socks:
+        sock.close()
+    eventually(lambda: served.events() == ["closed endless"] * len(socks))
+    assert served.server.workers == [served.worker]
+
+
+@THREADS
+def test_who_yields_nothing_keeps_nobody_waiting_and_ends_with_its_client(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    served = Served(start, tmp_path, "--threads", threads)
+    socks = [served.ask("/endless?0,0") for _ in range(2 * int(threads))]
+    for _ in range(20):
+        assert answer(served.address, "/hello").body == b"hello"
+    for sock in socks:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    eventually(lambda: served.events() == ["closed endless"] * len(socks))
+    eventually(lambda: len([line for line in served.records() if line.endswith(" 200 0 X")]) == len(socks))
+    assert served.server.workers == [served.worker]
+
+
+@THREADS
+def test_who_yields_nothing_for_as_long_as_a_request_may_take_is_ended(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    """Whether its client waits or has gone without a word; and its worker has nothing to do with it."""
+    served = Served(start, tmp_path, "--threads", threads, "-t", "1")
+    waiting, gone = served.ask("/endless?0,0"), served.ask("/endless?0,0")
+    gone.close()
+    with waiting:
+        assert waiting.recv(4096).startswith(b"HTTP/1.1 500 ")
+    served.server.wait_log(r"GET /endless\?0,0(.|\n)*has sent nothing for 1\.\d s")
+    eventually(lambda: served.events() == ["closed endless"] * 2)
+    assert answer(served.address, "/hello").body == b"hello"
+    assert served.server.workers == [served.worker]
+    assert "is replaced" not in served.server.log
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3000, 40000])
