@@ -87,7 +87,7 @@ class Pidfile:
         except OSError as error:
             with suppress(OSError):
                 remove(beside)
-            raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}") from error
+            raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}{_where_to_write()}") from error
 
     def _remove(self, fname: str) -> None:
         try:
@@ -105,6 +105,12 @@ class Pidfile:
         except PermissionError:  # it runs, as somebody else
             return True
         return True
+
+
+def _where_to_write() -> str:
+    """The place that a unit makes for pidfiles and sockets (RuntimeDirectory=, systemd.exec(5)), if there is one."""
+    place = os.environ.get("RUNTIME_DIRECTORY", "")
+    return f"; this unit's place for it is {place}" if place else ""
 
 
 def _has_ended(pid: int) -> bool:

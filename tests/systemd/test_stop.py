@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.load import Load, ask
 from tests.support.machine import Machine
-from tests.support.service import deploy
+from tests.support.service import PLAIN, deploy
 from tests.support.waiting import eventually
 
 STOPS = int(os.environ.get("STOPS", "5"))
@@ -129,16 +129,32 @@ def test_programs_that_requests_run_are_not_disturbed(machine: Machine) -> None:
     app = (
         "import subprocess\n"
         "def application(environ, start_response):\n"
-        "    subprocess.run(['sleep', environ['PATH_INFO'][1:] or '0'], check=True)\n"
+        "    if environ['PATH_INFO'] == '/wait':\n"
+        "        subprocess.run(['sh', '-c', 'until [ -e /srv/app/go ]; do sleep 0.1; done'], check=True)\n"
         "    start_response('200 OK', [('Content-Length', '4')])\n"
         "    return [b'done']\n"
     )
     service = deploy(machine, {"app.py": app}, "app:application", settings={"THREADS": "4"})
     service.wake()
-    with service.load(clients=4, path="/1.5", requests=1) as load:
+    with service.load(clients=4, path="/wait", requests=1) as load:
         service.wait_busy(1)
-        machine.systemctl("restart", service.unit)
+        machine.systemctl("restart", "--no-block", service.unit)
+        machine.wait_for(service.unit, ActiveState="deactivating")
+        machine.write("/srv/app/go", "")
     assert load.record.statuses == {200: 4}, load.record
+
+
+def test_a_stop_during_a_reload_is_no_failure(machine: Machine) -> None:
+    """systemd ends the ExecReload= that waits for the outcome."""
+    app = "import os, time\nwhile os.path.exists('/srv/app/hold'):\n    time.sleep(0.01)\n" + PLAIN
+    service = deploy(machine, {"plain.py": app})
+    service.wake()
+    service.check(workers=2)
+    machine.write("/srv/app/hold", "")
+    machine.systemctl("reload", "--no-block", service.unit)
+    eventually(lambda: "Reloading" in service.status, "a reload")
+    machine.systemctl("stop", service.unit)
+    machine.wait_for(service.unit, ActiveState="inactive", Result="success")
 
 
 def test_a_stop_after_a_reload_that_still_drains(machine: Machine, opened: ExitStack) -> None:

@@ -116,6 +116,12 @@ def test_a_promoted_master_drops_the_suffix(path: Path, dead: int) -> None:
     assert not Path(f"{path}.2").exists()
 
 
+def test_a_unit_has_a_place_for_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/shop")
+    with pytest.raises(PidfileError, match=r"No such file or directory; this unit's place for it is /run/shop$"):
+        Pidfile(f"{path}/none/pid").create(os.getpid())
+
+
 def test_a_directory_that_is_none(path: Path) -> None:
     with pytest.raises(PidfileError, match=r"cannot write the pidfile .*: No such file or directory"):
         Pidfile(str(path / "x" / "y")).create(os.getpid())
