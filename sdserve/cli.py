@@ -71,7 +71,7 @@ def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
 
 def demand_application(cfg: Config) -> None:
     """Raises ConfigError when no application is configured; what was said of `paste` is enough."""
-    if cfg.wsgi_app is None and not cfg.paste:
+    if cfg.wsgi_app is None and not cfg.foreign("paste"):
         raise ConfigError(
             "no application: name it as module:callable on the command line, or set wsgi_app"
             " (SDSERVE_WSGI_APP in the environment)"

@@ -1,7 +1,7 @@
 """The workers of one master: their handles, what they say, and how they end.
 
 Mechanism only. Which worker is forked or retired is decided in decide.py; what a death or a failed boot means for the
-service is the arbiter's business, which hears of them through `Events`.
+service is the business of pool.py, which hears of them through `Events`.
 """
 
 import os
@@ -25,7 +25,7 @@ DRAIN_GRACE = 0.5  # seconds that a worker gets to leave after its graceful time
 
 
 class Events(Protocol):
-    """What the arbiter wants to hear."""
+    """What the pool wants to hear."""
 
     def worker_ready(self, handle: WorkerHandle) -> None: ...
 
@@ -35,10 +35,11 @@ class Events(Protocol):
 class Children:
     """All worker processes that have not been reaped yet, by pid."""
 
-    def __init__(self, loop: Loop, log: Logger, events: Events) -> None:
+    events: Events  # who hears of what becomes of them
+
+    def __init__(self, loop: Loop, log: Logger) -> None:
         self._loop = loop
         self._log = log
-        self._events = events
         self._hang_watch = HangWatch(loop, self.hung)
         self.scoreboard = Scoreboard()
         self.handles: dict[int, WorkerHandle] = {}
@@ -61,15 +62,15 @@ class Children:
         self._loop.watch(handle.channel, lambda: self._hear(handle))
         self._loop.watch(handle.pidfd, lambda: self.reap(handle))
 
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """For how many seconds, at most, those who were told to leave may still be there."""
         now = self._loop.now()
         return KILL_AFTER + max((h.deadline - now for h in self if h.deadline is not None), default=0.0)
 
     def retire(self, handle: WorkerHandle, graceful: bool = True) -> None:
         """Tells a worker to finish and leave, or to leave at once; it is killed when it takes longer than it may."""
-        patience = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER
-        handle.advance(WorkerEvent.RETIRE, patience + DRAIN_GRACE)
+        timeout = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER
+        handle.advance(WorkerEvent.RETIRE, timeout + DRAIN_GRACE)
         if graceful:
             handle.tell(RETIRE)
         handle.send(signal.SIGTERM if graceful else signal.SIGQUIT)
@@ -116,13 +117,13 @@ class Children:
         for message in handle.messages():
             if message == READY:
                 handle.advance(WorkerEvent.READY)
-                self._events.worker_ready(handle)
+                self.events.worker_ready(handle)
             elif message == BUSY:
                 self._hang_watch.busy(handle)
             elif message == RECYCLE:
                 handle.worn = True
             elif message == RETIRING:
-                handle.heeded = True
+                handle.acknowledged = True
                 if handle.phase in (Phase.SERVING, Phase.ABORTED):  # somebody else told it to; it saves what it can
                     handle.asks = True
                     handle.advance(WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
@@ -130,7 +131,7 @@ class Children:
                 handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
 
     def reap(self, handle: WorkerHandle) -> None:
-        """Takes leave of a worker whose process has ended; does nothing if it has not."""
+        """Reaps a worker whose process has ended; does nothing if it has not."""
         if handle.pid not in self.handles:
             return
         self._hear(handle)  # its last words are why it could not boot
@@ -147,7 +148,7 @@ class Children:
         handle.advance(WorkerEvent.EXIT)
         self.scoreboard.give_back(handle.cell)
         self._log_end(handle, before, status)
-        self._events.worker_gone(handle, status)
+        self.events.worker_gone(handle, status)
 
     def note_stops(self) -> None:
         """Looks for workers that were stopped or continued: nothing else tells of a SIGSTOP."""

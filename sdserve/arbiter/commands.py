@@ -1,19 +1,27 @@
 """What sdservectl can ask of a master: `status` at once, `reload` and `upgrade` when their outcome is known."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from sdserve.arbiter.control import Answer, Command
+from sdserve.arbiter.service import Service
 from sdserve.systemd.environment import digests
-
-if TYPE_CHECKING:
-    from sdserve.arbiter.arbiter import Arbiter
 
 
 class Commands:
-    """The commands, and who waits for the outcome of which."""
+    """The commands, and who waits for the outcome of which. `refusal` says why no upgrade can begin, or ""."""
 
-    def __init__(self, arbiter: "Arbiter") -> None:
-        self._arbiter = arbiter
+    def __init__(
+        self,
+        service: Service,
+        reload: Callable[[], None],
+        upgrade: Callable[[], None],
+        refusal: Callable[[], str],
+    ) -> None:
+        self._service = service
+        self._begin_reload = reload
+        self._begin_upgrade = upgrade
+        self._refusal = refusal
         self._reloads: list[Answer] = []
         self._upgrades: list[Answer] = []
 
@@ -27,30 +35,30 @@ class Commands:
 
     def _environment(self, answer: Answer) -> None:
         """What this service was started with, for an ExecReload= that was started with something newer."""
-        answer({"ok": True, "text": "digests", "environment": digests(self._arbiter.launched_with)})
+        answer({"ok": True, "text": "digests", "environment": digests(self._service.launched_with)})
 
     def _status(self, answer: Answer) -> None:
-        status = self._arbiter.status()
+        status = self._service.status()
         answer({"ok": True, "text": status.line(), "status": status.as_dict()})
 
     def _reload(self, answer: Answer) -> None:
         self._reloads.append(answer)
-        self._arbiter.handle_hup()
+        self._begin_reload()
 
     def _upgrade(self, answer: Answer) -> None:
-        if self._arbiter.reexec_pid or self._arbiter.master_pid:
+        if self._service.reexec_pid or self._service.master_pid:
             answer({"ok": False, "text": "an upgrade is under way already"})
             return
-        if refusal := self._arbiter.upgrade.refusal:
+        if refusal := self._refusal():
             answer({"ok": False, "text": f"no upgrade now: {refusal}"})
             return
         self._upgrades.append(answer)
-        self._arbiter.handle_usr2()
+        self._begin_upgrade()
 
     def reloaded(self, trouble: str) -> None:
         """A reload ended; `trouble` is "" or why it failed."""
         waiting, self._reloads = self._reloads, []
-        self._tell(waiting, trouble, f"reloaded: {self._arbiter.status().line()}")
+        self._tell(waiting, trouble, f"reloaded: {self._service.status_line()}")
 
     def overtaken(self) -> bool:
         """A new master takes over before the reload is done: who waits shall ask that one. False if nobody does."""

@@ -2,7 +2,7 @@
 
 A Unix socket in RuntimeDirectory=, mode 0600: whoever may open it may command the service, and nobody else can. One
 request is one line of JSON, {"command": …}; so is the answer, {"ok": …, …}. Commands that take a while (reload,
-upgrade) are answered when their outcome is known. An upgrade passes the socket on (`Upgrade.pass_on_control`).
+upgrade) are answered when their outcome is known. An upgrade passes the socket on (`OldMaster.pass_on_control`).
 """
 
 import errno
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sdserve.arbiter.loop import Deadline, Loop
+from sdserve.errors import ListenError
 from sdserve.log import Logger
 from sdserve.process import listeners
 from sdserve.process.listeners import Listener
@@ -54,6 +55,14 @@ class Control:
         if (before := self.release()) is not None:
             before.close()
         self.adopt(listener)
+
+    def keep_open(self, path: str | None) -> None:
+        """Listens on `path`, unless it listens already; anew where somebody took the socket's file away."""
+        if path and not self.reachable:
+            try:
+                self.open(path)
+            except ListenError as error:  # sdservectl will miss it, clients will not
+                self._log.warning("no control socket: %s", error)
 
     def adopt(self, listener: Listener) -> None:
         """Goes on with a socket that an old master passed on."""

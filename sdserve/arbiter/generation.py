@@ -46,6 +46,18 @@ class Generation:
         cfg.lend(worker_class=worker_class, logger_class=Logger)
         return cls(number, cfg, Application(cfg.wsgi_app or "", cfg), worker_class, Place())
 
+    def announce(self, log: Logger) -> None:
+        """Tells the log what the configuration is, and what of it the operator may see differently."""
+        for warning in self.cfg.warnings:
+            log.warning("%s", warning)
+        if self.unused:
+            source = self.cfg.settings["bind"].source
+            unused = ", ".join(self.unused)
+            log.warning("bind (%s): %s is not used: systemd's sockets are, see ListenStream=", source, unused)
+        if log.is_enabled("debug"):
+            lines = [f"  {name}: {setting.value}" for name, setting in self.cfg.settings.items()]
+            log.debug("Current configuration:\n%s", "\n".join(lines))
+
     def close(self) -> None:
         """Lets go of what it would take to come back to it."""
         self.place.close()
@@ -102,8 +114,8 @@ def enter(cfg: "Config") -> None:
 def socket_mode(cfg: "Config") -> int:
     """The permissions of a Unix socket: socket_mode, or, as in gunicorn, what a configured umask leaves."""
     if cfg.settings["socket_mode"].source == "default" and cfg.settings["umask"].source != "default":
-        return 0o777 & ~int(cfg.umask)
-    return int(cfg.socket_mode)
+        return 0o777 & ~cfg.umask
+    return cfg.socket_mode
 
 
 def goal_of(cfg: "Config", generation: int) -> Goal:

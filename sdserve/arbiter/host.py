@@ -88,7 +88,7 @@ class Host:
     # --- what it was given, and what it holds by name -----------------------------------------------------------------
 
     def handover(self) -> Handover | None:
-        """The line to the old master, in a new one."""
+        """The connection to the old master, in a new one."""
         return Handover.inherited(self.environ)
 
     def found(
@@ -148,13 +148,13 @@ class Host:
         return fork_worker(worker, server, scoreboard, title, forget, self.now)
 
     def handover_pair(self) -> tuple[Handover, Handover]:
-        """A line between two masters: the old one's end, and the new one's."""
+        """A connection between two masters: the old one's end, and the new one's."""
         return Handover.pair()
 
-    def execute(self, launch: Reexec, passed: Sequence[Listener], line: Handover) -> int:
+    def execute(self, reexec: Reexec, passed: Sequence[Listener], handover: Handover) -> int:
         """A new master's pid, whose pidfd can be had next. Raises OSError when there is no room for another process."""
         with room():
-            return fork_twice(lambda: launch.execute(passed, line))
+            return fork_twice(lambda: reexec.execute(passed, handover))
 
     def examine(
         self,
@@ -169,13 +169,13 @@ class Host:
 
         examine(loop, program, directory, environ, on_reason)
 
-    def await_ends(self, handles: Iterable[WorkerHandle], patience: float) -> list[WorkerHandle]:
-        """Waits without the loop for these workers to end, and reaps them; who is left after `patience` seconds."""
+    def await_ends(self, handles: Iterable[WorkerHandle], timeout: float) -> list[WorkerHandle]:
+        """Waits without the loop for these workers to end, and reaps them; who is left after `timeout` seconds."""
         by_fd = {handle.pidfd.fileno(): handle for handle in handles}
         poll = select.poll()
         for fd in by_fd:
             poll.register(fd, select.POLLIN)
-        until = self.now() + patience
+        until = self.now() + timeout
         while by_fd:
             ready = poll.poll(max(0.0, until - self.now()) * 1000)
             if not ready:
@@ -190,7 +190,7 @@ class Host:
         return control_group.end_others()
 
     def reap_orphans(self, children: Collection[int]) -> None:
-        """Takes leave of everybody's orphans that have ended, as PID 1 must; not of `children`, whose pidfds tell."""
+        """Reaps everybody's orphans that have ended, as PID 1 must; not of `children`, whose pidfds tell."""
         try:
             while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 if found.si_pid in children:

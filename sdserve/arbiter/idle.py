@@ -5,14 +5,11 @@ connection that comes too late for them waits in the socket's backlog, and start
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.service import Service
 from sdserve.arbiter.worker_handle import WorkerHandle
-
-if TYPE_CHECKING:
-    from sdserve.arbiter.arbiter import Arbiter
 
 
 class IdleExit:
@@ -40,16 +37,16 @@ class IdleExit:
         return now if handle.cell.busy_since else handle.cell.last_busy
 
 
-def watch_idleness(arbiter: "Arbiter") -> None:
-    """Has `arbiter` leave when idle, if it is configured so and systemd can start the service again."""
-    limit = arbiter.cfg.idle_exit
-    if limit and not arbiter.systemd:
-        arbiter.log.warning("idle_exit has no effect: only systemd can start the service again at the next connection")
+def watch_idleness(service: Service, stop: Callable[[], None]) -> None:
+    """Has `stop` called when the service is idle, if it is configured so and systemd can start the service again."""
+    limit = service.cfg.idle_exit
+    if limit and not service.systemd:
+        service.log.warning("idle_exit has no effect: only systemd can start the service again at the next connection")
     elif limit:
-        IdleExit(arbiter.loop, limit, arbiter.children, lambda: _leave(arbiter))
+        IdleExit(service.loop, limit, service.children, lambda: _leave(service, stop))
 
 
-def _leave(arbiter: "Arbiter") -> None:
-    if arbiter.state is Master.RUNNING and not arbiter.reexec_pid and not arbiter.master_pid:
-        arbiter.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", arbiter.cfg.idle_exit)
-        arbiter.stop()
+def _leave(service: Service, stop: Callable[[], None]) -> None:
+    if service.state is Master.RUNNING and not service.reexec_pid and not service.master_pid:
+        service.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", service.cfg.idle_exit)
+        stop()

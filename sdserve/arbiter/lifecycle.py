@@ -14,7 +14,8 @@ class Master(Enum):
     STARTING = "starting"  # the first generation boots, nobody serves yet
     RUNNING = "running"
     RELOADING = "reloading"  # a new generation boots while the old one serves
-    STOPPING = "stopping"  # workers finish what they hold
+    HANDING_OVER = "handing over"  # a new master serves and is the main process; workers here finish what they hold
+    STOPPING = "stopping"  # workers finish what they hold, and nobody follows from here
     DOWN = "down"
 
 
@@ -24,6 +25,7 @@ class MasterEvent(Enum):
     RELOADED = "new generation serves"
     ROLLED_BACK = "new generation failed"
     STOP = "stop"
+    HAND_OVER = "stop while a new master serves"
     EMPTY = "last worker gone"
     CRASH = "error of its own"
 
@@ -52,6 +54,7 @@ class Upgrade(Enum):
 
     NONE = "none"
     BOOTING = "booting"  # the new master exists
+    DROPPED = "dropped"  # it was too slow or is not wanted any more, and has still to end
     SERVING = "serving"  # its workers serve beside ours
     HANDED_OVER = "handed over"  # it is the main process; we drain
 
@@ -59,6 +62,7 @@ class Upgrade(Enum):
 class UpgradeEvent(Enum):
     REEXEC = "reexec"
     READY = "ready"
+    DROP = "drop"
     HAND_OVER = "hand over"
     LOST = "lost"  # it failed, was dropped, or died
 
@@ -76,12 +80,19 @@ MASTER: Table[Master, MasterEvent] = {
     Master.RUNNING: {
         MasterEvent.RELOAD: Master.RELOADING,
         MasterEvent.STOP: Master.STOPPING,
+        MasterEvent.HAND_OVER: Master.HANDING_OVER,
         MasterEvent.CRASH: Master.DOWN,
     },
     Master.RELOADING: {
         MasterEvent.RELOADED: Master.RUNNING,
         MasterEvent.ROLLED_BACK: Master.RUNNING,
         MasterEvent.STOP: Master.STOPPING,
+        MasterEvent.HAND_OVER: Master.HANDING_OVER,
+        MasterEvent.CRASH: Master.DOWN,
+    },
+    Master.HANDING_OVER: {
+        MasterEvent.STOP: Master.HANDING_OVER,
+        MasterEvent.EMPTY: Master.DOWN,
         MasterEvent.CRASH: Master.DOWN,
     },
     Master.STOPPING: {
@@ -130,6 +141,10 @@ UPGRADE: Table[Upgrade, UpgradeEvent] = {
     },
     Upgrade.BOOTING: {
         UpgradeEvent.READY: Upgrade.SERVING,
+        UpgradeEvent.DROP: Upgrade.DROPPED,
+        UpgradeEvent.LOST: Upgrade.NONE,
+    },
+    Upgrade.DROPPED: {
         UpgradeEvent.LOST: Upgrade.NONE,
     },
     Upgrade.SERVING: {
@@ -140,6 +155,8 @@ UPGRADE: Table[Upgrade, UpgradeEvent] = {
         UpgradeEvent.LOST: Upgrade.HANDED_OVER,  # too late to take the unit back: systemd watches it now
     },
 }
+
+LEAVING = (Master.HANDING_OVER, Master.STOPPING)  # the workers leave, and the master follows them
 
 
 class IllegalMoveError(Exception):

@@ -143,7 +143,7 @@ class Loop:
 
         Raises OSError when it cannot even wait.
         """
-        for key, _ in self._selector.select(self.patience()):
+        for key, _ in self._selector.select(self.timeout()):
             what = self._watched.get(key.fd)
             # An earlier callback of this turn may have ended it, and its number may be another's by now.
             if what is None or what is not key.fileobj or self._succeeds(key.data):
@@ -167,7 +167,7 @@ class Loop:
             return False
         return True
 
-    def patience(self) -> float | None:
+    def timeout(self) -> float | None:
         """The seconds until the next deadline; None if there is none."""
         while self._deadlines and self._deadlines[0][2].cancelled:
             heapq.heappop(self._deadlines)

@@ -1,57 +1,82 @@
 """The pool at work: decisions become forks, signals and kills, and what becomes of workers becomes verdicts.
 
-What to do is decided in decide.py, what a failed boot means in verdict.py; the processes are in children.py. This is
-where they meet the arbiter's state and goal.
+What to do is decided in decide.py, what a failed boot means in verdict.py; the processes are in children.py.
 """
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import replace
 
 from sdserve.arbiter import decide
-from sdserve.arbiter.children import Children, backoff_after
+from sdserve.arbiter.children import backoff_after
 from sdserve.arbiter.decide import Backoff, Kill, Retire, Spawn
 from sdserve.arbiter.generation import Generation
+from sdserve.arbiter.hooks import Hooks, explain
+from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.loop import Deadline
-from sdserve.arbiter.reload import explain
+from sdserve.arbiter.service import Service
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
+from sdserve.systemd.notify import Notifier
 from sdserve.workers.base import RETIRE, Worker
-
-if TYPE_CHECKING:
-    from sdserve.arbiter.arbiter import Arbiter
 
 
 class Pool:
-    """The workers of one master, and the patience it has with them."""
+    """The workers of one master, and how long it bears with them.
 
-    def __init__(self, arbiter: "Arbiter") -> None:
-        self._arbiter = arbiter
-        self.children = Children(arbiter.loop, arbiter.log, self)
+    `roll_back` and `halt` are called where a failed boot ends the reload under way, or the service.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        host: Host,
+        hooks: Hooks,
+        roll_back: Callable[[str], None],
+        halt: Callable[[str, SdserveError], None],
+    ) -> None:
+        self._service = service
+        self._host = host
+        self._hooks = hooks
+        self._roll_back = roll_back
+        self._halt = halt
+        self._children = service.children
+        self._children.events = self
         self._boot_kills = 0
         self._counted = -1  # workers, when the log was told last
         self._wake: Deadline | None = None
 
     def healthy(self) -> bool:
         """Whether the watchdog may be told that all is well: a worker can answer, or none is wanted."""
-        arbiter = self._arbiter
-        if arbiter.goal.size == 0 or arbiter.state is Master.STARTING or self._can_answer():
+        service = self._service
+        if service.goal.size == 0 or service.state is Master.STARTING or self._can_answer():
             return True
-        self.children.listen()  # one may have said that it serves, and the loop has not come to hear it
+        self._children.listen()  # one may have said that it serves, and the loop has not come to hear it
         return self._can_answer()
 
     def _can_answer(self) -> bool:
-        members = self.children.members()
-        return decide.some_serve(members) or decide.gap_ends(members, self._arbiter.goal)
+        members = self._children.members()
+        return decide.some_serve(members) or decide.gap_ends(members, self._service.goal)
+
+    def all_serve(self) -> bool:
+        """Whether the wanted number of the current generation serves."""
+        return decide.all_serve(self._children.members(), self._service.goal)
+
+    def resize(self, size: int) -> None:
+        """Sets the wanted number of workers."""
+        service = self._service
+        before, service.goal = service.goal.size, replace(service.goal, size=size)
+        self._hooks.tell("nworkers_changed", size, before)
 
     def manage(self) -> None:
         """Decides what the pool needs, and does it."""
-        arbiter = self._arbiter
-        now = arbiter.loop.now()
-        if any(member.deadline is not None and member.deadline <= now for member in self.children.members()):
-            self.children.listen()  # the master may have been busy itself, and not have heard that one serves
-        decision = decide.decide(self.children.members(), arbiter.goal, self._generation.backoff, now)
+        service, children = self._service, self._children
+        now = service.loop.now()
+        if any(member.deadline is not None and member.deadline <= now for member in children.members()):
+            children.listen()  # the master may have been busy itself, and not have heard that one serves
+        decision = decide.decide(children.members(), service.goal, self._generation.backoff, now)
         retry_at: float | None = None
         for action in decision.actions:
             if isinstance(action, Spawn):
@@ -59,45 +84,68 @@ class Pool:
                     retry_at = now
                     break
             elif isinstance(action, Retire):
-                handle = self.children.of_age(action.age)
-                arbiter.adoption.allow(handle.cell, successors=self._has_successors())
-                self.children.retire(handle)
+                handle = children.of_age(action.age)
+                self._allow(handle)
+                children.retire(handle)
             elif isinstance(action, Kill):
-                self.children.overdue(self.children.of_age(action.age), action.phase)
+                children.overdue(children.of_age(action.age), action.phase)
         self._answer()
-        if len(self.children) != self._counted:
-            self._counted = count = len(self.children)
-            arbiter.log.debug(
-                "%d workers", count, extra={"metric": "gunicorn.workers", "value": count, "mtype": "gauge"}
-            )
+        self._count()
         # The actions set deadlines of their own: the next decision is due at the earliest of all.
-        due = [member.deadline for member in self.children.members()] + [decision.wake_at, retry_at]
+        due = [member.deadline for member in children.members()] + [decision.wake_at, retry_at]
         self._wake_at(min((when for when in due if when is not None), default=None))
+
+    def _count(self) -> None:
+        if len(self._children) != self._counted:
+            self._counted = count = len(self._children)
+            metric = {"metric": "gunicorn.workers", "value": count, "mtype": "gauge"}
+            self._service.log.debug("%d workers", count, extra=metric)
 
     def _wake_at(self, when: float | None) -> None:
         if self._wake is not None:
             if self._wake.when == when and not self._wake.cancelled:
                 return
             self._wake.cancel()
-        self._wake = None if when is None else self._arbiter.loop.call_at(when, lambda: None)
+        self._wake = None if when is None else self._service.loop.call_at(when, lambda: None)
+
+    # --- who follows a worker that leaves ---------------------------------------------------------------------------
+
+    def store_queue(self, notifier: Notifier) -> None:
+        """Has systemd keep the adoption queue beyond this master, and believes that it does till the contrary shows."""
+        proof = self._service.adoption.store(notifier)
+        if proof is None:
+            return
+
+        def not_kept() -> None:
+            self._service.loop.unwatch(proof)
+            proof.close()
+            self._service.adoption.kept = False
+            self.tell_successors()
+            self._service.log.warning(
+                "systemd does not keep the queue of idle connections, a restart will close them: fd_store is set, and "
+                "the unit needs FileDescriptorStoreMax=3 or more"
+            )
+
+        self._service.loop.watch(proof, not_kept)
 
     def tell_successors(self) -> None:
         """Tells all workers, also those that are leaving already, whether somebody follows."""
-        for handle in self.children:
-            self._arbiter.adoption.allow(handle.cell, successors=self._has_successors())
+        for handle in self._children:
+            self._allow(handle)
 
     def _answer(self) -> None:
         """Tells workers whom somebody else's signal told to leave what follows; all signals have been heard by now."""
-        for handle in self.children:
+        for handle in self._children:
             if handle.asks:
                 handle.asks = False
-                self._arbiter.adoption.allow(handle.cell, successors=self._has_successors())
+                self._allow(handle)
                 handle.tell(RETIRE)
 
-    def _has_successors(self) -> bool:
-        """Whether somebody will serve the connections of a worker that is told to leave now."""
-        goal = self._arbiter.goal
-        return self._arbiter.upgrade.child_serves or (goal.size > 0 and not goal.stopping)
+    def _allow(self, handle: WorkerHandle) -> None:
+        """Tells a worker whether somebody will serve its connections if it is told to leave now."""
+        goal = self._service.goal
+        follows = self._service.successor_serves or (goal.size > 0 and not goal.stopping)
+        self._service.adoption.allow(handle.cell, successors=follows)
 
     # --- forking ----------------------------------------------------------------------------------------------------
 
@@ -106,56 +154,54 @@ class Pool:
 
         What the hook or the worker class raises is a boot that failed.
         """
-        arbiter = self._arbiter
+        service = self._service
         try:
             worker = self._new_worker(slot)
-            call_hook("pre_fork", arbiter.hook, "pre_fork", worker)
+            call_hook("pre_fork", self._hooks.call, "pre_fork", worker)
         except Exception as error:  # noqa: BLE001 - logged, and judged like any boot that fails
-            self._hook_failed(explain(arbiter, error))
+            self._hook_failed(explain(service.log, error))
             return 0
         try:
-            title = f"sdserve: worker [{arbiter.cfg.proc_name}]"  # without `.2`, which would outlive the upgrade
-            handle = arbiter.host.fork_worker(worker, arbiter, self.children.scoreboard, title, self._forget)
+            title = f"sdserve: worker [{service.cfg.proc_name}]"  # without `.2`, which would outlive the upgrade
+            scoreboard = self._children.scoreboard
+            handle = self._host.fork_worker(worker, self._hooks.server, scoreboard, title, self._forget)
         except OSError as error:
             self._no_room(error)
             return 0
-        arbiter.adoption.allow(handle.cell, successors=True)
-        self.children.add(handle)
+        service.adoption.allow(handle.cell, successors=True)
+        self._children.add(handle)
         return handle.pid
 
     def _new_worker(self, slot: int) -> Worker:
-        arbiter, generation = self._arbiter, self._generation
-        arbiter.worker_age += 1
+        service, generation = self._service, self._generation
+        service.worker_age += 1
         worker = generation.worker_class(
-            *(arbiter.worker_age, arbiter.pid, generation.listeners, generation.app),
-            *(arbiter.timeout, arbiter.cfg, arbiter.log),
+            *(service.worker_age, service.pid, generation.listeners, generation.app),
+            *(float(service.cfg.timeout), service.cfg, service.log),
         )
         worker.slot = slot
         worker.generation = generation.number
-        worker.adoption = arbiter.adoption.queue
+        worker.adoption = service.adoption.queue
         return worker
 
     def _forget(self) -> None:
         """In a forked worker: lets go of what is the master's alone, or an earlier generation's."""
-        self._arbiter.loop.close()
-        for listener in self._arbiter.reloading.outgoing():
+        self._service.loop.close()
+        for listener in self._service.outgoing:
             listener.close()
 
     def _no_room(self, error: OSError) -> None:
         backoff = self._not_forked(outside=True)
         reason = f"no room for a worker process: {error.strerror}"
-        self._execute(on_no_room(self._arbiter.state, backoff.rounds), BootError(reason))
+        self._execute(on_no_room(self._service.state, backoff.rounds), BootError(reason))
 
     def _hook_failed(self, reason: str) -> None:
         """What the worker class or pre_fork raised is a boot that failed."""
-        backoff = self._not_forked(outside=False)
-        some_serve = decide.some_serve(self.children.members())
-        state = self._arbiter.state
-        verdict = on_failed_boot(state, newest=True, kills=0, rounds=backoff.rounds, some_serve=some_serve)
-        self._execute(verdict, BootError(f"Worker failed to boot: {reason}"))
+        self._not_forked(outside=False)
+        self._judge(BootError(f"Worker failed to boot: {reason}"), newest=True, kills=0)
 
     def _not_forked(self, *, outside: bool) -> Backoff:
-        now = self._arbiter.loop.now()
+        now = self._service.loop.now()
         self._generation.backoff = self._generation.backoff.after_death(now, None, now, outside=outside)
         return self._generation.backoff
 
@@ -167,17 +213,17 @@ class Pool:
 
     def worker_gone(self, handle: WorkerHandle, status: int) -> None:
         """A worker has ended: what that means depends on how far it had come, and on what the master is doing."""
-        arbiter = self._arbiter
-        for generation in filter(None, (arbiter.generation, arbiter.reloading.previous)):
+        service = self._service
+        for generation in filter(None, (service.generation, service.previous)):
             if generation.number == handle.generation:
-                generation.backoff = backoff_after(generation.backoff, handle, arbiter.loop.now())
+                generation.backoff = backoff_after(generation.backoff, handle, service.loop.now())
         if handle.serving_since is None and not handle.retired:
             self._boot_failed(handle, status)
         elif handle.generation == self._generation.number and self._generation.backoff.rounds > 1:
-            arbiter.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._patience())
-            if arbiter.state is Master.RELOADING and self._generation.backoff.rounds >= LAST_BOOTS:
-                arbiter.reloading.roll_back("workers of the new generation die as soon as they serve")
-        arbiter.tolerant_hook("child_exit", handle.worker)
+            service.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._back_off())
+            if service.state is Master.RELOADING and self._generation.backoff.rounds >= LAST_BOOTS:
+                self._roll_back("workers of the new generation die as soon as they serve")
+        self._hooks.tell("child_exit", handle.worker)
 
     def _boot_failed(self, handle: WorkerHandle, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
@@ -186,33 +232,35 @@ class Pool:
         app = code == AppImportError.exit_code
         what = "App failed to load" if app else "Worker failed to boot"
         reason = f"{what}: {handle.reason or f'it {describe(status)}'}"
-        self.children.listen()
-        verdict = on_failed_boot(
-            self._arbiter.state,
-            newest=handle.generation == self._arbiter.goal.generation,
-            kills=self._boot_kills if killed else 0,
-            rounds=self._generation.backoff.rounds,
-            some_serve=decide.some_serve(self.children.members()),
-        )
-        self._execute(verdict, AppImportError(reason) if app else BootError(reason))
+        self._children.listen()
+        newest = handle.generation == self._service.goal.generation
+        error = AppImportError(reason) if app else BootError(reason)
+        self._judge(error, newest=newest, kills=self._boot_kills if killed else 0)
+
+    def _judge(self, error: SdserveError, *, newest: bool, kills: int) -> None:
+        some_serve = decide.some_serve(self._children.members())
+        rounds = self._generation.backoff.rounds
+        state = self._service.state
+        self._execute(on_failed_boot(state, newest=newest, kills=kills, rounds=rounds, some_serve=some_serve), error)
 
     def _execute(self, verdict: Verdict, error: SdserveError) -> None:
-        arbiter, reason = self._arbiter, str(error)
-        arbiter.log.trace("a failed boot while %s: %s", arbiter.state.value, verdict.value)
+        service, reason = self._service, str(error)
+        service.log.trace("a failed boot while %s: %s", service.state.value, verdict.value)
         if verdict is Verdict.HALT:
-            arbiter.halt(reason, error)
+            self._halt(reason, error)
         elif verdict is Verdict.ROLL_BACK:
-            arbiter.reloading.roll_back(reason)
+            self._roll_back(reason)
         elif verdict is Verdict.RETRY:
-            arbiter.log.error("%s (%d in a row, the next boots in %.1f s)", reason, *self._patience())
-            arbiter.trouble = reason if arbiter.state is Master.RUNNING else arbiter.trouble
+            service.log.error("%s (%d in a row, the next boots in %.1f s)", reason, *self._back_off())
+            service.trouble = reason if service.state is Master.RUNNING else service.trouble
 
-    def _patience(self) -> tuple[int, float]:
+    def _back_off(self) -> tuple[int, float]:
+        """For how many rounds workers have died, and the seconds until the next ones boot."""
         backoff = self._generation.backoff
-        return backoff.rounds, max(0.0, backoff.not_before - self._arbiter.loop.now())
+        return backoff.rounds, max(0.0, backoff.not_before - self._service.loop.now())
 
     @property
     def _generation(self) -> Generation:
         """The generation in force."""
-        assert self._arbiter.generation is not None
-        return self._arbiter.generation
+        assert self._service.generation is not None
+        return self._service.generation

@@ -12,7 +12,7 @@ from sdserve.arbiter.loop import Loop
 from sdserve.process.pidfd import PidFd
 from sdserve.process.program import Program
 
-PATIENCE = 10.0  # seconds
+TIMEOUT = 10.0  # seconds
 
 
 def examine(
@@ -39,7 +39,7 @@ def examine(
         process.kill()
         on_reason(_verdict(interpreter, process))
         return
-    deadline = loop.call_at(loop.now() + PATIENCE, process.kill)
+    deadline = loop.call_at(loop.now() + TIMEOUT, process.kill)
 
     def ended() -> None:
         deadline.cancel()

@@ -2,7 +2,7 @@
 
 It forks twice, so that the new master is a child of the service manager: systemd supervises only its own children
 properly, and an init reaps it elsewhere. The new master gets the listeners at 3 and up as if from socket activation,
-and a line back (process/handover.py).
+and a connection back (process/handover.py).
 """
 
 import errno
@@ -39,7 +39,7 @@ class Reexec:
         directory: str,
         environ: Mapping[str, str],
         extra: Callable[[int], Mapping[str, str]],
-        pre_exec: Callable[[], None],
+        pre_exec: Callable[[], object],
     ) -> None:
         self._program = program
         self._directory = directory
@@ -47,25 +47,25 @@ class Reexec:
         self._extra = extra
         self._pre_exec = pre_exec
 
-    def execute(self, listeners: Sequence[Listener], line: Handover) -> NoReturn:
+    def execute(self, listeners: Sequence[Listener], handover: Handover) -> NoReturn:
         """Becomes the new master, in the forked child. Reports and ends if that cannot be done."""
         try:
             call_hook("pre_exec", self._pre_exec)
             signals.ready_for_exec()
             os.chdir(self._directory)
-            [line_fd] = pass_on([listener.fileno() for listener in listeners], [line.fileno()])
+            [handover_fd] = pass_on([listener.fileno() for listener in listeners], [handover.fileno()])
             pid = os.getpid()
             environ = {
                 **{name: value for name, value in self._environ.items() if name not in activation.VARIABLES},
                 **self._extra(pid),
                 **activation.variables(pid, [listener.name for listener in listeners]),
-                VARIABLE: str(line_fd),
+                VARIABLE: str(handover_fd),
             }
             os.execvpe(self._program.path, self._program.argv, environ)
         except OSError as error:
-            line.send("failed", reason=self._explained(error))
+            handover.send("failed", reason=self._explained(error))
         except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
-            line.send("failed", reason=str(error) or type(error).__name__)
+            handover.send("failed", reason=str(error) or type(error).__name__)
             with suppress(OSError):
                 traceback.print_exc()
         finally:

@@ -6,66 +6,68 @@ attribute that hooks may set is `num_workers`.
 
 import signal
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sdserve.arbiter.decide import Goal
-from sdserve.arbiter.generation import Generation
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.service import Service
 from sdserve.arbiter.signals import QUEUED, SignalQueue
 from sdserve.errors import AppImportError, BootError
+from sdserve.log import Logger
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfile import Pidfile
 from sdserve.workers.base import Worker
 
 if TYPE_CHECKING:
-    from sdserve.arbiter.children import Children
-    from sdserve.arbiter.pidfile_claim import PidfileClaim
-    from sdserve.arbiter.upgrade import Upgrade
     from sdserve.config import Config
-    from sdserve.log import Logger
 
 
 class Server:
-    """The attributes `cfg`, `log`, `pid`, `worker_age`, `systemd`, and the properties below.
-
-    systemd: whether the listeners come from socket activation.
-    """
+    """The attributes; the methods are the arbiter's verbs."""
 
     WORKER_BOOT_ERROR = BootError.exit_code
     APP_LOAD_ERROR = AppImportError.exit_code
     SIGNALS = [getattr(signal, f"SIG{name}") for name in QUEUED if name not in ("CHLD", "RTMIN")]  # noqa: RUF012 - as in gunicorn
     SIG_NAMES = {each: each.name.removeprefix("SIG").lower() for each in signal.Signals}  # noqa: RUF012
+    service: Service
     signals: SignalQueue
+    claim: PidfileClaim
+    pool: Pool
 
-    def __init__(self, cfg: "Config", log: "Logger", pid: int) -> None:
-        self.cfg = cfg
-        self.log = log
-        self.pid = pid
-        self.systemd = False
-        self.worker_age = 0
-        self.goal = Goal(cfg.workers)
-        self.generation: Generation | None = None
-        self.claim: PidfileClaim
-        self.children: Children
-        self.upgrade: Upgrade
+    @property
+    def cfg(self) -> "Config":
+        return self.service.cfg
 
-    def tolerant_hook(self, name: str, *args: object) -> None:
-        raise NotImplementedError
+    @property
+    def log(self) -> Logger:
+        return self.service.log
+
+    @property
+    def pid(self) -> int:
+        return self.service.pid
+
+    @property
+    def systemd(self) -> bool:
+        """Whether the listeners come from socket activation."""
+        return self.service.systemd
 
     @property
     def num_workers(self) -> int:
         """The wanted number of workers; setting it tells `nworkers_changed`."""
-        return self.goal.size
+        return self.service.goal.size
 
     @num_workers.setter
     def num_workers(self, value: int) -> None:
-        old, self.goal = self.goal.size, replace(self.goal, size=value)
-        self.tolerant_hook("nworkers_changed", value, old)
+        self.pool.resize(value)
+
+    @property
+    def worker_age(self) -> int:
+        return self.service.worker_age
 
     @property
     def WORKERS(self) -> dict[int, Worker]:
         """The workers that have not been reaped, by pid."""
-        return {handle.pid: handle.worker for handle in self.children}
+        return {handle.pid: handle.worker for handle in self.service.children}
 
     @property
     def START_CTX(self) -> dict[object, Any]:
@@ -82,34 +84,33 @@ class Server:
 
     @property
     def LISTENERS(self) -> list[Listener]:
-        return self.generation.listeners if self.generation else []
+        return self.service.listeners
 
     @property
     def master_name(self) -> str:
-        """ "Master", or "Master.2" for a new master whose old one still lives."""
-        return "Master.2" if self.master_pid else "Master"
+        return self.service.master_name
 
     @property
     def master_pid(self) -> int:
         """The old master's pid while this one succeeds it, else 0."""
-        return self.upgrade.parent_pid
+        return self.service.master_pid
 
     @property
     def reexec_pid(self) -> int:
         """The new master's pid while an upgrade is under way, else 0."""
-        return self.upgrade.child_pid
+        return self.service.reexec_pid
 
     @property
     def proc_name(self) -> str:
-        return f"{self.cfg.proc_name}.2" if self.master_pid else self.cfg.proc_name
+        return self.service.proc_name
 
     @property
     def app(self) -> Any:
-        return self.generation.app if self.generation else None
+        return self.service.generation.app if self.service.generation else None
 
     @property
     def worker_class(self) -> type[Worker] | None:
-        return self.generation.worker_class if self.generation else None
+        return self.service.generation.worker_class if self.service.generation else None
 
     @property
     def address(self) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The master's conversation with systemd: readiness, status, patience, and the watchdog.
+"""The master's conversation with systemd: readiness, status, time, and the watchdog.
 
 While a start, a reload or a stop is under way the service asks for more time, again and again: a boot that takes
 longer than TimeoutStartSec= is not a failure, and a master that hangs stops asking. The watchdog is pinged from the
@@ -11,11 +11,14 @@ asks for a reload while nobody can answer, nor for more time than the watchdog a
 
 from collections.abc import Callable
 
-from sdserve.arbiter.loop import Deadline, Loop
-from sdserve.log import Logger
+from sdserve.arbiter.lifecycle import LEAVING, Master
+from sdserve.arbiter.loop import Deadline
+from sdserve.arbiter.service import Service
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
 
+LASTING = (Master.STARTING, Master.RELOADING, *LEAVING)  # states in which systemd waits for what they lead to
+ORPHANS_END = 1.0  # seconds beyond orphan_timeout in which the last worker of a dead master is gone
 ASK_EVERY = 0.5  # seconds; shorter than any time-out that a unit file can sensibly set
 ASK_FOR = 5.0  # seconds
 FIRST_WAIT, LAST_WAIT = 0.1, 20.0  # seconds between attempts to send what could not be sent; they double
@@ -24,33 +27,43 @@ FIRST_WAIT, LAST_WAIT = 0.1, 20.0  # seconds between attempts to send what could
 class ServiceManager:
     """Speaks for one master; silent as long as `notifier.muted`."""
 
-    def __init__(
-        self, loop: Loop, log: Logger, notifier: Notifier, watchdog: Watchdog, healthy: Callable[[], bool]
-    ) -> None:
-        self._loop = loop
-        self._log = log
+    def __init__(self, service: Service, notifier: Notifier, watchdog: Watchdog, healthy: Callable[[], bool]) -> None:
+        self._service = service
         self._healthy = healthy
         self.notifier = notifier
         self.watchdog = watchdog
-        self.spare = 0.0  # seconds that workers need to finish their requests, should this master die
         self._asking: Deadline | None = None
         self._extended = False
         self._again: Deadline | None = None
-        self._patience = FIRST_WAIT
+        self._wait = FIRST_WAIT
         self._complained = False
+
+    @property
+    def _spare(self) -> float:
+        """The seconds that workers need to finish their requests, should this master die."""
+        return self._service.cfg.orphan_timeout + ORPHANS_END
+
+    def announce(self) -> None:
+        """Warns of what a new configuration does not leave time for."""
+        if self.watchdog.falls_short(self._spare):
+            self._service.log.warning(
+                "WatchdogSec= is %g s, orphan_timeout %g s: should the master die, systemd may kill the workers before "
+                "they have finished; let WatchdogSec= be longer by a few seconds",
+                *(self.watchdog.limit, self._service.cfg.orphan_timeout),
+            )
 
     def begin(self) -> None:
         """Starts the watchdog's rhythm."""
         self._ping()
 
-    def become_main(self, status: str, *, stopping: bool = False) -> None:
+    def become_main(self, *, stopping: bool = False) -> None:
         """The unit is ours now: systemd listens to us from here on, and its watchdog waits for us already."""
         self.notifier.muted = False
         self.notifier.watchdog()
         if stopping:  # the operator ended both masters: the watchdog shall not wait for one that drains
-            self.notifier.stopping(status)
+            self.notifier.stopping(self._service.status_line())
         else:
-            self.notifier.ready(status)
+            self.notifier.ready(self._service.status_line())
         self._log_trouble()
 
     def ask_for_time(self, wanted: bool) -> None:
@@ -77,20 +90,27 @@ class ServiceManager:
         if self._extended and limit is not None:
             self.notifier.watchdog_again(limit)
 
-    def ready(self, status: str) -> None:
-        self.notifier.ready(status)
+    def ready(self) -> None:
+        self.notifier.ready(self._service.status_line())
         self._log_trouble()
 
-    def status(self, status: str) -> None:
-        self.notifier.status(status)
+    def report(self) -> None:
+        """Brings STATUS= up to date, without a word where nothing changed, and asks for time where that is needed.
+
+        What ended the service stays its last status.
+        """
+        service = self._service
+        self.ask_for_time(service.state in LASTING)
+        if service.state is not Master.DOWN and service.exit_status == 0:
+            self.notifier.status(self._service.status_line())
+            self._log_trouble()
+
+    def reloading(self) -> None:
+        self.notifier.reloading(self._service.status_line())
         self._log_trouble()
 
-    def reloading(self, status: str) -> None:
-        self.notifier.reloading(status)
-        self._log_trouble()
-
-    def stopping(self, status: str) -> None:
-        self.notifier.stopping(status)
+    def stopping(self) -> None:
+        self.notifier.stopping(self._service.status_line())
         self._log_trouble()
 
     def failed(self, reason: str, errno: int) -> None:
@@ -106,27 +126,27 @@ class ServiceManager:
     def _ask(self) -> None:
         if self._healthy():
             self.notifier.extend_timeout(min(ASK_FOR, self.watchdog.limit or ASK_FOR))
-        self._asking = self._loop.call_at(self._loop.now() + ASK_EVERY, self._ask)
+        self._asking = self._service.loop.call_at(self._service.loop.now() + ASK_EVERY, self._ask)
 
     def _ping(self) -> None:
-        wait = self.watchdog.interval(self.spare)
+        wait = self.watchdog.interval(self._spare)
         if wait is None:
             return
         if not (self._healthy() and self.notifier.watchdog()):
             wait /= 10  # nobody can answer, or systemd did not hear: it may be a moment only, and the next is not late
-        self._loop.call_at(self._loop.now() + wait, self._ping)
+        self._service.loop.call_at(self._service.loop.now() + wait, self._ping)
 
     def _send_again(self) -> None:
-        if not self.notifier.send_again() and self._patience < LAST_WAIT:
-            self._patience *= 2
-            self._again = self._loop.call_at(self._loop.now() + self._patience, self._send_again)
+        if not self.notifier.send_again() and self._wait < LAST_WAIT:
+            self._wait *= 2
+            self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
         else:
             self.notifier.unsent.clear()
-            self._again, self._patience = None, FIRST_WAIT
+            self._again, self._wait = None, FIRST_WAIT
 
     def _log_trouble(self) -> None:
         if self.notifier.unsent and self._again is None:
-            self._again = self._loop.call_at(self._loop.now() + self._patience, self._send_again)
+            self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
         if self.notifier.trouble is not None and not self._complained:
             self._complained = True
-            self._log.warning("systemd cannot be notified: %s", self.notifier.trouble)
+            self._service.log.warning("systemd cannot be notified: %s", self.notifier.trouble)

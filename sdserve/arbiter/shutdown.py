@@ -1,76 +1,122 @@
 """How a master ends: because it was told to, because nothing can boot, or because its own loop broke.
 
-The first two are the state `stopping`, in which signals are heard on. The last resort does without the loop: no worker
-may be left behind that nobody supervises.
+The first two are states (`stopping`, or `handing over` where a new master serves) in which signals are heard on. The
+last resort does without the loop: no worker may be left behind that nobody supervises.
 """
 
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from sdserve.arbiter.lifecycle import Master, MasterEvent
+from sdserve.arbiter.commands import Commands
+from sdserve.arbiter.control import Control
+from sdserve.arbiter.hooks import Hooks
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.lifecycle import LEAVING, Master, MasterEvent
+from sdserve.arbiter.new_master import NewMaster
+from sdserve.arbiter.old_master import OldMaster
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.reload import Reload
+from sdserve.arbiter.service import Service
+from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.errors import SdserveError
 from sdserve.systemd.notify import is_main_process
 
-if TYPE_CHECKING:
-    from sdserve.arbiter.arbiter import Arbiter
-
-QUIT_PATIENCE = 2.0  # seconds between QUIT and KILL when the loop does not turn any more
-KILL_PATIENCE = 5.0  # seconds until the kernel has ended who was killed; a process in state D may take for ever
+QUIT_TIMEOUT = 2.0  # seconds between QUIT and KILL when the loop does not turn any more
+KILL_TIMEOUT = 5.0  # seconds until the kernel has ended who was killed; a process in state D may take for ever
 
 
 class Shutdown:
     """The end of one master."""
 
-    def __init__(self, arbiter: "Arbiter") -> None:
-        self._arbiter = arbiter
+    def __init__(
+        self,
+        service: Service,
+        host: Host,
+        pool: Pool,
+        manager: ServiceManager,
+        claim: PidfileClaim,
+        control: Control,
+        commands: Commands,
+        hooks: Hooks,
+        reload: Reload,
+        old_master: OldMaster,
+        new_master: NewMaster,
+    ) -> None:
+        self._service = service
+        self._host = host
+        self._pool = pool
+        self._manager = manager
+        self._claim = claim
+        self._control = control
+        self._commands = commands
+        self._hooks = hooks
+        self._reload = reload
+        self._old_master = old_master
+        self._new_master = new_master
 
     def begin(self, graceful: bool, restart: bool) -> None:
         """Begins to stop; a second call may turn a graceful stop into a quick one.
 
         `restart`: systemd will start the service again at once, and keeps what is in its descriptor store till then.
         """
-        arbiter = self._arbiter
-        if arbiter.state is Master.DOWN:
+        service = self._service
+        if service.state is Master.DOWN:
             return
-        first = arbiter.state is not Master.STOPPING
+        first = service.state not in LEAVING
         if first:
-            arbiter.reloading.abandon()
-        arbiter.advance(MasterEvent.STOP)
-        arbiter.goal = replace(arbiter.goal, stopping=True)
-        if not arbiter.upgrade.child_serves:
-            arbiter.adoption.ends(restart=restart)
-        arbiter.pool.tell_successors()
+            self._reload.abandon()
+        service.advance(MasterEvent.HAND_OVER if first and self._old_master.can_hand_over else MasterEvent.STOP)
+        service.goal = replace(service.goal, stopping=True)
+        if not service.successor_serves:
+            service.adoption.ends(restart=restart)
+        self._pool.tell_successors()
         if not graceful:
-            for handle in arbiter.children:
-                arbiter.children.retire(handle, graceful=False)
+            for handle in service.children:
+                service.children.retire(handle, graceful=False)
         if first:
-            arbiter.upgrade.pass_on_control()
-            # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
-            arbiter.pool.manage()
-            arbiter.upgrade.before_stop()
-            arbiter.reloading.pass_on()
-            arbiter.manager.stopping(arbiter.status().line())
-            self._close_listeners()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Lets go of what a new master takes over, or nobody."""
+        handing_over = self._service.state is Master.HANDING_OVER
+        if handing_over:
+            self._old_master.pass_on_control()
+        # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
+        self._pool.manage()
+        if handing_over:
+            self._old_master.hand_over()
+        else:
+            self._old_master.abandon()
+        self._commands.upgraded("the service is being stopped")
+        self._reload.pass_on()
+        self._manager.stopping()
+        self._close_listeners()
+
+    def settle(self) -> None:
+        """Ends when the last worker is gone, and no other master is left that this one has to outlive."""
+        waits = self._new_master.parent_drains or self._old_master.waits
+        if not self._service.children and not waits:
+            self._service.advance(MasterEvent.EMPTY)
 
     def because(self, reason: str, error: SdserveError) -> None:
         """Stops at once because of an error."""
-        arbiter = self._arbiter
-        arbiter.log.error("%s", reason)
-        arbiter.exit_status = error.exit_code
-        arbiter.trouble = reason
-        arbiter.upgrade.failed(reason)
+        service = self._service
+        service.log.error("%s", reason)
+        service.exit_status = error.exit_code
+        service.trouble = reason
+        self._new_master.failed(reason)
         self.begin(graceful=False, restart=False)
-        arbiter.manager.failed(reason, error.errno)
+        self._manager.failed(reason, error.errno)
 
     def complete(self) -> None:
         """The last things of an orderly end."""
-        arbiter = self._arbiter
-        log = arbiter.log.info if arbiter.exit_status == 0 else arbiter.log.error
-        log("Shutting down: %s", arbiter.master_name)
-        arbiter.control.close()
-        arbiter.claim.end()
-        arbiter.hook("on_exit")
+        service = self._service
+        log = service.log.info if service.exit_status == 0 else service.log.error
+        log("Shutting down: %s", service.master_name)
+        self._control.close()
+        self._claim.end()
+        self._hooks.call("on_exit")
         self._end_leftovers()
 
     def _end_leftovers(self) -> None:
@@ -78,38 +124,38 @@ class Shutdown:
 
         With ExitType=cgroup systemd waits for them, and for what ignores TERM till the end of TimeoutStopSec=.
         """
-        arbiter = self._arbiter
-        if not is_main_process(arbiter.launched_with, arbiter.pid) or arbiter.upgrade.shares_listeners:
+        service = self._service
+        if not is_main_process(service.launched_with, service.pid) or service.shares_listeners:
             return
         try:
-            for pid in arbiter.host.end_leftovers():
-                arbiter.log.info("Process %s was left running and is told to end", pid)
+            for pid in self._host.end_leftovers():
+                service.log.info("Process %s was left running and is told to end", pid)
         except OSError as error:  # systemd ends them, too, only later
-            arbiter.log.warning("cannot look for processes that were left running: %s", error)
+            service.log.warning("cannot look for processes that were left running: %s", error)
 
     def crash(self, reason: str, exit_status: int, errno: int) -> None:
         """Ends everything at once, without the loop."""
-        arbiter = self._arbiter
-        arbiter.exit_status = exit_status
-        if arbiter.state is not Master.DOWN:  # else on_exit failed, the last of all
-            arbiter.advance(MasterEvent.CRASH)
+        service = self._service
+        service.exit_status = exit_status
+        if service.state is not Master.DOWN:  # else on_exit failed, the last of all
+            service.advance(MasterEvent.CRASH)
         self._end_workers()
         self._close_listeners()
-        arbiter.claim.release()
+        self._claim.release()
         self._end_leftovers()
-        arbiter.upgrade.failed(reason)
-        arbiter.manager.failed(reason, errno)
+        self._new_master.failed(reason)
+        self._manager.failed(reason, errno)
 
     def _end_workers(self) -> None:
-        host, left = self._arbiter.host, list(self._arbiter.children)
-        for signum, patience in ((signal.SIGQUIT, QUIT_PATIENCE), (signal.SIGKILL, KILL_PATIENCE)):
+        left = list(self._service.children)
+        for signum, timeout in ((signal.SIGQUIT, QUIT_TIMEOUT), (signal.SIGKILL, KILL_TIMEOUT)):
             for handle in left:
                 handle.send(signum)
-            left = host.await_ends(left, patience)
+            left = self._host.await_ends(left, timeout)
 
     def _close_listeners(self) -> None:
         """Lets go of the listeners; a Unix socket's file is removed by the last master that has it."""
-        for listener in self._arbiter.LISTENERS:
-            if not self._arbiter.upgrade.shares_listeners:
+        for listener in self._service.listeners:
+            if not self._service.shares_listeners:
                 listener.unlink()
             listener.close()

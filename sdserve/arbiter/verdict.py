@@ -8,7 +8,7 @@ the OOM killer, says nothing about the application, and is tried again a few tim
 
 from enum import Enum
 
-from sdserve.arbiter.lifecycle import Master
+from sdserve.arbiter.lifecycle import LEAVING, Master
 
 BOOT_KILLS = 3  # boots ended by a signal from outside before they count as failed
 LAST_BOOTS = 5  # failed rounds of boots in a row, with nobody serving, before the service ends
@@ -36,7 +36,7 @@ def on_failed_boot(state: Master, *, newest: bool, kills: int, rounds: int, some
     rounds: of boots in a row in which workers died early, this one included
     some_serve: a worker serves
     """
-    if state in (Master.STOPPING, Master.DOWN) or not newest:
+    if state in LEAVING or state is Master.DOWN or not newest:
         return Verdict.IGNORE
     if 0 < kills < BOOT_KILLS:
         return Verdict.RETRY

@@ -56,7 +56,7 @@ class WorkerHandle:
         self.worn = False
         self.stopped = False
         self.asks = False  # it leaves because somebody else told it to, and waits to hear whether others follow
-        self.heeded = False  # it has said that it takes no more connections
+        self.acknowledged = False  # it has said that it takes no more connections
         self.reason = ""  # why it cannot boot, in its own words
 
     @property
@@ -81,14 +81,14 @@ class WorkerHandle:
             self.serving_since,
         )
 
-    def advance(self, event: WorkerEvent, patience: float | None = None) -> None:
-        """Changes the phase; the new one ends after `patience` seconds at the latest."""
+    def advance(self, event: WorkerEvent, timeout: float | None = None) -> None:
+        """Changes the phase; the new one ends after `timeout` seconds at the latest."""
         before = self.phase
         if event is WorkerEvent.READY and before is not Phase.BOOTING:
             return  # it said so before it heard that it should leave
         self.retired |= event is WorkerEvent.RETIRE and before in LIVE
         self.phase = advance(WORKER, self.phase, event)
-        self.deadline = None if patience is None else self._clock() + patience
+        self.deadline = None if timeout is None else self._clock() + timeout
         if event is WorkerEvent.READY:
             self.serving_since = self._clock()
             self.worn_at = worn_at(self.serving_since, self.worker.cfg.max_age)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 ID_MAX = 2**32 - 2  # the highest id is "unchanged" to setresuid(2)
 
@@ -175,10 +177,10 @@ def _identity(value: object, kind: str, lookup: Callable[[str], int]) -> int:
         raise ValueError(f"{show(value)}: there is no {kind} of this name") from None
 
 
-def each(item: Callable[[object], Any]) -> Callable[[object], list[Any]]:
+def each(item: Callable[[object], T]) -> Callable[[object], list[T]]:
     """A converter for a list of what `item` converts; one string is a list of one. All bad items are named."""
 
-    def convert(value: object) -> list[Any]:
+    def convert(value: object) -> list[T]:
         if isinstance(value, str):
             values: Iterable[object] = [value] if value.strip() else []
         elif isinstance(value, list | tuple):
@@ -187,7 +189,7 @@ def each(item: Callable[[object], Any]) -> Callable[[object], list[Any]]:
             values = sorted(value, key=str)
         else:
             raise ValueError(f"{show(value)} is not a list")
-        done: list[Any] = []
+        done: list[T] = []
         problems: list[str] = []
         for one in values:
             try:
@@ -201,11 +203,11 @@ def each(item: Callable[[object], Any]) -> Callable[[object], list[Any]]:
     return convert
 
 
-def comma_list(item: Callable[[object], Any]) -> Callable[[object], list[Any]]:
+def comma_list(item: Callable[[object], T]) -> Callable[[object], list[T]]:
     """A converter for a list that text separates with commas; empty parts do not count."""
     items = each(item)
 
-    def convert(value: object) -> list[Any]:
+    def convert(value: object) -> list[T]:
         return items(split_commas(value) if isinstance(value, str) else value)
 
     return convert

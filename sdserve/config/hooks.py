@@ -16,38 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# name, parameters, when it is called
-_HOOKS = (
-    ("on_starting", "server", "Called in the master before it does anything else."),
-    ("on_reload", "server", "Called in the master at a reload, before workers with the new configuration are forked."),
-    ("when_ready", "server", "Called in the master when it is ready to fork workers."),
-    ("pre_fork", "server worker", "Called in the master before each worker is forked."),
-    ("post_fork", "server worker", "Called in the worker after it was forked."),
-    ("post_worker_init", "worker", "Called in the worker when it has loaded the application."),
-    (
-        "post_worker_warmup",
-        "worker",
-        "Called in the worker when it has answered its warm-up requests, as the last thing before it serves.",
-    ),
-    ("worker_int", "worker", "Called in the worker when SIGINT or SIGQUIT ends it."),
-    ("worker_abort", "worker", "Called in the worker at SIGABRT, as a rule because of `timeout`."),
-    ("pre_exec", "server", "Called in the old master before it starts the new one of an upgrade."),
-    ("pre_request", "worker req", "Called in the worker before each request is given to the application."),
-    (
-        "post_request",
-        "worker req environ resp",
-        "Called in the worker after each request. A function of two or three parameters gets as many.",
-    ),
-    ("child_exit", "server worker", "Called in the master after a worker has exited."),
-    ("worker_exit", "server worker", "Called in the worker before it exits."),
-    (
-        "nworkers_changed",
-        "server new_value old_value",
-        "Called in the master when the number of workers was changed. `old_value` is None the first time.",
-    ),
-    ("on_exit", "server", "Called in the master before it exits."),
-)
-
 
 def no_hook(*args: object) -> None:
     """The default of every hook: does nothing."""
@@ -97,20 +65,24 @@ def imported(path: str) -> object:
     return found
 
 
-def hook(name: str, parameters: tuple[str, ...]) -> Callable[[object], Callable[..., object]]:
-    """A converter for a callable, or the dotted path of one, that takes these parameters."""
+class Hook(Setting[Callable[..., object]]):
+    """A setting whose value is a callable, or the dotted path of one, that takes `parameters`."""
 
-    def convert(value: object) -> Callable[..., object]:
+    __slots__ = ("parameters",)
+
+    def __init__(self, parameters: str, doc: str) -> None:
+        self.parameters = tuple(parameters.split())
+        super().__init__(self._callable, no_hook, doc, default_doc="does nothing")
+
+    def _callable(self, value: object) -> Callable[..., object]:
         function = imported(value.strip()) if isinstance(value, str) else value
         if not callable(function):
             raise ValueError(f"{show(value)} cannot be called")
-        if name == "post_request":
+        if self.name == "post_request":
             return _post_request(value, function)
-        if not takes(function, len(parameters)):
-            raise ValueError(_mismatch(value, function, name, parameters))
+        if not takes(function, len(self.parameters)):
+            raise ValueError(_mismatch(value, function, self.name, self.parameters))
         return function
-
-    return convert
 
 
 def _post_request(value: object, function: Callable[..., object]) -> Callable[..., object]:
@@ -129,9 +101,33 @@ def _mismatch(value: object, function: Callable[..., Any], name: str, parameters
     return f"the function {given} cannot be called as {name}({', '.join(parameters)})"
 
 
-HOOK_PARAMETERS = {name: tuple(parameters.split()) for name, parameters, _ in _HOOKS}
+class Hooks:
+    on_starting = Hook("server", "Called in the master before it does anything else.")
+    on_reload = Hook(
+        "server", "Called in the master at a reload, before workers with the new configuration are forked."
+    )
+    when_ready = Hook("server", "Called in the master when it is ready to fork workers.")
+    pre_fork = Hook("server worker", "Called in the master before each worker is forked.")
+    post_fork = Hook("server worker", "Called in the worker after it was forked.")
+    post_worker_init = Hook("worker", "Called in the worker when it has loaded the application.")
+    post_worker_warmup = Hook(
+        "worker", "Called in the worker when it has answered its warm-up requests, as the last thing before it serves."
+    )
+    worker_int = Hook("worker", "Called in the worker when SIGINT or SIGQUIT ends it.")
+    worker_abort = Hook("worker", "Called in the worker at SIGABRT, as a rule because of `timeout`.")
+    pre_exec = Hook("server", "Called in the old master before it starts the new one of an upgrade.")
+    pre_request = Hook("worker req", "Called in the worker before each request is given to the application.")
+    post_request = Hook(
+        "worker req environ resp",
+        "Called in the worker after each request. A function of two or three parameters gets as many.",
+    )
+    child_exit = Hook("server worker", "Called in the master after a worker has exited.")
+    worker_exit = Hook("server worker", "Called in the worker before it exits.")
+    nworkers_changed = Hook(
+        "server new_value old_value",
+        "Called in the master when the number of workers was changed. `old_value` is None the first time.",
+    )
+    on_exit = Hook("server", "Called in the master before it exits.")
 
-HOOKS = tuple(
-    Setting(name, "Hooks", hook(name, HOOK_PARAMETERS[name]), no_hook, doc, default_doc="does nothing")
-    for name, _, doc in _HOOKS
-)
+
+HOOK_PARAMETERS = {name: hook.parameters for name, hook in vars(Hooks).items() if isinstance(hook, Hook)}

@@ -11,10 +11,10 @@ import textwrap
 from collections.abc import Iterator
 
 from sdserve import __version__
+from sdserve.config.configuration import Config
 from sdserve.config.hooks import HOOK_PARAMETERS
-from sdserve.config.load import COMMAND_ARGS, Config
 from sdserve.config.schema import SETTINGS
-from sdserve.config.setting import Setting
+from sdserve.config.setting import COMMAND_ARGS, Setting
 
 USAGE = "sdserve [OPTIONS] [module:callable[()]]"
 _ABOUT = "Serves a WSGI application as a systemd-native, socket-activated pre-fork service."

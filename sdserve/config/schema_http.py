@@ -17,94 +17,73 @@ def _fields(value: object) -> int:
     return min(convert.whole()(value) or _MAX_FIELDS, _MAX_FIELDS)
 
 
-HTTP_SETTINGS = (
-    # --- HTTP ---------------------------------------------------------------------------------------------------------
-    Setting(
-        "keepalive",
-        "HTTP",
+class HTTP:
+    keepalive = Setting(
         convert.seconds,
         2,
         "Seconds that a connection may be idle between two requests. 0 closes it after each response.",
         flags=("--keep-alive",),
         metavar="SECONDS",
-    ),
-    Setting(
-        "keepalive_requests",
-        "HTTP",
+    )
+    keepalive_requests = Setting(
         convert.whole(),
         0,
         "Requests after which a connection is closed. 0 means no limit.",
         flags=("--keepalive-requests",),
         metavar="N",
-    ),
-    Setting(
-        "limit_request_line",
-        "HTTP",
+    )
+    limit_request_line = Setting(
         convert.whole(),
         4094,
         "Bytes of a request line (method, target and version). 0 means no limit.",
         flags=("--limit-request-line",),
         metavar="BYTES",
-    ),
-    Setting(
-        "limit_request_fields",
-        "HTTP",
+    )
+    limit_request_fields = Setting(
         _fields,
         100,
         "Header fields of a request, 32768 at most. 0 means 32768.",
         flags=("--limit-request-fields",),
         metavar="N",
-    ),
-    Setting(
-        "limit_request_field_size",
-        "HTTP",
+    )
+    limit_request_field_size = Setting(
         convert.whole(),
         8190,
         "Bytes of one header field, name and value. 0 means no limit.",
         flags=("--limit-request-field-size",),
         metavar="BYTES",
-    ),
-    Setting(
-        "limit_request_head",
-        "HTTP",
+    )
+    limit_request_head = Setting(
         convert.size,
         65536,
         "Bytes of the request line and all header fields together. 0 means no limit.",
         flags=("--limit-request-head",),
         metavar="BYTES",
-    ),
-    Setting(
-        "limit_request_body",
-        "HTTP",
+    )
+    limit_request_body = Setting(
         convert.size,
         1 << 30,
         """Bytes of a request's body. What does not stay in memory takes so much of the disk, or the client's upload is
         refused with 413. 0 means no limit.""",
         flags=("--limit-request-body",),
         metavar="BYTES",
-    ),
-    Setting(
-        "header_timeout",
-        "HTTP",
+    )
+    header_timeout = Setting(
         convert.seconds,
         15,
         "Seconds from the first byte of a request to the end of its header. 0 means no limit.",
         flags=("--header-timeout",),
         metavar="SECONDS",
-    ),
-    Setting(
-        "body_min_rate",
-        "HTTP",
+    )
+    body_min_rate = Setting(
         convert.size,
         240,
         """Bytes a second that a request's body must come in at, on average, to be waited for. It counts after as many
         seconds as a header may take. 0 means no minimum.""",
         flags=("--body-min-rate",),
         metavar="BYTES",
-    ),
-    Setting(
-        "request_buffering",
-        "HTTP",
+    )
+    request_buffering = Setting(
         convert.choice("on", "auto", "off"),
         "auto",
         """Which bodies are received before the application is called. on: all of them. auto: all but those of clients
@@ -113,10 +92,8 @@ HTTP_SETTINGS = (
         and others are served while it waits: see bodies.md.""",
         flags=("--request-buffering",),
         metavar="MODE",
-    ),
-    Setting(
-        "response_buffering",
-        "HTTP",
+    )
+    response_buffering = Setting(
         convert.boolean,
         False,
         """Whether an application's iterable is read to its end at once, what its client has not taken yet being kept in
@@ -124,20 +101,16 @@ HTTP_SETTINGS = (
         serves other requests meanwhile. contextvars are kept apart then, what threading.local holds is shared: see
         bodies.md.""",
         flags=("--response-buffering",),
-    ),
-    Setting(
-        "body_timeout",
-        "HTTP",
+    )
+    body_timeout = Setting(
         convert.seconds,
         30,
         """Seconds without any byte of a request's body after which it is given up. What came faster than body_min_rate
         is remembered for so long, and no longer. 0 means no limit.""",
         flags=("--body-timeout",),
         metavar="SECONDS",
-    ),
-    Setting(
-        "spool_limit",
-        "HTTP",
+    )
+    spool_limit = Setting(
         convert.size,
         2 << 30,
         """Bytes that all temporary files of one worker may take together: bodies of requests that do not stay in
@@ -146,11 +119,11 @@ HTTP_SETTINGS = (
         $TMPDIR, or /tmp. 0 means no limit.""",
         flags=("--spool-limit",),
         metavar="BYTES",
-    ),
-    # --- Proxies ------------------------------------------------------------------------------------------------------
-    Setting(
-        "forwarded_allow_ips",
-        "Proxies",
+    )
+
+
+class Proxies:
+    forwarded_allow_ips = Setting(
         convert.comma_list(convert.network),
         _LOCAL,
         """Addresses and networks of proxies that are believed about the client, separated by commas; * believes
@@ -159,10 +132,8 @@ HTTP_SETTINGS = (
         metavar="LIST",
         fallback=("FORWARDED_ALLOW_IPS", lambda value: value),
         default_doc="127.0.0.1,::1, or $FORWARDED_ALLOW_IPS where it is set",
-    ),
-    Setting(
-        "forwarded_headers",
-        "Proxies",
+    )
+    forwarded_headers = Setting(
         convert.choice("x-forwarded", "forwarded", "none", also={None: "none", False: "none"}),
         "x-forwarded",
         """Which fields of a believed proxy tell the client's address and scheme: x-forwarded (X-Forwarded-For, and
@@ -170,20 +141,16 @@ HTTP_SETTINGS = (
         what it does not set is its client's word. The other family is passed on and never interpreted.""",
         flags=("--forwarded-headers",),
         metavar="FAMILY",
-    ),
-    Setting(
-        "secure_scheme_headers",
-        "Proxies",
+    )
+    secure_scheme_headers = Setting(
         convert.header_values,
         {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"},
         """Header fields by which a believed proxy says that the client came by https, each with the value that says
         so. A request whose fields contradict each other is refused. They count while forwarded_headers is
         x-forwarded.""",
         metavar="DICT",
-    ),
-    Setting(
-        "forwarder_headers",
-        "Proxies",
+    )
+    forwarder_headers = Setting(
         convert.comma_list(convert.header_name),
         [],
         """Header fields with an underscore in their name that a believed proxy may set, and that reach the application
@@ -191,10 +158,8 @@ HTTP_SETTINGS = (
         every request, or passes no such field on. PATH_INFO is left out.""",
         flags=("--forwarder-headers",),
         metavar="LIST",
-    ),
-    Setting(
-        "header_map",
-        "Proxies",
+    )
+    header_map = Setting(
         convert.choice(
             "drop", "refuse", hint="; 'dangerous' is not offered: let the proxy rename the fields the application needs"
         ),
@@ -203,10 +168,8 @@ HTTP_SETTINGS = (
         those with a dash: drop the field, or refuse the request.""",
         flags=("--header-map",),
         metavar="MODE",
-    ),
-    Setting(
-        "proxy_protocol",
-        "Proxies",
+    )
+    proxy_protocol = Setting(
         convert.choice(
             "off",
             "v1",
@@ -220,15 +183,12 @@ HTTP_SETTINGS = (
         flags=("--proxy-protocol",),
         metavar="MODE",
         bare="auto",
-    ),
-    Setting(
-        "proxy_allow_ips",
-        "Proxies",
+    )
+    proxy_allow_ips = Setting(
         convert.comma_list(convert.network),
         _LOCAL,
         """Addresses and networks that may send a PROXY protocol header, separated by commas; * means everybody. The
         peer of a Unix socket always may.""",
         flags=("--proxy-allow-from",),
         metavar="LIST",
-    ),
-)
+    )

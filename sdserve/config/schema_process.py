@@ -8,11 +8,9 @@ from __future__ import annotations
 from sdserve.config import convert
 from sdserve.config.setting import Setting
 
-PROCESS_SETTINGS = (
-    # --- Process ------------------------------------------------------------------------------------------------------
-    Setting(
-        "chdir",
-        "Process",
+
+class Process:
+    chdir = Setting(
         convert.text,
         None,
         """The directory of the application: it becomes the working directory and is put on the import path. A symbolic
@@ -20,19 +18,15 @@ PROCESS_SETTINGS = (
         flags=("--chdir",),
         metavar="DIR",
         default_doc="the directory sdserve is started in",
-    ),
-    Setting(
-        "pythonpath",
-        "Process",
+    )
+    pythonpath = Setting(
         convert.comma_list(convert.text),
         [],
         "Directories to put on the import path, separated by commas; relative ones are looked up from chdir.",
         flags=("--pythonpath",),
         metavar="LIST",
-    ),
-    Setting(
-        "raw_env",
-        "Process",
+    )
+    raw_env = Setting(
         convert.each(convert.assignment),
         [],
         """Environment variables for the server and the application, KEY=VALUE. In the environment: one a line, or
@@ -41,77 +35,63 @@ PROCESS_SETTINGS = (
         metavar="KEY=VALUE",
         repeatable=True,
         split=convert.split_assignments,
-    ),
-    Setting(
-        "daemon",
-        "Process",
+    )
+    daemon = Setting(
         convert.boolean,
         False,
         "Detach from the terminal and run in the background. Not for services of systemd.",
         flags=("-D", "--daemon"),
         effect="start",
-    ),
-    Setting(
-        "pidfile",
-        "Process",
+    )
+    pidfile = Setting(
         convert.optional_text,
         None,
         "The file that holds the master's process id.",
         flags=("-p", "--pid"),
         metavar="FILE",
-    ),
-    Setting(
-        "proc_name",
-        "Process",
-        convert.optional_text,
+    )
+    proc_name = Setting(
+        convert.text,
         None,
         "The name in the process titles that ps and top show.",
         flags=("-n", "--name"),
         metavar="NAME",
         default_doc="the application's name",
-    ),
-    Setting(
-        "user",
-        "Process",
+    )
+    user = Setting(
         convert.user,
         None,
         "The user, by name or id, that workers run as. Only root can change it.",
         flags=("-u", "--user"),
         metavar="USER",
         default_doc="the user that starts sdserve",
-    ),
-    Setting(
-        "group",
-        "Process",
+    )
+    group = Setting(
         convert.group,
         None,
         "The group, by name or id, that workers run as. Only root can change it.",
         flags=("-g", "--group"),
         metavar="GROUP",
         default_doc="the group that starts sdserve",
-    ),
-    Setting(
-        "initgroups",
-        "Process",
+    )
+    initgroups = Setting(
         convert.boolean,
         False,
         "Give workers the supplementary groups of their user.",
         flags=("--initgroups",),
-    ),
-    Setting(
-        "umask",
-        "Process",
+    )
+    umask = Setting(
         convert.umask,
         0,
         "The file mode mask of workers; text with a leading 0 is octal (022), without one decimal.",
         flags=("-m", "--umask"),
         metavar="MASK",
         default_doc="what sdserve inherits",
-    ),
-    # --- Service ------------------------------------------------------------------------------------------------------
-    Setting(
-        "upgrade",
-        "Service",
+    )
+
+
+class Service:
+    upgrade = Setting[str | None](
         convert.choice("auto", "manual"),
         None,
         """What USR2 leads to: auto lets the new master take over once it serves, manual leaves both running until the
@@ -119,10 +99,8 @@ PROCESS_SETTINGS = (
         flags=("--upgrade",),
         metavar="MODE",
         default_doc="auto under systemd, manual elsewhere",
-    ),
-    Setting(
-        "fd_store",
-        "Service",
+    )
+    fd_store = Setting(
         convert.boolean,
         False,
         """Keep idle client connections open across a restart, in systemd's file descriptor store. Set it where the unit
@@ -130,10 +108,8 @@ PROCESS_SETTINGS = (
         RestartKillSignal=SIGRTMIN, which tells a restart from a stop.""",
         flags=("--fd-store",),
         effect="upgrade",
-    ),
-    Setting(
-        "control_socket",
-        "Service",
+    )
+    control_socket = Setting(
         convert.optional_text,
         None,
         "The Unix socket on which sdservectl finds the server; the empty string means none.",
@@ -142,29 +118,25 @@ PROCESS_SETTINGS = (
         fallback=("RUNTIME_DIRECTORY", lambda directories: f"{directories.partition(':')[0]}/control"),
         effect="start",
         default_doc="$RUNTIME_DIRECTORY/control where systemd sets RUNTIME_DIRECTORY, else none",
-    ),
-    # --- Logging ------------------------------------------------------------------------------------------------------
-    Setting(
-        "errorlog",
-        "Logging",
+    )
+
+
+class Logging:
+    errorlog = Setting(
         convert.text,
         "-",
         "The file for the server's own messages; - is the standard error stream, and so the journal of a service.",
         flags=("--error-logfile", "--log-file"),
         metavar="FILE",
-    ),
-    Setting(
-        "accesslog",
-        "Logging",
+    )
+    accesslog = Setting(
         convert.optional_text,
         None,
         "The file for one line on each request; - is the standard output stream. None is written by default.",
         flags=("--access-logfile",),
         metavar="FILE",
-    ),
-    Setting(
-        "access_log_format",
-        "Logging",
+    )
+    access_log_format = Setting(
         convert.text,
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         """The format of an access line, with gunicorn's atoms. What a client chose is written in printable ASCII, other
@@ -172,10 +144,8 @@ PROCESS_SETTINGS = (
         what is known of them.""",
         flags=("--access-logformat",),
         metavar="FORMAT",
-    ),
-    Setting(
-        "loglevel",
-        "Logging",
+    )
+    loglevel = Setting(
         convert.choice(
             "trace", "debug", "info", "warning", "error", "critical", also={"warn": "warning", "fatal": "critical"}
         ),
@@ -184,5 +154,4 @@ PROCESS_SETTINGS = (
         through its life.""",
         flags=("--log-level",),
         metavar="LEVEL",
-    ),
-)
+    )

@@ -7,26 +7,42 @@ what the first client of an activated service waits for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from typing import Any, Generic, Literal
+
+    from typing_extensions import TypeVar
 
     Effect = Literal["reload", "upgrade", "start"]
-    Converter = Callable[[object], Any]
-    Fallback = Callable[[Mapping[str, str]], object]
+    T = TypeVar("T", default=Any)
+else:
+
+    class Generic:
+        """What type checkers know from `typing`."""
+
+        __slots__ = ()
+
+        def __class_getitem__(cls, _: object) -> type:
+            return cls
+
+    T = None
 
 ENV_PREFIX = "SDSERVE_"
+COMMAND_ARGS = "SDSERVE_CMD_ARGS"  # arguments in a variable
 
 
-class Setting:
-    """The declaration of one setting; immutable.
+class Setting(Generic[T]):
+    """The declaration of one setting, as an attribute of its section; immutable.
+
+    As an attribute of a loaded configuration it is the value, of the type that `convert` returns.
 
     name: attribute of the configuration, variable of the config file and, upper-cased, end of the environment variable.
+    section: the name of the class that it is declared in.
     convert: takes a string or a Python object and returns the usable value; raises ValueError with a clause that
         starts with the refused value and says what is wrong with it.
-    default: the value when nothing sets it, already converted.
+    default: the value when nothing sets it, already converted; None where only the process knows it (load.py).
     doc: sentences for help, docs and man page; the first one is the summary.
     flags: command line flags. A setting without flags is set by environment or file.
     metavar: name of the flag's value; "" for a flag that takes none (then a `--no-...` form exists as well).
@@ -59,10 +75,8 @@ class Setting:
 
     def __init__(
         self,
-        name: str,
-        section: str,
-        convert: Converter,
-        default: Any,
+        convert: Callable[[object], T],
+        default: object,
         doc: str,
         *,
         flags: tuple[str, ...] = (),
@@ -76,10 +90,8 @@ class Setting:
         default_doc: str | None = None,
         in_file: bool = True,
     ) -> None:
-        self.name = name
-        self.section = section
         self.convert = convert
-        self.default = default
+        self.default: Any = default
         self.doc = " ".join(doc.split())
         self.flags = flags
         self.metavar = metavar
@@ -91,6 +103,14 @@ class Setting:
         self.fallback = fallback
         self.default_doc = default_doc
         self.in_file = in_file
+
+    def __set_name__(self, section: type, name: str) -> None:
+        self.name = name
+        self.section = section.__name__
+
+    def __get__(self, configuration: object, owner: type) -> T:
+        """For type checkers: a loaded configuration has the value in its own dict, which comes before this."""
+        raise AttributeError(self.name)
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, name):

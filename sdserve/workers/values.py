@@ -3,9 +3,12 @@
 import os
 import resource
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sdserve.http.limits import Limits, Times
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
 
 RESERVED_DESCRIPTORS = 100  # for the application, temporary files and ourselves
 
@@ -41,7 +44,7 @@ class Values:
     reuse_port: bool
 
     @classmethod
-    def of(cls, cfg: Any) -> "Values":
+    def of(cls, cfg: "Config") -> "Values":
         limits = Limits(
             request_line=cfg.limit_request_line or 1 << 20,
             fields=cfg.limit_request_fields,

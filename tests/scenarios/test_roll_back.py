@@ -48,8 +48,8 @@ STEPS = [
     "sdserve.config.paths:Place.close",
     "sdserve.config.paths:lead_imports",
     "os:fchdir",
-    "sdserve.arbiter.arbiter:Arbiter.setup",
-    "sdserve.arbiter.arbiter:Arbiter.status",
+    "sdserve.arbiter.service:Service.setup",
+    "sdserve.arbiter.service:Service.status",
     "sdserve.log:Logger.use",
     "sdserve.log:Destinations.close",
     "sdserve.arbiter.generation:Generation.close",
@@ -57,7 +57,7 @@ STEPS = [
     "sdserve.process.listeners:Listener.close",
     "sdserve.arbiter.service_manager:ServiceManager.ready",
     "sdserve.arbiter.commands:Commands.reloaded",
-    "sdserve.arbiter.reload:_explained",
+    "sdserve.arbiter.hooks:_explained",
 ]
 
 

@@ -71,7 +71,7 @@ def _ready(worker: WorkerProcess) -> None:
 
 
 def _heeds(worker: WorkerProcess) -> None:
-    worker.heeded = True
+    worker.acknowledged = True
     worker.say(RETIRING)
 
 
@@ -112,7 +112,7 @@ ON_WORKERS: dict[What, tuple[Meets, Callable[[WorkerProcess], None]]] = {
     What.BOOT_KILLED: (lambda each: not each.booted, _killed),
     What.DIES: (lambda each: True, _killed),
     What.LEAVES: (_told, lambda each: each.end(signal.SIGABRT if signal.SIGABRT in each.told else 0)),
-    What.HEEDS: (lambda each: signal.SIGTERM in each.told and not each.heeded and not each.stopped, _heeds),
+    What.HEEDS: (lambda each: signal.SIGTERM in each.told and not each.acknowledged and not each.stopped, _heeds),
     What.WORN: (lambda each: each.answers and not each.worn, _worn),
     What.TERMED: (lambda each: each.answers, _termed),
     What.STOPPED: (lambda each: each.answers, _stopped),

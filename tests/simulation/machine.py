@@ -82,6 +82,9 @@ class StoryLog(Logger):
     def use(self, destinations: Destinations) -> None:
         self.level = destinations.level
 
+    def echo(self, wanted: bool) -> None:
+        """The story is the only log."""
+
     def reopen_files(self) -> None:
         self._process.owes.discard("USR1")
 
@@ -280,14 +283,14 @@ class SimulatedHost(Host):
         self.master.lines.append(ours)
         return ours, theirs
 
-    def execute(self, launch: Reexec, passed: Any, line: Any) -> int:
+    def execute(self, reexec: Reexec, passed: Any, handover: Any) -> int:
         self.world.effects += 1
         self.master.owes.discard("USR2")
         if self.world.no_room:
             self.world.no_room -= 1
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        line.holders += 1
-        return self.world.executes(self.master, line, passed).pid
+        handover.holders += 1
+        return self.world.executes(self.master, handover, passed).pid
 
     def examine(self, loop: Any, program: Any, directory: str, environ: Any, on_reason: Callable[[str], None]) -> None:
         on_reason("it ended before it served")
@@ -295,7 +298,7 @@ class SimulatedHost(Host):
     def end_leftovers(self) -> list[int]:
         return []
 
-    def await_ends(self, handles: Iterable[WorkerHandle], patience: float) -> list[WorkerHandle]:
+    def await_ends(self, handles: Iterable[WorkerHandle], timeout: float) -> list[WorkerHandle]:
         left = []
         for handle in handles:
             worker = next(each for each in self.master.workers if each.pid == handle.pid)

@@ -6,7 +6,7 @@ It must not bite a master whose loop turns and whose workers answer, and it must
 import signal
 from typing import TYPE_CHECKING
 
-from sdserve.arbiter.lifecycle import Master
+from sdserve.arbiter.lifecycle import LEAVING, Master
 
 if TYPE_CHECKING:
     from tests.simulation.processes import MasterProcess
@@ -71,6 +71,6 @@ def well(main: "MasterProcess") -> bool:
     arbiter = main.arbiter
     if arbiter is None or main.stopped:
         return False
-    goal = arbiter.goal
+    goal = arbiter.service.goal
     gap = goal.exclusive and any((each.alive and not each.booted) or each.told for each in main.workers)
-    return goal.size == 0 or arbiter.state in (Master.STARTING, Master.STOPPING) or main.serving > 0 or gap
+    return goal.size == 0 or arbiter.service.state in (Master.STARTING, *LEAVING) or main.serving > 0 or gap

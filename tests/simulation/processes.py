@@ -69,7 +69,7 @@ class WorkerProcess(Process):
         self.reaped = False
         self.changed: bool | None = None  # stopped or continued, and its master does not know yet
         self.booted = False
-        self.heeded = False
+        self.acknowledged = False
         self.worn = False
         self.ready_heard: float | None = None
 
@@ -186,15 +186,15 @@ class MasterProcess(Process):
     @property
     def handed_over(self) -> bool:
         """Another master is the main process, and waits for its end."""
-        upgrade = self.arbiter.upgrade if self.arbiter else None
-        return upgrade is not None and upgrade.handed_over and self.world.lives(upgrade.child_pid)
+        service = self.arbiter.service if self.arbiter else None
+        return service is not None and service.handed_over and self.world.lives(service.reexec_pid)
 
     @property
     def ready(self) -> bool:
         """Its loop would turn now."""
         if self.arbiter is None or not self.alive or self.stopped:
             return False
-        return self.host.readable() or self.arbiter.loop.patience() == 0
+        return self.host.readable() or self.arbiter.loop.timeout() == 0
 
     @property
     def serving(self) -> int:

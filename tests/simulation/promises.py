@@ -34,7 +34,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from sdserve.arbiter.decide import Backoff
-from sdserve.arbiter.lifecycle import Master
+from sdserve.arbiter.lifecycle import LEAVING, Master
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from tests.simulation.descriptors import SimulatedListener
 from tests.simulation.manager import WatchdogTimer
@@ -66,9 +66,9 @@ class Before:
         self.effects = world.effects
         self.served = sum(each.serving for each in world.masters)
         self.answered = [each for each in master.workers if each.answers]
-        self.state = arbiter.state
-        self.size = arbiter.goal.size
-        self.generation = arbiter.goal.generation
+        self.state = arbiter.service.state
+        self.size = arbiter.service.goal.size
+        self.generation = arbiter.service.goal.generation
         self.others = others(master)
         self.loads = master.loads
         self.successor = arbiter.reexec_pid
@@ -82,14 +82,14 @@ class Before:
 def others(master: MasterProcess) -> int:
     """How many workers of other generations it has, and has not told to leave."""
     assert master.arbiter is not None
-    generation = master.arbiter.goal.generation
+    generation = master.arbiter.service.goal.generation
     return sum(each.untold and each.worker.generation != generation for each in master.workers)
 
 
 def in_the_way(worker: WorkerProcess) -> bool:
     """It serves, boots, or has to end first."""
     arbiter = worker.master.arbiter
-    return worker.untold or (worker.alive and arbiter is not None and arbiter.goal.exclusive)
+    return worker.untold or (worker.alive and arbiter is not None and arbiter.service.goal.exclusive)
 
 
 class Promises:
@@ -111,7 +111,7 @@ class Promises:
         """After a turn of `master`."""
         arbiter = master.arbiter
         assert arbiter is not None
-        goal, live = arbiter.goal, [each for each in master.workers if each.untold]
+        goal, live = arbiter.service.goal, [each for each in master.workers if each.untold]
         served = sum(each.serving for each in self._world.masters)
         idle = self._leaves_idle(master, before)
         ordered = (
@@ -124,7 +124,7 @@ class Promises:
         alone = goal.exclusive and goal.size == 1
         if before.served and not served and not ordered and not hit and not alone:
             self.breaks("served", f"{master} ends the last worker that can answer")
-        if arbiter.state in (Master.STOPPING, Master.DOWN):
+        if arbiter.service.state in (*LEAVING, Master.DOWN):
             self._check_store(master)
             return
         wanted = min(goal.size, before.size - before.signals.count(signal.SIGTTOU))
@@ -144,14 +144,14 @@ class Promises:
         if goal.generation == before.generation and len(live) - len(current) > before.others:
             self.breaks("surge", f"another generation of {master} grew")
         self._check_size(master, before)
-        if arbiter.state is Master.RELOADING and goal.generation == before.generation:
+        if arbiter.service.state is Master.RELOADING and goal.generation == before.generation:
             self._check_boots(master, before)
 
     def _leaves_idle(self, master: MasterProcess, before: Before) -> bool:
         arbiter, limit = master.arbiter, self._world.plan.idle
         assert arbiter is not None
-        asked = master.told_to_leave or arbiter.exit_status or arbiter.reexec_pid or arbiter.master_pid
-        if before.state is not Master.RUNNING or arbiter.state is not Master.STOPPING or asked:
+        asked = master.told_to_leave or arbiter.service.exit_status or arbiter.reexec_pid or arbiter.master_pid
+        if before.state is not Master.RUNNING or arbiter.service.state not in LEAVING or asked:
             return False
         since = self._world.now - limit + ROUNDING
         if not limit or any(w.worker.cell.busy_since or w.worker.cell.last_busy > since for w in before.answered):
@@ -166,7 +166,7 @@ class Promises:
         """What a master that stops, and that no other follows, allows its workers to do with their connections."""
         arbiter = master.arbiter
         assert arbiter is not None
-        if arbiter.exit_status or arbiter.upgrade.handed_over:
+        if arbiter.service.exit_status or arbiter.service.handed_over:
             return
         if any(each.alive for each in self._world.masters if each is not master):
             return
@@ -180,7 +180,7 @@ class Promises:
     def _check_size(self, master: MasterProcess, before: Before) -> None:
         arbiter = master.arbiter
         assert arbiter is not None
-        if master.loads != before.loads or arbiter.goal.generation != before.generation:
+        if master.loads != before.loads or arbiter.service.goal.generation != before.generation:
             return
         if before.successor not in (0, arbiter.reexec_pid):
             return  # workers that had made way for a new master may have come back
@@ -193,8 +193,8 @@ class Promises:
             elif signum == signal.SIGWINCH:
                 size = 0
         seen = [s for s in before.signals if s != signal.SIGWINCH]
-        if arbiter.goal.size != size and len(seen) == len(before.signals):
-            self.breaks("answered", f"{master} wants {arbiter.goal.size} workers instead of {size}")
+        if arbiter.service.goal.size != size and len(seen) == len(before.signals):
+            self.breaks("answered", f"{master} wants {arbiter.service.goal.size} workers instead of {size}")
 
     def _check_boots(self, master: MasterProcess, before: Before) -> None:
         """A reload goes on: no boot of its own failed, but for a few that were killed from outside."""
@@ -216,7 +216,7 @@ class Promises:
 
     def about_to_fork(self, master: MasterProcess, worker: "Worker") -> None:
         assert master.arbiter is not None
-        goal = master.arbiter.goal
+        goal = master.arbiter.service.goal
         alive = [each for each in master.workers if not each.reaped]
         if goal.surge and others(master) and len(alive) >= goal.size + goal.surge:
             self.breaks("surge", f"{master} forks one more than {goal.size} and a surge of {goal.surge}")
@@ -264,7 +264,7 @@ class Promises:
     def says_ready(self, master: MasterProcess) -> None:
         """At its start, to systemd or to the old master."""
         assert master.arbiter is not None
-        if master.serving < master.arbiter.goal.size:
+        if master.serving < master.arbiter.service.goal.size:
             self.breaks("ready", f"{master} says that it serves, with {_list(master.workers)}")
         master.said_ready = True
 
@@ -313,26 +313,32 @@ class Promises:
         for each in masters:
             arbiter = each.arbiter
             assert arbiter is not None
-            if arbiter.state is Master.RUNNING and arbiter.goal.size:
+            if arbiter.service.state is Master.RUNNING and arbiter.service.goal.size:
                 each.told_to_leave = False
-                each.hit_since &= each.serving < arbiter.goal.size
+                each.hit_since &= each.serving < arbiter.service.goal.size
                 if self.rests(each):
                     self._check_balance(each)
-            if arbiter.state is Master.RUNNING and arbiter.goal.size and not any(map(in_the_way, each.workers)):
-                patience = arbiter.loop.patience()
-                if patience is None or patience > SOON:
-                    self.breaks("outage", f"{each} has nobody, and waits for {patience} s")
+            if (
+                arbiter.service.state is Master.RUNNING
+                and arbiter.service.goal.size
+                and not any(map(in_the_way, each.workers))
+            ):
+                timeout = arbiter.loop.timeout()
+                if timeout is None or timeout > SOON:
+                    self.breaks("outage", f"{each} has nobody, and waits for {timeout} s")
             claimed = arbiter.claim.pidfile
             if claimed is None or world.files.get(claimed.fname) != each.pid:
                 self.breaks("pidfile", f"{each} lost its pidfile: {world.files}")
-            elif arbiter.state is Master.RUNNING:
+            elif arbiter.service.state is Master.RUNNING:
                 wanted = f"{arbiter.cfg.pidfile}.2" if arbiter.master_pid else arbiter.cfg.pidfile
                 if claimed.fname != wanted:
                     self.breaks("pidfile", f"{each} holds {claimed.fname} instead of {wanted}")
         names = [each.arbiter.claim.pidfile.fname for each in masters if each.arbiter and each.arbiter.claim.pidfile]
         if masters and sum(not name.endswith(".2") for name in names) != 1:
             self.breaks("pidfile", f"the masters hold {names}")
-        if self.stopping and any(each.arbiter and each.arbiter.state is Master.RUNNING for each in [self.main] if each):
+        if self.stopping and any(
+            each.arbiter and each.arbiter.service.state is Master.RUNNING for each in [self.main] if each
+        ):
             self.breaks("told", f"{self.main} serves on and said STOPPING=1")
 
     def at_rest(self) -> None:
@@ -345,11 +351,11 @@ class Promises:
                 self.breaks("answered", f"{master} never answered sdservectl")
             if master.owes:
                 self.breaks("answered", f"{master} never answered {', '.join(sorted(master.owes))}")
-            if arbiter.state is not Master.RUNNING:
-                self.breaks("rest", f"{master} is {arbiter.state.value}")
+            if arbiter.service.state is not Master.RUNNING:
+                self.breaks("rest", f"{master} is {arbiter.service.state.value}")
             if not self.rests(master):
                 live = [each for each in master.workers if each.alive]
-                self.breaks("rest", f"{master} has {_list(live)}, wanted are {arbiter.goal.size}")
+                self.breaks("rest", f"{master} has {_list(live)}, wanted are {arbiter.service.goal.size}")
             self._check_balance(master)
         if self.reloading and self.main is not None and self.main.alive:
             self.breaks("told", "RELOADING=1 without READY=1")
@@ -357,15 +363,15 @@ class Promises:
     def rests(self, master: MasterProcess) -> bool:
         """It is where it wants to be, and waits for nothing."""
         arbiter = master.arbiter
-        if arbiter is None or arbiter.state is not Master.RUNNING or arbiter.generation is None:
+        if arbiter is None or arbiter.service.state is not Master.RUNNING or arbiter.service.generation is None:
             return False
         alive = sum(each.alive or not each.reaped for each in master.workers)
-        waits = arbiter.generation.backoff.not_before > self._world.now
-        return alive == len(arbiter.children) == arbiter.goal.size == master.serving and not waits
+        waits = arbiter.service.generation.backoff.not_before > self._world.now
+        return alive == len(arbiter.service.children) == arbiter.service.goal.size == master.serving and not waits
 
     def _check_balance(self, master: MasterProcess) -> None:
         assert master.arbiter is not None
-        goal, live = master.arbiter.goal, [each for each in master.workers if each.alive]
+        goal, live = master.arbiter.service.goal, [each for each in master.workers if each.alive]
         load = Counter(each.worker.slot % goal.gpus for each in live)
         if load and max(load.values()) > math.ceil(goal.size / goal.gpus):
             self.breaks("balance", f"GPU loads {dict(load)}: {_list(live)}")

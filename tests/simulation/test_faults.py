@@ -12,14 +12,15 @@ from sdserve.arbiter.children import Children
 from sdserve.arbiter.decide import Backoff, Decision, Goal, Member, Retire, Spawn
 from sdserve.arbiter.idle import IdleExit
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
+from sdserve.arbiter.new_master import NewMaster
+from sdserve.arbiter.old_master import OldMaster
 from sdserve.arbiter.pidfile_claim import PidfileClaim
 from sdserve.arbiter.pool import Pool
 from sdserve.arbiter.reload import Reload
+from sdserve.arbiter.service import Service
 from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.arbiter.shutdown import Shutdown
-from sdserve.arbiter.succession import Succession
 from sdserve.arbiter.successor import Successor
-from sdserve.arbiter.upgrade import Upgrade
 from sdserve.arbiter.verdict import Verdict
 from tests.simulation.events import Step, What
 from tests.simulation.histories import live, random_plan, random_steps, shortest
@@ -172,7 +173,7 @@ def keeps_a_failed_reload_from_systemd(patch: Patch) -> None:
     def finish(self: Reload, event: MasterEvent, trouble: str) -> None:
         with pytest.MonkeyPatch.context() as silent:
             if trouble:
-                silent.setattr(ServiceManager, "ready", lambda self, status: None)
+                silent.setattr(ServiceManager, "ready", lambda self: None)
             real(self, event, trouble)
 
     patch.setattr(Reload, "_finish", finish)
@@ -199,13 +200,13 @@ def hands_over_to_the_dead(patch: Patch) -> None:
 
 
 def takes_over_before_it_serves(patch: Patch) -> None:
-    real = Upgrade.listen
+    real = NewMaster.listen
 
-    def listen(self: Upgrade) -> None:
+    def listen(self: NewMaster) -> None:
         real(self)
         self.serves()
 
-    patch.setattr(Upgrade, "listen", listen)
+    patch.setattr(NewMaster, "listen", listen)
 
 
 def speaks_on_after_the_hand_over(patch: Patch) -> None:
@@ -213,23 +214,23 @@ def speaks_on_after_the_hand_over(patch: Patch) -> None:
 
 
 def ends_while_the_old_master_drains(patch: Patch) -> None:
-    patch.setattr(Upgrade, "parent_drains", False)
+    patch.setattr(NewMaster, "parent_drains", False)
 
 
 def waits_for_ever_for_the_old_master(patch: Patch) -> None:
-    patch.setattr(Succession, "_bound", lambda self, seconds: None)
+    patch.setattr(NewMaster, "_bound", lambda self, seconds: None)
 
 
 def refuses_nothing(patch: Patch) -> None:
-    patch.setattr(Upgrade, "refusal", "")
+    patch.setattr(OldMaster, "refusal", "")
 
 
 def forgets_an_early_usr2(patch: Patch) -> None:
-    patch.setattr(Upgrade, "_catch_up", lambda self: None)
+    patch.setattr(OldMaster, "catch_up", lambda self: None)
 
 
 def removes_a_socket_that_is_shared(patch: Patch) -> None:
-    patch.setattr(Upgrade, "shares_listeners", False)
+    patch.setattr(Service, "shares_listeners", False)
 
 
 def pings_whatever_happens(patch: Patch) -> None:

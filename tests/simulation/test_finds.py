@@ -41,10 +41,10 @@ def test_a_boot_that_only_kill_ends_has_failed() -> None:
     world = service()
     happen(world, What.HUP)
     master = world.masters[0].arbiter
-    assert master is not None and master.state is Master.RELOADING
+    assert master is not None and master.service.state is Master.RELOADING
     world.happens(What.TIME, 0, 21.5)
-    assert (master.state, master.goal.generation) == (Master.RUNNING, 1)
-    assert "did not boot within 20 seconds" in master.trouble
+    assert (master.service.state, master.service.goal.generation) == (Master.RUNNING, 1)
+    assert "did not boot within 20 seconds" in master.service.trouble
     finish(world)
 
 
@@ -57,8 +57,8 @@ def test_no_hand_over_to_a_master_that_is_gone() -> None:
     world.turn(new)
     world.happens(What.MASTER_KILLED, 1)
     world.settle()
-    assert old.arbiter is not None and old.arbiter.state is Master.RUNNING
-    assert old.arbiter.trouble == "upgrade failed: it ended before it served"
+    assert old.arbiter is not None and old.arbiter.service.state is Master.RUNNING
+    assert old.arbiter.service.trouble == "upgrade failed: it ended before it served"
     assert world.promises.main is old
     finish(world)
 
@@ -76,7 +76,7 @@ def test_no_stop_for_failed_boots_while_a_worker_says_that_it_serves() -> None:
     assert not first.alive and second.booted
     world.settle()
     arbiter = world.masters[0].arbiter
-    assert arbiter is not None and arbiter.state is Master.RUNNING and second.answers
+    assert arbiter is not None and arbiter.service.state is Master.RUNNING and second.answers
     finish(world)
 
 
@@ -123,13 +123,13 @@ def test_a_generation_that_was_rejected_leaves_its_patience_behind() -> None:
     happen(world, What.HUP, What.READY)
     arbiter = world.masters[0].arbiter
     assert arbiter is not None
-    while arbiter.state is Master.RELOADING:
+    while arbiter.service.state is Master.RELOADING:
         for each in [each for each in world.masters[0].workers if each.worker.generation == 2]:
             each.say(READY)
             each.end(9)
             world.settle()
         world.happens(What.TIME, 0, 1.0)
-    assert arbiter.goal.generation == 1
+    assert arbiter.service.goal.generation == 1
     world.settle()
     assert [each.worker.generation for each in world.masters[0].workers if each.untold] == [1, 1]
     finish(world)
@@ -139,7 +139,7 @@ def test_one_worker_more_is_one_more_after_a_roll_back_too() -> None:
     world = service(2)
     happen(world, What.HUP, What.TTIN, What.BOOT_FAILS)
     arbiter = world.masters[0].arbiter
-    assert arbiter is not None and (arbiter.goal.generation, arbiter.goal.size) == (1, 3)
+    assert arbiter is not None and (arbiter.service.goal.generation, arbiter.service.goal.size) == (1, 3)
     finish(world)
 
 
@@ -162,7 +162,7 @@ def test_a_new_master_that_dies_after_the_hand_over_does_not_call_the_old_one_ba
     upgraded(world)
     happen(world, What.READY, (What.MASTER_KILLED, 1))
     old = world.masters[0].arbiter
-    assert old is not None and old.state is Master.STOPPING
+    assert old is not None and old.service.state is Master.HANDING_OVER
     finish(world)
 
 

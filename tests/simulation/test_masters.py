@@ -49,7 +49,7 @@ def test_histories_come_through_every_move_of_the_tables(monkeypatch: pytest.Mon
         moves.add((state, event))
         return lifecycle.advance(table, state, event)
 
-    for module in ("arbiter", "worker_handle", "successor"):
+    for module in ("service", "worker_handle"):
         monkeypatch.setattr(f"sdserve.arbiter.{module}.advance", noted)
     tables: list[Any] = [lifecycle.MASTER, lifecycle.WORKER, lifecycle.UPGRADE]
     wanted = {(state, event) for table in tables for state, events in table.items() for event in events}

@@ -305,9 +305,9 @@ class World:
 
     def _after_turn(self, master: MasterProcess) -> None:
         assert master.arbiter is not None
-        if master.arbiter.state is Master.DOWN and master.alive:
+        if master.arbiter.service.state is Master.DOWN and master.alive:
             self.promises.leaves(master)
-            master.end(master.arbiter.exit_status << 8)
+            master.end(master.arbiter.service.exit_status << 8)
 
     def _sleep(self, seconds: float) -> None:
         """Masters sleep until their deadlines, or longer if they are stopped."""
@@ -315,10 +315,10 @@ class World:
         until = self.now + seconds
         for _ in range(3000):
             sleeps = [
-                patience
+                timeout
                 for each in self._alive()
                 if each.arbiter is not None and not each.stopped
-                if (patience := each.arbiter.loop.patience()) is not None
+                if (timeout := each.arbiter.loop.timeout()) is not None
             ]
             if (bite := self.promises.watchdog.deadline) is not None:
                 sleeps.append(max(0.0, bite - self.now) + 1e-5)

@@ -27,11 +27,6 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # Files that still need each other. This list may only shrink.
 IN_CIRCLES = {
-    *(
-        "sdserve.arbiter." + name
-        for name in "arbiter commands idle pool reload server shutdown upgrade".split()  # noqa: SIM905
-    ),
-    *("sdserve.config." + name for name in ("load", "render")),
     *("sdserve.gateway." + name for name in ("response", "wsgi")),
     *("sdserve.workers." + name for name in ("base", "door", "exchange", "heartbeat", "input", "loop", "rescue")),
     *("sdserve.workers." + name for name in ("retirement", "stream", "streams", "takeover", "wsgi")),

@@ -8,10 +8,10 @@ import pytest
 
 from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.service_manager import ServiceManager
-from sdserve.log import Logger
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
 from tests.support.notify import NotifySocket
+from tests.unit.arbiter.services import service
 from tests.unit.arbiter.turning import Turning
 
 
@@ -23,7 +23,7 @@ class Unit(Turning):
         self.loop = Loop()
         self.healthy = True
         notifier = Notifier(self.manager.address, muted=muted)
-        self.speaker = ServiceManager(self.loop, Logger(), notifier, Watchdog(60_000), lambda: self.healthy)
+        self.speaker = ServiceManager(service(self.loop), notifier, Watchdog(60_000), lambda: self.healthy)
 
     def turn_for(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -75,7 +75,7 @@ def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
     unit = Unit(short_path, muted=True)
     unit.speaker.begin()
     assert unit.heard("WATCHDOG=1") == 0
-    unit.speaker.become_main("Running")
+    unit.speaker.become_main()
     assert unit.heard("WATCHDOG=1") == 1
     assert unit.heard("READY=1") == 1
     unit.loop.close()
@@ -84,6 +84,6 @@ def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
 
 def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
     unit.speaker.main_pid(17)
-    unit.speaker.stopping("Stopping")
+    unit.speaker.stopping()
     assert unit.heard("MAINPID=17") == 1
     assert unit.heard("STOPPING=1") == 0

@@ -12,10 +12,10 @@ from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.arbiter.steps import Steps
 from sdserve.errors import BootError
-from sdserve.log import Logger
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
 from tests.support.notify import NotifySocket
+from tests.unit.arbiter.services import service
 
 HANG = threading.Event()  # never set: only a signal ends the wait
 
@@ -26,7 +26,7 @@ class Unit:
         self.loop = Loop()
         self.healthy = True
         notifier = Notifier(self.manager.address)
-        manager = ServiceManager(self.loop, Logger(), notifier, Watchdog(2_000_000), lambda: self.healthy)
+        manager = ServiceManager(service(self.loop), notifier, Watchdog(2_000_000), lambda: self.healthy)
         self.steps = Steps(Host(), manager)
 
     def heard(self) -> list[str]:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdserve.config import convert
+from sdserve.config import SETTINGS, convert
 from sdserve.config.address import address, binds
-from sdserve.config.hooks import hook, takes
+from sdserve.config.hooks import takes
 
 Converter = Callable[[object], Any]
 
@@ -272,13 +272,13 @@ def test_takes_says_what_can_be_called(function: Callable[..., object], counts: 
 
 def test_a_hook_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the function two cannot be called as when_ready\(server\)"):
-        hook("when_ready", ("server",))(two)
+        SETTINGS["when_ready"].convert(two)
     with pytest.raises(ValueError, match="3 cannot be called"):
-        hook("when_ready", ("server",))(3)
+        SETTINGS["when_ready"].convert(3)
 
 
 def test_a_hook_may_be_a_dotted_path() -> None:
-    assert hook("pre_fork", ("server", "worker"))("os.path.join") is os.path.join
+    assert SETTINGS["pre_fork"].convert("os.path.join") is os.path.join
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_hook_may_be_a_dotted_path() -> None:
 )
 def test_a_bad_dotted_path_says_what_is_missing(path: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hook("pre_fork", ("server", "worker"))(path)
+        SETTINGS["pre_fork"].convert(path)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -302,11 +302,11 @@ def test_post_request_gets_as_many_arguments_as_it_takes(count: int) -> None:
         3: lambda worker, req, environ: seen.append((worker, req, environ)),
         4: lambda worker, req, environ, resp: seen.append((worker, req, environ, resp)),
     }
-    converted = hook("post_request", ("worker", "req", "environ", "resp"))(functions[count])
+    converted = SETTINGS["post_request"].convert(functions[count])
     converted(1, 2, 3, 4)
     assert seen == [(1, 2, 3, 4)[:count]]
 
 
 def test_post_request_with_one_parameter_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be called as post_request"):
-        hook("post_request", ("worker", "req", "environ", "resp"))(lambda worker: None)
+        SETTINGS["post_request"].convert(lambda worker: None)

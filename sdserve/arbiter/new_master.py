@@ -1,0 +1,167 @@
+"""USR2, as the new master: who was there before, what it passed on, and what follows when it has ended.
+
+A new master stays silent towards systemd until the old one tells it that it is the main process, and is promoted when
+the old one has ended: then it takes what that held by name. From the hand-over on the old one drains, and has a
+deadline: a stop of the service waits for it.
+"""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from sdserve.arbiter.control import Control
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.lifecycle import LEAVING
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.service import Service
+from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.process.handover import Handover
+from sdserve.process.pidfd import PidFd
+from sdserve.systemd.notify import is_main_process
+
+LATE = 5.0  # seconds for what comes after its workers, on_exit for one; then its loop does not turn any more
+
+
+class NewMaster:
+    """This master as the new one of an upgrade; one that was started without an old one never does anything here.
+
+    `reload` is called when the old one was asked for a reload that it leaves to this one, `leave` when it died before
+    it handed over, `promoted` when it has ended.
+
+    described: what the old master said of each listener that it passed on, in their order; None without an old master.
+    queue: the two ends of the adoption queue, from the old master; [] without one.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        host: Host,
+        pool: Pool,
+        manager: ServiceManager,
+        claim: PidfileClaim,
+        control: Control,
+        handover: Handover | None,
+        reload: Callable[[], None],
+        leave: Callable[[], None],
+        promoted: Callable[[], None],
+    ) -> None:
+        self._service = service
+        self._host = host
+        self._pool = pool
+        self._manager = manager
+        self._claim = claim
+        self._control = control
+        self._handover = handover
+        self._reload = reload
+        self._leave = leave
+        self._promoted = promoted
+        self._is_main = False
+        self._process: PidFd | None = None
+        self.described: list[dict[str, Any]] | None = None
+        self.queue: list[int] = []
+        if handover is not None:
+            self._meet(handover)
+
+    def _meet(self, handover: Handover) -> None:
+        hello = handover.receive() or {}
+        self.described = hello.get("listeners", [])
+        self.queue = hello.get("fds", [])
+        parent = handover.peer_pid()
+        try:
+            self._process = self._host.process(parent)
+            self._service.master_pid = parent
+        except ProcessLookupError:  # it died meanwhile
+            return
+
+    @property
+    def succeeding(self) -> bool:
+        """Whether another master still has, or shares, what this one claims."""
+        return self._handover is not None
+
+    @property
+    def parent_drains(self) -> bool:
+        """Whether the old master finishes requests: when the main process ends, systemd kills what is left."""
+        return self._is_main and bool(self._service.master_pid)
+
+    def listen(self) -> None:
+        """Starts to hear the old master."""
+        if self._handover is None:
+            return
+        if self._process is None:
+            self.promote()
+            return
+        self._service.loop.watch(self._handover, self._hear)
+        self._service.loop.watch(self._process, self._ended)
+
+    def serves(self) -> None:
+        """The workers here serve: the old master is told."""
+        if self._handover is not None:
+            self._handover.send("ready", status=self._service.status_line())
+
+    def failed(self, reason: str) -> None:
+        """Tells the old master why this one ends."""
+        if self._handover is not None:
+            self._handover.send("failed", reason=reason)
+
+    def _hear(self) -> None:
+        while self._handover is not None and (message := self._handover.receive()) is not None:
+            if message["type"] == "control":
+                for fd in message["fds"]:
+                    self._control.adopt(self._host.adopt(fd, "", message["control"]))
+            elif message["type"] == "main":
+                self._become_main()
+                self._bound(message.get("drains_for"))
+            elif message["type"] == "reload":
+                self._reload()
+            elif message["type"] == "gone":
+                self._service.loop.unwatch(self._handover)
+                return
+
+    def _become_main(self) -> None:
+        service = self._service
+        self._is_main = True
+        self._control.keep_open(service.cfg.control_socket)
+        self._manager.become_main(stopping=service.state in LEAVING)
+        self._pool.store_queue(self._manager.notifier)
+        service.log.info("This master (pid %s) is the main process now", service.pid)
+
+    def _bound(self, seconds: float | None) -> None:
+        """The old master has so long to end, by its own word; an older sdserve gives none."""
+        if seconds is not None:
+            limit = seconds + LATE
+            self._service.loop.call_at(self._service.loop.now() + limit, lambda: self._kill(limit))
+
+    def _kill(self, seconds: float) -> None:
+        if self._process is not None:
+            late = "The old master (pid %s) has not ended %.0f seconds after the hand-over and is killed"
+            self._service.log.error(late, self._service.master_pid, seconds)
+            self._process.send(signal.SIGKILL)
+
+    def _ended(self) -> None:
+        self._hear()
+        for watched in (self._handover, self._process):
+            if watched is not None:
+                self._service.loop.unwatch(watched)
+                watched.close()
+        self._process = None
+        self._service.master_pid = 0
+        self.promote()
+
+    def promote(self) -> None:
+        """Takes what the old master held by name, if it has ended."""
+        service = self._service
+        if self._handover is None or service.master_pid:
+            return
+        self._handover = None
+        service.log.info("Master has been promoted.")
+        self._claim.promote()
+        self._host.title(service.title)
+        if not self._is_main and is_main_process(service.launched_with, service.pid):
+            # systemd listens to the main process only, and that is dead: it can take us for nothing but a leftover.
+            service.log.error("The old master died before it handed over: this one leaves, systemd starts another")
+            self._leave()
+        elif not self._is_main and service.state not in LEAVING:
+            self._control.keep_open(service.cfg.control_socket)
+            self._manager.become_main()
+        self._promoted()

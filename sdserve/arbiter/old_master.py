@@ -1,0 +1,205 @@
+"""USR2, as the old master: it executes a new one, and hands over once that serves.
+
+It does so by itself (`upgrade=auto`), or waits for the operator (`manual`), whose TERM then hands over. A new master
+that fails or is too slow is dropped, and this one serves on.
+"""
+
+from collections.abc import Callable
+
+from sdserve.arbiter.commands import Commands
+from sdserve.arbiter.control import Control
+from sdserve.arbiter.decide import Backoff
+from sdserve.arbiter.hooks import Hooks
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.reexec import Reexec
+from sdserve.arbiter.service import Service
+from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.successor import Successor
+from sdserve.process.program import Program
+from sdserve.systemd import journal
+from sdserve.systemd.notify import deaf_supervisor, main_process
+
+
+class OldMaster:
+    """This master as the old one of an upgrade. `program` is how it was executed itself.
+
+    `stop` is called when the new master takes over by itself: what follows is a stop that hands over.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        host: Host,
+        pool: Pool,
+        manager: ServiceManager,
+        claim: PidfileClaim,
+        control: Control,
+        commands: Commands,
+        hooks: Hooks,
+        program: Program,
+        stop: Callable[[], None],
+    ) -> None:
+        self._service = service
+        self._host = host
+        self._pool = pool
+        self._manager = manager
+        self._claim = claim
+        self._control = control
+        self._commands = commands
+        self._hooks = hooks
+        self._program = program
+        self._stop = stop
+        self._successor = Successor(service, host, self._successor_serves, self._successor_lost)
+        self._again = False
+        self._withdrawn = 0  # how many workers retired to let a new master serve alone
+
+    @property
+    def automatic(self) -> bool:
+        """Whether a new master takes over by itself once it serves; the default is yes under systemd."""
+        chosen = self._service.cfg.upgrade
+        if chosen is None:
+            return self._service.systemd or self._manager.notifier.enabled
+        return chosen == "auto"
+
+    @property
+    def can_hand_over(self) -> bool:
+        """Whether there is a new master that serves and lives."""
+        return self._service.upgrade is Upgrade.SERVING and self._successor.alive
+
+    @property
+    def refusal(self) -> str:
+        """Why no new master can be executed now, or ""."""
+        service = self._service
+        if service.pid == 1:
+            return "This is PID 1 of a container, which ends with it: replace the container instead."
+        if service.reexec_pid:
+            return "Child exists."
+        if service.master_pid:
+            return "Parent exists."
+        if deaf_supervisor(service.launched_with, service.pid):
+            return "systemd could not be told of a new main process: the unit needs Type=notify."
+        return "" if service.state in (Master.RUNNING, Master.RELOADING) else f"The server is {service.state.value}."
+
+    def begin(self, parent_drains: bool = False) -> None:
+        """Executes a new master, at once or after the start, unless an upgrade is under way already.
+
+        parent_drains: an old master finishes requests; the next upgrade follows its end
+        """
+        service = self._service
+        if parent_drains and not service.reexec_pid:
+            service.log.info("USR2: the old master (pid %s) still drains, the upgrade follows", service.master_pid)
+            self._again = True
+        elif service.state is Master.STARTING and not service.master_pid:
+            self._again = True
+        elif self.refusal:
+            service.log.warning("USR2 signal ignored. %s", self.refusal)
+        else:
+            self._execute()
+
+    def catch_up(self) -> None:
+        """Begins the upgrade that was asked for too early."""
+        if self._again and not self._service.master_pid:
+            self._again = False
+            self.begin()
+
+    def _execute(self) -> None:
+        service, manager, host = self._service, self._manager, self._host
+        reexec = Reexec(
+            self._program,
+            service.cfg.directory,
+            service.launched_with,
+            lambda pid: {
+                **journal.variables(host.environ),
+                **manager.notifier.variables(),
+                **manager.watchdog.variables(pid),
+                **main_process(service.launched_with, service.pid, pid),
+            },
+            self._hooks.pre_exec(),
+        )
+        # Its own boot time-out ends it first, as a rule, and says why.
+        boot = service.cfg.boot_timeout
+        timeout = boot + Backoff.CAP if boot else None
+        try:
+            self._successor.start(service.listeners, service.adoption.queue, reexec, timeout)
+        except OSError as error:
+            self._successor_lost(0, f"no room for a new master: {error.strerror}")
+            return
+        service.log.info("Upgrade: the new master is pid %s", service.reexec_pid)
+
+    def withdraws(self, workers: int) -> None:
+        """The operator retires our workers: beside a new master they come back when that is lost."""
+        if self._service.reexec_pid and workers:
+            self._withdrawn = workers
+
+    # --- what becomes of the new master -----------------------------------------------------------------------------
+
+    def _successor_serves(self) -> None:
+        service = self._service
+        service.log.info("Upgrade: the new master (pid %s) serves", service.reexec_pid)
+        service.trouble = ""
+        if self.automatic:
+            self._stop()
+        else:
+            done = f"the new master, pid {service.reexec_pid}, serves as well: {self._successor.said}"
+            self._commands.upgraded("", done)
+
+    def _successor_lost(self, pid: int, reason: str) -> None:
+        service, withdrawn = self._service, self._withdrawn
+        self._claim.forget_second(pid)
+        self._withdrawn = 0
+        if service.state in LEAVING:
+            service.log.info("The new master (pid %s) has ended", pid)
+            return
+        if withdrawn and not service.goal.size:
+            service.log.warning("The new master is gone: the workers that made way for it come back")
+            self._pool.resize(withdrawn)
+        if reason:
+            self._backed_out(reason)
+            return
+        where = service.cfg.directory, service.launched_with
+        self._host.examine(service.loop, self._program, *where, self._backed_out)
+
+    def _backed_out(self, reason: str) -> None:
+        service = self._service
+        service.log.error("Upgrade backed out, this master serves on: %s", reason)
+        service.trouble = f"upgrade failed: {reason}"
+        self._manager.report()  # systemd knows before whoever waits, and may ask it
+        self._commands.upgraded(reason)
+
+    # --- this master stops ------------------------------------------------------------------------------------------
+
+    def pass_on_control(self) -> None:
+        """Gives the control socket to the new master.
+
+        Before the connections of all workers go: those may be as many as may be on their way at one time.
+        """
+        control = self._control.release()
+        if control is not None:
+            self._successor.pass_on(control)
+
+    def hand_over(self) -> None:
+        """Makes the new master the main process: first for systemd, then for itself."""
+        service, pid = self._service, self._service.reexec_pid
+        if not self.can_hand_over:  # it died a moment ago, which the loop will hear
+            return
+        service.log.info("Handing over to the new master (pid %s)", pid)
+        self._manager.main_pid(pid)
+        self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
+        self._successor.hand_over(service.children.timeout())
+
+    def abandon(self) -> None:
+        """This master stops without handing over: a new one that boots is dropped if it is ours to drop."""
+        if self._service.upgrade is Upgrade.BOOTING and self.automatic:
+            self._successor.drop("the service is being stopped")
+
+    @property
+    def waits(self) -> bool:
+        """Whether a new master that was dropped has still to end: nobody else would end it."""
+        return self._service.upgrade is Upgrade.DROPPED
+
+    def pass_on_reload(self) -> bool:
+        """Whether a new master that has taken over does the reload that was asked of this one."""
+        return self._service.handed_over and self._successor.pass_on_reload()

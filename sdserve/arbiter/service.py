@@ -1,0 +1,150 @@
+"""The state that the policies of one master share: what it does, what is in force, what the pool should be.
+
+Policies (pool.py, start.py, reload.py, old_master.py, new_master.py, shutdown.py) get this, the machine (host.py), what
+they need of each other, and callbacks; none of them knows the arbiter. What one of them keeps to itself stays there.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sdserve import __version__
+from sdserve.arbiter.adoption import Adoption
+from sdserve.arbiter.children import Children
+from sdserve.arbiter.decide import Goal
+from sdserve.arbiter.generation import Generation
+from sdserve.arbiter.lifecycle import MASTER, UPGRADE, Master, MasterEvent, Upgrade, UpgradeEvent, advance
+from sdserve.arbiter.loop import Loop
+from sdserve.log import Logger
+from sdserve.process.listeners import Listener
+from sdserve.status import Status
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
+
+
+class Service:
+    """The service as its master sees it.
+
+    cfg, generation: what is in force; generation is None until the start has checked the configuration.
+    previous: the generation that a roll-back would restore; None when no reload is under way.
+    trouble: the last failed reload or upgrade, in one line.
+    master_pid: the old master's pid while this one succeeds it, else 0.
+    reexec_pid, upgrade: the new master's pid while an upgrade is under way, else 0, and how far it has come.
+    systemd: whether the listeners come from socket activation.
+    """
+
+    adoption: Adoption  # from the start on
+
+    def __init__(self, cfg: "Config", loop: Loop, log: Logger, pid: int, launched_with: Mapping[str, str]) -> None:
+        self.loop = loop
+        self.log = log
+        self.pid = pid
+        self.launched_with = launched_with
+        self.children = Children(loop, log)
+        self.cfg = cfg
+        self.generation: Generation | None = None
+        self.previous: Generation | None = None
+        self.state = Master.STARTING
+        self.upgrade = Upgrade.NONE
+        self.master_pid = 0
+        self.reexec_pid = 0
+        self.worker_age = 0
+        self.systemd = False
+        self.trouble = ""
+        self.exit_status = 0
+        self._goal = Goal(cfg.workers)
+
+    @property
+    def goal(self) -> Goal:
+        return self._goal
+
+    @goal.setter
+    def goal(self, goal: Goal) -> None:
+        """The loop turns once more: what another goal needs is decided there, whoever set it."""
+        self._goal = goal
+        self.loop.call_at(self.loop.now(), lambda: None)
+
+    # --- changes of state -------------------------------------------------------------------------------------------
+
+    def advance(self, event: MasterEvent) -> None:
+        before, self.state = self.state, advance(MASTER, self.state, event)
+        now = self.state.value
+        self.log.trace("%s %s: %s, was %s, now %s", self.master_name, self.pid, event.value, before.value, now)
+
+    def advance_upgrade(self, event: UpgradeEvent) -> None:
+        before, self.upgrade = self.upgrade, advance(UPGRADE, self.upgrade, event)
+        now = self.upgrade.value
+        self.log.trace("upgrade to %s: %s, was %s, now %s", self.reexec_pid, event.value, before.value, now)
+
+    def setup(self, generation: Generation) -> None:
+        """Makes `generation` the one in force: what new workers are forked with, and what everything here reads.
+
+        Raises ConfigError when its log files cannot be opened; that may be so the first time only.
+        """
+        if generation.logs is None:
+            generation.logs = self.log.open(generation.cfg.errorlog, generation.cfg.accesslog, generation.cfg.loglevel)
+        self.generation = generation
+        self.cfg = generation.cfg
+        self.log.use(generation.logs)
+
+    # --- what follows from it ---------------------------------------------------------------------------------------
+
+    @property
+    def listeners(self) -> list[Listener]:
+        return self.generation.listeners if self.generation else []
+
+    @property
+    def outgoing(self) -> list[Listener]:
+        """The listeners that only the old generation serves, while a reload is under way."""
+        before = self.previous.listeners if self.previous else []
+        return [listener for listener in before if listener not in self.listeners]
+
+    @property
+    def shares_listeners(self) -> bool:
+        """Whether another master serves on when this one ends; one that was dropped does not."""
+        return bool(self.master_pid or (self.reexec_pid and self.upgrade is not Upgrade.DROPPED))
+
+    @property
+    def successor_serves(self) -> bool:
+        """Whether a new master's workers serve beside ours, or instead of them."""
+        return self.upgrade in (Upgrade.SERVING, Upgrade.HANDED_OVER)
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether a new master is the main process."""
+        return self.upgrade is Upgrade.HANDED_OVER
+
+    @property
+    def master_name(self) -> str:
+        """ "Master", or "Master.2" for a new master whose old one still lives."""
+        return "Master.2" if self.master_pid else "Master"
+
+    @property
+    def proc_name(self) -> str:
+        return f"{self.cfg.proc_name}.2" if self.master_pid else self.cfg.proc_name
+
+    @property
+    def title(self) -> str:
+        """What ps(1) shows."""
+        return f"sdserve: master [{self.proc_name}]"
+
+    def status(self) -> Status:
+        """What the service is doing right now."""
+        now = self.loop.now()
+        return Status(
+            version=__version__,
+            master=self.master_name,
+            pid=self.pid,
+            state=self.state.value,
+            generation=self.goal.generation,
+            wanted=self.goal.size,
+            successor=self.reexec_pid,
+            predecessor=self.master_pid,
+            trouble=self.trouble,
+            listeners=tuple(map(str, self.listeners)),
+            workers=tuple(child.status(now) for child in self.children),
+        )
+
+    def status_line(self) -> str:
+        """The status in one line, for the log and for systemd."""
+        return self.status().line()

@@ -1,0 +1,128 @@
+"""How a master starts: what it has to hold before it may fork its first worker."""
+
+from collections.abc import Callable
+
+from sdserve import __version__
+from sdserve.arbiter.control import Control
+from sdserve.arbiter.generation import Generation, goal_of
+from sdserve.arbiter.hooks import Hooks
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.idle import watch_idleness
+from sdserve.arbiter.lifecycle import Master
+from sdserve.arbiter.new_master import NewMaster
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.service import Service
+from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.steps import Steps
+from sdserve.errors import AddressInUse
+from sdserve.process.listeners import Listener
+
+IN_USE_PAUSE = 1.0  # seconds between two attempts to listen on an address that is in use
+IN_USE_TIMEOUT = 5.0  # seconds for all of them, as in gunicorn
+
+
+class Start:
+    """The start of one master; `handle_signals` is called while it waits, `stop` when the service is idle later."""
+
+    def __init__(
+        self,
+        service: Service,
+        host: Host,
+        pool: Pool,
+        manager: ServiceManager,
+        claim: PidfileClaim,
+        control: Control,
+        steps: Steps,
+        hooks: Hooks,
+        new_master: NewMaster,
+        handle_signals: Callable[[], None],
+        stop: Callable[[], None],
+    ) -> None:
+        self._service = service
+        self._host = host
+        self._pool = pool
+        self._manager = manager
+        self._claim = claim
+        self._control = control
+        self._steps = steps
+        self._hooks = hooks
+        self._new_master = new_master
+        self._handle_signals = handle_signals
+        self._stop = stop
+
+    def daemonize(self) -> None:
+        """Detaches from the terminal, if the configuration says so; its pid is another one then."""
+        service, cfg = self._service, self._service.cfg
+        if cfg.daemon and not self._new_master.succeeding:
+            self._host.daemonize()
+            service.log.setup(cfg.errorlog, cfg.accesslog, cfg.loglevel)
+        service.pid = self._host.pid()
+
+    def claim(self) -> bool:
+        """Claims pidfile, listeners, the application if it is preloaded, and the control socket.
+
+        False when a signal said to stop meanwhile. Raises SdserveError when something cannot be had.
+        """
+        service, log = self._service, self._service.log
+        log.info("Starting sdserve %s", __version__)
+        if service.cfg.config:
+            log.info("Using config file: %s", service.cfg.config)
+        generation = self._check()
+        self._claim.make(service.cfg.pidfile, second=bool(service.master_pid))
+        self._hooks.call("on_starting")
+        old = self._new_master
+        found, service.adoption = self._host.found(old.described, old.queue, service.cfg.fd_store)
+        service.systemd = any(listener.activated for listener in found)
+        if not self._open_listeners(generation, found):
+            return False
+        generation.announce(log)
+        self._manager.announce()
+        self._host.title(service.title)
+        log.debug("Arbiter booted")
+        log.info("Listening at: %s (%s)", ",".join(map(str, service.listeners)), service.pid)
+        log.info("Using worker: %s", service.cfg.worker_class_str)
+        self._pool.store_queue(self._manager.notifier)
+        self._manager.begin()
+        self._manager.ask_for_time(True)
+        self._steps.step("the import of the application", service.cfg.boot_timeout, generation.preload)
+        if not old.succeeding:
+            self._control.keep_open(service.cfg.control_socket)
+        old.listen()
+        watch_idleness(service, self._stop)
+        self._hooks.call("when_ready")
+        return True
+
+    def _check(self) -> Generation:
+        """The first generation, which is the one in force from here on."""
+        service = self._service
+        generation = self._steps.step(
+            "the import of the worker class",
+            service.cfg.boot_timeout,
+            lambda: Generation.of(service.goal.generation, service.cfg, service.log),
+        )
+        service.setup(generation)
+        service.goal = goal_of(service.cfg, generation.number)
+        self._hooks.call("nworkers_changed", service.goal.size, None)
+        return generation
+
+    def _open_listeners(self, generation: Generation, found: list[Listener]) -> bool:
+        """Opens what the configuration asks for. False when a signal said to stop meanwhile. Raises ListenError.
+
+        Who has an address may be about to leave it, so one that is in use is tried again for some seconds.
+        """
+        service, loop = self._service, self._service.loop
+        until = loop.now() + IN_USE_TIMEOUT
+        while True:
+            try:
+                generation.open_listeners(found, self._host.bind)
+                return True
+            except AddressInUse as error:
+                if loop.now() >= until:
+                    raise
+                service.log.error("%s; trying again in %g s", error, IN_USE_PAUSE)
+            loop.call_at(loop.now() + IN_USE_PAUSE, lambda: None)
+            loop.turn()
+            self._handle_signals()
+            if service.state is not Master.STARTING:
+                return False
