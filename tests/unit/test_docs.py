@@ -55,9 +55,7 @@ def test_a_diagram_has_every_state_and_every_move(generate: Any) -> None:
         for state, moves in table.items():
             assert str(state.value) in drawn
             for event, target in moves.items():
-                arrow = f"    {state.value} --> {target.value}: ".replace("handed over", "handed_over").replace(
-                    "handing over", "handing_over"
-                )
+                arrow = "    {} --> {}: ".format(*(each.value.replace(" ", "_") for each in (state, target)))
                 [line] = [line for line in drawn.splitlines() if line.startswith(arrow)]
                 assert event.value in line.removeprefix(arrow).split(", ")
 
