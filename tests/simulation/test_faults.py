@@ -329,6 +329,7 @@ KINDS = {
     "forgets_the_gpus": CROWDS,
     "crowded_gpus_are_not_noticed": CROWDS,
     "does_not_replace_the_dead": Kind((What.DIES,), {"workers": 4}),
+    "lets_nobody_try_before_the_others": Kind((What.BOOT_FAILS, What.DIES, What.TIME), {"workers": 1, "idle": 0}),
     "merges_ttin": Kind((What.TTIN,)),
     "a_stop_during_a_reload_is_a_bug": Kind((What.HUP, What.TERM)),
     "hands_over_to_the_dead": Kind((What.USR2, What.MASTER_STARTS, What.MASTER_KILLED), {"systemd": True}),
