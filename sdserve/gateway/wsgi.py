@@ -58,6 +58,7 @@ class Gateway:
         self.pulls = False
         self.others_wait: Callable[[], bool] = lambda: False
         self.timeout = 0.0
+        self.complain: Callable[..., None] = log.info  # of requests whose bodies are at fault
         self.log = log
         self._forwarding = forwarding
         self._terms = terms
@@ -239,7 +240,7 @@ class Gateway:
             response.broken = True
             return
         if isinstance(error, HTTPError):  # the request's body, read by the application, was at fault
-            self.log.info("%s: %s", what, error)
+            self.complain("%s: %s", what, error)
             answer = self.writer.error(error)
         else:
             if isinstance(error, NothingSent):

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from threading import get_ident
@@ -17,6 +18,7 @@ from sdserve.workers import hooked
 from sdserve.workers.contexts import Contexts
 from sdserve.workers.fiber import Fiber
 from sdserve.workers.input import EarlyResponse, Incoming
+from sdserve.workers.rate_limit import RateLimit
 from sdserve.workers.stream import Reply, Stream
 from sdserve.workers.values import Values
 
@@ -54,6 +56,8 @@ class Exchange:
         self._before = before
         self._after = after
         self._record = record
+        self._complaints = defaultdict[str, RateLimit](RateLimit)  # by level
+        gateway.complain = partial(self.complain, worker.log.info)
         self._early: dict[Stream, Fiber] = {}  # calls whose bodies arrive meanwhile, and their threads
         self._contexts = Contexts(copy_context() if values.threads == 1 else Context())  # as threads begin
         # Requests in the application whose post_request is owed, by the response that goes with them.
@@ -122,7 +126,7 @@ class Exchange:
         try:
             self._early[stream] = Fiber()
         except RuntimeError as error:
-            self._worker.log.warning("%s: a body is received first: %s", stream.peer or "unix", error)
+            self.complain(self._worker.log.warning, "%s: a body is received first: %s", stream.peer or "unix", error)
             return False
         return True
 
@@ -240,7 +244,7 @@ class Exchange:
         """Sends the answer to a request that cannot be served."""
         self._writer.clock(now)
         log = self._worker.log.error if error.status >= 500 else self._worker.log.info
-        log("%s: %d %s: %s", stream.peer or "unix", error.status, error.reason, error)
+        self.complain(log, "%s: %d %s: %s", stream.peer or "unix", error.status, error.reason, error)
         head = error.head or stream.conn.rest
         stream.conn.close()
         answer = self._writer.error(error)
@@ -256,6 +260,10 @@ class Exchange:
             if stream.unsent is not None:
                 stream.unsent.close()
                 stream.unsent = None
+
+    def complain(self, log: Callable[..., None], what: str, *args: Any) -> None:
+        """Says by `log` what a client did, or could bring about."""
+        self._complaints[log.__name__].say(log, what, *args)
 
     def _known(self, stream: Stream, head: bytes) -> Environ:
         """What the record of a refused request says of it: all, or what can be made out of `head`."""

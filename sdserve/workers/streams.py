@@ -131,7 +131,7 @@ class Streams(Register):
             data = stream.sock.recv(HEADS if phase is HEAD else RECEIVE)
         except BlockingIOError:
             if stream.unsent is not None:
-                return self._continue(stream) if phase is BODY else self._flush_between(stream)
+                return self._flush_between(stream)
             self.poll_for(stream, EPOLLIN)
             return True
         except OSError:
@@ -190,7 +190,7 @@ class Streams(Register):
         if data is None:
             return self._serve(stream, stream.request, now)
         if stream.unsent is not None:
-            return self._continue(stream)
+            return self._flush_between(stream)
         self.poll_for(stream, EPOLLIN)
         return True
 
@@ -203,27 +203,17 @@ class Streams(Register):
         stream.phase = CALL
         return self._go_on(stream, now)
 
-    def _continue(self, stream: Stream) -> bool:
-        """A client that does not read had no room for 100 Continue: it gets that when it reads."""
+    def _flush_between(self, stream: Stream) -> bool:
+        """What was sent while a body still comes leaves when there is room for it."""
         try:
             done = stream.flush()
         except ClientGone:
             self.close(stream)
             return True
-        if done:
+        if done and stream.phase is BODY:  # it was 100 Continue: the client is asked for its body only now
             stream.began = monotonic()
             stream.arrival = Arrival(self._times, stream.began)
             self._due(stream)
-        self.poll_for(stream, EPOLLIN if done else EPOLLIN | EPOLLOUT)
-        return True
-
-    def _flush_between(self, stream: Stream) -> bool:
-        """What was sent while the application still reads leaves when there is room for it."""
-        try:
-            done = stream.flush()
-        except ClientGone:
-            self.close(stream)
-            return True
         self.poll_for(stream, EPOLLIN if done else EPOLLIN | EPOLLOUT)
         return True
 
@@ -467,7 +457,7 @@ class Streams(Register):
         try:
             complete = self._door.read_preface(stream, data)
         except BadRequest as error:
-            self._log.warning("%s: %s", stream.peer, error)
+            self._exchange.complain(self._log.warning, "%s: %s", stream.peer, error)
             self.close(stream)
             return True
         if complete:

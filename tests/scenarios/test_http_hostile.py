@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -102,3 +102,13 @@ def test_headers_with_underscores_do_not_reach_the_application(address: Address)
 def test_a_proxy_that_contradicts_itself_is_refused(address: Address) -> None:
     head = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n"
     assert statuses(talk(address, [head])) == [400]
+
+
+def test_a_flood_of_them_writes_a_few_lines(start: Callable[..., Server]) -> None:
+    address = ("127.0.0.1", free_port())
+    server = start("-b", "{}:{}".format(*address), "web").wait_ready()
+    for _ in range(1000):
+        assert statuses(talk(address, [b"GET / HTTP/1.1\r\n\r\n"])) == [400]
+    assert answer(address).status == 200
+    server.wait_log("400 Bad Request: no Host")
+    assert server.log.count("400 Bad Request") < 200

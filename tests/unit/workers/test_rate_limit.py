@@ -1,0 +1,40 @@
+"""A flood writes a few lines, and the next ones say how many it would have been."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdserve.workers.rate_limit import RateLimit
+
+SAID: list[str] = []
+
+
+def hear(what: str, *args: object) -> None:
+    SAID.append(what % args)
+
+
+def test_so_many_lines_in_each_interval() -> None:
+    limit = RateLimit(3, 10)
+    assert [limit.allows(now) for now in (100, 100, 105, 106, 109.9)] == [True, True, True, False, False]
+    assert limit.kept_back == 2
+    assert [limit.allows(now) for now in (110, 110, 110, 119)] == [True, True, True, False]
+
+
+def test_the_first_line_after_a_flood_says_how_large_it_was() -> None:
+    SAID.clear()
+    limit = RateLimit(2, 0.0)
+    limit.kept_back = 7
+    limit.say(hear, "%s is wrong", "that")
+    limit.say(hear, "this too")
+    assert SAID == ["7 more of the kind that follows were not logged", "that is wrong", "this too"]
+
+
+@given(st.lists(st.floats(0, 3)), st.integers(1, 5))
+def test_every_line_is_said_or_counted_and_no_interval_has_more(steps: list[float], burst: int) -> None:
+    limit, now, said = RateLimit(burst, 10), 1000.0, []
+    for step in steps:
+        now += step
+        if limit.allows(now):
+            said.append(now)
+    assert len(said) + limit.kept_back == len(steps)
+    for begin in said:
+        assert sum(begin <= each < begin + 10 for each in said) <= 2 * burst
