@@ -207,6 +207,8 @@ class Exchange:
         """The client has taken the whole response, or there will be no more of it."""
         if response.taken is not None:
             response.taken.end(response)
+        if response.error is not None:  # its traceback leads back here: a cycle, with all that the application held
+            response.error = None
         if response.broken:
             self._abort(stream, response)
         elif not response.keep_alive:

@@ -3,13 +3,16 @@
 import re
 import signal
 import socket
+import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import simple_websocket
 
 from tests.support.load import get
 from tests.support.server import Server, connector
+from tests.support.waiting import eventually
 
 FORMAT = "|%(m)s %(U)s %(s)s %(B)s|"
 
@@ -131,3 +134,32 @@ def test_early_hints_are_not_for_http_1_0_and_cannot_be_forged(server: Server) -
         sock.sendall(b"GET /hints?forge HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         got = rest(sock)
     assert b"HTTP/1.1 500 " in got and b"forged" not in got
+
+
+HOARDER = """
+import gc, os
+gc.disable()
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/take":
+        taken = environ["werkzeug.socket"]
+        taken.sendall(b"taken")
+        taken.recv(1)
+    start_response("200 OK", [])
+    return [str(len(os.listdir("/proc/self/fd"))).encode()]
+"""
+
+
+def test_a_connection_that_is_reset_leaves_no_descriptor_behind(tmp_path: Path) -> None:
+    """Not even until Python's collector runs: the error of a call must not hold what the call held."""
+    (tmp_path / "hoarder.py").write_text(HOARDER)
+    with Server("-b", "127.0.0.1:0", "--threads", "4", "--chdir", str(tmp_path), "hoarder:application") as server:
+        server.wait_ready()
+        count = lambda: int(get(connector(address(server)), "/").body)  # noqa: E731
+        before = count()
+        for _ in range(20):
+            with connector(address(server))() as client:
+                client.sendall(b"GET /take HTTP/1.1\r\nHost: test\r\n\r\n")
+                assert client.recv(5) == b"taken"
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset at its close
+        eventually(lambda: count() <= before, f"{before} descriptors as before")
