@@ -121,7 +121,9 @@ class MasterCampaign:
         """Every system call that can fail of the master while it does `verb`, and how often it makes it."""
         with watch(self._server.pid, follow=False) as tracer:
             assert self.do(verb), f"{verb} does not work without any fault\n{self._server.log[-3000:]}"
-        return {call: times for call, times in tracer.calls.items() if call not in LEFT_OUT}
+        calls = {call: times for call, times in tracer.calls.items() if call not in LEFT_OUT}
+        assert calls, f"{verb}: strace has seen nothing of it"
+        return calls
 
     def run(self, verb: str, faults: Iterable[Fault]) -> Tally:
         for fault in faults:

@@ -10,12 +10,15 @@ import signal
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 PEER = re.compile(r"<TCP(?:v6)?:\[[^\]]*->127\.0\.0\.1:(\d+)\]>")
 CALL = re.compile(r"^(?:\d+ +)?(\w+)\(")
+BEGUN = re.compile(r"^(\d+) +(.*) <unfinished \.\.\.>$")
+ENDED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
 
 
 class CannotTrace(Exception):
@@ -66,7 +69,7 @@ class Tracer:
     ) -> None:
         self._strace.send_signal(signal.SIGINT)
         self._strace.communicate()
-        self.lines = Path(self._file.name).read_text(errors="replace").splitlines()
+        self.lines = list(_whole(Path(self._file.name).read_text(errors="replace").splitlines()))
         self._file.close()
 
     @property
@@ -83,6 +86,19 @@ class Tracer:
     def calls(self) -> Counter[str]:
         """How often each system call was made."""
         return Counter(found[1] for line in self.lines if (found := CALL.match(line)))
+
+
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """One line for each call: strace tells of one in two where other threads made calls meanwhile."""
+    begun: dict[str, str] = {}
+    for line in lines:
+        if found := BEGUN.match(line):
+            begun[found[1]] = found[2]
+        elif found := ENDED.match(line):
+            yield f"{found[1]} {begun.pop(found[1], '')}{found[2]}"
+        else:
+            yield line
+    yield from (f"{pid} {call}" for pid, call in begun.items())
 
 
 def inject(pid: int, fault: Fault, follow: bool = True) -> Tracer:

@@ -1,16 +1,18 @@
 """Fuzzes the loop of a WSGI worker: `python -m tests.fuzz.worker [--runs N] [--seed N]`.
 
-A run is a few clients that send good requests, bad ones, and mutations, in pieces, half-close, reset and leave, in an
-order of its own, while up to three calls of the worker fail: of its sockets, its epoll, its temporary files. The loop,
-its streams and the gateway are the ones that serve; only the kernel's answers are ours. Whatever happens, no exception
-may leave the loop, every client that is not concerned and asked well must have its answers, nothing may be left open,
-and nobody waits. A seed is a run: a finding is told with it, and `--seed N --runs 1` is that run again.
+A run is one to eight clients, each with a stream of good requests, bad ones, or mutations. They send in pieces,
+half-close, reset and leave, in an order of its own, while up to three calls of the worker fail: of its sockets, its
+epoll, its temporary files. The loop, its streams and the gateway are the ones that serve; the kernel's answers are
+ours, and time passes when everybody waits. Whatever happens, no exception may leave the loop, every client that is not
+concerned and asked well must have its answers, nothing may be left open, and nobody waits. A seed is a run: a finding
+is told with it, and `--seed N --runs 1` is that run again.
 """
 
 import _socket
 import argparse
 import errno
 import logging
+import math
 import os
 import random
 import select
@@ -469,10 +471,12 @@ KEEP: list[Any] = []
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.worker", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="ends earlier, after so long")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the next ones follow")
     options = parser.parse_args()
     prepare()
-    began, findings, before = time.monotonic(), 0, 0
+    began = time.monotonic()
+    before = runs = streams = findings = 0
     for seed in range(options.seed, options.seed + options.runs):
         dice = random.Random(seed)
         FAULTS.begin(dice)
@@ -484,18 +488,23 @@ def main() -> int:
             where = traceback.extract_tb(error.__traceback__)[-1]
             problems = [f"{type(error).__name__} left the loop at {where.filename}:{where.lineno}: {error}"]
         world.close()
-        if seed == options.seed + 100:
+        runs += 1
+        streams += len(world.clients)
+        if runs == 100:
             before = descriptors()
-        elif before and seed % 1000 == 999 and descriptors() > before:
+        elif runs % 1000 == 0 and descriptors() > before:
             problems.append(f"{descriptors() - before} descriptors more than after the first runs")
             before = descriptors()
         for problem in problems:
             findings += 1
             print(f"seed {seed}: {problem}", flush=True)
-        if findings > 20:
+        if findings > 20 or time.monotonic() - began > options.seconds:
             break
-    rate = options.runs / (time.monotonic() - began)
-    print(f"{options.runs} runs, {FAULTS.made} calls failed, {findings} findings, {rate:.0f} runs a second")
+    rate = streams / (time.monotonic() - began)
+    print(
+        f"{runs} runs, {streams} streams of requests, {FAULTS.made} calls failed, {findings} findings, "
+        f"{rate:.0f} streams a second"
+    )
     return 1 if findings else 0
 
 
