@@ -385,7 +385,10 @@ class Worker:
 
     def _hear_master(self) -> None:
         try:
-            message = self.channel.recv(4096)
+            try:
+                message = self.channel.recv(4096)
+            except ConnectionResetError:  # told once, before the master's last words, or its end
+                message = self.channel.recv(4096)
         except BlockingIOError:
             return
         except ConnectionResetError:

@@ -126,8 +126,9 @@ class WorkerCampaign:
         tally.injected += injected
         tally.requests += len(outcomes)
         concerned = [outcome for outcome in outcomes if outcome.status != 200]
-        if len(concerned) > injected:
-            tally.broken.append(f"{fault}: {injected} calls failed, and {len(concerned)} clients: {concerned}")
+        unnamed = [outcome for outcome in concerned if outcome.port not in ports]  # one call may be about several
+        if len(unnamed) > injected:
+            tally.broken.append(f"{fault}: {injected} calls failed, and {len(unnamed)} clients: {unnamed}")
         for outcome in concerned:
             tally.refused[fault.call] += 1
             if outcome.port in ports or (fault.call in FILE_CALLS and "timed out" not in outcome.why):

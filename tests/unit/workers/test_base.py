@@ -124,6 +124,18 @@ def assert_bounded(made: Made) -> None:
     assert made.worker.drain_by <= time.monotonic() + made.worker.cfg.orphan_timeout
 
 
+def test_the_last_word_of_a_master_is_heard(made: Made) -> None:
+    """A master that has died without reading all that it was told resets the channel before its last word (unix(7))."""
+    worker, fd = made.worker, made.worker.channel.fileno()
+    worker.tell(BUSY)
+    made.master.send(RETIRE)
+    made.master.close()
+    worker.handle_control(fd)
+    assert worker.knows_who_follows() and not worker.alive and not worker.orphaned
+    worker.handle_control(fd)
+    assert worker.orphaned
+
+
 @pytest.mark.parametrize(
     ("word", "serving", "orphaned"),
     [
