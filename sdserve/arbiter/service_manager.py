@@ -124,7 +124,7 @@ class ServiceManager:
         self._log_trouble()
 
     def _ask(self) -> None:
-        if self._healthy():
+        if self._service.state in LEAVING or self._healthy():  # who leaves answers no new clients, and has deadlines
             self.notifier.extend_timeout(min(ASK_FOR, self.watchdog.limit or ASK_FOR))
         self._asking = self._service.loop.call_at(self._service.loop.now() + ASK_EVERY, self._ask)
 

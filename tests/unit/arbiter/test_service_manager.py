@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sdserve.arbiter.lifecycle import MasterEvent
 from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.systemd.notify import Notifier
@@ -23,7 +24,8 @@ class Unit(Turning):
         self.loop = Loop()
         self.healthy = True
         notifier = Notifier(self.manager.address, muted=muted)
-        self.speaker = ServiceManager(service(self.loop), notifier, Watchdog(60_000), lambda: self.healthy)
+        self.service = service(self.loop)
+        self.speaker = ServiceManager(self.service, notifier, Watchdog(60_000), lambda: self.healthy)
 
     def turn_for(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -87,3 +89,11 @@ def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
     unit.speaker.stopping()
     assert unit.heard("MAINPID=17") == 1
     assert unit.heard("STOPPING=1") == 0
+
+
+def test_a_master_that_leaves_asks_for_time_though_nobody_can_answer(unit: Unit) -> None:
+    unit.healthy = False
+    unit.service.advance(MasterEvent.SERVES)
+    unit.service.advance(MasterEvent.STOP)
+    unit.speaker.report()
+    unit.turn_until(lambda: unit.heard("EXTEND_TIMEOUT_USEC") >= 2)
