@@ -33,6 +33,10 @@ class ClientGone(ConnectionError):
     """The reader of a response has gone, or reads nothing any more."""
 
 
+class NoRoom(ClientGone):
+    """What the application sends has no room, and its reader takes it too slowly to be waited for."""
+
+
 class NothingSent(Exception):
     """An iterable yields, and nothing of it can be sent."""
 

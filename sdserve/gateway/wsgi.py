@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import Leave
 from sdserve.gateway.forwarded import Forwarding
-from sdserve.gateway.response import ClientGone, FileWrapper, NothingSent, Response
+from sdserve.gateway.response import ClientGone, FileWrapper, NoRoom, NothingSent, Response
 from sdserve.http.errors import BadRequest, HTTPError
 from sdserve.http.request import CHUNKED, NAME_BYTES, REMEMBERED, Request
 from sdserve.http.response import HeadWriter
@@ -234,6 +234,10 @@ class Gateway:
         if response.taken is not None:
             level = self.log.debug if isinstance(error, StopIteration | OSError) else self.log.error
             level("%s: %r ended the call that had taken the connection over", what, error, exc_info=error)
+            return
+        if isinstance(error, NoRoom):
+            self.complain("%s is cut: %s", what, error)
+            response.broken = True
             return
         if isinstance(error, ClientGone):
             self.log.debug("%s: the client went away: %s", what, error)

@@ -31,7 +31,7 @@ from sdserve.workers.spool import Quota
 from sdserve.workers.stream import EPOLLIN, NEVER, Phase, Stream, describe
 from sdserve.workers.streams import Streams
 from sdserve.workers.values import Values
-from sdserve.workers.write_buffer import Store
+from sdserve.workers.write_buffer import Store, Waits
 
 if TYPE_CHECKING:
     from sdserve.process.listeners import Listener
@@ -59,7 +59,8 @@ class Loop:
         self._interrupted = exchange.interrupted
         self._epoll = select.epoll()
         disk = Quota(values.spool)
-        store = Store(disk, worker.log.warning, values.times.send)
+        waits = Waits.within(values.times.send, values.timeout, alone=values.threads == 1)
+        store = Store(disk, worker.log.warning, values.times.send, waits)
         self._door = Door(worker, values, self._epoll, exchange.base, store)
         self._door.on_take = self._taken_over
         self._streams = Streams(

@@ -231,7 +231,7 @@ class Stream:
 
     def _keep(self, parts: Sequence[bytes], sent: int, *, whole: bool = False) -> None:
         """What is behind the first `sent` bytes of `parts` waits for the client."""
-        self.unsent = unsent = WriteBuffer(self.sock, self.store)
+        self.unsent = unsent = WriteBuffer(self.sock, self.store, self.called)
         for part in parts:
             if sent < len(part):
                 unsent.push(part, sent, whole=whole)

@@ -4,8 +4,8 @@ Most of an answer that waits costs nothing here: an iterable is asked for more o
 body in one piece is sent from the application's own object. That object is kept in memory, as long as those of all
 clients of a worker together are no more than `IN_MEMORY`. What write() pushes faster than its client reads may be
 `PUSHED` bytes in memory. The rest goes to a temporary file (spool.py). A client that merely breathes gets a moment
-before that (`PATIENCE`), so that a fast download never touches the disk. Where the disk has no room, write() waits for
-its client, and a whole body that nobody reads ends.
+before that (`PATIENCE`), so that a fast download never touches the disk. Where the disk has no room, a whole body that
+nobody reads ends, and write() waits for its client, for as long as its thread may be missed (`Waits`).
 """
 
 import os
@@ -15,8 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
-from sdserve.gateway.response import ClientGone
+from sdserve.gateway.response import ClientGone, NoRoom
 from sdserve.workers.spool import Quota, SpoolFile
 
 IN_MEMORY = 32 << 20  # bytes that the clients of a worker have not taken; an object many wait for counts once
@@ -25,6 +26,8 @@ TINY = 64  # bytes: not worth a file
 PATIENCE = 0.1  # seconds that one response may wait for its client before it is spilled
 BREATH = 0.001  # seconds; a client that takes nothing for so long does not read, and others would wait with us
 LESSON = 0.05  # seconds after a wait in vain without another: clients that do not read come in crowds
+LONGEST = 3600.0  # seconds of one poll(2)
+NEVER = float("inf")
 SENDFILE = 1 << 20  # bytes for one sendfile(2), so that one fast reader does not keep the loop
 
 
@@ -60,13 +63,37 @@ class Memory:
                 self.used -= len(data)
 
 
+class Waits(NamedTuple):
+    """How long write() may wait for its client where nothing else has room, in seconds.
+
+    `alone`: the worker has one thread, for which all others wait, so all waits of a call together. Else each for
+    itself: a client that has taken everything by then is served on.
+    """
+
+    seconds: float
+    alone: bool
+
+    @classmethod
+    def within(cls, send: float, timeout: float, *, alone: bool) -> "Waits":
+        """As long as a reader may take nothing, and before a call of `timeout` seconds is one that hangs (0: never)."""
+        return cls(min(send or NEVER, timeout / 2 or NEVER), alone)
+
+    def until(self, called: float, now: float) -> float:
+        """When the wait of a call ends that was `called` then."""
+        return (called if self.alone and called else now) + self.seconds
+
+
+PATIENT = Waits(60.0, alone=False)
+
+
 class Store:
     """What the write buffers of a worker share; `say` hears of disks without room, not more than once a minute."""
 
-    def __init__(self, disk: Quota, say: Callable[[str], None], patience: float) -> None:
+    def __init__(self, disk: Quota, say: Callable[[str], None], patience: float, waits: Waits = PATIENT) -> None:
         self.disk = disk
         self.memory = Memory()
-        self.patience = patience  # seconds that a writer waits for a client that takes nothing, 0: for ever
+        self.patience = patience  # seconds for which a client may take nothing, 0: for ever
+        self.waits = waits
         self.no_wait_before = 0.0  # monotonic seconds: somebody who was waited for did not read
         self._say = say
         self._quiet_until = 0.0
@@ -92,11 +119,13 @@ class Region:
 class WriteBuffer:
     """Made when a socket did not take everything; a response that was taken at once never needs one."""
 
-    __slots__ = ("_parts", "_patience", "_sock", "_spill", "_store", "in_memory", "moved")
+    __slots__ = ("_called", "_failure", "_parts", "_patience", "_sock", "_spill", "_store", "in_memory", "moved")
 
-    def __init__(self, sock: socket.SocketType, store: Store) -> None:
+    def __init__(self, sock: socket.SocketType, store: Store, called: float = 0.0) -> None:
         self._sock = sock
         self._store = store
+        self._called = called  # monotonic seconds; 0: nobody has called the application
+        self._failure: NoRoom | None = None  # something is missing: nothing may follow
         self._parts: deque[tuple[memoryview, bytes] | Region] = deque()
         self._spill: Region | None = None
         self._patience = PATIENCE
@@ -137,8 +166,9 @@ class WriteBuffer:
         except OSError as error:
             self._store.no_room(error)
             if whole:  # waiting here would keep others waiting, and keeping it would have no bound
-                raise ClientGone(f"no room for a response that its client does not read: {error.strerror}") from error
-            self._wait_until_empty()
+                self._failure = NoRoom(f"no room for a response that its client does not read: {error.strerror}")
+                raise self._failure from error
+            self._wait_until_empty(error)
             self._hold(data, start)
 
     def push_file(self, fd: int, offset: int, count: int) -> None:
@@ -148,6 +178,8 @@ class WriteBuffer:
 
     def flush(self) -> bool:
         """Sends what the socket takes; True when nothing is left. Raises ClientGone."""
+        if self._failure is not None:
+            raise self._failure
         parts = self._parts
         try:
             while parts:
@@ -225,13 +257,19 @@ class WriteBuffer:
             if self.flush():
                 return
 
-    def _wait_until_empty(self) -> None:
-        patience = self._store.patience
+    def _wait_until_empty(self, error: OSError) -> None:
+        began = time.monotonic()
+        until = self._store.waits.until(self._called, began)
         while not self.flush():
-            if not self._is_ready(patience):
-                raise ClientGone(f"the client read nothing for {patience:g} s")
+            now = time.monotonic()
+            if now >= until or not self._is_ready(until - now):
+                self._failure = NoRoom(
+                    f"no room for what write() sends ({error.strerror}), "
+                    f"and {time.monotonic() - began:.1f} s were not enough for its client to take it"
+                )
+                raise self._failure from error
 
     def _is_ready(self, seconds: float) -> bool:
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
-        return bool(poll.poll(seconds * 1000 if seconds else None))
+        return bool(poll.poll(min(seconds, LONGEST) * 1000))

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -121,6 +122,30 @@ def test_without_descriptors_an_upload_may_come_again(start: Callable[..., Serve
         sock.close()
     socks[1].sendall(b"Host: a\r\n\r\n")
     assert socks[1].recv(65536).endswith(b"hello")
+    assert server.workers == [worker]
+
+
+@THREADS
+def test_what_write_cannot_leave_anywhere_ends_before_its_call_counts_as_hung(
+    start: Callable[..., Server], small_disk: Path, tmp_path: Path, threads: str
+) -> None:
+    """Its client reads all the time, and too slowly to be waited for."""
+    address = ("127.0.0.1", free_port())
+    env = {"TMPDIR": str(small_disk), "STREAM_EVENTS": str(tmp_path / "events")}
+    bind = "{}:{}".format(*address)
+    server = start("-b", bind, "-t", "2", "--threads", threads, "streams", env=env).wait_ready()
+    (worker,) = server.workers
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(20)
+        sock.connect(address)
+        sock.sendall(b"GET /pushed?1000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        pace = threading.Event()
+        while sock.recv(100):
+            pace.wait(0.001)
+            assert "has run for" not in server.log
+    server.wait_log(r"GET /pushed\?1000 is cut: no room for what write\(\) sends")
+    assert answer(address, "/hello").body == b"hello"
     assert server.workers == [worker]
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sdserve.gateway.response import ClientGone
+from sdserve.gateway.response import ClientGone, NoRoom
 from sdserve.workers import write_buffer
 from sdserve.workers.spool import Quota
-from sdserve.workers.write_buffer import IN_MEMORY, PATIENCE, PUSHED, Memory, Store, WriteBuffer
+from sdserve.workers.write_buffer import IN_MEMORY, NEVER, PATIENCE, PUSHED, Memory, Store, Waits, WriteBuffer
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -30,8 +30,8 @@ def store() -> Store:
     return made()
 
 
-def made(disk: int = 0, patience: float = 5) -> Store:
-    store = Store(Quota(disk), SAID.append, patience)
+def made(disk: int = 0, wait: float = 5, *, alone: bool = False) -> Store:
+    store = Store(Quota(disk), SAID.append, 5, Waits(wait, alone))
     SAID.clear()
     return store
 
@@ -168,11 +168,41 @@ def test_a_disk_that_fails_costs_no_byte(pair: Pair, store: Store) -> None:
 
 
 def test_who_waits_for_a_client_that_takes_nothing_gives_it_up(pair: Pair) -> None:
-    unsent = WriteBuffer(pair[0], made(disk=1, patience=0.05))
-    with pytest.raises(ClientGone, match=r"read nothing for 0\.05 s"):
+    unsent = WriteBuffer(pair[0], made(disk=1, wait=0.05))
+    with pytest.raises(NoRoom, match=r"no room for what write\(\) sends"):
         while True:
             unsent.push(bytes(100_000))
     unsent.close()
+
+
+def test_who_waits_for_a_client_that_takes_a_little_gives_it_up_too(pair: Pair) -> None:
+    unsent = WriteBuffer(pair[0], made(disk=1, wait=0.2))
+    given_up = threading.Event()
+
+    def sip() -> None:
+        while not given_up.wait(0.001):
+            pair[1].recv(1000)
+
+    reader = threading.Thread(target=sip)
+    reader.start()
+    with pytest.raises(NoRoom, match="no room"):
+        while True:
+            unsent.push(bytes(10_000_000))
+    given_up.set()
+    reader.join()
+    with pytest.raises(NoRoom):  # a piece is missing, and the application may not have noticed
+        unsent.push(b"what follows")
+    with pytest.raises(NoRoom):
+        unsent.flush()
+    unsent.close()
+
+
+def test_how_long_write_may_wait() -> None:
+    """A thread among others waits anew each time, one that is alone not beyond its call's share of the time-out."""
+    assert Waits.within(60, 30, alone=False).until(called=100, now=120) == 135
+    assert Waits.within(60, 30, alone=True).until(called=100, now=120) == 115
+    assert Waits.within(60, 0, alone=True).until(called=100, now=120) == 160
+    assert Waits.within(0, 0, alone=False).until(called=100, now=120) == NEVER
 
 
 def test_a_peer_that_left_is_reported(pair: Pair, store: Store) -> None:
