@@ -44,6 +44,7 @@ class Pool:
         self._halt = halt
         self._children = service.children
         self._children.events = self
+        self._in_gap = False  # an exclusive pool: one has left as told, and the next decision forks its successor
         self._boot_kills = 0
         self._counted = -1  # workers, when the log was told last
         self._wake: Deadline | None = None
@@ -58,7 +59,7 @@ class Pool:
 
     def _can_answer(self) -> bool:
         members = self._children.members()
-        return decide.some_serve(members) or decide.gap_ends(members, self._service.goal)
+        return decide.some_serve(members) or decide.gap_ends(members, self._service.goal) or self._in_gap
 
     def all_serve(self) -> bool:
         """Whether the wanted number of the current generation serves."""
@@ -73,6 +74,7 @@ class Pool:
     def manage(self) -> None:
         """Decides what the pool needs, and does it."""
         service, children = self._service, self._children
+        self._in_gap = False
         now = service.loop.now()
         if any(member.deadline is not None and member.deadline <= now for member in children.members()):
             children.listen()  # the master may have been busy itself, and not have heard that one serves
@@ -214,6 +216,7 @@ class Pool:
     def worker_gone(self, handle: WorkerHandle, status: int) -> None:
         """A worker has ended: what that means depends on how far it had come, and on what the master is doing."""
         service = self._service
+        self._in_gap = handle.retired and service.goal.exclusive
         for generation in filter(None, (service.generation, service.previous)):
             if generation.number == handle.generation:
                 generation.backoff = backoff_after(generation.backoff, handle, service.loop.now())

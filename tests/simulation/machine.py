@@ -128,6 +128,7 @@ class SimulatedNotifier(Notifier):
             return True  # the dead say nothing
         if world.deaf:
             world.deaf -= 1
+            world.promises.watchdog.misses(message)
             self.trouble = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             return False
         main = world.promises.main

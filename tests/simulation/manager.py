@@ -25,9 +25,14 @@ class WatchdogTimer:
         self.deadline: float | None = None
         self._well_since: float | None = None
         self._ill_since: float | None = None
+        self._deaf = False  # systemd has not heard that more time was wanted
+
+    def misses(self, message: str) -> None:
+        """Something was said that systemd could not hear."""
+        self._deaf |= message.startswith("EXTEND_TIMEOUT_USEC")
 
     def hears(self, fields: dict[str, str]) -> None:
-        now = self._world.now
+        now, self._deaf = self._world.now, False
         if not self.limit or "STOPPING" in fields:
             self.deadline = None
         elif self.deadline is None:
@@ -57,7 +62,7 @@ class WatchdogTimer:
         else:
             self._well_since, self._ill_since = None, self._ill_since or now
         if now > self.deadline + ROUNDING and not (inside and not well(main)):
-            if self._well_since is not None and now - self._well_since > self.limit / 4:
+            if not self._deaf and self._well_since is not None and now - self._well_since > self.limit / 4:
                 self._world.breaks("watchdog", f"it bites {main}, whose workers answer")
             self._world.tell(f"the watchdog bites {main}")
             self.deadline = None

@@ -7,7 +7,7 @@ import pytest
 from sdserve.arbiter.lifecycle import Master
 from sdserve.workers.base import READY
 from tests.simulation.events import What
-from tests.simulation.plan import Plan
+from tests.simulation.plan import EXCLUSIVE, Plan
 from tests.simulation.world import World
 
 
@@ -181,6 +181,17 @@ def test_a_step_gets_its_time_though_nobody_has_heard_yet_that_a_worker_serves()
     finish(world)
 
 
+def test_a_step_in_the_gap_of_an_exclusive_pool_gets_its_time() -> None:
+    """The hook for the worker that had left took longer than the watchdog waits; the next was not forked yet."""
+    world = service(surge=EXCLUSIVE, watchdog=4)
+    world.happens(What.TIME, 0, 0.2)
+    happen(world, What.WORN)
+    world.happens(What.STEP_LASTS, 1)
+    happen(world, What.LEAVES)
+    assert world.masters[0].alive
+    finish(world)
+
+
 def test_what_systemd_kills_does_nothing_more() -> None:
     """The simulation's own: a hook is on when the watchdog bites, since systemd had not heard of it."""
     world = service(3, watchdog=4)
@@ -196,4 +207,28 @@ def test_a_sign_of_life_that_was_not_heard_is_given_again_soon() -> None:
     world.happens(What.DEAF, 3)
     world.happens(What.TIME, 0, 5.0)
     assert world.masters[0].alive
+    finish(world)
+
+
+def test_a_wish_for_time_that_was_not_heard() -> None:
+    """The simulation's own: no watchdog can be blamed for what systemd could not hear."""
+    world = service(watchdog=4)
+    happen(world, What.HUP)
+    world.happens(What.TIME, 0, 0.01)
+    happen(world, What.READY)
+    world.happens(What.DEAF, 1)
+    world.happens(What.STEP_LASTS, 3)
+    happen(world, What.LEAVES)
+    assert not any(process.alive for process in world.processes())
+
+
+def test_a_worker_that_hangs_before_anybody_can_know_counts() -> None:
+    """The simulation's own: it was busy for too long while a hook kept the master from looking."""
+    world = World(Plan(3))
+    happen(world, What.TTIN, (What.READY, 3))
+    world.happens(What.STEP_LASTS, 2)
+    for what in ((What.READY, 1), (What.TTOU, 0), (What.BUSY, 1), (What.READY, 0)):
+        assert world.happens(*what)
+    world.settle()
+    assert world.masters[0].said_ready
     finish(world)
