@@ -7,6 +7,7 @@ import ctypes
 import io
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from wsgiref.validate import validator
 
 TEXT = ("Content-Type", "text/plain")
+MEETINGS: dict[int, threading.Barrier] = {}
 
 
 def hello(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -89,6 +91,13 @@ def big(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 def sleep(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     time.sleep(float(environ["QUERY_STRING"]))
+    return hello(environ, start_response)
+
+
+def meet(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answers when as many calls as the query says are in here at the same time."""
+    parties = int(environ["QUERY_STRING"])
+    MEETINGS.setdefault(parties, threading.Barrier(parties)).wait(timeout=60)
     return hello(environ, start_response)
 
 
@@ -185,7 +194,7 @@ RAW = {"bad_header": bad_header, "bad_status": bad_status, "mute": mute, "short"
 }
 PAGES: dict[str, Callable[..., Iterable[bytes]]] = {
     **{page.__name__: page for page in (hello, environ, echo, ignore, stream, write, nothing, unchanged, file, buffer)},
-    **{page.__name__: page for page in (big, sleep, events, held, stuck, pid, early, late, leave)},
+    **{page.__name__: page for page in (big, sleep, meet, events, held, stuck, pid, early, late, leave)},
 }
 
 

@@ -9,7 +9,6 @@ Each pytest worker boots one and uses it for all of its tests; `reset` puts it b
 long as a pipe that only its owner holds, so that a killed pytest leaves nothing behind.
 """
 
-import compileall
 import ctypes
 import json
 import os
@@ -65,7 +64,6 @@ class Machine:
         Raises CannotBoot where the host does not allow it, RuntimeError with the log where it should have worked.
         """
         hierarchy = _demand(root)
-        compileall.compile_dir(CHECKOUT / "sdserve", quiet=1)
         name = f"sdserve-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         state = Path(tempfile.mkdtemp(prefix="sdserve-machine-"))
         state.chmod(0o755)

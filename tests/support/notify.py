@@ -36,15 +36,19 @@ class NotifySocket:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.address = path or f"@sdserve-test-{uuid.uuid4().hex}"
         self._sock.bind(path or "\0" + self.address[1:])
-        self.messages: list[Message] = []
+        self._messages: list[Message] = []
         self._news = threading.Condition()
         self._end, self._stop = os.pipe()
+        self._closed = False
         self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         os.close(self._stop)
         self._thread.join()
+        with self._news:
+            self._take()
+            self._closed = True
         os.close(self._end)
         self._sock.close()
 
@@ -57,23 +61,29 @@ class NotifySocket:
         self.close()
 
     @property
+    def messages(self) -> list[Message]:
+        """All that was sent until now; nothing is left in the socket."""
+        with self._news:
+            self._take()
+            return list(self._messages)
+
+    @property
     def mark(self) -> int:
         """A place in the stream of messages, for `wait(…, since=mark)`."""
-        with self._news:
-            return len(self.messages)
+        return len(self.messages)
 
     def wait(self, wanted: str | Callable[[Message], object], since: int = 0, timeout: float = 15.0) -> Message:
         """Wait for a message from place `since` on that holds the assignment, or satisfies the predicate."""
 
         def match() -> Message | None:
-            for message in self.messages[since:]:
+            for message in self._messages[since:]:
                 if (wanted in message) if isinstance(wanted, str) else wanted(message):
                     return message
             return None
 
         with self._news:
             if not self._news.wait_for(match, timeout):
-                heard = [message.fields for message in self.messages[since:]]
+                heard = [message.fields for message in self._messages[since:]]
                 raise AssertionError(f"no {wanted} within {timeout:g} s; heard {heard}")
             found = match()
             assert found is not None
@@ -83,7 +93,16 @@ class NotifySocket:
         while True:
             if self._sock.fileno() not in readable(self._sock, self._end):
                 return
-            data, ancillary, _, _ = self._sock.recvmsg(65536, 4096)
+            with self._news:
+                self._take()
+
+    def _take(self) -> None:
+        """Hear what has come, whoever asks first: the thread, or a test that looks. The lock is held."""
+        while not self._closed:
+            try:
+                data, ancillary, _, _ = self._sock.recvmsg(65536, 4096, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
             pid = 0
             for level, kind, content in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
@@ -94,6 +113,5 @@ class NotifySocket:
                     for fd in fds:
                         os.close(fd)
             fields = dict(line.partition("=")[::2] for line in data.decode(errors="replace").splitlines())
-            with self._news:
-                self.messages.append(Message(fields, pid, time.monotonic()))
-                self._news.notify_all()
+            self._messages.append(Message(fields, pid, time.monotonic()))
+            self._news.notify_all()

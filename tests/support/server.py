@@ -4,6 +4,7 @@ A `Server` has what a service manager would give it: a notify socket that record
 an owner that never leaves it behind.
 """
 
+import codecs
 import fcntl
 import os
 import re
@@ -19,7 +20,7 @@ from types import TracebackType
 from tests.support.load import Answer, Connect, get
 from tests.support.notify import NotifySocket
 from tests.support.processes import Process
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, readable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 APPS = CHECKOUT / "tests" / "apps"
@@ -69,12 +70,14 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            bufsize=0,
             start_new_session=True,
         )
         for fd in high:
             os.close(fd)
         self.pid = self._popen.pid
-        self._lines: list[str] = []
+        self._text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._news = threading.Condition()
         self._session = self.pid
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -100,21 +103,21 @@ class Server:
 
     @property
     def log(self) -> str:
-        """All output so far."""
+        """All output so far; nothing is left in the pipe."""
         with self._news:
-            return "".join(self._lines)
+            self._take()
+            return self._text
 
     @property
     def mark(self) -> int:
         """A place in the log, for `wait_log(…, since=mark)`."""
-        with self._news:
-            return len("".join(self._lines))
+        return len(self.log)
 
     def wait_log(self, pattern: str, since: int = 0, timeout: float = 15.0) -> re.Match[str]:
         """Wait until the log matches the regular expression (multi-line, from place `since` on)."""
 
         def match() -> re.Match[str] | None:
-            return re.search(pattern, "".join(self._lines)[since:], re.MULTILINE)
+            return re.search(pattern, self._text[since:], re.MULTILINE)
 
         with self._news:
             self._news.wait_for(match, timeout)
@@ -191,11 +194,22 @@ class Server:
 
     def _read(self) -> None:
         assert self._popen.stdout is not None
-        with self._popen.stdout as stream:
-            for line in stream:
+        os.set_blocking(self._popen.stdout.fileno(), False)
+        with self._popen.stdout as pipe:
+            while not pipe.closed:
+                readable(pipe)
                 with self._news:
-                    self._lines.append(line.decode(errors="replace"))
-                    self._news.notify_all()
+                    self._take()
+
+    def _take(self) -> None:
+        """Hear what has come, whoever asks first: the thread, or a test that looks. The lock is held."""
+        pipe = self._popen.stdout
+        assert pipe is not None
+        while not pipe.closed and (data := pipe.read(65536)) is not None:
+            if not data:
+                pipe.close()
+            self._text += self._decoder.decode(data, final=not data)
+            self._news.notify_all()
 
 
 def children(pid: int) -> list[Process]:

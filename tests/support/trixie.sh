@@ -1,23 +1,26 @@
 #!/bin/sh
 # A Debian trixie beside the host's own system: systemd 257 and Python 3.13 to test on.
 #
-#   trixie.sh path              prints where its root directory is; makes it first when it is missing or out of date
+#   trixie.sh path              prints where its root directory is; makes it first when it is missing
 #   trixie.sh run COMMAND…      runs a command in it, as root, with the checkout at its own place and the host's network
 #
 # /opt/sdserve is a virtual environment there with sdserve installed, on Debian's packages of what it requires, except
-# for httptools: Debian's has another parser. `run` shows the package of the checkout in it. Made once, with the Debian
-# mirror that this machine's apt uses, and kept in /var/cache/sdserve-tests (or $TESTS_CACHE), 300 MB. Needs root, apt,
-# mmdebstrap (which is installed if missing), and the checkout's .venv.
+# for httptools, whose parser is another in Debian, and for what Debian does not have. `run` shows the package of the
+# checkout in it. Made once for each version of this script and of pyproject.toml, with the Debian mirror that this
+# machine's apt uses, and kept in /var/cache/sdserve-tests (or $TESTS_CACHE), 300 MB; what nobody used for a week goes.
+# Needs root, apt, mmdebstrap (which is installed if missing), and the checkout's .venv.
 set -eu
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${TESTS_CACHE:-/var/cache/sdserve-tests}
-root=$cache/trixie
+stamp=$(cat "$0" "$checkout/pyproject.toml" | cksum)
+root=$cache/trixie-${stamp%% *}
 
 # sdserve's requirements and those of its tests, the proxies of the scenarios, and what a machine needs to boot.
 PACKAGES="systemd libnss-systemd iproute2 python3-venv python3-setuptools
     python3-systemd python3-setproctitle
     python3-pytest python3-pytest-xdist python3-hypothesis python3-h11 python3-flask python3-django
-    nginx-light haproxy"
+    nginx-light haproxy strace"
+WHEELS="httptools flask-sock simple-websocket wsproto"
 
 fail() {
     echo "no Debian trixie: $*" >&2
@@ -39,11 +42,12 @@ make() {
     [ -n "$(mirror)" ] || apt-get update -qq >&2 || true
     [ -n "$(mirror)" ] || fail "apt has no source of Debian on this machine"
     say "making a Debian trixie in $root (once)"
-    rm -rf "$root" "$root.new"
+    find "$cache" -mindepth 1 -maxdepth 1 -mtime +7 -exec rm -rf {} +
+    rm -rf "$root.new"
     mmdebstrap --quiet --mode=root --variant=essential --include="$(echo $PACKAGES | tr ' ' ,)" \
         trixie "$root.new" "$(mirror)" >"$root.log" 2>&1 || fail "$(grep '^E: ' "$root.log" | head -1) ($root.log)"
-    .venv/bin/python -m pip download --quiet --no-deps --python-version 3.13 --only-binary :all: httptools \
-        --dest "$root.new/tmp/wheels" >>"$root.log" 2>&1 || fail "httptools cannot be had ($root.log)"
+    .venv/bin/python -m pip download --quiet --no-deps --python-version 3.13 --only-binary :all: $WHEELS \
+        --dest "$root.new/tmp/wheels" >>"$root.log" 2>&1 || fail "these cannot be had: $WHEELS ($root.log)"
     mkdir "$root.new/tmp/source"
     cp -r sdserve docs pyproject.toml README.md LICENSE "$root.new/tmp/source"
     chroot "$root.new" sh -euc '
@@ -51,11 +55,11 @@ make() {
         /opt/sdserve/bin/pip install --quiet --no-index --no-deps --no-build-isolation /tmp/wheels/* /tmp/source
         rm -r /tmp/wheels /tmp/source
     ' >>"$root.log" 2>&1 || fail "sdserve cannot be installed ($root.log)"
-    printf '%s\n' "$stamp" >"$root.new/.made-by"
     mv "$root.new" "$root"
 }
 
 inside() {
+    mount --bind "$root" "$root" # a root that is no mount cannot be made private, as unshare(1) does
     mount --rbind /dev "$root/dev"
     mount -t proc proc "$root/proc"
     mount -t sysfs -o ro sysfs "$root/sys"
@@ -69,16 +73,15 @@ inside() {
     exec chroot "$root" sh -euc 'cd "$1"; shift; exec "$@"' sh "$checkout" "$@"
 }
 
-stamp=$(cat "$0" "$checkout/pyproject.toml" | cksum)
 case ${1-} in
 path)
     mkdir -p "$cache" || fail "$cache cannot be made"
     # Mounts that are made on the way end with this command, however it ends.
-    [ "$stamp" = "$(cat "$root/.made-by" 2>/dev/null)" ] ||
-        flock "$cache" unshare --mount --propagation private "$0" _make || exit 1
+    [ -d "$root" ] || flock "$cache" unshare --mount --propagation private "$0" _make || exit 1
+    touch "$root"
     echo "$root"
     ;;
-_make) [ "$stamp" = "$(cat "$root/.made-by" 2>/dev/null)" ] || make ;;
+_make) [ -d "$root" ] || make ;;
 run)
     shift
     "$0" path >/dev/null

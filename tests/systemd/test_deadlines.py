@@ -2,6 +2,7 @@
 
 import signal
 import time
+import uuid
 
 import pytest
 
@@ -65,9 +66,11 @@ def test_a_new_master_that_hangs_does_not_keep_the_unit_from_stopping(machine: M
 def test_a_reload_without_room_for_a_process_is_rolled_back(machine: Machine) -> None:
     """Seven processes: a master, four workers, one of the next generation, and sdservectl.
 
-    The kernel counts them by user on all machines that tests have booted, so this one is nobody else's.
+    The kernel counts them by user, in all machines on it, and systemd makes the user's number from its name. So the
+    name is new each time: whoever runs this test beside us, or any other, has processes of other users.
     """
-    service = deploy(machine, settings={"WORKERS": "4"}, drop_in="[Service]\nLimitNPROC=7\nUser=sevenprocesses\n")
+    limits = f"[Service]\nLimitNPROC=7\nUser=seven-{uuid.uuid4().hex[:12]}\n"
+    service = deploy(machine, settings={"WORKERS": "4"}, drop_in=limits)
     service.wake()
     service.check(workers=4)
     workers = service.worker_pids()
