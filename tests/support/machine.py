@@ -284,6 +284,11 @@ class Machine:
                 shutil.rmtree(
                     entry, ignore_errors=True
                 ) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        # The owner of a StateDirectory= is who the next DynamicUser= becomes, whatever its name.
+        for private in map(self.path, ("/var/lib/private", "/var/log/private", "/var/cache/private")):
+            for entry in private.iterdir() if private.is_dir() else ():
+                shutil.rmtree(entry)
+                (private.parent / entry.name).unlink(missing_ok=True)
         self._cursor = self.run("journalctl", "-q", "-n0", "--show-cursor").stdout.rpartition("cursor: ")[2].strip()
 
     def _instances(self) -> list[str]:

@@ -29,7 +29,7 @@ def test_an_old_master_that_hangs_is_ended_while_the_service_runs(machine: Machi
     service = deploy(machine, settings={"GRACEFUL_TIMEOUT": "2"})
     service.wake()
     old = service.master
-    with service.load(clients=1, path="/sleep/2", requests=1):
+    with service.load(clients=1, path="/sleep/5", requests=1):  # longer than the upgrade takes
         service.wait_busy(1)
         new = service.upgrade()
         old.kill(signal.SIGSTOP)
