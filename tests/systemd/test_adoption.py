@@ -48,7 +48,7 @@ def descriptors() -> Iterator[None]:
 
 @pytest.fixture
 def service(machine: Machine) -> Service:
-    service = deploy(machine, settings={"KEEPALIVE": "600"})
+    service = deploy(machine, settings={"KEEPALIVE": "3600"})
     service.wake()
     return service
 
@@ -72,7 +72,7 @@ def test_across_a_reload(service: Service, machine: Machine) -> None:
 
 
 def test_across_a_rolling_reload(machine: Machine) -> None:
-    service = deploy(machine, settings={"KEEPALIVE": "600", "RELOAD_STRATEGY": "rolling"})
+    service = deploy(machine, settings={"KEEPALIVE": "3600", "RELOAD_STRATEGY": "rolling"})
     service.wake()
     connections = idle_connections(service)
     moved(service, connections, "rolling reload", lambda: machine.systemctl("reload", service.unit))
@@ -91,7 +91,7 @@ def test_across_restarts(service: Service, machine: Machine) -> None:
 
 def test_across_recycling(machine: Machine) -> None:
     """All connections of the one worker at once: it answers max_requests, its replacement takes them over."""
-    service = deploy(machine, settings={"KEEPALIVE": "600", "WORKERS": "1", "MAX_REQUESTS": str(CONNECTIONS + 10)})
+    service = deploy(machine, settings={"KEEPALIVE": "3600", "WORKERS": "1", "MAX_REQUESTS": str(CONNECTIONS + 10)})
     service.wake()
     connections = idle_connections(service)
 
@@ -107,7 +107,7 @@ def test_across_recycling(machine: Machine) -> None:
 def test_what_the_queue_does_not_take_is_closed_politely(machine: Machine) -> None:
     """More connections than may be on their way at a restart, and clients that write at any moment of it."""
     few = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nLimitNOFILE=256\n"
-    service = deploy(machine, settings={"KEEPALIVE": "600", "WORKERS": "4"}, drop_in=few)
+    service = deploy(machine, settings={"KEEPALIVE": "3600", "WORKERS": "4"}, drop_in=few)
     service.wake()
     service.check(workers=4)
     active = Load(service.connect, clients=200, reuse=200, think=0.5)
@@ -157,7 +157,7 @@ def test_with_the_buffers_of_a_kernel_as_installed(service: Service, machine: Ma
 def test_more_than_may_be_on_their_way_is_given_bit_by_bit(machine: Machine, deed: str) -> None:
     """Successors take them out: what does not fit into the queue, or would exceed LimitNOFILE=, follows."""
     few = "[Service]\nLimitNOFILE=256\n"
-    service = deploy(machine, settings={"KEEPALIVE": "600", "WORKERS": "4"}, drop_in=few)
+    service = deploy(machine, settings={"KEEPALIVE": "3600", "WORKERS": "4"}, drop_in=few)
     service.wake()
     service.check(workers=4)
     connections = idle_connections(service, 500)
