@@ -9,6 +9,8 @@ from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
 from threading import get_ident
 
+from sdserve.errors import Leave
+
 
 class Fiber:
     """`work` in a thread of its own, which ends with it. The thread is there before there is any work for it."""
@@ -39,6 +41,17 @@ class Fiber:
         """Said by the work: back to who resumed it, until it is resumed."""
         self._back.release()
         self._go.acquire()
+
+    def abandon(self) -> None:
+        """Has work that runs go no further: Leave is raised where it is, or where it comes back from C code.
+
+        For a resumer that is interrupted and will not come back: its thread is not to be shared from then on. Raises
+        what ctypes raises where it cannot be loaded.
+        """
+        import ctypes
+
+        if not self.ended:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(Leave))
 
     def _run(self) -> None:
         self._go.acquire()

@@ -126,11 +126,21 @@ class Loop:
         """
         for stream in self._streams:
             if stream.phase is Phase.CALL:
+                self._abandon(stream)
                 stream.reset_at_close()
                 self._streams.close(stream)
         if not self._retirement_ends(monotonic()):
             self._turns()
         self._close_all()
+
+    def _abandon(self, stream: Stream) -> None:
+        """A call in a thread of its own was not interrupted with the one that waits for it."""
+        fiber = stream.reply.fiber if stream.reply is not None else None
+        try:
+            if fiber is not None:
+                fiber.abandon()
+        except (ImportError, OSError, MemoryError) as error:
+            self._worker.log.warning("A request that is stuck goes on beside the others: %s", error)
 
     def _close_all(self) -> None:
         for stream in self._streams:

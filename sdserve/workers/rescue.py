@@ -2,9 +2,10 @@
 
 ABRT interrupts the stuck call (system calls end with EINTR, signal(7)), and its handler runs on top of it. The handler
 starts a thread and waits for that, so the stuck request goes no further, and nothing of the application runs at the
-same time as anything else of it. The new thread retires the worker: connections are given to other workers, also those
-with half a request; what cannot be given away is answered, requests that nobody adopts by the application itself, in
-this thread. Then the process ends, without ever going back into the stuck call.
+same time as anything else of it. A call that has a thread of its own (fiber.py) ends where it is, or when it comes back
+from C code. The new thread retires the worker: connections are given to other workers, also those with half a request;
+what cannot be given away is answered, requests that nobody adopts by the application itself, in this thread. Then the
+process ends, without ever going back into the stuck call.
 
 None of this happens where the handler cannot run: while C code does not return to the interpreter. The master then
 kills the worker.

@@ -45,6 +45,11 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
             raise
     elif way == "hang":
         hang()
+    elif way == "spin":
+        while True:
+            time.sleep(0.001)
+            with open(os.environ["EARLY_EVENTS"], "a") as file:
+                file.write("spins\n")
     elif way == "both":
         start_response(status, [TEXT])
         return (b"%d;" % len(piece) for piece in iter(lambda: body.read(10), b""))

@@ -232,3 +232,24 @@ def test_where_no_thread_can_be_started_bodies_are_received_first(
     resource.prlimit(served.worker.pid, resource.RLIMIT_AS, (-1, -1))
     with served.begin("/refuse", 200 << 20, EXPECT) as sock:
         assert head_and_body(sock)[0].startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_call_that_hangs_goes_no_further_once_the_rest_is_finished_without_it(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    """With one thread nothing of the application runs at the same time as anything else of it."""
+    served = Served(start, tmp_path, "1", "-t", "1", "--request-buffering", "auto")
+    large = [served.begin("/count", 100_000) for _ in range(2)]  # too large to be given to another worker
+    for sock in large:
+        sock.sendall(bytes(99_999))
+    served.is_quick()
+    stuck = served.begin("/spin", 10, EXPECT)
+    with pytest.raises(ConnectionResetError):
+        stuck.recv(1)
+    large[0].sendall(b"x")
+    assert head_and_body(large[0])[1] == b"100000"  # by the old worker, which finishes what it holds
+    spins = served.events().count("spins")
+    large[1].sendall(b"x")
+    assert head_and_body(large[1])[1] == b"100000"
+    assert served.events().count("spins") == spins
+    assert served.events()[-1].startswith("called count")

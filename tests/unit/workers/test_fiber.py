@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from sdserve.errors import Leave
 from sdserve.workers.fiber import Fiber
 
 
@@ -55,4 +56,26 @@ def test_what_it_raises_is_its_resumers() -> None:
 def test_one_without_work_ends_at_once() -> None:
     fiber = Fiber()
     fiber.resume()
+    assert fiber.ended
+
+
+def test_work_that_is_abandoned_goes_no_further() -> None:
+    begun, over, said = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        while True:
+            begun.set()
+            said.append("and again")
+
+    def resume() -> None:
+        with pytest.raises(Leave):
+            fiber.resume()
+        over.set()
+
+    fiber = Fiber()
+    fiber.work = work
+    threading.Thread(target=resume, daemon=True).start()
+    assert begun.wait(15)
+    fiber.abandon()
+    assert over.wait(15)
     assert fiber.ended
