@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     install(args.venv, [peer for peer in PEERS if peer.package == "gunicorn"])
     bin, names, only = args.venv / "bin", args.servers.split(","), args.only.split(",")
     if "latency" in only:
-        rows = []
+        rows: list[list[str]] = []
         for load in args.loads.split(","):
             for preload in (True, False):
                 for name in names:

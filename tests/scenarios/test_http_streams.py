@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -184,7 +185,7 @@ def test_a_response_without_end_whose_client_always_has_room_keeps_nobody_waitin
     socks = [served.ask("/endless?5000,1") for _ in range(2 * int(threads))]  # more of them than threads
     with reading(socks):
         for sock in socks:
-            eventually(lambda sock=sock: sock.recv(1, socket.MSG_PEEK))
+            eventually(partial(sock.recv, 1, socket.MSG_PEEK))
         for _ in range(20):
             assert answer(served.address, "/hello").body == b"hello"
     for sock in socks:

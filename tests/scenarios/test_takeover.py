@@ -155,7 +155,10 @@ def test_a_connection_that_is_reset_leaves_no_descriptor_behind(tmp_path: Path) 
     (tmp_path / "hoarder.py").write_text(HOARDER)
     with Server("-b", "127.0.0.1:0", "--threads", "4", "--chdir", str(tmp_path), "hoarder:application") as server:
         server.wait_ready()
-        count = lambda: int(get(connector(address(server)), "/").body)  # noqa: E731
+
+        def count() -> int:
+            return int(get(connector(address(server)), "/").body)
+
         before = count()
         for _ in range(20):
             with connector(address(server))() as client:

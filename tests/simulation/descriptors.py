@@ -183,7 +183,8 @@ class SimulatedListener(Listener):
 
     def __init__(self, owner: "MasterProcess", path: str, activated: bool, inode: Any) -> None:
         held = tuple(inode) if inode else None
-        super().__init__(SimulatedSocket(owner.world, path), "", activated, held)  # type: ignore[arg-type]
+        self.socket = SimulatedSocket(owner.world, path)
+        super().__init__(self.socket, "", activated, held)  # type: ignore[arg-type]
         self.owner = owner
         owner.listeners.append(self)
 

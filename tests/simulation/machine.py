@@ -158,7 +158,7 @@ class SimulatedHost(Host):
     """The machine as one simulated master sees it."""
 
     master: MasterProcess
-    environ: dict[str, str] = field(default_factory=dict)  # type: ignore[assignment]
+    environ: dict[str, str] = field(default_factory=dict)
     limit: float = 0.0  # of the step under way
 
     @property

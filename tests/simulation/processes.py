@@ -68,9 +68,9 @@ class WorkerProcess(Process):
         self.told: set[int] = set()
         self.reaped = False
         self.changed: bool | None = None  # stopped or continued, and its master does not know yet
-        self.booted = False
-        self.acknowledged = False
-        self.worn = False
+        self.booted: bool = False
+        self.acknowledged: bool = False
+        self.worn: bool = False
         self.ready_heard: float | None = None
 
     def hear(self, signum: int) -> None:

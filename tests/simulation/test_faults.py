@@ -189,7 +189,7 @@ def merges_ttin(patch: Patch) -> None:
 
 def a_stop_during_a_reload_is_a_bug(patch: Patch) -> None:
     moves = {event: to for event, to in lifecycle.MASTER[Master.RELOADING].items() if event is not MasterEvent.STOP}
-    patch.setitem(lifecycle.MASTER, Master.RELOADING, moves)  # type: ignore[arg-type]
+    patch.setitem(lifecycle.MASTER, Master.RELOADING, moves)
 
 
 # --- upgrades ---------------------------------------------------------------------------------------------------------

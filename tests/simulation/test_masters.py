@@ -47,7 +47,8 @@ def test_histories_come_through_every_move_of_the_tables(monkeypatch: pytest.Mon
 
     def noted(table: Any, state: Enum, event: Enum) -> Enum:
         moves.add((state, event))
-        return lifecycle.advance(table, state, event)
+        after: Enum = lifecycle.advance(table, state, event)
+        return after
 
     for module in ("service", "worker_handle"):
         monkeypatch.setattr(f"sdserve.arbiter.{module}.advance", noted)

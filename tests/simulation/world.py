@@ -54,7 +54,7 @@ class World:
         self.deaf = 0  # messages that systemd will not hear
         self.raising: list[str] = []  # hooks whose next call raises
         self.lasting = 0.0  # seconds that the next step takes
-        self.calm = False  # from here on only who has handed over may stay stopped
+        self.calm: bool = False  # from here on only who has handed over may stay stopped
         self.effects = 0
         self.events = 0
         self.deployed = (plan.workers, plan.surge, plan.gpus, "/pid")
@@ -99,7 +99,7 @@ class World:
 
     def listening(self, path: str) -> bool:
         return any(
-            each.address == path and not each.sock.closed for master in self.masters for each in master.listeners
+            each.address == path and not each.socket.closed for master in self.masters for each in master.listeners
         )
 
     def executes(self, old: MasterProcess, line: Line, passed: Sequence[SimulatedListener]) -> MasterProcess:

@@ -16,7 +16,7 @@ STEP = 0.02
 """Seconds between two looks: short beside everything that is waited for, long beside what one look costs."""
 
 
-def eventually(look: Callable[[], T], what: str = "", timeout: float = 15.0) -> T:
+def eventually(look: Callable[[], T | None], what: str = "", timeout: float = 15.0) -> T:
     """Return the first true result of `look`; AssertionError after `timeout` seconds, with the last result and `what`.
 
     An AssertionError raised by `look` counts as "not yet", and so does a process that ended while it was looked at.

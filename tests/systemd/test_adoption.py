@@ -145,11 +145,12 @@ def test_with_the_buffers_of_a_kernel_as_installed(service: Service, machine: Ma
     """net.core.wmem_max is 212,992 there: that bounds what is on its way at one time, and no more than that."""
     connections = idle_connections(service)
     lower_the_buffer(service, 212_992)
-    for what, deed in {
+    deeds: dict[str, Callable[[], object]] = {
         "reload": lambda: machine.systemctl("reload", service.unit),
         "upgrade": service.upgrade,
         "restart": lambda: machine.systemctl("restart", service.unit),
-    }.items():
+    }
+    for what, deed in deeds.items():
         moved(service, connections, f"{what}, small buffers", deed)
 
 

@@ -92,8 +92,12 @@ def pings(service: Service, count: int) -> list[float]:
     heard: list[str] = []
     while len(heard) < count:
         last = heard[-1] if heard else "0"
-        stamp = lambda: service.machine.get(service.unit, "WatchdogTimestampMonotonic")  # noqa: E731
-        heard.append(eventually(lambda: (new := stamp()) != last and new, "a sign of life"))  # noqa: B023
+
+        def later(last: str = last) -> str:
+            stamp = service.machine.get(service.unit, "WatchdogTimestampMonotonic")
+            return stamp if stamp != last else ""
+
+        heard.append(eventually(later, "a sign of life"))
     return [int(each) / 1e6 for each in heard]
 
 

@@ -1,6 +1,7 @@
 """Type=notify-reload, the shipped drop-in for systemd 253 and newer: reload, upgrade and restart are what they were."""
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def _new_enough(machine: Machine) -> None:
         pytest.skip(f"systemd {machine.systemd} has no Type=notify-reload (tests/run --systemd=257 has)")
 
 
-def deployed(machine: Machine, drop_in: str = SHIPPED, **options: dict[str, str]) -> Service:
+def deployed(machine: Machine, drop_in: str = SHIPPED, **options: Any) -> Service:
     return deploy(machine, {"one.py": app("old"), "plain.py": PLAIN}, "one:application", drop_in=drop_in, **options)
 
 

@@ -1,10 +1,13 @@
 """Several sockets of several units: told apart by name and address, all served, all kept over an upgrade."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from tests.support.load import get
 from tests.support.machine import Machine
-from tests.support.service import PLAIN, deploy
+from tests.support.service import PLAIN, Service, deploy
 from tests.support.walkthrough import steps
 
 UNITS = {
@@ -13,10 +16,16 @@ UNITS = {
     "admin": "ListenStream=/run/admin.sock\n",
 }
 NO_STORE = "[Service]\nFileDescriptorStoreMax=0\nEnvironment=SDSERVE_FD_STORE=0\n"
-ADDRESSES = [("127.0.0.1", 8000), ("127.0.0.1", 8001), ("::1", 8002), "/run/proxy.sock", "/run/admin.sock"]
+ADDRESSES: list[tuple[str, int] | str] = [
+    ("127.0.0.1", 8000),
+    ("127.0.0.1", 8001),
+    ("::1", 8002),
+    "/run/proxy.sock",
+    "/run/admin.sock",
+]
 
 
-def deploy_many(machine: Machine) -> object:
+def deploy_many(machine: Machine) -> Service:
     service = deploy(machine, drop_in=NO_STORE + "Sockets=public.socket proxy.socket admin.socket\n", start=False)
     for name, text in UNITS.items():
         machine.install(f"{name}.socket", f"[Socket]\n{text}Service={service.unit}\n")
@@ -29,21 +38,22 @@ def deploy_many(machine: Machine) -> object:
 def test_every_socket_starts_and_serves(machine: Machine, first: int) -> None:
     service = deploy_many(machine)
     for address in [ADDRESSES[first], *ADDRESSES]:
-        assert get(lambda a=address: machine.connect(a)).body == b"hello", address
+        assert get(partial(machine.connect, address)).body == b"hello", address
     service.check(workers=2)
 
 
 def test_all_sockets_outlive_reload_upgrade_and_restart(machine: Machine) -> None:
     service = deploy_many(machine)
     service.ask()
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: machine.systemctl("reload", service.unit),
         service.upgrade,
         lambda: machine.systemctl("restart", service.unit),
-    ):
+    ]
+    for change in changes:
         change()
         for address in ADDRESSES:
-            assert get(lambda a=address: machine.connect(a)).body == b"hello", address
+            assert get(partial(machine.connect, address)).body == b"hello", address
     assert machine.get(service.unit, "NRestarts") == "0"
 
 
@@ -70,7 +80,7 @@ def test_instances_of_the_template_live_side_by_side(machine: Machine) -> None:
         )
         machine.systemctl("start", f"sdserve@{name}.socket")
     for name in ("shop", "blog"):
-        answer = get(lambda n=name: machine.connect(f"/run/sdserve-{n}.sock"), "/environ/NAME")
+        answer = get(partial(machine.connect, f"/run/sdserve-{name}.sock"), "/environ/NAME")
         assert answer.body == name.encode()
         machine.systemctl("reload", f"sdserve@{name}.service")
     assert machine.main_pid("sdserve@shop.service") != machine.main_pid("sdserve@blog.service") != 0
@@ -85,7 +95,7 @@ def test_the_page_says_how_sockets_are_changed_and_added_while_the_service_runs(
     [step] = steps("docs/deployment.md", "Sockets")
     machine.run("sh", "-euc", step.script)
     for port in (8003, 8004):
-        assert get(lambda port=port: machine.connect(("127.0.0.1", port))).status == 200
+        assert get(partial(machine.connect, ("127.0.0.1", port))).status == 200
     service.check(workers=2)
     with pytest.raises(ConnectionRefusedError):
         service.connect()

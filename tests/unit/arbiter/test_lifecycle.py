@@ -2,6 +2,7 @@
 
 from enum import Enum
 from itertools import product
+from typing import TypeVar
 
 import pytest
 
@@ -31,7 +32,11 @@ all_tables = pytest.mark.parametrize(
 )
 
 
-def reachable(table: Table[Enum, Enum], start: Enum) -> set[Enum]:
+S = TypeVar("S", bound=Enum)
+E = TypeVar("E", bound=Enum)
+
+
+def reachable(table: Table[S, E], start: S) -> set[S]:
     found, waiting = {start}, [start]
     while waiting:
         fresh = set(table[waiting.pop()].values()) - found

@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,9 +45,10 @@ def test_callbacks_run_for_what_is_readable(loop: Loop) -> None:
 
 class TestDeadlines:
     def test_in_the_order_of_time_not_of_calls(self, loop: Loop) -> None:
-        now, heard = time.monotonic(), []
+        now = time.monotonic()
+        heard: list[str] = []
         for name, when in (("third", now), ("first", now - 2), ("second", now - 1)):
-            loop.call_at(when, lambda name=name: heard.append(name))
+            loop.call_at(when, partial(heard.append, name))
         loop.turn()
         assert heard == ["first", "second", "third"]
 
@@ -70,7 +72,8 @@ class TestDeadlines:
         assert heard == ["other"]
 
     def test_a_callback_cancels_the_next(self, loop: Loop) -> None:
-        now, heard = time.monotonic(), []
+        now = time.monotonic()
+        heard: list[str] = []
         loop.call_at(now - 2, lambda: later.cancel())
         later = loop.call_at(now - 1, lambda: heard.append("cancelled"))
         loop.turn()
@@ -93,7 +96,11 @@ class TestDeadlines:
 
     def test_a_callback_sets_another(self, loop: Loop) -> None:
         heard: list[str] = []
-        loop.call_at(time.monotonic(), lambda: loop.call_at(time.monotonic(), lambda: heard.append("second")))
+
+        def second() -> None:
+            loop.call_at(time.monotonic(), lambda: heard.append("second"))
+
+        loop.call_at(time.monotonic(), second)
         while not heard:
             loop.turn()
         assert heard == ["second"]
@@ -110,14 +117,14 @@ class TestUnwatch:
             pipes[1 - index].close()
 
         for index, pipe in enumerate(pipes):
-            loop.watch(pipe, lambda index=index: first_come(index))
+            loop.watch(pipe, partial(first_come, index))
         loop.turn()
         assert len(heard) == 1
 
     def test_a_number_that_is_used_again_in_the_same_turn(self, loop: Loop) -> None:
         """What was readable is gone, and a newcomer has its number: the news is not for that, nor for the old one."""
         pairs = [socket.socketpair(), socket.socketpair()]
-        newcomers = []
+        newcomers: list[socket.socket] = []
         heard: list[str] = []
 
         def first_come(index: int) -> None:
@@ -134,7 +141,7 @@ class TestUnwatch:
 
         for index, (ours, theirs) in enumerate(pairs):
             theirs.send(b"x")
-            loop.watch(ours, lambda index=index: first_come(index))
+            loop.watch(ours, partial(first_come, index))
         loop.turn()
         assert heard == ["first"]
         newcomers[1].send(b"x")
@@ -209,7 +216,8 @@ class TestFailures:
         return callback
 
     def test_a_watched_one(self, loop: Loop, told: list[str], clock: list[float]) -> None:
-        bad, good, heard = woken(loop), woken(loop), []
+        bad, good = woken(loop), woken(loop)
+        heard: list[str] = []
         loop.watch(bad, self.fails(1, heard))
         loop.watch(good, lambda: heard.append("good"))
         loop.turn()
@@ -241,7 +249,8 @@ class TestFailures:
         assert heard == ["other"]
 
     def test_one_that_rests_can_be_left_alone_for_good(self, loop: Loop, clock: list[float]) -> None:
-        bad, heard = woken(loop), []
+        bad = woken(loop)
+        heard: list[str] = []
         loop.watch(bad, self.fails(1, heard))
         loop.turn()
         loop.unwatch(bad)

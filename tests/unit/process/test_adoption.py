@@ -39,7 +39,7 @@ def connection(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
 def taken(queue: AdoptionQueue, stack: ExitStack) -> list[Foundling]:
     found = queue.take()
     for each in found:
-        stack.enter_context(each.sock)
+        stack.callback(each.sock.close)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sdserve.errors import ListenError
-from sdserve.process.listeners import Listener, adopt, adopt_described, bind, describe, match, show
+from sdserve.process.listeners import Address, Listener, adopt, adopt_described, bind, describe, match, show
 
 
 @pytest.fixture
@@ -85,6 +85,7 @@ class TestAdopt:
 class TestBindTcp:
     def test_ipv4(self, opened: ExitStack) -> None:
         listener = bound(opened, ("127.0.0.1", 0))
+        assert isinstance(listener.address, tuple)
         host, port = listener.address
         assert (host, str(listener)) == ("127.0.0.1", f"http://127.0.0.1:{port}")
         opened.enter_context(socket.create_connection((str(host), int(port))))
@@ -209,7 +210,7 @@ class TestBindUnix:
 
 
 def test_an_address_is_shown_as_it_is_configured() -> None:
-    addresses = [("127.0.0.1", 80), ("::1", 80), "/run/s", "@s", 3]
+    addresses: list[Address] = [("127.0.0.1", 80), ("::1", 80), "/run/s", "@s", 3]
     assert list(map(show, addresses)) == ["127.0.0.1:80", "[::1]:80", "unix:/run/s", "unix:@s", "fd://3"]
 
 
@@ -220,7 +221,14 @@ def test_open_listeners_are_found_by_their_address(short_path: Path, opened: Exi
     passed = bound(opened, listening(opened).detach())
     number = passed.fileno()
     # 127.1 is a name that every machine resolves to 127.0.0.1, with or without an /etc/hosts.
-    wanted = [("127.1", port), str(short_path / "s"), number, ("127.0.0.1", port ^ 1), "/other", tcp.fileno()]
+    wanted: list[Address] = [
+        ("127.1", port),
+        str(short_path / "s"),
+        number,
+        ("127.0.0.1", port ^ 1),
+        "/other",
+        tcp.fileno(),
+    ]
     found = [listener for _, listener in match(wanted, [unix, tcp, passed])]
     assert found == [tcp, unix, passed, None, None, None]
 

@@ -134,8 +134,13 @@ def test_a_dead_stream_is_brought_back_to_life(tmp_path: Path) -> None:
 
 def test_no_attempt_follows_another_at_once() -> None:
     ours, theirs = socket.socketpair()
-    calls = []
-    with ours, Output(ours.fileno(), "", lambda *args: bool(calls.append(args))) as out:
+    calls: list[object] = []
+
+    def reopens_nothing(*args: object) -> bool:
+        calls.append(args)
+        return False
+
+    with ours, Output(ours.fileno(), "", reopens_nothing) as out:
         theirs.close()
         for _ in range(5):
             assert not out.put(b"lost")
