@@ -16,6 +16,7 @@ import math
 import os
 import random
 import select
+import signal
 import socket
 import struct
 import sys
@@ -30,7 +31,7 @@ from typing import Any, ClassVar
 from sdserve.config import load
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers import body, door, lead, loop, retirement, spool, streams, write_buffer
+from sdserve.workers import base, body, door, lead, loop, retirement, spool, streams, write_buffer
 from sdserve.workers import input as incoming
 from sdserve.workers.application import Application
 from sdserve.workers.exchange import Exchange
@@ -41,7 +42,12 @@ from tests.fuzz.corpus import seeds
 ERRNOS = [getattr(errno, name) for name in ("ENOSPC", "EMFILE", "ENFILE", "ENOMEM", "EPIPE", "ECONNRESET", "EIO")]
 ERRNOS += [errno.ETOOMANYREFS, errno.EINTR, errno.EAGAIN]
 SITES = ("recv", "send", "sendmsg", "sendfile", "shutdown", "setsockopt", "accept", "pwrite", "open", "register")
-SITES += ("modify", "unregister", "poll")
+SITES += ("modify", "unregister", "poll", "read")
+STORMS, SHARE = (
+    0.05,
+    0.3,
+)  # of runs: in them, so many calls fail that are about no connection, and each write to the log
+RINGS = 0.1  # of the things that happen: a signal that means nothing
 NOBODY, EVERYBODY = -1, -2  # who is concerned when a call fails that is about no client, or about any
 WAITS = 50  # deadlines of a worker that pass while a connection waits at its door
 KEEP_ALIVE = 0.1  # seconds; less than a closed door stays closed for
@@ -119,6 +125,7 @@ class Faults:
         self.concerned: set[int] = set()
         self.made = 0
         self.armed = False  # from the loop's first poll on: before it, a worker is still booting
+        self.storm: random.Random | None = None  # polls, the wake-up pipe and the log fail again and again
 
     def begin(self, dice: random.Random) -> None:
         chosen = [(dice.choice(SITES), dice.choice((1, 1, 2, 3, 5, 9))) for _ in range(dice.randint(0, 3))]
@@ -126,9 +133,16 @@ class Faults:
         self.seen.clear()
         self.concerned.clear()
         self.armed = False
+        self.storm = random.Random(dice.random()) if dice.random() < STORMS else None
+        if self.storm is not None:
+            self.plan = {}  # whose connection is concerned? nobody's
+        logging.getLogger("sdserve.error").setLevel(logging.CRITICAL + 1 if self.storm is None else logging.ERROR)
 
     def at(self, site: str, client: int = NOBODY) -> None:
         """Raises OSError if this call is to fail."""
+        if self.storm is not None and self.armed and client == NOBODY and self.storm.random() < SHARE:
+            self.made += 1
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         if not self.plan or not self.armed:
             return
         self.seen[site] += 1
@@ -168,7 +182,7 @@ class Sock(_socket.socket):
 
 
 class Os:
-    """The module `os` as temporary files and sendfile(2) see it."""
+    """The module `os` as temporary files, sendfile(2) and the wake-up pipe see it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -176,6 +190,10 @@ class Os:
     def open(self, *args: Any, **kwargs: Any) -> int:
         FAULTS.at("open", EVERYBODY)
         return os.open(*args, **kwargs)
+
+    def read(self, *args: Any) -> bytes:
+        FAULTS.at("read")
+        return os.read(*args)
 
     def pwrite(self, *args: Any) -> int:
         FAULTS.at("pwrite", EVERYBODY)
@@ -372,6 +390,8 @@ class World:
 
     def step(self) -> bool:
         """The next thing that happens outside. False when all is over: the worker is told to leave."""
+        if self._dice.random() < RINGS:
+            os.write(WORKER._wake_write, bytes([signal.SIGWINCH]))
         while self._busy:
             client = self._dice.choice(self._busy)
             if client.step(self):
@@ -394,6 +414,8 @@ class World:
         WORKER.alive, WORKER.quick, WORKER.drain_by = True, False, None
         exchange = Exchange(WORKER, WORKER.gateway, WORKER.gateway.writer, WORKER.values)
         self.loop = Loop(WORKER, WORKER.values, exchange)
+        if FAULTS.storm is not None:
+            self.loop._streams._keepalive = 60.0  # its pauses are longer than the usual one
         self.loop.run()
 
     def problems(self) -> list[str]:
@@ -436,7 +458,7 @@ def prepare() -> None:
     """The worker, and the kernel's answers in the places where it asks for them."""
     global WORKER, LISTENER
     cfg = load(["fuzz:application", "--keep-alive", str(KEEP_ALIVE), "--timeout", "0"], {})
-    log = Logger("/dev/null")
+    log = Logger("/dev/full")
     logging.getLogger("sdserve.error").setLevel(logging.CRITICAL + 1)
     WORKER = WSGIWorker(1, os.getppid(), [], Application("fuzz:application"), 0, cfg, log)
     WORKER.wsgi = application
@@ -445,7 +467,7 @@ def prepare() -> None:
     WORKER.channel.setblocking(False)
     KEEP.append(master)
     WORKER._wake_read, WORKER._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    WORKER.tell = lambda message: None  # type: ignore[method-assign]
+    WORKER.tell = lambda message: True  # type: ignore[method-assign]
     anchor = os.eventfd(0)  # is polled for, and never ready: connections arrive when the script says so
     LISTENER = SimpleNamespace(
         sock=SimpleNamespace(_accept=None),
@@ -456,7 +478,7 @@ def prepare() -> None:
     )
     WORKER.sockets = [LISTENER]
     door.socket = SimpleNamespace(**{**vars(socket), "SocketType": Sock})  # type: ignore[attr-defined]
-    spool.os = write_buffer.os = Os()
+    spool.os = write_buffer.os = base.os = Os()
     body.IN_MEMORY = streams.IN_MEMORY = MEMORY
     loop.time = CLOCK  # type: ignore[attr-defined]
     for module in (loop, streams, incoming, retirement, lead):
