@@ -8,17 +8,19 @@ import argparse
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 CHECKOUT = DOCS.parent
+PACKAGE = CHECKOUT / "sdserve"
 sys.path.insert(0, str(CHECKOUT))
 
 from sdserve import __version__, ctl  # noqa: E402 - of this checkout
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E402 - of this checkout
 from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
+from tests.support import house  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -72,6 +74,81 @@ def _files_of(parts: tuple[str, ...]) -> Iterator[Path]:
         yield from [place] if place.is_file() else sorted(p for p in place.glob("*.py") if p.name != "__init__.py")
 
 
+PLACES = {
+    part.removesuffix(".py"): place
+    for place, parts in {
+        "commands": ("__main__.py", "cli.py", "ctl.py"),
+        "logs": ("log.py", "access.py"),
+        "words": ("errors.py", "status.py"),
+        **{part: (part,) for part in ("arbiter", "workers", "gateway", "config", "systemd", "process", "http")},
+    }.items()
+    for part in parts
+}
+
+
+def map_of_the_house() -> str:
+    """The packages with their sizes, and who imports whom; an arrow that another path makes superfluous is left out."""
+    modules = {name: path for name, path in house.modules(PACKAGE).items() if name.count(".") and _place(name)}
+    arrows: dict[str, set[str]] = {place: set() for place in PLACES.values()}
+    for name, others in house.graph(PACKAGE).items():
+        if name in modules:
+            arrows[_place(name)] |= {_place(other) for other in others if other in modules} - {_place(name)}
+    lines = ["```mermaid", "flowchart TD"]
+    for place in arrows:
+        files = [path for name, path in modules.items() if _place(name) == place]
+        lines.append(f'    {place}["{place}: {len(files)} files, {_hundreds(files)} lines"]')
+    for place, others in arrows.items():
+        by_way = set().union(*(house.reached(arrows, other) for other in others))
+        lines += [f"    {place} --> {other}" for other in sorted(others - by_way)]
+    return "\n".join([*lines, "```"])
+
+
+def _place(name: str) -> str:
+    return PLACES.get(name.split(".")[1], "")
+
+
+def _hundreds(files: Iterable[Path]) -> str:
+    return f"{round(sum(map(house.lines, files)), -2):,}"
+
+
+def measures() -> str:
+    """How large the house is, and what is not in order yet."""
+    modules = house.modules(PACKAGE)
+    circles = house.circles(house.graph(PACKAGE))
+    length, function, where = max(
+        (length, function, path.relative_to(CHECKOUT))
+        for path in modules.values()
+        for function, length in house.functions(path).items()
+    )
+    return "\n".join(
+        [
+            "| | |",
+            "|---|---|",
+            f"| files | {len(modules)} |",
+            f"| lines | {_hundreds(modules.values())} |",
+            f"| circles of files that need each other | {len(circles)}, of {sum(map(len, circles))} files |",
+            f"| the longest function | {length} lines, `{function}` in `{where}` |",
+        ]
+    )
+
+
+def levels() -> str:
+    """The rooms of the arbiter from the top to the bottom: each file knows only files of the lines below its own."""
+    package = "sdserve.arbiter"
+    graph = {name: {o for o in others if o != package} for name, others in house.graph(PACKAGE / "arbiter").items()}
+    graph.pop(package, None)
+    level: dict[str, int] = {}
+    while len(level) < len(graph):
+        for name, others in graph.items():
+            if name not in level and all(other in level for other in others):
+                level[name] = 1 + max((level[other] for other in others), default=-1)
+    lines = ["| from the top to the bottom |", "|---|"]
+    for number in sorted(set(level.values()), reverse=True):
+        names = sorted(name.removeprefix(f"{package}.") for name in level if level[name] == number)
+        lines.append(f"| {', '.join(names)} |")
+    return "\n".join(lines)
+
+
 def purpose(path: Path) -> str:
     """The first line of a file's docstring."""
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
@@ -97,6 +174,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "worker-states": lambda: diagram(WORKER),
     "upgrade-states": lambda: diagram(UPGRADE),
     "files": files,
+    "map": map_of_the_house,
+    "measures": measures,
+    "levels": levels,
     "refused": refused,
     "accepted": accepted,
 }

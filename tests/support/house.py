@@ -12,8 +12,8 @@ Graph = Mapping[str, set[str]]
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """Every module of a package by its dotted name; a package itself by the name of its `__init__.py`."""
-    parent = package.parent
+    """Every module of a package by its dotted name, from sdserve on; a package itself has that of its `__init__.py`."""
+    parent = next(place.parent for place in (package, *package.parents) if place.name == "sdserve")
     names = {path: ".".join(path.relative_to(parent).with_suffix("").parts) for path in sorted(package.rglob("*.py"))}
     return {name.removesuffix(".__init__"): path for path, name in names.items()}
 
@@ -38,7 +38,7 @@ def graph(package: Path) -> Graph:
 
 def circles(graph: Graph) -> list[set[str]]:
     """The sets of modules that need each other, directly or through others."""
-    reach = {name: _reached(graph, name) for name in graph}
+    reach = {name: reached(graph, name) for name in graph}
     found: list[set[str]] = []
     for name in graph:
         circle = {other for other in reach[name] if name in reach[other]}
@@ -47,7 +47,8 @@ def circles(graph: Graph) -> list[set[str]]:
     return found
 
 
-def _reached(graph: Graph, name: str) -> set[str]:
+def reached(graph: Graph, name: str) -> set[str]:
+    """What one needs, directly or through others."""
     reached: set[str] = set()
     waiting = list(graph[name])
     while waiting:
