@@ -44,6 +44,8 @@ class Deeds:
         self._chance = chance
         self._fault = False
         self._killed = -1  # the last master that was killed
+        self.victims: dict[int, str] = {}
+        """The processes that were done away with, and by which entry of the diary."""
         self._watchers: list[threading.Thread] = []
         self.plain: list[Callable[[], None]] = [
             *(self.reload, self.upgrade, self.restart, self.more, self.less),
@@ -194,6 +196,7 @@ class Deeds:
                     victim.wait_gone(PATIENCE)
 
         inner = [victim.inner for victim in victims]
+        self.victims.update(dict.fromkeys(inner, name))
         self._watchers.append(threading.Thread(target=watch, name=f"{name} {inner}", daemon=True))
         self._watchers[-1].start()
         begun.wait()

@@ -44,6 +44,8 @@ class Failure:
     name: str
     """The phase and the error: "connect: ConnectionRefusedError", "answer: end of file", …"""
     reused: bool
+    pid: int = 0
+    """Who had begun to answer, if anybody had."""
 
 
 @dataclass
@@ -214,6 +216,7 @@ class Load:
         began = time.monotonic()
         phase = "connect"
         began_answer = False
+        pid = 0
         try:
             if sock is None:
                 sock = self._connect()
@@ -226,6 +229,7 @@ class Load:
                 raise refused or EOFError("end of file")
             response = http.client.HTTPResponse(sock)
             response.begin()
+            pid = int(response.headers.get("X-Pid", 0))
             body = self._read(response)
             if self._body and response.status == 200:
                 if body != self._body:
@@ -235,7 +239,7 @@ class Load:
             if sock is not None:
                 sock.close()
             name = f"{phase}: {e if isinstance(e, EOFError) else type(e).__name__}"
-            failure = Failure(number, time.monotonic(), name, reused)
+            failure = Failure(number, time.monotonic(), name, reused, pid)
             gone = isinstance(e, (EOFError, ConnectionResetError, BrokenPipeError))
             with self._news:
                 if reused and not began_answer and gone:
@@ -247,7 +251,7 @@ class Load:
             self._stopped.wait(0.05)
             return None
         now = time.monotonic()
-        answer = Answer(number, response.status, body, int(response.headers.get("X-Pid", 0)), now, now - began, reused)
+        answer = Answer(number, response.status, body, pid, now, now - began, reused)
         with self._news:
             self.record.answers.append(answer)
             self._news.notify_all()

@@ -85,25 +85,32 @@ COSTS = {
     "master_without_descriptors": NOTHING,
     "no_processes": NOTHING,
 }
+VIOLENT = {name for name, cost in COSTS.items() if cost.cut}  # against some processes, and only what those answered
 
 
 class Account:
-    """All that was not answered with 200: by kind of client, time and deed."""
+    """All that was not answered with 200: by kind of client, time and deed.
 
-    def __init__(self, mix: Mix) -> None:
+    Where a process had begun to answer, it is known whose answer was cut, whenever a slow reader comes to see that.
+    """
+
+    def __init__(self, mix: Mix, victims: dict[int, str]) -> None:
         self._mix = mix
+        self._victims = victims
         self.by_deed: Counter[tuple[str, str | int]] = Counter()
         self.unexplained: list[str] = []
         for kind, load in mix.loads.items():
             for failure in load.record.lost:
-                self._book(kind, failure.at, failure.name)
+                self._book(kind, failure.at, failure.name, failure.pid)
             for answer in load.record.answers:
                 if answer.status != 200:
                     self._book(kind, answer.at, answer.status)
 
-    def _book(self, kind: str, at: float, outcome: str | int) -> None:
+    def _book(self, kind: str, at: float, outcome: str | int, pid: int = 0) -> None:
         diary = self._mix.diary
         deeds = {what for since, until, what in diary.deeds if since <= at <= until + AFTERMATH}
+        if pid:
+            deeds = (deeds - VIOLENT) | ({self._victims[pid]} if pid in self._victims else set())
         guilty = [deed for deed in sorted(deeds) if COSTS[deed].covers(kind, outcome)]
         if guilty:
             self.by_deed[guilty[0], outcome] += 1
@@ -163,7 +170,7 @@ def test_each_failed_request_is_accounted_for(machine: Machine, disk: Disk) -> N
             mix.wait_answers(1, PATIENCE)
             deeds.settled()
         deeds.over()
-    account = Account(mix)
+    account = Account(mix, deeds.victims)
     exits = sum("idle_exit" in line for line in machine.unit_messages(service.unit))
     story = f"CHAOS_SEED={seed}: {' '.join(done)}; {exits} idle exits; {mix.story()}\n{account}"
     print(story)
