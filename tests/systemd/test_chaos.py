@@ -130,9 +130,15 @@ def disk(machine: Machine) -> Iterator[Disk]:
 
 @contextmanager
 def renewed(service: Service) -> Iterator[None]:
-    """The service after a reload and an upgrade, as ever; a few clients keep it from its exit on idle."""
-    with service.load(clients=QUIET, reuse=QUIET, path="/sleep/0.1") as load:
-        load.wait_answers(QUIET)
+    """The service after a reload and an upgrade, as ever; a few clients keep it from its exit on idle.
+
+    Their requests are long and overlap: who is quick to answer only may be too slow to ask, on a crowded machine.
+    """
+    with (
+        service.load(clients=QUIET // 2, reuse=QUIET, path="/sleep/1") as load,
+        service.load(clients=QUIET // 2, reuse=QUIET, path="/sleep/0.7"),
+    ):
+        load.wait_answers(1)
         service.machine.wait_for(service.unit, ActiveState="active")
         service.machine.systemctl("reload", service.unit)
         service.check(workers=WORKERS, main=service.upgrade(PATIENCE))
@@ -176,4 +182,4 @@ def test_each_failed_request_is_accounted_for(machine: Machine, disk: Disk) -> N
     print(story)
     assert not account.unexplained, "\n".join([*account.unexplained, story])
     with renewed(service):
-        eventually(lambda: held(service, disk) == before, f"{before} at the end as well")
+        eventually(lambda: held(service, disk) == before, f"{before} at the end as well", PATIENCE)
