@@ -136,8 +136,17 @@ def stuck(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 
 def spin(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Computes for as many seconds as the query says, and never lets go of the interpreter by itself."""
-    end = time.monotonic() + float(environ["QUERY_STRING"])
+    """Computes for as many seconds as the query says, and never lets go of the interpreter by itself.
+
+    Where the query is the path of a file: until that exists no more, which is looked at now and then.
+    """
+    query = environ["QUERY_STRING"]
+    if query.startswith("/"):
+        while Path(query).exists():
+            for _ in range(100_000):
+                pass
+        return hello(environ, start_response)
+    end = time.monotonic() + float(query)
     while time.monotonic() < end:
         pass
     return hello(environ, start_response)

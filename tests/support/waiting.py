@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 STEP = 0.02
-"""Seconds between two looks: short beside everything that is waited for, long beside what one look costs."""
+"""Seconds between two looks, at least: short beside everything that is waited for. A look that takes longer, as one by
+systemctl(1) does on a busy machine, is followed by as long a pause: half of the time belongs to who is waited for."""
 
 
 def eventually(look: Callable[[], T | None], what: str = "", timeout: float = 15.0) -> T:
@@ -23,6 +24,7 @@ def eventually(look: Callable[[], T | None], what: str = "", timeout: float = 15
     """
     deadline = time.monotonic() + timeout
     while True:
+        began = time.monotonic()
         problem: object
         try:
             result = look()
@@ -32,9 +34,10 @@ def eventually(look: Callable[[], T | None], what: str = "", timeout: float = 15
             if result:
                 return result
             problem = result
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what or look}; last seen: {problem}")
-        time.sleep(STEP)
+        time.sleep(min(max(STEP, now - began), 1.0))
 
 
 class HasFileno(Protocol):

@@ -41,9 +41,10 @@ def steps(page: str, section: str = "") -> Iterator[Step]:
         yield last
 
 
-def wheelhouse(directory: Path, *requirements: str) -> Path:
-    """A directory with what `pip install` fetches for `requirements` and for the checkout."""
+def wheelhouse(directory: Path, *requirements: str, built: bool) -> Path:
+    """A directory with what `pip install` fetches for `requirements` and the checkout, or with wheels of all that."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     needed = [*project["build-system"]["requires"], *project["project"]["dependencies"], *requirements]
-    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "-d", str(directory), "wheel", *needed], check=True)
+    fetch = ["wheel", "-w"] if built else ["download", "-d"]
+    subprocess.run([sys.executable, "-m", "pip", *fetch, str(directory), "-q", "wheel", *needed], check=True)
     return directory

@@ -27,14 +27,12 @@ BUS_UNITS = {  # systemd connects when a service of this name has started (org.f
 PIP = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/tmp/wheels")
 
 
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return wheelhouse(tmp_path_factory.mktemp("wheels"), "flask", "django")
-
-
 @pytest.fixture
-def bare(request: pytest.FixtureRequest, booted_machine: Machine, wheels: Path) -> Iterator[Machine]:
-    """A machine of its own without sdserve; its pip finds what an index would have, its apt what is installed."""
+def bare(request: pytest.FixtureRequest, booted_machine: Machine, tmp_path: Path) -> Iterator[Machine]:
+    """A machine of its own without sdserve; its pip finds what an index would have, its apt what is installed.
+
+    What has to be compiled is compiled for the README only, with what its line of apt names: the other pages repeat it.
+    """
     if request.config.getoption("systemd") is not None:
         pytest.skip("the walk-throughs need a compiler, which the machine of systemd 257 has not")
     if shutil.which("dbus-daemon") is None:
@@ -44,7 +42,9 @@ def bare(request: pytest.FixtureRequest, booted_machine: Machine, wheels: Path) 
         machine.run("umount", "-l", "/opt/sdserve")
         machine.run("mount", "--bind", "/run/systemd/system", "/etc/systemd/system")
         machine.run("sh", "-c", "rm -rf /var/lib/apt/lists/*; mkdir /tmp/wheels")  # what is installed is new enough
-        for wheel in wheels.iterdir():
+        name = request.node.name.removeprefix("test_")
+        wanted = () if name == "readme" else (name,)
+        for wheel in wheelhouse(tmp_path, *wanted, built=bool(wanted)).iterdir():
             (machine.path("/tmp/wheels") / wheel.name).write_bytes(wheel.read_bytes())
         machine.write("/etc/bus.conf", BUS)
         for unit, text in BUS_UNITS.items():
