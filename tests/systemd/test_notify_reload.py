@@ -179,7 +179,10 @@ def test_exit_on_idle_also_after_a_reload(machine: Machine) -> None:
     drop_in = SHIPPED + "[Unit]\nStartLimitIntervalSec=0\n"
     service = deployed(machine, drop_in, settings={"IDLE_EXIT": "0.7"})
     for _ in range(2):
-        assert service.wake().status == 200
-        machine.systemctl("reload", service.unit)
+        with service.load(clients=2, path="/sleep/0.2") as load:  # in use until the reload is over
+            load.wait_answers(1)
+            machine.wait_for(service.unit, ActiveState="active")
+            machine.systemctl("reload", service.unit)
+        assert not load.record.failures, load.record
         machine.wait_for(service.unit, ActiveState="inactive", SubState="dead", Result="success")
         machine.wait_for(service.socket, ActiveState="active", SubState="listening")
