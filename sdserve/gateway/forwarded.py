@@ -10,8 +10,9 @@ hearsay, and so is what stands left of a hop that is hidden or malformed. Contra
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_network
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 from sdserve.http.errors import BadRequest
@@ -19,6 +20,7 @@ from sdserve.http.errors import BadRequest
 X_FORWARDED, FORWARDED, NONE = "x-forwarded", "forwarded", "none"
 REMEMBERED = 10_000  # addresses
 SCHEMES = ("http", "https")
+MAPPED = bytes(10) + b"\xff\xff"  # an IPv4 address as an IPv6 one (RFC 4291 section 2.5.5.2)
 
 # RFC 7239 section 4, on RFC 9110's token and quoted-string. Unquoted colons and brackets are forgiven: many a proxy
 # writes for=1.2.3.4:80, and nothing else can be meant.
@@ -35,6 +37,9 @@ _NODE = re.compile(
 )
 
 
+Client = tuple[str, str]  # an address, and a port or ""
+
+
 class Trusted:
     """The addresses of trusted proxies: IP addresses, networks, or `*` for everyone. Raises ValueError for others."""
 
@@ -43,7 +48,12 @@ class Trusted:
         self.everyone = "*" in names
         self._known: dict[str, bool] = {}
         self._exact = frozenset(name for name in names if "/" not in name)
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(name) for name in names if name != "*"]
+        networks = [ip_network(name) for name in names if name != "*"]
+        # By version, as numbers: what an address and its mask come to, and the mask.
+        self._networks = {
+            size: [(int(each.network_address), int(each.netmask)) for each in networks if each.max_prefixlen == size]
+            for size in (32, 128)
+        }
 
     def __contains__(self, address: str) -> bool:
         """`address` as the kernel or a proxy writes it; the empty one is a Unix socket's."""
@@ -58,62 +68,67 @@ class Trusted:
         return known
 
     def _look_up(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address.partition("%")[0])
-        except ValueError:
+        packed = parse_address(address)
+        if packed is None:
             return False
-        mapped = getattr(parsed, "ipv4_mapped", None)
-        return any(parsed in network or (mapped is not None and mapped in network) for network in self._networks)
+        number = int.from_bytes(packed, "big")
+        found = any(number & mask == network for network, mask in self._networks[8 * len(packed)])
+        if not found and packed.startswith(MAPPED):
+            number &= 0xFFFFFFFF
+            found = any(number & mask == network for network, mask in self._networks[32])
+        return found
 
 
 class Forwarding:
     """Reads what a trusted peer says. `secure_scheme_headers` maps header names to the value that means https;
-    `family` is X_FORWARDED, FORWARDED or NONE. `keys` are the environ keys that are looked at."""
+    `family` is X_FORWARDED, FORWARDED or NONE; `key` says under which keys header fields are looked up."""
 
-    def __init__(self, trusted: Trusted, secure_scheme_headers: Mapping[str, str], family: str = X_FORWARDED) -> None:
+    def __init__(
+        self,
+        trusted: Trusted,
+        secure_scheme_headers: Mapping[str, str],
+        family: str = X_FORWARDED,
+        key: Callable[[str], str] = str.lower,
+    ) -> None:
         self._trusted = trusted
         self._family = family
-        self._secure = {_key(name): value.lower() for name, value in secure_scheme_headers.items()}
-        self.keys = {
-            X_FORWARDED: frozenset((*self._secure, "HTTP_X_FORWARDED_FOR")),
-            FORWARDED: frozenset(("HTTP_FORWARDED",)),
-            NONE: frozenset[str](),
-        }[family]
+        self._secure = [(key(name), value.lower()) for name, value in secure_scheme_headers.items()]
+        self._chain = key("x-forwarded-for" if family == X_FORWARDED else "forwarded")
 
-    def apply(self, environ: dict[str, Any]) -> None:
-        """Sets REMOTE_ADDR, REMOTE_PORT ("": not known) and wsgi.url_scheme as the headers in `environ` say.
+    def read(self, fields: Mapping[str, Any]) -> tuple[Client | None, str]:
+        """(client or None, scheme or "") as a request's header fields say, where they say anything.
 
         Raises BadRequest on contradictions, and for a Forwarded that is malformed.
         """
+        if self._family == NONE:
+            return None, ""
+        chain = fields.get(self._chain, "")
         if self._family == X_FORWARDED:
-            scheme = self._secure_scheme(environ)
-            hops = [(node.strip(), "") for node in environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if node.strip()]
-            client, _ = self._client(hops)
-        elif self._family == FORWARDED:
-            elements = parse_forwarded(environ.get("HTTP_FORWARDED", ""))
-            client, scheme = self._client([(each.get("for", ""), each.get("proto", "").lower()) for each in elements])
+            scheme = self._secure_scheme(fields)
+            nodes = chain.split(",") if "," in chain else (chain,)
+            client, _ = self._client([(node.strip(), "") for node in nodes if node and not node.isspace()])
         else:
-            return
-        if scheme:
-            if scheme not in SCHEMES:
+            elements = parse_forwarded(chain)
+            client, scheme = self._client([(each.get("for", ""), each.get("proto", "").lower()) for each in elements])
+            if scheme and scheme not in SCHEMES:
                 raise BadRequest(f"the proxy names a scheme that is not served: {scheme!r}")
-            environ["wsgi.url_scheme"] = scheme
-        if client is not None:
-            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client
+        return client, scheme
 
-    def _secure_scheme(self, environ: Mapping[str, Any]) -> str:
+    def _secure_scheme(self, fields: Mapping[str, Any]) -> str:
         """The one scheme that all fields, and all values of one that was sent repeatedly, name; "" for none."""
-        schemes = set()
-        for key, secure in self._secure.items():
-            if key in environ:
-                said = environ[key].lower()
-                values = {value.strip() for value in said.split(",")} if said.strip() != secure else {secure}
-                schemes |= {"https" if value == secure else "http" for value in values}
-        if len(schemes) > 1:
-            raise BadRequest("the proxy's headers contradict each other about the scheme")
-        return schemes.pop() if schemes else ""
+        scheme = ""
+        for key, secure in self._secure:
+            said = fields.get(key)
+            if said is None:
+                continue
+            for value in (secure,) if said == secure or said.lower() == secure else said.lower().split(","):
+                named = "https" if value.strip() == secure else "http"
+                if scheme and named != scheme:
+                    raise BadRequest("the proxy's headers contradict each other about the scheme")
+                scheme = named
+        return scheme
 
-    def _client(self, hops: list[tuple[str, str]]) -> tuple[tuple[str, str] | None, str]:
+    def _client(self, hops: list[tuple[str, str]]) -> tuple[Client | None, str]:
         """((address, port) or None, scheme or "") of the client, from (node, scheme) of each hop, the nearest last."""
         client, scheme = None, ""
         for node, said in reversed(hops):
@@ -122,27 +137,29 @@ class Forwarding:
             if not address:
                 break  # obfuscated or malformed: what is left of it cannot be verified
             client = (address, port)
-            if address not in self._trusted or self._trusted.everyone:
+            if self._trusted.everyone or address not in self._trusted:
                 break
         return client, scheme
 
 
-def _key(name: str) -> str:
-    return "HTTP_" + name.upper().replace("-", "_")
+def parse_address(text: str) -> bytes | None:
+    """An IP address as the network has it, 4 bytes or 16, without its zone; None when it is none."""
+    try:
+        return inet_pton(AF_INET6, text.partition("%")[0]) if ":" in text else inet_pton(AF_INET, text)
+    except (OSError, ValueError):  # ValueError: what is not ASCII, or has a NUL
+        return None
 
 
-def split_node(node: str) -> tuple[str, str]:
+def split_node(node: str) -> Client:
     """(IP address, port or "") of one hop, `1.2.3.4:80`, `[::1]:80` or `::1`; ("", "") when it is no IP address."""
     found = _NODE.fullmatch(node)
     if found is None:
         return "", ""
-    bracketed, dotted, port, bare = found.groups(default="")
+    bracketed, dotted, port, bare = found.groups("")
     address = bracketed or dotted or bare
-    try:
-        ip_address(address)
-    except ValueError:
+    if parse_address(address) is None or (port and int(port) > 65535):
         return "", ""
-    return (address, port) if not port or int(port) < 65536 else ("", "")
+    return address, port
 
 
 def parse_forwarded(text: str) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ afterwards an aborted response, and the log names the request.
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -15,7 +16,8 @@ from sdserve.errors import Leave
 from sdserve.gateway.forwarded import Forwarding
 from sdserve.gateway.response import ClientGone, FileWrapper, NoRoom, NothingSent, Response
 from sdserve.http.errors import BadRequest, HTTPError
-from sdserve.http.request import CHUNKED, NAME_BYTES, REMEMBERED, Request
+from sdserve.http.names import REMEMBERED, Names
+from sdserve.http.request import CHUNKED, Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import split_host
 from sdserve.log import Logger
@@ -44,6 +46,17 @@ class Terms:
     errors: Any = field(default_factory=lambda: sys.stderr)
 
 
+def variable(name: str) -> str:
+    """The environ key of a header (RFC 3875 section 4.1.18)."""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+
+
+def cgi_name(name: str) -> str:
+    """The same, but "" where another header has the same key: what is to become of these depends on who sends them."""
+    return "" if "_" in name else variable(name)
+
+
 class Gateway:
     """Calls one application. `open` is False once the worker retires: every answer then closes its connection.
 
@@ -62,8 +75,7 @@ class Gateway:
         self.log = log
         self._forwarding = forwarding
         self._terms = terms
-        # Each spelling of a header name and its key; names that need a second look are never in it. Bounded.
-        self._keys: dict[bytes, str] = {}
+        self.names = Names(cgi_name)
         self._templates: dict[tuple[str, str], Environ] = {}  # by the address that was connected to
 
     def connection_environ(self, server: tuple[str, str], peer: tuple[str, str]) -> Environ:
@@ -106,75 +118,63 @@ class Gateway:
         return environ
 
     def environ(self, base: Environ, request: Request, standing: int) -> Environ:
-        """The environ of one request, without wsgi.input. `standing` is TRUSTED | UNNAMED. Raises BadRequest."""
-        environ = base.copy()
+        """The environ of one request, without wsgi.input. `standing` is TRUSTED | UNNAMED. Raises BadRequest.
+
+        The first time it is the mapping that the request's fields were read into, which was a copy of `base`.
+        """
+        environ = request.named
+        if environ is None or request.odd:
+            environ = self._gathered(base, request, bool(standing & TRUSTED))
+        request.named = None
         environ["REQUEST_METHOD"] = request.method
         environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.minor else "HTTP/1.0"
         environ["RAW_URI"] = environ["REQUEST_URI"] = request.uri
         environ["QUERY_STRING"] = request.query
         path = request.path
         environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-        block = request.block
-        derived = block.notes.get(standing) if block is not None else None
-        if derived is None:
-            derived = self._derived(request, standing)
-            if block is not None:
-                block.notes[standing] = derived
-        environ |= derived
-        if standing & TRUSTED and environ.get("REMOTE_PORT") == "":
-            del environ["REMOTE_PORT"]
+        if standing:
+            if standing & TRUSTED:
+                self._heed_proxy(environ)
+            if standing & UNNAMED and request.host:
+                environ["SERVER_NAME"], port = split_host(request.host)
+                environ["SERVER_PORT"] = port or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
         if environ["SCRIPT_NAME"]:
             self._mount(environ)
         if request.uri[0] != "/" and request.host:
-            environ["HTTP_HOST"] = request.host.decode("latin-1")
+            environ["HTTP_HOST"] = request.host
         return environ
 
-    def _derived(self, request: Request, standing: int) -> Environ:
-        """What header fields add to an environ, or replace in it. Raises BadRequest."""
-        derived: Environ = {}
-        keys = self._keys
-        trusted = bool(standing & TRUSTED)
-        second_look = False
-        for name, value in request.fields:
-            key = keys.get(name)
-            if key is None:
-                key = self._key(name, trusted)
-                if not key:
-                    continue
-                second_look = True
-            if key not in derived:
-                derived[key] = value.decode("latin-1")
-            elif key == "SCRIPT_NAME":
-                raise BadRequest("more than one SCRIPT_NAME")
-            else:
-                joint = "; " if key == "HTTP_COOKIE" else ","
-                derived[key] = f"{derived[key]}{joint}{value.decode('latin-1')}"
-        if second_look and trusted:
-            self._forwarding.apply(derived)
-        if standing & UNNAMED and request.host:
-            derived["SERVER_NAME"], port = split_host(request.host.decode("latin-1"))
-            derived["SERVER_PORT"] = port or ("443" if derived.get("wsgi.url_scheme") == "https" else "80")
-        return derived
+    def _gathered(self, base: Environ, request: Request, trusted: bool) -> Environ:
+        """What all environs of the connection share, and the fields. Raises BadRequest."""
+        environ = base.copy()
+        repeated = self.names.gather(request.fields, environ, partial(self._odd_key, trusted))
+        if "SCRIPT_NAME" in repeated:
+            raise BadRequest("more than one SCRIPT_NAME")
+        return environ
 
-    def _key(self, name: bytes, trusted: bool) -> str:
-        """The environ key of a header, "" for one to be left out."""
-        text = name.decode("ascii").upper()
-        if "_" in text:
-            # `X_Forwarded_For` would share its key with `X-Forwarded-For` and could stand in for it.
-            if trusted and text in self._terms.forwarder:
-                return text if text == "SCRIPT_NAME" else "HTTP_" + text
-            if self._terms.header_map == "refuse":
-                raise BadRequest(f"header {text} has an underscore in its name")
-            if self._terms.header_map == "drop":
-                return ""
-        key = text.replace("-", "_")
-        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            key = "HTTP_" + key
-        if key not in self._forwarding.keys and len(name) <= NAME_BYTES and "_" not in text:
-            if len(self._keys) >= REMEMBERED:
-                self._keys.clear()
-            self._keys[name] = key
-        return key
+    def _odd_key(self, trusted: bool, name: str) -> str:
+        """The environ key of a header with underscores in its name, "" for one to be left out. Raises BadRequest.
+
+        `X_Forwarded_For` would share its key with `X-Forwarded-For` and could stand in for it.
+        """
+        name = name.upper()
+        if trusted and name in self._terms.forwarder:
+            return name if name == "SCRIPT_NAME" else "HTTP_" + name
+        if self._terms.header_map == "refuse":
+            raise BadRequest(f"header {name} has an underscore in its name")
+        return "" if self._terms.header_map == "drop" else variable(name)
+
+    def _heed_proxy(self, environ: Environ) -> None:
+        """Believes a trusted peer about the client. Raises BadRequest."""
+        client, scheme = self._forwarding.read(environ)
+        if scheme:
+            environ["wsgi.url_scheme"] = scheme
+        if client is not None:
+            environ["REMOTE_ADDR"], port = client
+            if port:
+                environ["REMOTE_PORT"] = port
+            else:
+                environ.pop("REMOTE_PORT", None)
 
     def _mount(self, environ: Environ) -> None:
         prefix = environ["SCRIPT_NAME"]

@@ -19,7 +19,7 @@ from enum import IntEnum
 from sdserve.http.errors import HTTPError, IllegalMove
 from sdserve.http.framing import Chunked, Sized
 from sdserve.http.limits import Limits
-from sdserve.http.request import CHUNKED, Request, RequestReader
+from sdserve.http.request import CHUNKED, Fresh, Request, RequestReader
 from sdserve.http.scan import Fields, HeadScan
 
 
@@ -33,12 +33,14 @@ HEAD, CLOSED = State.HEAD, State.CLOSED
 
 
 class Connection:
-    """The reading side of one connection. `reader` may be shared by all connections of one thread."""
+    """The reading side of one connection. `reader` may be shared by all connections of one thread; `fresh` makes the
+    mappings that requests' fields are added to."""
 
     __slots__ = (
         "_at",
         "_blank",
         "_body",
+        "_fresh",
         "_last",
         "_limits",
         "_reader",
@@ -49,8 +51,9 @@ class Connection:
         "state",
     )
 
-    def __init__(self, reader: RequestReader, limits: Limits) -> None:
+    def __init__(self, reader: RequestReader, limits: Limits, fresh: Fresh | None = None) -> None:
         self._reader = reader
+        self._fresh = fresh
         self._limits = limits
         self.buffered = b""  # received; not empty means that something of it was not given out yet
         self._at = 0  # where in it that begins
@@ -106,7 +109,7 @@ class Connection:
             return None
         end += 4
         try:
-            request = self._reader.read(buffer[at:end])
+            request = self._reader.read(buffer[at:end], self._fresh)
         except HTTPError as error:
             error.head = buffer[at:end]
             self.close()

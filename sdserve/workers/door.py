@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sdserve.gateway.forwarded import Trusted
 from sdserve.gateway.wsgi import TRUSTED, UNNAMED, Environ
 from sdserve.http.connection import Connection
+from sdserve.http.names import Names
 from sdserve.http.request import RequestReader
 from sdserve.workers import foster
 from sdserve.workers.stream import EPOLLIN, Phase, Stream
@@ -33,16 +34,18 @@ Base = Callable[["Listener", socket.SocketType, tuple[str, str]], Environ]
 
 
 class Door:
-    """Makes streams of the connections that reach `worker`. `base` gives what a connection's environs share, `store`
-    is where responses wait for their clients."""
+    """Makes streams of the connections that reach `worker`. `base` gives what a connection's environs share, `names`
+    the keys of header fields in them, `store` is where responses wait for their clients."""
 
-    def __init__(self, worker: "Worker", values: Values, epoll: select.epoll, base: Base, store: "Store") -> None:
+    def __init__(
+        self, worker: "Worker", values: Values, epoll: select.epoll, base: Base, names: Names, store: "Store"
+    ) -> None:
         self._worker = worker
         self._values = values
         self._epoll = epoll
         self._base = base
         self._store = store
-        self._reader = RequestReader(values.limits)
+        self._reader = RequestReader(values.limits, names)
         self._trusted = Trusted(values.forwarded_allow_ips)
         self._proxies = Trusted(values.proxy_allow_ips) if values.proxy_protocol != "off" else None
         self.listeners: dict[int, Listener] = {listener.fileno(): listener for listener in worker.sockets}
@@ -156,13 +159,13 @@ class Door:
 
     def _welcome(self, sock: socket.SocketType, listener: "Listener", peer: tuple[str, str]) -> Stream:
         values = self._values
-        conn = Connection(self._reader, values.limits)
-        stream = Stream(sock, conn, self._base(listener, sock, peer), peer[0], self._store)
+        base = self._base(listener, sock, peer)
+        conn = Connection(self._reader, values.limits, base.copy)
+        stream = Stream(sock, conn, base, peer[0], self._store)
         stream.listener = listener.label
         stream.standing = TRUSTED if peer[0] in self._trusted else 0
         if isinstance(listener.address, str):
             stream.standing |= UNNAMED
-        base = stream.base
         base[GUNICORN] = base[WERKZEUG] = client = ClientSocket(stream, self.on_take)
         base[HINTS] = client.early_hints
         return stream

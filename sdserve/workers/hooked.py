@@ -85,7 +85,7 @@ class HookedRequest(Request):
         headers = self.__dict__.get("headers")
         if headers is not None and headers != super().headers:
             self.fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            self.block = None  # which others share
+            self.named = None  # made anew of them
 
 
 def reader(request: Request, body: "Body") -> Any:

@@ -61,7 +61,7 @@ class Loop:
         disk = Quota(values.spool)
         waits = Waits.within(values.times.send, values.timeout, alone=values.threads == 1)
         store = Store(disk, worker.log.warning, values.times.send, waits)
-        self._door = Door(worker, values, self._epoll, exchange.base, store)
+        self._door = Door(worker, values, self._epoll, exchange.base, exchange.gateway.names, store)
         self._door.on_take = self._taken_over
         self._streams = Streams(
             *(self._epoll, values.times, self._door, exchange, worker.log, worker.not_polling, disk),

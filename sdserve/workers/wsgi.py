@@ -13,7 +13,7 @@ from sdserve import SERVER_SOFTWARE
 from sdserve.errors import ConfigError
 from sdserve.gateway.forwarded import Forwarding, Trusted
 from sdserve.gateway.loader import demand_wsgi
-from sdserve.gateway.wsgi import ErrorStream, Gateway, Terms
+from sdserve.gateway.wsgi import ErrorStream, Gateway, Terms, variable
 from sdserve.http.response import HeadWriter
 from sdserve.http.strict import demand_strict
 from sdserve.workers import rescue
@@ -105,7 +105,9 @@ class WSGIWorker(Worker):
             errors=ErrorStream(self.log),
         )
         forwarding = Forwarding(
-            *(Trusted(values.forwarded_allow_ips), values.secure_scheme_headers), family=values.forwarded_headers
+            *(Trusted(values.forwarded_allow_ips), values.secure_scheme_headers),
+            family=values.forwarded_headers,
+            key=variable,
         )
         gateway = Gateway(self.wsgi, HeadWriter(SERVER_SOFTWARE), forwarding, terms, self.log)
         gateway.open = values.times.keepalive > 0

@@ -1,10 +1,10 @@
 """Fuzzes the engine: `python -m tests.fuzz [LIBFUZZER OPTION…]`, for instance `-runs=1000000`.
 
 An input is four bytes and a stream of requests: which limits, and where the stream is cut. Every input is read whole,
-cut, and byte by byte (the short ones), each time also by a reader that remembers it, and must give the same events. No
-exception but an HTTPError may come out, what is held must stay within the limits, a closed connection must stay silent,
-and no call may return without progress for ever. The corpus grows in a directory of the temporary files; a finding is
-written to the current one.
+cut, and byte by byte (the short ones), each time also by a reader that remembers it, and must give the same events. The
+fields of each head must be those that the exact reader finds. No exception but an HTTPError may come out, what is held
+must stay within the limits, a closed connection must stay silent, and no call may return without progress for ever. The
+corpus grows in a directory of the temporary files; a finding is written to the current one.
 """
 
 import itertools
@@ -18,10 +18,12 @@ except ImportError:
     sys.exit("atheris is not installed: .venv/bin/python -m pip install atheris")
 
 with atheris.instrument_imports(include=["sdserve.http"]):
+    from sdserve.http import scan
     from sdserve.http.connection import Connection, State
     from sdserve.http.errors import HTTPError
     from sdserve.http.limits import Limits
-    from sdserve.http.request import RequestReader
+    from sdserve.http.names import Names
+    from sdserve.http.request import Request, RequestReader
 
 from tests.fuzz import corpus
 
@@ -37,7 +39,7 @@ class Feeder:
 
     def __init__(self, reader: RequestReader, limits: Limits) -> None:
         self._limits = limits
-        self._conn = Connection(reader, limits)
+        self._conn = Connection(reader, limits, dict)
         self._out: list[object] = []
 
     def feed(self, pieces: list[bytes]) -> Events:
@@ -63,6 +65,7 @@ class Feeder:
                 request = conn.next_request()
                 if request is None:
                     return
+                check_fields(request, self._limits)
                 out.append((request.method, request.uri, request.fields, request.length, request.keep_alive))
                 continue
             data = conn.read_body()
@@ -87,6 +90,14 @@ class Feeder:
         conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not conn.buffered, "a closed connection holds bytes"
         assert conn.next_request() is None, "a closed connection is read"
+
+
+def check_fields(request: Request, limits: Limits) -> None:
+    """Raises AssertionError unless the exact reader finds the same fields in a head as the fast one has."""
+    _, fields = scan.verdict(request.head, limits)
+    named: dict[str, str] = {}
+    Names().gather(fields, named)
+    assert (request.fields, request.named) == (fields, named), f"the exact reader: {fields}"
 
 
 def read(stream: bytes, cuts: list[int], limits: Limits) -> Events:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from typing import Any
 
 import h11
 import httptools
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sdserve.gateway.wsgi import cgi_name
 from sdserve.http import scan
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
+from sdserve.http.names import Names, Naming
 from sdserve.http.request import Request, RequestReader
 from tests.unit.http.test_hostile import ROWS, connection, feed
 
@@ -71,10 +74,21 @@ FIELDS = st.sampled_from(
     [
         *(b"Host: b", b"A: b", b"A : b", b"Cookie: c=1", b"Connection: close", b"Connection: keep-alive"),
         *(b"Content-Length: 0", b"Content-Length: 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue"),
+        *(
+            b"A:c ",
+            b"a: \t d",
+            b"Host:",
+            b"A_B: e",
+            b"Content_Length: 3",
+            b"Cookie:",
+            b"Host : a",
+            b"A: b\rc",
+            b"A: b\nc",
+        ),
         *(b"Upgrade: h2c\r\nConnection: Upgrade", b"X: " + b"y" * 55, b"Z: " + b"y" * 70),
     ]
 )
-BLOCKS = st.tuples(st.sampled_from([b"\r\nHost: a", b"\r\nHost: b", b""]), st.lists(FIELDS, max_size=2)).map(
+BLOCKS = st.tuples(st.sampled_from([b"\r\nHost: a", b"\r\nHost: b", b""]), st.lists(FIELDS, max_size=3)).map(
     lambda parts: b"\r\n".join([parts[0], *parts[1], b"", b""])
 )
 # A few lines and a few blocks, so that they meet again.
@@ -85,7 +99,7 @@ HEADS = st.tuples(st.lists(REQUEST_LINES, min_size=1, max_size=3), st.lists(BLOC
 
 def reading(reader: RequestReader, data: bytes) -> Request | int:
     try:
-        return reader.read(data)
+        return reader.read(data, dict)
     except HTTPError as error:
         return error.status
 
@@ -93,7 +107,7 @@ def reading(reader: RequestReader, data: bytes) -> Request | int:
 def said(found: Request | int) -> object:
     if isinstance(found, int):
         return found
-    line = found.method, found.uri, found.path, found.query, found.minor, found.fields
+    line = found.method, found.uri, found.path, found.query, found.minor, found.fields, found.named
     return *line, found.length, found.expect, found.host, found.upgrade, found.keep_alive
 
 
@@ -109,10 +123,7 @@ def test_a_reader_remembers_a_bounded_part_of_what_it_read() -> None:
     reader = RequestReader(Limits())
     for number in range(5000):
         reader.read(b"GET /%d HTTP/1.1\r\nHost: a\r\nCookie: %d\r\n\r\n" % (number, number))
-    again = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    first, second = reader.read(again), reader.read(again)
-    assert first.block is not None and first.block is second.block
-    assert len(reader._lines) <= 1000 and len(reader._blocks) <= 256
+    assert len(reader._lines) <= 1000 and reader._names.known == {"Host": "host", "Cookie": "cookie"}
 
 
 def test_what_is_remembered_is_bounded_in_bytes_and_makes_room_again() -> None:
@@ -121,11 +132,32 @@ def test_what_is_remembered_is_bounded_in_bytes_and_makes_room_again() -> None:
         long = b"a" * 3000
         reader.read(b"GET / HTTP/1.1\r\nHost: %d.%b\r\n%b%d: x\r\n\r\n" % (number, long, long, number))
         reader.read(b"GET / HTTP/1.1\r\nHost: a%d\r\nX%d: x\r\n\r\n" % (number, number))
-    held = [*reader._hosts, *reader._meaning, *reader._lines, *reader._blocks]
+    held = [*reader._hosts, *reader._names.known, *reader._lines]
     assert sum(map(len, held)) < 600_000
-    assert b"a2499" in reader._hosts and b"X2499" in reader._meaning
+    assert "a2499" in reader._hosts and "X2499" in reader._names.known
     with pytest.raises(HTTPError):  # what decides is never forgotten
         reader.read(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+
+
+@given(HEADS, st.sampled_from([Limits(), SMALL]), st.sampled_from([str.lower, cgi_name]))
+@settings(max_examples=500, deadline=None)
+def test_fields_taken_in_bulk_are_those_of_the_exact_reader(heads: list[bytes], limits: Limits, naming: Naming) -> None:
+    reader = RequestReader(limits, Names(naming))
+    for data in heads * 2:
+        found = reading(reader, data)
+        if isinstance(found, Request):
+            _, fields = scan.verdict(data, limits)
+            named: dict[str, Any] = {}
+            Names(naming).gather(fields, named)
+            assert (found.fields, found.named) == (fields, named)
+
+
+def test_a_field_that_came_more_than_once_is_one_list() -> None:
+    data = b"GET / HTTP/1.1\r\nHost: a\r\nA:1\r\nCookie: b=1\r\na: \t2 \t\r\ncookie:c=2\r\nB:\r\nX_Y: z\r\n\r\n"
+    reader = RequestReader(Limits())
+    for _ in range(2):
+        named = reader.read(data, lambda: {"kept": 1}).named
+        assert named == {"kept": 1, "host": "a", "a": "1,2", "cookie": "b=1; c=2", "b": "", "x_y": "z"}
 
 
 LINES = st.one_of(
@@ -233,7 +265,7 @@ def test_a_request_written_by_h11_is_read_back(method: str) -> None:
 
 
 def test_a_request_does_not_change_when_others_are_read() -> None:
-    """A new line before a known block is tried out with a block of the reader's own, which is nobody's field."""
+    """Each has its own fields, and its own mapping."""
     reader = RequestReader(Limits())
     known = b" HTTP/1.1\r\nHost: a\r\n\r\n"
     reader.read(b"GET /known" + known)

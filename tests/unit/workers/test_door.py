@@ -15,6 +15,7 @@ import pytest
 from sdserve.config import load
 from sdserve.gateway.wsgi import TRUSTED
 from sdserve.http.errors import BadRequest
+from sdserve.http.names import Names
 from sdserve.process.adoption import AdoptionQueue, Foundling
 from sdserve.process.listeners import Listener, bind
 from sdserve.workers import foster
@@ -48,7 +49,8 @@ class House:
             stack.callback(each.close)
         worker = cast(Any, Worker([self.tcp, self.unix], self.queue))
         store = Store(Quota(0), print, 5)
-        self.door = Door(worker, replace(Values.of(load(["app"], {})), **values), self.epoll, self.base, store)
+        wanted = replace(Values.of(load(["app"], {})), **values)
+        self.door = Door(worker, wanted, self.epoll, self.base, Names(), store)
 
     def base(self, listener: Listener, sock: socket.SocketType, peer: tuple[str, str]) -> dict[str, Any]:
         """What environs share; asking a socket for its name fails when its client is among the `lost`."""
