@@ -12,7 +12,7 @@ hearsay, and so is what stands left of a hop that is hidden or malformed. Contra
 import re
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_network
-from socket import AF_INET, AF_INET6, inet_pton
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
 from sdserve.http.errors import BadRequest
@@ -49,11 +49,11 @@ class Trusted:
         self._known: dict[str, bool] = {}
         self._exact = frozenset(name for name in names if "/" not in name)
         networks = [ip_network(name) for name in names if name != "*"]
-        # By version, as numbers: what an address and its mask come to, and the mask.
-        self._networks = {
-            size: [(int(each.network_address), int(each.netmask)) for each in networks if each.max_prefixlen == size]
-            for size in (32, 128)
-        }
+        # As numbers, by the bytes of an address: masks, and what addresses of a network come to under them.
+        self._networks: dict[int, dict[int, set[int]]] = {4: {}, 16: {}}
+        for each in networks:
+            same = self._networks[each.max_prefixlen // 8].setdefault(int(each.netmask), set())
+            same.add(int(each.network_address))
 
     def __contains__(self, address: str) -> bool:
         """`address` as the kernel or a proxy writes it; the empty one is a Unix socket's."""
@@ -72,11 +72,10 @@ class Trusted:
         if packed is None:
             return False
         number = int.from_bytes(packed, "big")
-        found = any(number & mask == network for network, mask in self._networks[8 * len(packed)])
-        if not found and packed.startswith(MAPPED):
-            number &= 0xFFFFFFFF
-            found = any(number & mask == network for network, mask in self._networks[32])
-        return found
+        for mask, networks in self._networks[len(packed)].items():
+            if number & mask in networks:
+                return True
+        return packed.startswith(MAPPED) and self._look_up(inet_ntop(AF_INET, packed[12:]))
 
 
 class Forwarding:
@@ -92,7 +91,8 @@ class Forwarding:
     ) -> None:
         self._trusted = trusted
         self._family = family
-        self._secure = [(key(name), value.lower()) for name, value in secure_scheme_headers.items()]
+        named = secure_scheme_headers.items() if family == X_FORWARDED else ()
+        self._secure = [(key(name), value.lower()) for name, value in named]
         self._chain = key("x-forwarded-for" if family == X_FORWARDED else "forwarded")
 
     def read(self, fields: Mapping[str, Any]) -> tuple[Client | None, str]:
@@ -100,13 +100,16 @@ class Forwarding:
 
         Raises BadRequest on contradictions, and for a Forwarded that is malformed.
         """
-        if self._family == NONE:
-            return None, ""
-        chain = fields.get(self._chain, "")
+        client, scheme = None, ""
+        for key, _ in self._secure:
+            if key in fields:
+                scheme = self._secure_scheme(fields)
+                break
+        chain = fields.get(self._chain)
+        if not chain or self._family == NONE:
+            return client, scheme
         if self._family == X_FORWARDED:
-            scheme = self._secure_scheme(fields)
-            nodes = chain.split(",") if "," in chain else (chain,)
-            client, _ = self._client([(node.strip(), "") for node in nodes if node and not node.isspace()])
+            client, _ = self._client([(node.strip(), "") for node in chain.split(",") if node and not node.isspace()])
         else:
             elements = parse_forwarded(chain)
             client, scheme = self._client([(each.get("for", ""), each.get("proto", "").lower()) for each in elements])
@@ -152,6 +155,8 @@ def parse_address(text: str) -> bytes | None:
 
 def split_node(node: str) -> Client:
     """(IP address, port or "") of one hop, `1.2.3.4:80`, `[::1]:80` or `::1`; ("", "") when it is no IP address."""
+    if "%" not in node and parse_address(node) is not None:  # as most are written
+        return node, ""
     found = _NODE.fullmatch(node)
     if found is None:
         return "", ""

@@ -31,6 +31,7 @@ CHUNKED = -1  # the length of a body that says its length as it goes
 FAMILIAR = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"))
 MINOR = {"HTTP/1.1": 1, "HTTP/1.0": 0}
 CODINGS = frozenset(("gzip", "x-gzip", "deflate", "compress", "x-compress"))
+HEADS, SMALL = 64, 256  # heads that are remembered, and bytes of the longest one
 LINE = 100  # characters of a request line that is remembered
 HOST = 255 + 6  # characters of a host that is: a domain name (RFC 1035) and a port
 MAX_LENGTH_DIGITS = 18  # what fits 63 bits, whatever the configured limit
@@ -105,8 +106,8 @@ class _Judge:
 class RequestReader:
     """Reads heads, one at a time. One reader serves all connections of a loop.
 
-    It remembers, in bounds, request lines, names and hosts that it has read: they change how fast a head is read, never
-    how. `names` says under which keys the layer above wants the fields.
+    It remembers, in bounds, request lines, names, hosts and some small heads that it has read: they change how fast a
+    head is read, never how. `names` says under which keys the layer above wants the fields.
     """
 
     def __init__(self, limits: Limits, names: Names | None = None) -> None:
@@ -119,6 +120,8 @@ class RequestReader:
         self._once = {names.key(name): name for name in ("Host", "Content-Length", "Transfer-Encoding", "Content-Type")}
         self._hosts: set[str] = set()
         self._lines: dict[str, Line] = {}
+        self._heads: dict[bytes, tuple[Line, str, dict[str, str]]] = {}
+        self._again = b""  # the last small head
         self._plain = min(limits.field_size, limits.head)  # bytes of a head that no limit but on lines can refuse
 
     def read(self, head: bytes, fresh: Fresh | None = None) -> Request:
@@ -126,6 +129,14 @@ class RequestReader:
 
         `fresh` makes the mapping that its fields are added to, which becomes the request's `named`.
         """
+        if len(head) <= SMALL and (known := self._heads.get(head)) is not None:
+            known_line, host, fields = known
+            request = Request(known_line, head)
+            request.host = host
+            if fresh is not None:
+                request.named = named = fresh()
+                named |= fields
+            return request
         if len(head) > self._plain:
             return self._slowly(head, fresh)
         lines = head.decode("latin-1").split("\r\n")
@@ -156,7 +167,20 @@ class RequestReader:
             request.named = named
         if request.length or not request.keep_alive:
             self._renew()
+        elif len(head) <= SMALL:
+            self._remember(request, line)
         return request
+
+    def _remember(self, request: Request, line: Line) -> None:
+        """Remembers a small head that has come twice in a row: health checks and simple programs are like that."""
+        head = request.head
+        if head == self._again and request.minor and request.uri[0] == "/" and not (request.odd or request.upgrade):
+            fields: dict[str, Any] = {}
+            self._names.gather(request.fields, fields)
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            self._heads[head] = line, request.host, fields
+        self._again = head
 
     def _accepts(self, head: bytes) -> bool:
         """Whether httptools takes a head."""

@@ -123,6 +123,9 @@ def test_a_reader_remembers_a_bounded_part_of_what_it_read() -> None:
     reader = RequestReader(Limits())
     for number in range(5000):
         reader.read(b"GET /%d HTTP/1.1\r\nHost: a\r\nCookie: %d\r\n\r\n" % (number, number))
+        for _ in range(2):
+            reader.read(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+    assert 0 < len(reader._heads) <= 64
     assert len(reader._lines) <= 1000 and reader._names.known == {"Host": "host", "Cookie": "cookie"}
 
 
