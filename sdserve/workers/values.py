@@ -1,6 +1,5 @@
-"""What the WSGI worker wants to know of the configuration, read once at boot: the layers below get values."""
+"""What the WSGI worker's loop wants to know of the configuration, read once at boot: the layers below get values."""
 
-import os
 import resource
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,17 +27,12 @@ class Values:
     threads: int
     connections: int
     request_buffering: str  # on, auto, off
-    response_buffering: bool
     spool: int  # bytes that all temporary files together may take, 0: no limit
     timeout: float
     workers: int
-    multiprocess: bool
-    script_name: str
     forwarded_allow_ips: tuple[str, ...]
     forwarded_headers: str  # x-forwarded, forwarded, none
     secure_scheme_headers: dict[str, str]
-    forwarder_headers: frozenset[str]
-    header_map: str
     proxy_protocol: str  # off, v1, v2, auto
     proxy_allow_ips: tuple[str, ...]
     reuse_port: bool
@@ -66,17 +60,12 @@ class Values:
             threads=max(1, cfg.threads),
             connections=_connections(),
             request_buffering=cfg.request_buffering,
-            response_buffering=cfg.response_buffering,
             spool=cfg.spool_limit,
             timeout=cfg.timeout,
             workers=cfg.workers,
-            multiprocess=cfg.workers > 1,
-            script_name=os.environ.get("SCRIPT_NAME", ""),
             forwarded_allow_ips=tuple(cfg.forwarded_allow_ips),
             forwarded_headers=cfg.forwarded_headers,
             secure_scheme_headers=dict(cfg.secure_scheme_headers),
-            forwarder_headers=frozenset(name.upper() for name in cfg.forwarder_headers),
-            header_map=cfg.header_map,
             proxy_protocol=cfg.proxy_protocol,
             proxy_allow_ips=tuple(cfg.proxy_allow_ips),
             reuse_port=bool(cfg.reuse_port),

@@ -1,6 +1,7 @@
 """The WSGI worker: wires configuration, gateway and loop together. The work itself is in loop.py and exchange.py."""
 
 import _thread
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -96,12 +97,13 @@ class WSGIWorker(Worker):
     def gateway(self) -> Gateway:
         """What calls the application."""
         values = self.values
+        cfg = self.cfg
         terms = Terms(
-            multithread=values.threads > 1,
-            multiprocess=values.multiprocess,
-            script_name=values.script_name,
-            header_map=values.header_map,
-            forwarder=values.forwarder_headers,
+            multithread=cfg.threads > 1,
+            multiprocess=cfg.workers > 1,
+            script_name=os.environ.get("SCRIPT_NAME", ""),
+            header_map=cfg.header_map,
+            forwarder=frozenset(name.upper() for name in cfg.forwarder_headers),
             errors=ErrorStream(self.log),
         )
         forwarding = Forwarding(
@@ -111,7 +113,7 @@ class WSGIWorker(Worker):
         )
         gateway = Gateway(self.wsgi, HeadWriter(SERVER_SOFTWARE), forwarding, terms, self.log)
         gateway.open = values.times.keepalive > 0
-        gateway.pulls = not values.response_buffering
+        gateway.pulls = not cfg.response_buffering
         gateway.timeout = values.timeout
         return gateway
 

@@ -67,6 +67,14 @@ def test_the_list_of_files_is_complete() -> None:
     assert not [path for path, purpose in listed if not purpose], "these files do not say what they are"
 
 
+@pytest.mark.parametrize("walk", ["A request", "A reload", "An upgrade"])
+def test_a_walk_names_each_room_once(walk: str) -> None:
+    [text] = re.findall(rf"^\*\*{walk}\.\*\* (.*?)\n\n", page("architecture.md"), re.MULTILINE | re.DOTALL)
+    rooms = re.findall(r"`([a-z/_]+\.py)`", text)
+    assert len(rooms) > 8 and len(set(rooms)) == len(rooms)
+    assert not [room for room in rooms if not (CHECKOUT / "sdserve" / room).is_file()]
+
+
 def test_the_table_of_layers_is_that_of_the_code() -> None:
     rows = re.findall(r"^\| (\d) \| ([^|]+) \|", page("architecture.md"), re.MULTILINE)
     found: dict[int, set[str]] = {}
