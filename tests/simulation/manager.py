@@ -57,11 +57,12 @@ class WatchdogTimer:
             self.deadline = None
             self._well_since = self._ill_since = None
             return
-        if inside or well(main):
-            self._well_since, self._ill_since = self._well_since or now, None
+        healthy = well(main)
+        if inside or healthy:
+            self._well_since, self._ill_since = (self._well_since or now) if healthy else None, None
         else:
             self._well_since, self._ill_since = None, self._ill_since or now
-        if now > self.deadline + ROUNDING and not (inside and not well(main)):
+        if now > self.deadline + ROUNDING and not (inside and not healthy):
             if not self._deaf and self._well_since is not None and now - self._well_since > self.limit / 4:
                 self._world.breaks("watchdog", f"it bites {main}, whose workers answer")
             self._world.tell(f"the watchdog bites {main}")
