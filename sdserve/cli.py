@@ -111,7 +111,7 @@ def _enter(cfg: Config) -> None:
 
 def _check_worker_class(cfg: Config) -> None:
     from sdserve.log import Logger
-    from sdserve.workers.base import resolve
+    from sdserve.workers.classes import resolve
 
     resolve(cfg.worker_class_uri).check_config(cfg, Logger(level=cfg.loglevel))
 
@@ -119,7 +119,7 @@ def _check_worker_class(cfg: Config) -> None:
 def _load_application(cfg: Config) -> None:
     from sdserve.gateway import loader
     from sdserve.gateway.blame import account
-    from sdserve.workers.base import resolve
+    from sdserve.workers.classes import resolve
 
     if cfg.wsgi_app is None:
         return

@@ -11,7 +11,8 @@ from sdserve.errors import ListenError
 from sdserve.log import Destinations, Logger
 from sdserve.process.listeners import Address, Listener, match, show
 from sdserve.workers.application import Application
-from sdserve.workers.base import Worker, resolve
+from sdserve.workers.base import Worker
+from sdserve.workers.classes import resolve
 
 if TYPE_CHECKING:
     from sdserve.config import Config

@@ -28,8 +28,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sdserve.config.gunicorn import instead_of_class, worker_class_of
-from sdserve.errors import BootError, ConfigError, Leave, call_hook
+from sdserve.errors import BootError, Leave, call_hook
 from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.heartbeat import Heartbeat
@@ -410,48 +409,3 @@ class Worker:
         self.drain_by = min(self.drain_by or NEVER, time.monotonic() + patience)
         # A request that takes longer, in whatever code, ends with the process, and the log says where it was.
         end_within(patience + LEAVE, STDERR)
-
-
-def resolve(uri: str | type) -> type[Worker]:
-    """The worker class of a short name, an entry point of the group `sdserve.workers`, a dotted path, or itself.
-
-    Dotted paths are `package.module.Class` or `package.module:Class`. Raises ConfigError with one line.
-    """
-    if isinstance(uri, type):
-        return _checked(uri.__name__, uri)
-    if worker_class_of(uri) == "wsgi":
-        from sdserve.workers.wsgi import WSGIWorker
-
-        return WSGIWorker
-    if instead := instead_of_class(uri):
-        raise ConfigError(f"worker class {uri!r} has no counterpart in sdserve: {instead}")
-    if ":" not in uri and "." not in uri:
-        return _of_entry_point(uri)
-    module_name, _, class_name = uri.replace(":", ".").rpartition(".")
-    import importlib
-
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"worker class {uri!r} cannot be imported: {error}") from error
-    return _checked(uri, found)
-
-
-def _of_entry_point(name: str) -> type[Worker]:
-    from importlib.metadata import entry_points
-
-    found = entry_points(group="sdserve.workers")
-    for entry in found:
-        if entry.name == name:
-            return _checked(name, entry.load())
-    names = ", ".join(sorted({"wsgi", *(entry.name for entry in found)}))
-    raise ConfigError(f"worker class {name!r} is not known: use one of {names}, or package.module:Class")
-
-
-def _checked(uri: str, found: object) -> type[Worker]:
-    if not (isinstance(found, type) and issubclass(found, Worker)):
-        raise ConfigError(
-            f"worker class {uri!r} does not derive from sdserve.workers.base.Worker: derive it from that, "
-            "the names are gunicorn's, or use worker_class = 'wsgi'"
-        )
-    return found

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import pytest
 
 from sdserve.config import Config, load
-from sdserve.errors import ConfigError
 from sdserve.log import Logger
 from sdserve.process.scoreboard import (
     BYTES,
@@ -24,8 +23,7 @@ from sdserve.process.scoreboard import (
     Scoreboard,
 )
 from sdserve.workers.application import Application
-from sdserve.workers.base import BUSY, RECYCLE, RETIRE, RETIRING, Worker, resolve
-from sdserve.workers.wsgi import WSGIWorker
+from sdserve.workers.base import BUSY, RECYCLE, RETIRE, RETIRING, Worker
 
 
 class Made:
@@ -216,36 +214,3 @@ def test_jitter() -> None:
 def test_a_class_without_run(made: Made) -> None:
     with pytest.raises(NotImplementedError, match=r"Worker does not say how it serves: it has no run\(\)"):
         made.worker.run()
-
-
-class Custom(Worker):
-    """A worker class that somebody wrote."""
-
-
-class TestResolve:
-    @pytest.mark.parametrize(
-        "name", ["wsgi", "sync", "gthread", "gevent", "egg:gunicorn#sync", "sdserve.workers.wsgi.WSGIWorker"]
-    )
-    def test_ours(self, name: str) -> None:
-        assert resolve(name) is WSGIWorker
-
-    @pytest.mark.parametrize("name", [Custom, f"{__name__}.Custom", f"{__name__}:Custom"])
-    def test_a_custom_one(self, name: str | type) -> None:
-        assert resolve(name) is Custom
-
-    @pytest.mark.parametrize(
-        ("name", "problem"),
-        [
-            ("uvicorn.workers.UvicornWorker", "has no counterpart in sdserve: it serves ASGI applications"),
-            ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "simple-websocket .* for WebSockets"),
-            ("gunicorn.workers.base.Worker", "use worker_class = 'wsgi'"),
-            ("wsgy", "is not known: use one of wsgi"),
-            ("no.such.Class", "cannot be imported: No module named 'no'"),
-            (f"{__name__}.Nothing", "cannot be imported: module .* has no attribute 'Nothing'"),
-            ("os.path", r"does not derive from sdserve\.workers\.base\.Worker"),
-            (int, r"does not derive from sdserve\.workers\.base\.Worker"),
-        ],
-    )
-    def test_what_is_none(self, name: str | type, problem: str) -> None:
-        with pytest.raises(ConfigError, match=problem):
-            resolve(name)
