@@ -165,7 +165,7 @@ def compile_format(text: str) -> Callable[[Record], str]:
 
 
 def unknown_atoms(text: str) -> list[str]:
-    """What looks like an atom in the format `text` and is none."""
+    """What looks like an atom in the format `text` and is not one."""
     return [found[0] for found in ATOM.finditer(text) if found[1] is not None and _getter(found[1]) is None]
 
 

@@ -24,7 +24,7 @@ class Generation:
 
     Whatever it takes to come back to it is held open: where it was (`place`), its log files (`logs`).
 
-    backoff: the patience with workers of this generation that die; another one has a fresh start.
+    backoff: how long to wait after workers of this generation died; another one has a fresh start.
     unused: addresses of `bind` that nobody listens on, since systemd's sockets are served instead.
     """
 

@@ -144,5 +144,5 @@ def _wait_for_reparenting(middle: int) -> None:
         except OSError:  # out of descriptors
             select.select([], [], [], 0.001)
             continue
-        process.ended(patience=None)
+        process.ended(timeout=None)
         process.close()

@@ -89,7 +89,7 @@ class _Parser:
             self._take(flag, value if equals else None)
 
     def _full(self, flag: str, written: str) -> str | None:
-        """The flag that is meant, prefixes completed; None, and a problem, when it is none or several."""
+        """The flag that is meant, prefixes completed; None, and a problem, when nothing or several are meant."""
         known = [*self._values, *self._negations, "--help", "--version"]
         if flag in known:
             return flag

@@ -114,7 +114,7 @@ def choice(*names: str, also: Mapping[object, str] | None = None, hint: str = ""
             return word
         if also is not None and isinstance(word, str | bool) and word in also:
             return also[word]
-        raise ValueError(f"{show(value)} is none of {', '.join(names)}{hint}")
+        raise ValueError(f"{show(value)} is not one of {', '.join(names)}{hint}")
 
     return convert
 

@@ -1,4 +1,4 @@
-"""Settings of HTTP and of proxies in front: limits, patience, and whom to believe about the client.
+"""Settings of HTTP and of proxies in front: limits, time-outs, and whom to believe about the client.
 
 Part of the schema; see schema.py for how to add one.
 """

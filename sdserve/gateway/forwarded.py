@@ -146,7 +146,7 @@ class Forwarding:
 
 
 def parse_address(text: str) -> bytes | None:
-    """An IP address as the network has it, 4 bytes or 16, without its zone; None when it is none."""
+    """An IP address as the network has it, 4 bytes or 16, without its zone; None when it is not one."""
     try:
         return inet_pton(AF_INET6, text.partition("%")[0]) if ":" in text else inet_pton(AF_INET, text)
     except (OSError, ValueError):  # ValueError: what is not ASCII, or has a NUL

@@ -44,11 +44,11 @@ class PidFd:
             return False
         return True
 
-    def ended(self, patience: float | None = 0.0) -> bool:
-        """Whether the process has ended, reaped or not; waits for it for `patience` seconds (None: for ever)."""
+    def ended(self, timeout: float | None = 0.0) -> bool:
+        """Whether the process has ended, reaped or not; waits for it for `timeout` seconds (None: for ever)."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
-        return bool(poll.poll(None if patience is None else patience * 1000))
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -127,7 +127,7 @@ class ChildDescriptor(ProcessDescriptor):
         return changed if self.process.alive else None
 
 
-class Line(Descriptor):
+class HandoverEnd(Descriptor):
     """One end of the line between two masters. `holders` is how many processes have it open."""
 
     def __init__(self, world: "World", maker: int) -> None:
@@ -135,7 +135,7 @@ class Line(Descriptor):
         self.maker = maker
         self.holders = 1
         self.messages: deque[dict[str, Any]] = deque()
-        self.other: Line
+        self.other: HandoverEnd
         self.user: MasterProcess | None = None
 
     def readable(self) -> bool:

@@ -18,7 +18,7 @@ class What(Enum):
     BOOT_KILLED = "is killed from outside while it boots"
     DIES = "is killed from outside"
     LEAVES = "leaves as told"
-    HEEDS = "says that it takes no more connections"
+    ACKNOWLEDGES = "says that it takes no more connections"
     WORN = "asks for its replacement"
     TERMED = "is sent TERM by somebody else"
     STOPPED = "is stopped"
@@ -70,7 +70,7 @@ def _ready(worker: WorkerProcess) -> None:
     worker.say(READY)
 
 
-def _heeds(worker: WorkerProcess) -> None:
+def _acknowledges(worker: WorkerProcess) -> None:
     worker.acknowledged = True
     worker.say(RETIRING)
 
@@ -83,7 +83,7 @@ def _killed(worker: WorkerProcess) -> None:
 def _termed(worker: WorkerProcess) -> None:
     worker.master.hit_since = True
     worker.hear(signal.SIGTERM)
-    _heeds(worker)
+    _acknowledges(worker)
 
 
 def _stopped(worker: WorkerProcess) -> None:
@@ -106,13 +106,19 @@ def _told(worker: WorkerProcess) -> bool:
 
 
 Meets = Callable[[WorkerProcess], bool]
+
+
+def _told_just_now(worker: WorkerProcess) -> bool:
+    return signal.SIGTERM in worker.told and not worker.acknowledged and not worker.stopped
+
+
 ON_WORKERS: dict[What, tuple[Meets, Callable[[WorkerProcess], None]]] = {
     What.READY: (lambda each: not each.booted and each.untold and not each.stopped, _ready),
     What.BOOT_FAILS: (lambda each: not each.booted and not each.stopped, _boot_fails),
     What.BOOT_KILLED: (lambda each: not each.booted, _killed),
     What.DIES: (lambda each: True, _killed),
     What.LEAVES: (_told, lambda each: each.end(signal.SIGABRT if signal.SIGABRT in each.told else 0)),
-    What.HEEDS: (lambda each: signal.SIGTERM in each.told and not each.acknowledged and not each.stopped, _heeds),
+    What.ACKNOWLEDGES: (_told_just_now, _acknowledges),
     What.WORN: (lambda each: each.answers and not each.worn, _worn),
     What.TERMED: (lambda each: each.answers, _termed),
     What.STOPPED: (lambda each: each.answers, _stopped),
@@ -142,6 +148,6 @@ CALMING = (
     What.CONTINUED,
     What.IDLE,
     What.READY,
-    What.HEEDS,
+    What.ACKNOWLEDGES,
     What.LEAVES,
 )

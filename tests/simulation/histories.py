@@ -16,7 +16,7 @@ WEIGHTS = {
     What.READY: 60,
     What.LEAVES: 24,
     What.TIME: 20,
-    What.HEEDS: 12,
+    What.ACKNOWLEDGES: 12,
     What.DIES: 10,
     What.WORN: 8,
     What.MASTER_STARTS: 8,

@@ -30,7 +30,7 @@ from sdserve.systemd.watchdog import Watchdog
 from sdserve.workers.base import Worker
 from tests.simulation.descriptors import (
     ChildDescriptor,
-    Line,
+    HandoverEnd,
     ProcessDescriptor,
     SimulatedListener,
     SimulatedPipe,
@@ -118,7 +118,7 @@ class SimulatedNotifier(Notifier):
     def ready(self, status: str) -> None:
         """It is said now, whenever systemd hears of it."""
         process = self._process
-        if not self.muted and not process.said_ready and process.line is None:
+        if not self.muted and not process.said_ready and process.handover is None:
             process.world.promises.says_ready(process)
         super().ready(status)
 
@@ -212,7 +212,7 @@ class SimulatedHost(Host):
     # --- what it was given, and what it holds by name -----------------------------------------------------------------
 
     def handover(self) -> Any:
-        return self.master.line
+        return self.master.handover
 
     def found(
         self, described: Sequence[dict[str, Any]] | None, queue: list[int], kept: bool
@@ -279,7 +279,7 @@ class SimulatedHost(Host):
         return WorkerHandle(worker, child, process.channel, worker.cell, self.now)  # type: ignore[arg-type]
 
     def handover_pair(self) -> Any:
-        ours, theirs = Line(self.world, self.master.pid), Line(self.world, self.master.pid)
+        ours, theirs = HandoverEnd(self.world, self.master.pid), HandoverEnd(self.world, self.master.pid)
         ours.other, theirs.other = theirs, ours
         self.master.lines.append(ours)
         return ours, theirs

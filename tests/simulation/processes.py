@@ -10,7 +10,7 @@ from sdserve.arbiter.hang import GRACE
 from sdserve.config import Config
 from sdserve.errors import Interruption
 from sdserve.workers.base import Worker
-from tests.simulation.descriptors import Channel, Line, SimulatedListener
+from tests.simulation.descriptors import Channel, HandoverEnd, SimulatedListener
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -113,13 +113,15 @@ class MasterProcess(Process):
 
     kind = "master"
 
-    def __init__(self, world: "World", line: Line | None = None, passed: Sequence[SimulatedListener] = ()) -> None:
+    def __init__(
+        self, world: "World", handover: HandoverEnd | None = None, passed: Sequence[SimulatedListener] = ()
+    ) -> None:
         super().__init__(world)
-        self.line = line
-        if line is not None:
-            line.user = self
+        self.handover = handover
+        if handover is not None:
+            handover.user = self
         self.passed = list(passed)
-        self.lines = [line] if line else []
+        self.lines = [handover] if handover else []
         self.listeners: list[SimulatedListener] = []
         self.workers: list[WorkerProcess] = []
         self.host = world.host(self)

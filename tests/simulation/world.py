@@ -18,7 +18,7 @@ from sdserve.arbiter.lifecycle import Master
 from sdserve.config import Config
 from sdserve.errors import ConfigError
 from sdserve.process.timelimit import TimeIsUp
-from tests.simulation.descriptors import Line, SimulatedListener
+from tests.simulation.descriptors import HandoverEnd, SimulatedListener
 from tests.simulation.events import CALMING, ON_MASTERS, ON_WORKERS, SIGNALS, TO_ALL, Step, What
 from tests.simulation.machine import SimulatedHost
 from tests.simulation.plan import EXCLUSIVE, Plan, configuration
@@ -102,9 +102,9 @@ class World:
             each.address == path and not each.socket.closed for master in self.masters for each in master.listeners
         )
 
-    def executes(self, old: MasterProcess, line: Line, passed: Sequence[SimulatedListener]) -> MasterProcess:
+    def executes(self, old: MasterProcess, handover: HandoverEnd, passed: Sequence[SimulatedListener]) -> MasterProcess:
         self.promises.about_to_execute(old)
-        new = MasterProcess(self, line, passed)
+        new = MasterProcess(self, handover, passed)
         self.masters.append(new)
         self.tell(f"{old} executes {new}")
         return new
@@ -266,8 +266,8 @@ class World:
         self._raise()
 
     def _fails(self, master: MasterProcess, reason: str) -> None:
-        if master.line is not None:
-            master.line.send("failed", reason=reason)
+        if master.handover is not None:
+            master.handover.send("failed", reason=reason)
         master.end(127 << 8)
 
     # --- the masters' turns -------------------------------------------------------------------------------------------

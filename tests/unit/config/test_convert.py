@@ -101,7 +101,7 @@ def test_accepts(converter: Converter, value: object, expected: object) -> None:
         (convert.group, "nogroup?", "there is no group of this name"),
         (convert.user, 2**32 - 1, "is not a user id"),
         (convert.user, "", "neither the name nor the id"),
-        (convert.choice("a", "b", hint="; sorry"), "c", "'c' is none of a, b; sorry"),
+        (convert.choice("a", "b", hint="; sorry"), "c", "'c' is not one of a, b; sorry"),
         (convert.comma_list(convert.network), "10.0.0.1/8,nowhere", "host bits set.*'nowhere' is not an IP address"),
         (convert.each(convert.text), 5, "5 is not a list"),
         (convert.each(convert.text), ["a", 1, 2], "1 is not a string; 2 is not a string"),

@@ -400,8 +400,8 @@ def test_the_exception_of_a_config_file_is_chained(loaded: Load, tmp_path: Path)
             {"SDSERVE_CMD_ARGS": "'open"},
             'SDSERVE_CMD_ARGS: "\'open" is not quoted as in a shell: No closing quotation',
         ),
-        (["--header-map", "dangerous"], {}, "--header-map: 'dangerous' is none of drop, refuse; 'dangerous' is not"),
-        (["--log-level", "loud"], {}, "--log-level: 'loud' is none of trace, debug, info, warning, error, critical"),
+        (["--header-map", "dangerous"], {}, "--header-map: 'dangerous' is not one of drop, refuse; 'dangerous' is not"),
+        (["--log-level", "loud"], {}, "--log-level: 'loud' is not one of trace, debug, info, warning, error, critical"),
         ([], {"PORT": "http"}, "PORT: '0.0.0.0:http': 'http' is not a port"),
     ],
 )

@@ -67,7 +67,7 @@ def test_ended_before_and_after_it_was_reaped() -> None:
     handle = Child(pid)
     assert not handle.ended() and handle.reap() is None
     os.close(end)
-    assert handle.ended(patience=15)
+    assert handle.ended(timeout=15)
     assert handle.reap() == 0
     assert handle.ended()
     handle.close()
