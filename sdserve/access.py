@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
@@ -25,18 +24,28 @@ _ESCAPES = {chr(number): f"\\x{number:02x}" for number in range(256)}
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-@dataclass(slots=True)
 class Record:
     """One answer. `seconds` is its duration, `sent` the body bytes that left, `headers` the application's; of a request
     that was refused, `environ` has what is known. `ended` is X where the response was cut short, whoever did that, -
     where its connection ends, else +, as in Apache."""
 
-    environ: dict[str, Any]
-    status: str
-    sent: int
-    seconds: float
-    headers: Sequence[tuple[str, str]] = ()
-    ended: str = "+"
+    __slots__ = ("ended", "environ", "headers", "seconds", "sent", "status")
+
+    def __init__(
+        self,
+        environ: dict[str, Any],
+        status: str,
+        sent: int,
+        seconds: float,
+        headers: Sequence[tuple[str, str]] = (),
+        ended: str = "+",
+    ) -> None:
+        self.environ = environ
+        self.status = status
+        self.sent = sent
+        self.seconds = seconds
+        self.headers = headers
+        self.ended = ended
 
 
 def escape(text: str) -> str:

@@ -19,12 +19,12 @@ import logging
 import os
 import sys
 import traceback
-from dataclasses import dataclass
 from io import TextIOWrapper
 from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, FileHandler, Handler, LogRecord, NullHandler, StreamHandler
 from typing import Any, TextIO
 
 from sdserve.errors import ConfigError
+from sdserve.immutable import Immutable
 from sdserve.process import output
 from sdserve.process.output import Output
 from sdserve.systemd import journal, records
@@ -194,8 +194,7 @@ def _known_as(name: str, alias: str) -> logging.Logger:
     return logger
 
 
-@dataclass(frozen=True)
-class Destinations:
+class Destinations(Immutable):
     """Where the records of one configuration go, opened."""
 
     error: Handler

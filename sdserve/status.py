@@ -1,11 +1,11 @@
 """What the service is doing, as one value: shown by sdservectl, STATUS= and whoever else asks."""
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from sdserve.immutable import Immutable
 
-@dataclass(frozen=True)
-class WorkerStatus:
+
+class WorkerStatus(Immutable):
     """One worker. `busy` is for how many seconds its oldest request has been in progress, None when it is idle."""
 
     pid: int
@@ -16,8 +16,7 @@ class WorkerStatus:
     busy: float | None
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(Immutable):
     """The service. `wanted` is the number of workers asked for; `trouble` the last failed reload or upgrade, if any."""
 
     version: str
@@ -51,7 +50,7 @@ class Status:
         return "; ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._named() | {"workers": [worker._named() for worker in self.workers]}
 
 
 def _workers(number: int) -> str:

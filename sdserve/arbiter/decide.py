@@ -18,15 +18,14 @@ A slot is a worker's stable number; its replacement takes it over. GPUs are deal
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 
 from sdserve.arbiter.lifecycle import Phase
+from sdserve.immutable import Immutable
 
 LIVE = (Phase.BOOTING, Phase.SERVING)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Immutable):
     """One worker as the decisions see it. `age` is unique and grows; `deadline` ends its phase (monotonic seconds)."""
 
     age: int
@@ -40,8 +39,7 @@ class Member:
     serving_since: float | None = None  # None: it does not serve yet
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
+class Goal(Immutable):
     """What the pool should be: `size` workers of `generation`, on `gpus` GPUs (1: no assignment)."""
 
     size: int
@@ -52,8 +50,7 @@ class Goal:
     exclusive: bool = False  # never more than `size` alive
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Immutable):
     """How long to wait before the next boots, after workers that died without having served for a while.
 
     Rounds of boots count, not workers: who was forked before the last round was counted died with it, however many they
@@ -84,18 +81,15 @@ class Backoff:
         return Backoff(rounds, now + min(wait, self.SOON if outside else self.CAP), now)
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Immutable):
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(Immutable):
     age: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Immutable):
     """End a worker that let its deadline pass; `phase` is the one it is stuck in."""
 
     age: int
@@ -105,8 +99,7 @@ class Kill:
 Action = Spawn | Retire | Kill
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Immutable):
     """`actions` to take now; `wake_at`: when to decide again if nothing happens before (monotonic seconds)."""
 
     actions: tuple[Action, ...] = ()
@@ -176,7 +169,7 @@ def aged(member: Member, now: float) -> Member:
     """The member with `worn` set if its time has come."""
     if member.worn_at is None or member.worn_at > now:
         return member
-    return replace(member, worn=True)
+    return member.replace(worn=True)
 
 
 def replaced(outgoing: Sequence[Member], serving: Sequence[Member], goal: Goal) -> Sequence[Member]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sdserve.arbiter.decide import Backoff, Goal
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from sdserve.config import Config
 
 
-@dataclass
 class Generation:
     """A configuration, its application and worker class, and the listeners that its workers serve.
 
@@ -28,15 +26,16 @@ class Generation:
     unused: addresses of `bind` that nobody listens on, since systemd's sockets are served instead.
     """
 
-    number: int
-    cfg: "Config"
-    app: Application
-    worker_class: type[Worker]
-    place: Place
-    listeners: list[Listener] = field(default_factory=list)
-    logs: Destinations | None = None
-    backoff: Backoff = field(default_factory=Backoff)
-    unused: list[str] = field(default_factory=list)
+    def __init__(self, number: int, cfg: "Config", worker_class: type[Worker]) -> None:
+        self.number = number
+        self.cfg = cfg
+        self.app = Application(cfg.wsgi_app or "", cfg)
+        self.worker_class = worker_class
+        self.place = Place()
+        self.listeners: list[Listener] = []
+        self.logs: Destinations | None = None
+        self.backoff = Backoff()
+        self.unused: list[str] = []
 
     @classmethod
     def of(cls, number: int, cfg: "Config", log: Logger) -> "Generation":
@@ -45,7 +44,7 @@ class Generation:
         worker_class = resolve(cfg.worker_class_uri)
         worker_class.check_config(cfg, log)
         cfg.lend(worker_class=worker_class, logger_class=Logger)
-        return cls(number, cfg, Application(cfg.wsgi_app or "", cfg), worker_class, Place())
+        return cls(number, cfg, worker_class)
 
     def announce(self, log: Logger) -> None:
         """Tells the log what the configuration is, and what of it the operator may see differently."""

@@ -5,7 +5,6 @@ What to do is decided in decide.py, what a failed boot means in verdict.py; the 
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 from sdserve.arbiter import decide
 from sdserve.arbiter.children import backoff_after
@@ -68,7 +67,7 @@ class Pool:
     def resize(self, size: int) -> None:
         """Sets the wanted number of workers."""
         service = self._service
-        before, service.goal = service.goal.size, replace(service.goal, size=size)
+        before, service.goal = service.goal.size, service.goal.replace(size=size)
         self._hooks.tell("nworkers_changed", size, before)
 
     def manage(self) -> None:

@@ -11,7 +11,6 @@ Should one of its steps fail all the same, it is tried again and the others are 
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sdserve.arbiter import decide
@@ -153,7 +152,7 @@ class Reload:
             lambda: new.close() if new is not None else None,
         )
         if size != self._previous_goal.size:
-            service.goal = replace(self._previous_goal, size=size)
+            service.goal = self._previous_goal.replace(size=size)
         self._finish(MasterEvent.ROLLED_BACK, f"reload failed: {reason}")
 
     def _take(self, what: str, *steps: Callable[[], object]) -> None:

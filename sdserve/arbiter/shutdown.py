@@ -5,7 +5,6 @@ last resort does without the loop: no worker may be left behind that nobody supe
 """
 
 import signal
-from dataclasses import replace
 
 from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
@@ -67,7 +66,7 @@ class Shutdown:
         if first:
             self._reload.abandon()
         service.advance(MasterEvent.HAND_OVER if first and self._old_master.can_hand_over else MasterEvent.STOP)
-        service.goal = replace(service.goal, stopping=True)
+        service.goal = service.goal.replace(stopping=True)
         if not service.successor_serves:
             service.adoption.ends(restart=restart)
         self._pool.tell_successors()

@@ -4,9 +4,7 @@ What the application answers is response.py's. Whatever it raises ends here: bef
 afterwards an aborted response, and the log names the request.
 """
 
-import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -20,6 +18,7 @@ from sdserve.http.names import REMEMBERED, Names
 from sdserve.http.request import CHUNKED, Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import split_host
+from sdserve.immutable import Immutable
 from sdserve.log import Logger
 
 Environ = dict[str, Any]
@@ -32,18 +31,17 @@ TRUSTED, UNNAMED = 1, 2  # of a connection: its peer may speak for others; it ca
 SPARE = 6  # makes the table the next size: room for some twenty headers
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(Immutable):
     """What the configuration says about environs. `header_map`: drop, refuse or dangerous; `forwarder`: the headers
     with underscores in their names that a trusted proxy may send, in capitals. SCRIPT_NAME among them says where the
     application is mounted. PATH_INFO is always the target's: nobody may ask for one path and get another."""
 
+    errors: Any  # wsgi.errors
     multithread: bool = False
     multiprocess: bool = True
     script_name: str = ""
     header_map: str = "drop"
     forwarder: frozenset[str] = frozenset()
-    errors: Any = field(default_factory=lambda: sys.stderr)
 
 
 def variable(name: str) -> str:

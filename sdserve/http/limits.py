@@ -4,11 +4,10 @@ The defaults are safe ones, gunicorn's where it has the limit. Every bound exist
 of memory and time, whatever it sends; 0 means "no limit" only where the field says so.
 """
 
-from dataclasses import dataclass
+from sdserve.immutable import Immutable
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Immutable):
     """Bounds of the parser, in bytes unless said otherwise."""
 
     request_line: int = 4094
@@ -20,8 +19,7 @@ class Limits:
     requests: int = 0  # requests of one connection; a count, 0: no limit
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(Immutable):
     """Bounds of patience, in seconds; 0 means for ever."""
 
     head: float = 30.0  # from the first byte of a request (or from accept) to the end of its head

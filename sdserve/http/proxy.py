@@ -7,10 +7,10 @@ since a client could send it otherwise. Source: haproxy's doc/proxy-protocol.txt
 import re
 import socket
 import struct
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from sdserve.http.errors import BadRequest
+from sdserve.immutable import Immutable
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V1_LONGEST = 107
@@ -19,8 +19,7 @@ V1 = re.compile(rb"PROXY (?:UNKNOWN(?: [ -~]*)?|(TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0
 V2_ADDRESSES = {0x11: (socket.AF_INET, 4), 0x21: (socket.AF_INET6, 16)}
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(Immutable):
     """`size` bytes were the header; `source` is (address, port), None when the proxy speaks for itself."""
 
     size: int

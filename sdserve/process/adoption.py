@@ -18,9 +18,9 @@ import math
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from sdserve.immutable import Immutable
 from sdserve.process import rights
 
 SPREAD = 32  # connections in a message that serving workers take at once: few enough for all to get some
@@ -33,8 +33,7 @@ CARRIED = 65536  # bytes of a request that travel with its connection, at most
 NEVER = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EBADF)
 
 
-@dataclass(frozen=True, slots=True)
-class Foundling:
+class Foundling(Immutable):
     """A connection to be adopted. `listener` is the address that it was accepted at (Listener's str).
 
     `peer` and `port` are set when they are not the socket's own but came with the PROXY protocol. `data` is what was

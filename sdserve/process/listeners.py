@@ -14,7 +14,6 @@ import socket
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import AddressInUse, ListenError
@@ -23,30 +22,32 @@ from sdserve.errors import AddressInUse, ListenError
 Address = tuple[str, int] | str | int
 
 
-@dataclass
 class Listener:
     """One listening socket, non-blocking and close-on-exec.
 
     `name` is what LISTEN_FDNAMES called it (sd_listen_fds(3)), "" otherwise; `activated` is true for systemd's sockets,
     which are never unlinked by us; `inode` is (device, inode) of the Unix socket's file that we bound, None otherwise;
-    `passed_as` is N of the configured address fd://N, whatever number the descriptor has since an upgrade.
+    `passed_as` is N of the configured address fd://N, whatever number the descriptor has since an upgrade. `label` is
+    what messages call it, and workers that give its connections to each other.
 
     Hooks use it as a socket, by gunicorn's habit: what it does not have itself is the socket's.
     """
 
-    sock: socket.socket
-    name: str = ""
-    activated: bool = False
-    inode: tuple[int, int] | None = None
-    passed_as: int | None = None
-    address: tuple[str, int] | str = field(init=False)
-    family: int = field(init=False)
-    label: str = field(init=False)
-    """What it is called in messages, and by workers that give its connections to each other."""
-
-    def __post_init__(self) -> None:
-        self.address = _address_of(self.sock)
-        self.family = int(self.sock.family)
+    def __init__(
+        self,
+        sock: socket.socket,
+        name: str = "",
+        activated: bool = False,
+        inode: tuple[int, int] | None = None,
+        passed_as: int | None = None,
+    ) -> None:
+        self.sock = sock
+        self.name = name
+        self.activated = activated
+        self.inode = inode
+        self.passed_as = passed_as
+        self.address = _address_of(sock)
+        self.family = int(sock.family)
         self.label = _label(self.address)
 
     if not TYPE_CHECKING:  # our own code says `sock`, and is checked

@@ -14,7 +14,8 @@ import re
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from sdserve.immutable import Immutable
 
 AT_EXECFN = 31
 PATH_MAX = 4096
@@ -22,8 +23,7 @@ _TRAMPOLINE = re.compile(rb"#!\s*/bin/sh\s*\n'''exec' .*\"\$0\" \"\$@\"")
 _PYTHON = re.compile(rb"#!\s*(\S*python[\w.]*)")
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(Immutable):
     """A path as execve(2) takes it, relative to the directory of the start, and the arguments, itself the first."""
 
     path: str

@@ -1,15 +1,14 @@
 """Sockets passed by systemd: LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES (sd_listen_fds(3))."""
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 
 from sdserve.errors import ListenError
+from sdserve.immutable import Immutable
 
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
-@dataclass(frozen=True)
-class Passed:
+class Passed(Immutable):
     """One passed file descriptor. `name` is FileDescriptorName= of its unit; several may share one."""
 
     fd: int

@@ -12,11 +12,11 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.gateway.blame import account
+from sdserve.immutable import Immutable
 from sdserve.process import output
 from sdserve.workers.base import FAILED, Worker
 from sdserve.workers.orphan import watch_master
@@ -24,8 +24,7 @@ from sdserve.workers.orphan import watch_master
 SERVED_AND_BROKE = 1
 
 
-@dataclass(frozen=True)
-class Birth:
+class Birth(Immutable):
     """What the master gives a child: process title, environment on top of its own, and identity.
 
     `uid`, `gid` of None keep the master's; `umask` of None keeps the inherited one.

@@ -1,10 +1,10 @@
 """What the WSGI worker's loop wants to know of the configuration, read once at boot: the layers below get values."""
 
 import resource
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sdserve.http.limits import Limits, Times
+from sdserve.immutable import Immutable
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -18,8 +18,7 @@ def _connections() -> int:
     return max(16, soft - RESERVED_DESCRIPTORS)
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(Immutable):
     """`connections` is how many may be open at once; a worker that has so many accepts no more."""
 
     limits: Limits

@@ -46,24 +46,24 @@ def judging(judge: Decide) -> Callable[[Patch], None]:
 
 
 def takes_booting_for_serving(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    hasty = [replace(m, phase=Phase.SERVING, deadline=None) if m.phase is Phase.BOOTING else m for m in members]
+    hasty = [m.replace(phase=Phase.SERVING, deadline=None) if m.phase is Phase.BOOTING else m for m in members]
     return rightly(hasty, goal, backoff, now)
 
 
 def takes_stopped_for_serving(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return rightly([replace(m, stopped=False) for m in members], goal, backoff, now)
+    return rightly([m.replace(stopped=False) for m in members], goal, backoff, now)
 
 
 def forks_two_more(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return rightly(members, goal if goal.stopping else replace(goal, size=goal.size + 2), backoff, now)
+    return rightly(members, goal if goal.stopping else goal.replace(size=goal.size + 2), backoff, now)
 
 
 def forgets_that_it_is_exclusive(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return rightly(members, replace(goal, exclusive=False), backoff, now)
+    return rightly(members, goal.replace(exclusive=False), backoff, now)
 
 
 def forgets_the_surge(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return rightly(members, replace(goal, surge=0), backoff, now)
+    return rightly(members, goal.replace(surge=0), backoff, now)
 
 
 def replaces_all_worn_at_once(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
@@ -71,7 +71,7 @@ def replaces_all_worn_at_once(members: Sequence[Member], goal: Goal, backoff: Ba
     worn = [m for m in members if m.worn and m.phase is Phase.SERVING and m.generation == goal.generation]
     fresh = {m.slot for m in members if m not in worn} | {a.slot for a in decision.actions if isinstance(a, Spawn)}
     slots = {m.slot for m in worn} - fresh if not goal.stopping else set()
-    return replace(decision, actions=(*decision.actions, *map(Spawn, slots)))
+    return decision.replace(actions=(*decision.actions, *map(Spawn, slots)))
 
 
 def retires_worn_before_their_replacement_serves(
@@ -85,7 +85,7 @@ def retires_worn_before_their_replacement_serves(
         for m in serving
         if m.worn and any(n.slot == m.slot and n.age > m.age and n.phase is Phase.BOOTING for n in members)
     ]
-    return replace(decision, actions=(*decision.actions, *early[: len(serving) - 1]))
+    return decision.replace(actions=(*decision.actions, *early[: len(serving) - 1]))
 
 
 def does_not_see_who_boots(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
@@ -93,12 +93,12 @@ def does_not_see_who_boots(members: Sequence[Member], goal: Goal, backoff: Backo
 
 
 def forgets_the_gpus(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
-    return rightly(members, replace(goal, gpus=1), backoff, now)
+    return rightly(members, goal.replace(gpus=1), backoff, now)
 
 
 def does_not_replace_the_dead(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
     decision = rightly(members, goal, backoff, now)
-    return replace(decision, actions=tuple(a for a in decision.actions if not (members and isinstance(a, Spawn))))
+    return decision.replace(actions=tuple(a for a in decision.actions if not (members and isinstance(a, Spawn))))
 
 
 def does_not_stop(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
@@ -107,7 +107,7 @@ def does_not_stop(members: Sequence[Member], goal: Goal, backoff: Backoff, now: 
 
 def acts_by_and_by(members: Sequence[Member], goal: Goal, backoff: Backoff, now: float) -> Decision:
     decision = rightly(members, goal, backoff, now)
-    return replace(decision, actions=decision.actions[:1])
+    return decision.replace(actions=decision.actions[:1])
 
 
 def crowded_gpus_are_not_noticed(patch: Patch) -> None:

@@ -14,7 +14,8 @@ from tests.support import house
 PACKAGE = Path(__file__).resolve().parents[2] / "sdserve"
 
 LAYERS = [
-    {"errors", "status", "__init__"},
+    {"__init__", "immutable"},
+    {"errors", "status"},
     {"config", "systemd", "process", "http"},
     {"log", "access"},
     {"gateway"},

@@ -1,7 +1,6 @@
 """The service in one line, and as data."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -35,11 +34,11 @@ def test_all_is_well() -> None:
     [
         ({"wanted": 1, "workers": WORKERS[:1]}, "Running: 1 of 1 worker serving, generation 2"),
         (
-            {"state": "reloading", "workers": (*WORKERS, replace(WORKERS[0], phase="booting"))},
+            {"state": "reloading", "workers": (*WORKERS, WORKERS[0].replace(phase="booting"))},
             "Reloading: 2 of 2 workers serving, generation 2; 1 booting",
         ),
         (
-            {"workers": tuple(replace(each, phase="retiring") for each in WORKERS), "wanted": 0},
+            {"workers": tuple(each.replace(phase="retiring") for each in WORKERS), "wanted": 0},
             "Running: 0 of 0 workers serving, generation 2; 2 retiring",
         ),
         ({"successor": 99}, "Running: 2 of 2 workers serving, generation 2; upgrade to pid 99 under way"),
@@ -48,12 +47,12 @@ def test_all_is_well() -> None:
     ],
 )
 def test_what_happens_is_said(changes: dict[str, object], line: str) -> None:
-    assert replace(STATUS, **changes).line() == line  # type: ignore[arg-type]
+    assert STATUS.replace(**changes).line() == line  # type: ignore[arg-type]
 
 
 def test_requests_do_not_change_the_line() -> None:
-    busier = tuple(replace(each, requests=each.requests + 1, busy=2.0) for each in WORKERS)
-    assert replace(STATUS, workers=busier).line() == STATUS.line()
+    busier = tuple(each.replace(requests=each.requests + 1, busy=2.0) for each in WORKERS)
+    assert STATUS.replace(workers=busier).line() == STATUS.line()
 
 
 def test_as_data() -> None:

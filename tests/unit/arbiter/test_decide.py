@@ -1,7 +1,5 @@
 """What the pool decides, case by case; the simulation looks for the cases that nobody thought of."""
 
-from dataclasses import replace
-
 import pytest
 
 from sdserve.arbiter.decide import Action, Backoff, Goal, Kill, Member, Retire, Spawn, all_serve, decide, some_serve
@@ -11,14 +9,14 @@ NOW = 100.0
 
 
 def worker(age: int, slot: int, phase: Phase = Phase.SERVING, generation: int = 1, **more: object) -> Member:
-    return replace(Member(age, slot, generation, phase), **more)  # type: ignore[arg-type]
+    return Member(age, slot, generation, phase).replace(**more)
 
 
 def actions(members: list[Member], goal: Goal, backoff: Backoff | None = None) -> list[Action]:
     """What is decided; and that it settles the matter."""
     decided = decide(members, goal, backoff or Backoff(), NOW).actions
     told = {action.age for action in decided if not isinstance(action, Spawn)}
-    after = [replace(m, phase=Phase.RETIRING, deadline=NOW + 9) if m.age in told else m for m in members]
+    after = [m.replace(phase=Phase.RETIRING, deadline=NOW + 9) if m.age in told else m for m in members]
     born = (action.slot for action in decided if isinstance(action, Spawn))
     after += [worker(100 + number, slot, Phase.BOOTING, goal.generation) for number, slot in enumerate(born)]
     assert not decide(after, goal, backoff or Backoff(), NOW).actions

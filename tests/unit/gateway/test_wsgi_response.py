@@ -1,5 +1,6 @@
 """From what an application says to bytes: framing, persistence, and everything that can be wrong."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def gateway(app: Callable[..., Any], **terms: Any) -> Gateway:
     writer = HeadWriter("test")
     writer.clock(1.0)
     forwarding = Forwarding(Trusted(["10.0.0.1"]), {"X-FORWARDED-PROTO": "https"}, key=variable)
-    return Gateway(app, writer, forwarding, Terms(**terms), LOG)
+    return Gateway(app, writer, forwarding, Terms(sys.stderr, **terms), LOG)
 
 
 def respond(app: Callable[..., Any], request: Request = GET, wire: Wire | None = None) -> tuple[bytes, bytes, Response]:

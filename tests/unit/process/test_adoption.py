@@ -1,6 +1,5 @@
 """The adoption queue: connections move whole, once, and nothing else comes out of it."""
 
-import dataclasses
 import json
 import os
 import random
@@ -49,7 +48,7 @@ def test_a_connection_lives_on_in_another_hand(queue: AdoptionQueue, opened: Exi
     assert queue.offer([told]) == ([told], False)
     server.close()
     [found] = taken(queue, opened)
-    assert dataclasses.replace(found, sock=server) == told
+    assert found.replace(sock=server) == told
     assert not found.sock.getblocking()
     assert not os.get_inheritable(found.sock.fileno())
     found.sock.send(b"answer")
@@ -95,7 +94,7 @@ def test_each_connection_keeps_what_is_said_of_it_alone(queue: AdoptionQueue, op
     ]
     assert given(queue, told) == len(told)
     found = taken(queue, opened)
-    assert [dataclasses.replace(each, sock=one.sock) for each, one in zip(found, told, strict=True)] == told
+    assert [each.replace(sock=one.sock) for each, one in zip(found, told, strict=True)] == told
     assert [each.sock.getpeername() for each in found] == [each.sock.getpeername() for each in told]
 
 

@@ -6,7 +6,6 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,7 +48,7 @@ class House:
             stack.callback(each.close)
         worker = cast(Any, Worker([self.tcp, self.unix], self.queue))
         store = Store(Quota(0), print, 5)
-        wanted = replace(Values.of(load(["app"], {})), **values)
+        wanted = Values.of(load(["app"], {})).replace(**values)
         self.door = Door(worker, wanted, self.epoll, self.base, Names(), store)
 
     def base(self, listener: Listener, sock: socket.SocketType, peer: tuple[str, str]) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""Immutable values with named fields, as `@dataclass(frozen=True)` makes them, and cheap to import.
+
+The first client of an activated service waits for every module that is loaded and every class that is made. dataclasses
+brings inspect, ast, dis and tokenize along and compiles methods for each class: that was a third of the start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, Self, dataclass_transform
+else:
+
+    def dataclass_transform(**how):
+        return lambda cls: cls
+
+
+@dataclass_transform(frozen_default=True)
+class Immutable:
+    """A class that derives from this declares its fields as a dataclass does: annotated, with defaults behind those
+    without. Equal are values of one class with equal fields."""
+
+    _fields: tuple[str, ...]
+
+    def __init_subclass__(cls) -> None:
+        cls._fields = tuple(cls.__annotations__)
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        cls = type(self)
+        given = dict(zip(cls._fields, values, strict=False)) | named
+        missing = [name for name in cls._fields if name not in given and not hasattr(cls, name)]
+        if missing or len(given) < len(values) + len(named) or not given.keys() <= set(cls._fields):
+            raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}: got {values}, {named}")
+        self.__dict__.update(given)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same value with other fields."""
+        return type(self)(**self._named() | changes)
+
+    def _named(self) -> dict[str, Any]:
+        """Its fields by name."""
+        return {name: getattr(self, name) for name in self._fields}
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: use replace({name}=...)")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._named() == other._named()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._named().values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._named().items())})"
