@@ -6,8 +6,7 @@ brings inspect, ast, dis and tokenize along and compiles methods for each class:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn, Self, dataclass_transform
 else:

@@ -5,7 +5,6 @@ the master needs. Phases change through `advance` alone.
 """
 
 import os
-import random
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -156,7 +155,11 @@ class WorkerHandle:
 
 def worn_at(serving_since: float, max_age: float) -> float | None:
     """When a worker has served for `max_age` seconds (0: never), and a random tenth more: never all in step."""
-    return serving_since + max_age * random.uniform(1.0, 1.1) if max_age else None
+    if not max_age:
+        return None
+    import random
+
+    return serving_since + max_age * random.uniform(1.0, 1.1)
 
 
 def describe(status: int) -> str:

@@ -6,7 +6,7 @@ What the operator can mend is the application's own code, so that is named; the 
 
 import importlib
 import os
-import sysconfig
+import sys
 import traceback
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from traceback import TracebackException
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
-_LIBRARY = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+_STDLIB = os.path.dirname(os.__file__).removeprefix(sys.base_prefix)
+_LIBRARY = tuple({prefix + _STDLIB + os.sep for prefix in (sys.base_prefix, sys.exec_prefix)})
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 

@@ -6,16 +6,19 @@ are two kinds, with exit codes of their own: whatever an import or a factory rai
 means no callable is an AppImportError.
 """
 
-import ast
 import importlib
 import os
 import sys
 from collections.abc import Callable
+from keyword import iskeyword
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import AppBootError, AppImportError
 from sdserve.gateway.blame import importer, place
+
+if TYPE_CHECKING:
+    import ast
 
 DEFAULT_NAME = "application"
 USUAL_NAMES = ("application", "app", "create_app", "make_app")
@@ -106,6 +109,8 @@ def _meant_file(name: str, uri: str) -> str:
     if name == path or "/" in name:
         directory, base = os.path.split(path) if os.path.isabs(path) else ("", path.removeprefix("./"))
         module = base.removesuffix(".py").strip("/").replace("/", ".")
+        import ast
+
         try:
             with open(path, "rb") as file:
                 tree = ast.parse(file.read())
@@ -130,7 +135,11 @@ def _line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def _parse(expression: str, uri: str) -> tuple[str, ast.Call | None]:
+def _parse(expression: str, uri: str) -> "tuple[str, ast.Call | None]":
+    if all(part.isidentifier() and not iskeyword(part) for part in expression.split(".")):
+        return expression, None
+    import ast
+
     try:
         node = ast.parse(expression, mode="eval").body
     except SyntaxError as error:
@@ -163,7 +172,9 @@ def _nearest(owner: object, wanted: str) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def _call_factory(factory: Any, call: ast.Call, uri: str) -> Any:
+def _call_factory(factory: Any, call: "ast.Call", uri: str) -> Any:
+    import ast
+
     if not callable(factory):
         raise AppImportError(f"{uri}: {ast.unparse(call.func)!r} is {_kind(factory)} and cannot be called")
     if any(keyword.arg is None for keyword in call.keywords):

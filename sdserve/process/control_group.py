@@ -8,9 +8,8 @@ import select
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-OWN = Path("/proc/self/cgroup")
+OWN = "/proc/self/cgroup"
 
 
 def end_others(signum: int = signal.SIGTERM) -> list[int]:
@@ -18,7 +17,7 @@ def end_others(signum: int = signal.SIGTERM) -> list[int]:
 
     Only where that is a service of systemd's: a group of another kind, a session say, is not ours alone.
     """
-    own = OWN.read_text()
+    own = _read(OWN)
     if not any(line.endswith(".service") for line in own.splitlines()):
         return []
     return [pid for pid in _numbers() if pid != os.getpid() and _signal(pid, signum, own)]
@@ -26,7 +25,7 @@ def end_others(signum: int = signal.SIGTERM) -> list[int]:
 
 def await_others(seconds: float) -> None:
     """Waits so long at most until this process is the last one of its service's control group."""
-    own = OWN.read_text()
+    own = _read(OWN)
     until = time.monotonic() + seconds
     if not any(line.endswith(".service") for line in own.splitlines()):
         return
@@ -41,7 +40,7 @@ def _await(pid: int, group: str, until: float) -> None:
     except ProcessLookupError:
         return
     try:
-        if Path(f"/proc/{pid}/cgroup").read_text() == group:
+        if _read(f"/proc/{pid}/cgroup") == group:
             poll = select.poll()
             poll.register(fd, select.POLLIN)
             poll.poll(max(0.0, until - time.monotonic()) * 1000)
@@ -49,6 +48,11 @@ def _await(pid: int, group: str, until: float) -> None:
         return
     finally:
         os.close(fd)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def _numbers() -> Iterator[int]:
@@ -64,7 +68,7 @@ def _signal(pid: int, signum: int, group: str) -> bool:
     except ProcessLookupError:
         return False
     try:
-        if Path(f"/proc/{pid}/cgroup").read_text() != group:
+        if _read(f"/proc/{pid}/cgroup") != group:
             return False
         signal.pidfd_send_signal(fd, signum)
     except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or belongs to somebody else

@@ -4,8 +4,8 @@ systemd reads `EnvironmentFile=` anew for each command (systemd.exec(5)), also f
 the running service does not. Values may be secrets, so only digests of them leave a process.
 """
 
+from _blake2 import blake2b  # hashlib's, without the OpenSSL that it loads
 from collections.abc import Mapping
-from hashlib import blake2b
 
 # What systemd sets for each process by itself (systemd.exec(5)), and what shells and Python add.
 _OWN = ("LISTEN_", "WATCHDOG_", "MEMORY_PRESSURE_", "MONITOR_", "TRIGGER_")

@@ -20,7 +20,6 @@ signal also makes the wake-up pipe readable. A loop polls `control_fds()`, so wh
 """
 
 import os
-import random
 import signal
 import socket
 import time
@@ -137,7 +136,6 @@ class Worker:
         Raises AppImportError when the application cannot be loaded, HookError when a hook raises, BootError when a
         warm-up request fails.
         """
-        random.seed()
         self.load_wsgi()
         call_hook("post_worker_init", self.cfg.post_worker_init, self)
         for target in self.cfg.warmup:

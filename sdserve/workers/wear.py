@@ -7,7 +7,6 @@ workers of a preloaded application share, so only above the limit its proportion
 """
 
 import os
-import random
 import sys
 import time
 
@@ -19,7 +18,7 @@ class Wear:
     """The limits of one worker: requests, plus up to `jitter` at random, and bytes of memory; 0 for none."""
 
     def __init__(self, max_requests: int, jitter: int, max_memory: int) -> None:
-        self.max_requests = max_requests + random.randint(0, jitter) if max_requests > 0 else sys.maxsize
+        self.max_requests = max_requests + at_random(jitter) if max_requests > 0 else sys.maxsize
         self._max_memory = max_memory
         self._next_look = 0.0
 
@@ -40,6 +39,15 @@ class Wear:
         self._next_look = now + LOOK_AGAIN
         share = proportional_share()
         return f"holds {share >> 20} MiB of memory" if share >= self._max_memory else ""
+
+
+def at_random(most: int) -> int:
+    """A whole number from 0 to `most`."""
+    if not most:
+        return 0
+    import random
+
+    return random.randint(0, most)
 
 
 def resident() -> int:
