@@ -14,7 +14,7 @@ from tests.support import house
 PACKAGE = Path(__file__).resolve().parents[2] / "sdserve"
 
 LAYERS = [
-    {"__init__", "immutable"},
+    {"__init__", "immutable"},  # below all others: a version, and what a value is
     {"errors", "status"},
     {"config", "systemd", "process", "http"},
     {"log", "access"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"cli", "ctl"},
     {"__main__"},
 ]
-LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+LAYER = {name: number for number, names in enumerate(LAYERS, -1) for name in names}
 
 # Files that still need each other. This list may only shrink.
 IN_CIRCLES = {
