@@ -33,7 +33,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Layer 1, systemd", ("systemd",)),
     ("Layer 1, the operating system", ("process",)),
     ("Layer 1, HTTP", ("http",)),
-    ("Layer 0, words for all", ("errors.py", "immutable.py", "status.py")),
+    ("Layer 1, what the service is doing", ("status.py",)),
+    ("Layer 0, words for all", ("errors.py", "immutable.py")),
 )
 MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

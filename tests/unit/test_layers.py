@@ -14,9 +14,8 @@ from tests.support import house
 PACKAGE = Path(__file__).resolve().parents[2] / "sdserve"
 
 LAYERS = [
-    {"__init__", "immutable"},  # below all others: a version, and what a value is
-    {"errors", "status"},
-    {"config", "systemd", "process", "http"},
+    {"errors", "immutable", "__init__"},
+    {"config", "systemd", "process", "http", "status"},
     {"log", "access"},
     {"gateway"},
     {"workers"},
@@ -24,7 +23,7 @@ LAYERS = [
     {"cli", "ctl"},
     {"__main__"},
 ]
-LAYER = {name: number for number, names in enumerate(LAYERS, -1) for name in names}
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # Files that still need each other. This list may only shrink.
 IN_CIRCLES = {
