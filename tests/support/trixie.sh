@@ -6,13 +6,13 @@
 #
 # /opt/sdserve is a virtual environment there with sdserve installed, on Debian's packages of what it requires, except
 # for httptools, whose parser is another in Debian, and for what Debian does not have. `run` shows the package of the
-# checkout in it. Made once for each version of this script and of pyproject.toml, with the Debian mirror that this
+# checkout in it. Made once for each version of this script and of the requirements, with the Debian mirror that this
 # machine's apt uses, and kept in /var/cache/sdserve-tests (or $TESTS_CACHE), 300 MB; what nobody used for a week goes.
 # Needs root, apt, mmdebstrap (which is installed if missing), and the checkout's .venv.
 set -eu
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${TESTS_CACHE:-/var/cache/sdserve-tests}
-stamp=$(cat "$0" "$checkout/pyproject.toml" | cksum)
+stamp=$(sed '/^\[tool\.ruff\]/,$d' "$0" "$checkout/pyproject.toml" | cksum) # what checks and tests are told changes nothing
 root=$cache/trixie-${stamp%% *}
 
 # sdserve's requirements and those of its tests, the proxies of the scenarios, and what a machine needs to boot.
