@@ -10,15 +10,13 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.http.errors import InvalidResponse
 from sdserve.http.request import Request
-from sdserve.http.response import NO_BODY, Head
-
-if TYPE_CHECKING:
-    from sdserve.gateway.wsgi import Gateway
+from sdserve.http.response import NO_BODY, Head, HeadWriter
+from sdserve.log import Logger
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 
@@ -39,6 +37,17 @@ class NoRoom(ClientGone):
 
 class NothingSent(Exception):
     """An iterable yields, and nothing of it can be sent."""
+
+
+class Source(Protocol):
+    """What makes responses, and says for all of them: see `Gateway` in wsgi.py."""
+
+    open: bool
+    pulls: bool
+    timeout: float
+    writer: HeadWriter
+    log: Logger
+    others_wait: Callable[[], bool]
 
 
 class Sink(Protocol):
@@ -127,7 +136,7 @@ class Response:
     status = ""
     headers: Sequence[tuple[str, str]] = ()
 
-    def __init__(self, gateway: "Gateway", sink: Sink, request: Request) -> None:
+    def __init__(self, gateway: Source, sink: Sink, request: Request) -> None:
         self._gateway = gateway
         self._sink = sink
         self.request = request

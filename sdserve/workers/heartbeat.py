@@ -5,16 +5,12 @@ and one that is not busy is well.
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sdserve.workers.base import Worker
 
 
 class Heartbeat:
     """Of one worker, in its own process and in the master."""
 
-    def __init__(self, worker: "Worker") -> None:
+    def __init__(self, worker: object) -> None:
         self._worker = worker
 
     def last_update(self) -> float:

@@ -27,8 +27,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # Files that still need each other. This list may only shrink.
 IN_CIRCLES = {
-    *("sdserve.gateway." + name for name in ("response", "wsgi")),
-    *("sdserve.workers." + name for name in ("base", "exchange", "heartbeat", "input", "loop", "rescue")),
+    *("sdserve.workers." + name for name in ("exchange", "input", "loop", "rescue")),
     *("sdserve.workers." + name for name in ("retirement", "stream", "streams", "takeover", "wsgi")),
 }
 
