@@ -1,4 +1,4 @@
-"""Access records: gunicorn's `access_log_format` atoms, compiled once into a function.
+"""Access records: gunicorn's `access_log_format` atoms, compiled once, and written some at a time.
 
 Everything that a client chooses (request line, headers, user name) is escaped before it is written and cut at a length:
 no request can forge a line, a field or a terminal sequence, and none makes a record longer than journald takes in one
@@ -9,7 +9,9 @@ import base64
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
@@ -20,6 +22,9 @@ UNSAFE = re.compile(r"[^ !#-\[\]-~]|<(?=[0-9]{1,3}>)")
 LONGEST_FIELD = 2048  # characters, when all is escaped
 LONGEST_RECORD = 40 << 10  # journald cuts lines at 48 KiB (LineMax=)
 CUT = "..."
+BATCH = 64  # records that are written at once, at most
+SLOW = 0.01  # seconds of a request whose record is written at once
+Taken = tuple[Any, ...]  # what a record shows of a request, atom by atom
 _ESCAPES = {chr(number): f"\\x{number:02x}" for number in range(256)}
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -65,14 +70,26 @@ def _escaped(found: re.Match[str]) -> str:
     )
 
 
-def _time(record: Record) -> str:
-    now = time.localtime()  # the month by its English name, whatever the locale
-    return time.strftime(f"[%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S %z]", now)
+def _text_of_time() -> Callable[[], str]:
+    """What tells the time of now, and writes it once a second: by the month's English name, whatever the locale."""
+    known = 0, ""
+
+    def clock() -> str:
+        nonlocal known
+        second = int(time.time())
+        then, text = known
+        if then != second:
+            now = time.localtime(second)
+            text = time.strftime(f"[%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S %z]", now)
+            known = second, text
+        return text
+
+    return clock
 
 
-def _user(record: Record) -> str:
+def _user(environ: dict[str, Any]) -> str:
     """The user of HTTP basic authentication, as sent and unverified."""
-    scheme, _, credentials = str(record.environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
+    scheme, _, credentials = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
     if scheme.lower() != "basic":
         return "-"
     try:
@@ -81,42 +98,42 @@ def _user(record: Record) -> str:
         return "-"
 
 
-def _request_line(record: Record) -> str:
-    environ = record.environ
+def _request_line(environ: dict[str, Any]) -> str:
     words = [environ.get(key, "") for key in ("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL")]
     return " ".join(str(word) for word in words if word) or "-"
 
 
-def _variable(name: str) -> Callable[[Record], str]:
-    return lambda record: str(record.environ.get(name, record.environ.get(name.upper(), "-")) or "-")
+def _header(headers: Iterable[tuple[str, str]], name: str) -> str:
+    return next((value for key, value in headers if key.lower() == name), "-")
 
 
-def _microseconds(record: Record) -> str:
-    return str(int(record.seconds * 1_000_000))
+def _variable(name: str) -> str:
+    return f"get({name!r}, get({name.upper()!r}, '-')) or '-'"
 
 
-ATOMS: dict[str, Callable[[Record], str]] = {
-    "h": lambda record: str(record.environ.get("REMOTE_ADDR") or "-"),
-    "l": lambda record: "-",
-    "u": _user,
-    "t": _time,
-    "r": _request_line,
-    "s": lambda record: record.status.partition(" ")[0],
-    "st": lambda record: record.status,
+# What an atom stands for, as an expression of what `Format.take` is given: it becomes one function for all atoms.
+ATOMS = {
+    "h": 'get("REMOTE_ADDR") or "-"',
+    "l": '"-"',
+    "u": 'user(environ) if "HTTP_AUTHORIZATION" in environ else "-"',
+    "t": "clock()",
+    "r": "request_line(environ)",
+    "s": 'status.partition(" ")[0]',
+    "st": "status",
     "m": _variable("REQUEST_METHOD"),
-    "U": lambda record: str(record.environ.get("PATH_INFO", "")),
-    "q": lambda record: str(record.environ.get("QUERY_STRING", "")),
+    "U": 'get("PATH_INFO", "")',
+    "q": 'get("QUERY_STRING", "")',
     "H": _variable("SERVER_PROTOCOL"),
-    "b": lambda record: str(record.sent),
-    "B": lambda record: str(record.sent),
-    "f": lambda record: str(record.environ.get("HTTP_REFERER", "-")),
-    "a": lambda record: str(record.environ.get("HTTP_USER_AGENT", "-")),
-    "T": lambda record: str(int(record.seconds)),
-    "M": lambda record: str(int(record.seconds * 1000)),
-    "D": _microseconds,
-    "L": lambda record: f"{record.seconds:.6f}",
-    "X": lambda record: record.ended,
-    "p": lambda record: f"<{os.getpid()}>",
+    "b": "sent",
+    "B": "sent",
+    "f": 'get("HTTP_REFERER", "-")',
+    "a": 'get("HTTP_USER_AGENT", "-")',
+    "T": "int(seconds)",
+    "M": "int(seconds * 1000)",
+    "D": "int(seconds * 1_000_000)",
+    "L": 'f"{seconds:.6f}"',
+    "X": "ended",
+    "p": 'f"<{getpid()}>"',
 }
 NUMBERS = frozenset("bBTMD")
 OURS = frozenset("ltsbBTMDLpX")  # what no client and no application can choose
@@ -127,77 +144,154 @@ def _key(name: str) -> str:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
 
-def _request_header(name: str) -> Callable[[Record], str]:
-    key = _key(name)
-    return lambda record: str(record.environ.get(key, "-"))
+KINDS: dict[str, Callable[[str], str]] = {
+    "i": lambda name: f"get({_key(name)!r}, '-')",
+    "o": lambda name: f"header(headers, {name.lower()!r})",
+    "e": _variable,
+}
 
 
-def _response_header(name: str) -> Callable[[Record], str]:
-    def look_up(record: Record) -> str:
-        return next((value for key, value in record.headers if key.lower() == name), "-")
+class Format:
+    """A compiled `access_log_format`. `take` keeps what a record needs of a request, `lines` makes the records."""
 
-    return look_up
+    def __init__(self, text: str) -> None:
+        template, expressions, self._foreign = "", [], list[bool]()
+        at = pids = 0
+        for found in ATOM.finditer(text):
+            template += text[at : found.start()].replace("%", "%%")
+            at = found.end()
+            if found[0] == "%%":
+                template += "%%"
+                continue
+            atom, shape, kind = found.groups()
+            expression = _expression(atom) or '"-"'
+            if kind != "s" and atom not in NUMBERS:
+                raise ValueError(f"access_log_format: %({atom}){shape}{kind} is not a number: use %({atom}){shape}s")
+            template += f"%{shape}{'s' if kind == 's' else 'd'}"
+            expressions.append(expression)
+            self._foreign.append(atom not in OURS)
+            pids += atom == "p"
+        self._template = template + text[at:].replace("%", "%%")
+        literal = ATOM.sub("", text)
+        # Of what must be escaped, the format itself has so much in each record: whoever counts finds any more of it.
+        self._counts = {char: literal.count(char) for char in {*'"\n<', *filter(UNSAFE.match, literal)}}
+        self._counts["<"] += pids
+        self._counts["\n"] += 1
+        self._unsafe = bytes(
+            number if (32 <= number < 127 and number != 92) or chr(number) in self._counts else 0
+            for number in range(256)
+        )
+        self.take = self._compiled(expressions)
+
+    def __call__(self, record: Record) -> str:
+        """One record."""
+        taken = self.take(
+            *(record.environ, record.status, record.sent, record.seconds, record.headers, record.ended),
+        )
+        return self.lines([taken])[0]
+
+    def lines(self, batch: Sequence[Taken]) -> list[str]:
+        """Records of `batch`. As a rule nothing in them must be escaped, and one look at all of them shows that."""
+        template = self._template
+        with suppress(Exception):  # what an application left in its environ and headers may be anything
+            found = [template % taken for taken in batch]
+            text = "\n".join([*found, ""])
+            if max(map(len, found)) <= LONGEST_FIELD and self._is_safe(text, len(batch)):
+                return found
+        return [self._escaped(taken) for taken in batch]
+
+    def _is_safe(self, text: str, count: int) -> bool:
+        if not text.isascii():
+            return False
+        data = text.encode("ascii")
+        return data.translate(self._unsafe) == data and all(
+            text.count(char) == number * count for char, number in self._counts.items()
+        )
+
+    def _escaped(self, taken: Taken) -> str:
+        values = (escape(str(value)) if foreign else value for value, foreign in zip(taken, self._foreign, strict=True))
+        try:
+            whole = self._template % tuple(values)
+        except Exception as error:  # noqa: BLE001 - as above
+            whole = escape(f"a record cannot be written: {error!r}")
+        return whole if len(whole) <= LONGEST_RECORD else whole[: LONGEST_RECORD - len(CUT)] + CUT
+
+    @staticmethod
+    def _compiled(expressions: list[str]) -> Callable[..., Taken]:
+        """One function of all expressions: a call for each atom would take as long as all the rest of a record.
+
+        Nothing but names of fields comes from the format, each as a literal.
+        """
+        known = {"user": _user, "clock": _text_of_time(), "request_line": _request_line, "header": _header}
+        values = "".join(f"{expression}, " for expression in expressions)
+        code = (
+            f"def take(environ, status, sent, seconds, headers, ended):\n    get = environ.get\n    return ({values})\n"
+        )
+        exec(code, known | {"getpid": os.getpid}, found := dict[str, Any]())
+        return found["take"]  # type: ignore[no-any-return]
 
 
-KINDS = {"i": _request_header, "o": _response_header, "e": _variable}
-
-
-def compile_format(text: str) -> Callable[[Record], str]:
-    """The function that writes records in the format `text`: gunicorn's atoms, `{name}i`, `{name}o`, `{name}e`.
+def compile_format(text: str) -> Format:
+    """What writes records in the format `text`: gunicorn's atoms, `{name}i`, `{name}o`, `{name}e`.
 
     What is no atom is written as `-`, see `unknown_atoms`. Raises ValueError for a number that is asked for (`%(h)d`)
     of an atom that is none.
     """
-    parts: list[str] = []
-    getters: list[Callable[[Record], str]] = []
-    at = 0
-    for found in ATOM.finditer(text):
-        parts.append(text[at : found.start()])
-        at = found.end()
-        if found[0] == "%%":
-            parts[-1] += "%"
-            getters.append(lambda record: "")
-        else:
-            getters.append(_shaped(*found.groups()))
-    tail = text[at:]
-
-    def write(record: Record) -> str:
-        pieces = []
-        for literal, getter in zip(parts, getters, strict=True):
-            pieces.append(literal)
-            pieces.append(getter(record))
-        pieces.append(tail)
-        whole = "".join(pieces)
-        return whole if len(whole) <= LONGEST_RECORD else whole[: LONGEST_RECORD - len(CUT)] + CUT
-
-    return write
+    return Format(text)
 
 
 def unknown_atoms(text: str) -> list[str]:
     """What looks like an atom in the format `text` and is not one."""
-    return [found[0] for found in ATOM.finditer(text) if found[1] is not None and _getter(found[1]) is None]
+    return [found[0] for found in ATOM.finditer(text) if found[1] is not None and _expression(found[1]) is None]
 
 
-def _shaped(atom: str, shape: str, kind: str) -> Callable[[Record], str]:
-    """What stands for an atom in a record: `shape` is its flags, width and precision, `kind` s, d or i."""
-    getter = _getter(atom) or (lambda record: "-")
-    if kind != "s":
-        if atom not in NUMBERS:
-            raise ValueError(f"access_log_format: %({atom}){shape}{kind} is not a number: use %({atom}){shape}s")
-        return lambda record: f"%{shape}d" % int(getter(record))
-    safe = getter if atom in OURS else lambda record: escape(getter(record))
-    if not shape:
-        return safe
-    return lambda record: f"%{shape}s" % safe(record)
-
-
-def _getter(atom: str) -> Callable[[Record], str] | None:
+def _expression(atom: str) -> str | None:
     if atom in ATOMS:
         return ATOMS[atom]
     if atom.startswith("{") and len(atom) > 3 and atom[-2] == "}" and atom[-1] in KINDS:
-        name = atom[1:-2]
-        return KINDS[atom[-1]](name if atom[-1] == "e" else name.lower())
+        return KINDS[atom[-1]](atom[1:-2])
     return None
+
+
+class AccessLog:
+    """Records of one worker, written some at a time: `flush` is called at the end of each turn of its loop, before it
+    waits for anything. A record of a request that took long is not kept waiting, and neither are those before it.
+
+    `write` gets the lines. Threads may record at the same time; nobody's record is lost, or written twice.
+    """
+
+    def __init__(self, form: Format, write: Callable[[Sequence[str]], None], failed: Callable[[str], None]) -> None:
+        self._take = form.take
+        self._lines = form.lines
+        self._write = write
+        self._failed = failed
+        self.pending: deque[Taken] = deque()
+
+    def record(
+        self,
+        environ: dict[str, Any],
+        status: str,
+        sent: int,
+        seconds: float,
+        headers: Sequence[tuple[str, str]] = (),
+        ended: str = "+",
+    ) -> None:
+        """Keeps a record, for the time being."""
+        try:
+            self.pending.append(self._take(environ, status, sent, seconds, headers, ended))
+        except Exception:  # noqa: BLE001 - what an application left in its environ and headers may be anything
+            self._failed("Cannot write an access record")
+        if seconds > SLOW or len(self.pending) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what was recorded."""
+        batch = []
+        with suppress(IndexError):
+            while True:
+                batch.append(self.pending.popleft())
+        if batch:
+            self._write(self._lines(batch))
 
 
 def refused(line: bytes, fields: Iterable[tuple[bytes, bytes]], peer: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from sdserve.workers.stream import Reply, Stream
 from sdserve.workers.values import Values
 
 if TYPE_CHECKING:
+    from sdserve.access import AccessLog
     from sdserve.process.listeners import Listener
     from sdserve.workers.wsgi import WSGIWorker
 
@@ -36,7 +37,7 @@ Hook = Callable[..., Any]
 
 class Exchange:
     """Answers requests. `before` and `after` are the hooks pre_request and post_request, None when nobody set them;
-    `record` writes an access record (environ, status, body bytes, seconds, headers), None when nobody reads it."""
+    `access` writes access records, None when nobody reads them."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Exchange:
         *,
         before: Hook | None = None,
         after: Hook | None = None,
-        record: Callable[..., None] | None = None,
+        access: "AccessLog | None" = None,
     ) -> None:
         self._worker = worker
         self.gateway = gateway
@@ -55,7 +56,8 @@ class Exchange:
         self._last = values.limits.requests
         self._before = before
         self._after = after
-        self._record = record
+        self.access = access
+        self._record = access.record if access is not None else None
         self._complaints = defaultdict[str, RateLimit](RateLimit)  # by level
         gateway.complain = partial(self.complain, worker.log.info)
         self._early: dict[Stream, Fiber] = {}  # calls whose bodies arrive meanwhile, and their threads

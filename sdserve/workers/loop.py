@@ -57,6 +57,7 @@ class Loop:
         self._worker = worker
         self._values = values
         self._interrupted = exchange.interrupted
+        self._access = exchange.access
         self._epoll = select.epoll()
         disk = Quota(values.spool)
         waits = Waits.within(values.times.send, values.timeout, alone=values.threads == 1)
@@ -168,7 +169,7 @@ class Loop:
         """Turns until the lead is lost, or until all is over."""
         worker, streams = self._worker, self._streams
         poll, pending, ready, returned = self._epoll.poll, self._pending, streams.ready, self._returned
-        find, event = streams.open.get, streams.event
+        find, event, access = streams.open.get, streams.event, self._access
         stream: Stream | None = None
         batch = 0  # whoever leads anew polls first: a leader may lose the lead to each stream in `ready`
         while True:
@@ -199,6 +200,8 @@ class Loop:
                     if not worker.alive and self._retirement_ends(monotonic()):
                         self._lead.stop()
                         return
+                    if access is not None and access.pending:
+                        access.flush()
                     if ready or returned:
                         if streams.count >= EVENTS:
                             self._count()

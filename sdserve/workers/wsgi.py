@@ -26,6 +26,7 @@ from sdserve.workers.values import Values
 from sdserve.workers.warmup import warm_up
 
 if TYPE_CHECKING:
+    from sdserve.access import AccessLog
     from sdserve.config import Config
     from sdserve.log import Logger
 
@@ -84,10 +85,13 @@ class WSGIWorker(Worker):
             *(self, gateway, gateway.writer, values),
             before=self._hook("pre_request"),
             after=self._hook("post_request"),
-            record=self._access_record(),
+            access=self._access,
         )
         self._loop = Loop(self, values, exchange)
-        self._loop.run()
+        try:
+            self._loop.run()
+        finally:
+            self._write_records()
 
     @cached_property
     def values(self) -> Values:
@@ -123,21 +127,18 @@ class WSGIWorker(Worker):
         hook: Callable[..., Any] = getattr(self.cfg, name)
         return hook
 
-    def _access_record(self) -> Callable[..., None] | None:
+    @cached_property
+    def _access(self) -> "AccessLog | None":
+        """What writes access records, None where nobody reads them."""
         if not self.log.access_enabled:
             return None
-        from sdserve.access import Record, compile_format
+        from sdserve.access import AccessLog, compile_format
 
-        write = compile_format(self.cfg.access_log_format)
-        info = self.log.access_log.info
+        return AccessLog(compile_format(self.cfg.access_log_format), self.log.access, self.log.exception)
 
-        def record(*known: Any) -> None:
-            try:
-                info("%s", write(Record(*known)))
-            except Exception:  # what an application left in its environ and headers may be anything
-                self.log.exception("Cannot write an access record")
-
-        return record
+    def _write_records(self) -> None:
+        if self._access is not None:
+            self._access.flush()
 
     def count_requests(self, count: int, size: int, errors: int) -> None:
         """`count_request` for all that one turn of the loop answered."""
@@ -148,6 +149,7 @@ class WSGIWorker(Worker):
 
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
         """Names the requests that are in the application; before the stacks of all threads are written."""
+        self._write_records()
         if self._loop is not None:
             for call in self._loop.calls():
                 self.log.critical("%s", call)

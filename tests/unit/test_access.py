@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sdserve.access import DEFAULT_FORMAT, Record, compile_format, escape, refused, unknown_atoms
+from sdserve.access import DEFAULT_FORMAT, AccessLog, Record, compile_format, escape, refused, unknown_atoms
 
 ENVIRON: dict[str, Any] = {
     "REMOTE_ADDR": "1.2.3.4",
@@ -137,3 +137,62 @@ def test_of_a_refused_request_what_is_known_is_recorded(line: bytes, known: str)
     environ = refused(line, [(b"User-Agent", b"x"), (b"User-Agent", b"y"), (b"User_Agent", b"z")], "1.2.3.4")
     write = compile_format('%(h)s "%(r)s|%(m)s|%({RAW_URI}e)s|%(H)s" %(s)s %(a)s %(f)s')
     assert write(Record(environ, "400 Bad Request", 16, 0.0)) == f'1.2.3.4 "{known}" 400 x -'
+
+
+def a_log(form: str = DEFAULT_FORMAT) -> tuple[AccessLog, list[list[str]]]:
+    """A log, and what it has written: batch by batch."""
+    written: list[list[str]] = []
+    return AccessLog(compile_format(form), lambda lines: written.append(list(lines)), pytest.fail), written
+
+
+def test_records_wait_for_the_end_of_a_turn_and_are_written_together() -> None:
+    log, written = a_log("%(s)s %(b)s")
+    for number in range(3):
+        log.record(ENVIRON, "200 OK", number, 0.001)
+    assert written == [] and log.pending
+    log.flush()
+    log.flush()
+    assert written == [["200 0", "200 1", "200 2"]]
+
+
+def test_neither_many_records_nor_one_of_a_slow_request_wait() -> None:
+    log, written = a_log("%(b)s")
+    for number in range(64):
+        log.record(ENVIRON, "200 OK", number, 0.001)
+    assert [len(batch) for batch in written] == [64]
+    log.record(ENVIRON, "200 OK", 1, 0.001)
+    log.record(ENVIRON, "200 OK", 2, 1.0)
+    assert written[1:] == [["1", "2"]]
+
+
+AGENTS = st.one_of(
+    st.sampled_from(["curl", 'a"b', "a\nb", "a\\b", "<0>", "<a>", "\x1b[m", "\xe9", "x" * 3000, "", "\t", "\x7f"]),
+    st.text(max_size=20),
+)
+
+
+@given(st.lists(AGENTS, min_size=1, max_size=8), st.sampled_from([DEFAULT_FORMAT, "%(a)s", "%(p)s\t<%(a)-5s>\t\u20ac"]))
+@settings(deadline=None)
+def test_what_one_client_sends_changes_no_other_record_of_its_batch(agents: list[str], form: str) -> None:
+    """All are looked at together; what is found in one has every one of them written as it would be alone."""
+    log, written = a_log(form)
+    for agent in agents:
+        log.record({**ENVIRON, "HTTP_USER_AGENT": agent}, "200 OK", 1, 0.0)
+    log.flush()
+    alone = [escape(agent) for agent in agents]
+    assert len(written[0]) == len(agents)
+    for line, agent in zip(written[0], alone, strict=True):
+        assert line.endswith({DEFAULT_FORMAT: f'"{agent}"', "%(a)s": agent}.get(form, f"\t<{agent:5}>\t\u20ac"))
+        assert "\n" not in line
+
+
+def test_a_record_that_cannot_be_written_harms_no_other() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    log, written = a_log("%(a)s")
+    for agent in ("a", Odd(), "b"):
+        log.record({**ENVIRON, "HTTP_USER_AGENT": agent}, "200 OK", 1, 0.0)
+    log.flush()
+    assert written[0][::2] == ["a", "b"] and "no text" in written[0][1]

@@ -321,3 +321,26 @@ def test_a_log_file_that_is_standard_error_is_told_once(journal: Destination) ->
     log.echo(True)
     log.error("no application")
     assert written(journal).count("no application") == 1
+
+
+def test_access_records_that_come_together_are_written_together_in_pieces_that_a_pipe_takes_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Logger(str(tmp_path / "log"), str(tmp_path / "access"))
+    said: list[str] = []
+    monkeypatch.setattr(type(log.access_log.handlers[0]), "say", lambda self, text: said.append(text))
+    log.access([f"{number:0100}" for number in range(100)])
+    assert max(map(len, said)) < 4096 and len(said) == 3
+    assert "\n".join(said).split("\n") == [f"{number:0100}" for number in range(100)]
+
+
+def test_somebody_elses_handler_gets_each_access_record(tmp_path: Path) -> None:
+    log = Logger(str(tmp_path / "log"), str(tmp_path / "access"))
+    other = logging.FileHandler(tmp_path / "other")
+    log.access_log.addHandler(other)
+    try:
+        log.access(["GET /a%s", "GET /b"])
+    finally:
+        log.access_log.removeHandler(other)
+        other.close()
+    assert (tmp_path / "access").read_text() == (tmp_path / "other").read_text() == "GET /a%s\nGET /b\n"
