@@ -81,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    versions, missing = install(args.venv, peers)
+    needed = [package for load in loads for package in load.packages]
+    versions, missing = install(args.venv, peers, needed)
+    loads = [load for load in loads if not missing.keys() & set(load.packages)]
     peers = [peer for peer in peers if peer.package not in missing]
     _print_header(versions, missing, args.rounds, args.seconds)
     return run(loads, peers, args.venv / "bin", args.rounds, args.seconds)
@@ -93,7 +95,7 @@ def run(loads: Sequence[Load], peers: Sequence[Peer], bin: Path, rounds: int, se
     try:
         for number in range(rounds):
             for load in loads:
-                for peer in turns([p for p in peers if p.fits(load.threads, load.workers)], number):
+                for peer in turns([p for p in peers if p.fits(load)], number):
                     said = _measure(found, peer, load, bin, seconds)
                     print(f"round {number + 1}, {load.name}, {peer.name}: {said}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:

@@ -12,7 +12,19 @@ TINY = b"Hello, world!"
 TEN = b"0123456789abcdef" * 640  # 10 kB
 POSTED = b"x" * 65536
 
-ANSWERS = {"/tiny": TINY, "/ten": TEN, "/echo": POSTED, "/sleep50": b"slept", "/sleep500": b"slept"}
+ASKED = b'{"id": 1, "name": "bench"}'.ljust(200)
+FILLING = b"." * 824  # makes 1 kB of an answer to 200 bytes
+
+ANSWERS = {
+    "/any/1": TINY,
+    "/json": ASKED + FILLING,
+    "/tiny": TINY,
+    "/ten": TEN,
+    "/echo": POSTED,
+    "/sleep50": b"slept",
+    "/sleep500": b"slept",
+}
+POSTS = {"/echo": POSTED, "/json": ASKED}  # what is sent there
 
 Environ = dict[str, Any]
 
@@ -33,6 +45,8 @@ def sleeper(seconds: float) -> Callable[[Environ], bytes]:
 
 
 WORK: dict[str, Callable[[Environ], bytes]] = {
+    "/any": lambda environ: TINY,
+    "/json": lambda environ: echo(environ) + FILLING,
     "/tiny": lambda environ: TINY,
     "/ten": lambda environ: TEN,
     "/echo": echo,
@@ -49,6 +63,8 @@ def application(environ: Environ, start_response: Callable[..., Any]) -> Iterabl
     if environ["PATH_INFO"] == "/pieces":  # a megabyte, made as it goes
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(PIECES * len(PIECE)))])
         return (PIECE for _ in range(PIECES))
-    body = WORK[environ["PATH_INFO"]](environ)
+    path: str = environ["PATH_INFO"]
+    work = WORK.get(path) or WORK[path[: path.index("/", 1)]]
+    body = work(environ)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]

@@ -22,12 +22,12 @@ def environment(place: Path) -> Path:
     return bin
 
 
-def install(place: Path, peers: Iterable[Peer]) -> tuple[dict[str, str], dict[str, str]]:
-    """Installs what `peers` need. Returns the versions of packages that are there, and why others are not."""
+def install(place: Path, peers: Iterable[Peer], more: Iterable[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
+    """Installs what `peers` need, and `more`. Returns the versions of packages that are there, and why others are not."""
     bin = environment(place)
     versions: dict[str, str] = {}
     missing: dict[str, str] = {}
-    for package in dict.fromkeys(peer.package for peer in peers if peer.package):
+    for package in dict.fromkeys(peer.package for peer in peers if peer.package) | dict.fromkeys(more):
         version = _version(bin, package)
         if not version:
             print(f"installing {package}", file=sys.stderr)

@@ -26,9 +26,46 @@ class Load:
     """Connections that ask once and then stay open."""
     hostile: bool = False
     """Slow clients beside the measured ones: see hostile.py."""
+    traffic: str = ""
+    """Requests that differ from each other, and how: a name in wrk.lua."""
+    application: str = "apps:application"
+    packages: tuple[str, ...] = ()
+    """What the application needs, beside the server."""
+    access_log: bool = False
+    """With a record of each request, in a file."""
 
 
 LOADS = (
+    Load(
+        "proxied",
+        "behind a proxy: 12 fields, of which id, client, cookie, referrer and path differ each time",
+        path="/any/1",
+        traffic="proxied",
+    ),
+    Load(
+        "browser",
+        "40 browsers with cookies of 1 to 2 kB, a path of its own each time",
+        path="/any/1",
+        traffic="browser",
+    ),
+    Load("json", "200 bytes of JSON posted, others each time; 1 kB answered", path="/json", body=200, traffic="json"),
+    Load(
+        "flask",
+        "Flask: one route, as behind a proxy",
+        "/any/1",
+        traffic="proxied",
+        application="flask_hello:application",
+        packages=("flask",),
+    ),
+    Load(
+        "django",
+        "Django: one route, as behind a proxy",
+        "/any/1",
+        traffic="proxied",
+        application="django_hello:application",
+        packages=("django",),
+    ),
+    Load("logged", "tiny answer, with an access log in a file", access_log=True),
     Load("tiny", "tiny answer, 32 keep-alive connections"),
     Load("close", "tiny answer, a new connection for each request", close=True),
     Load("ten", "10 kB answer, keep-alive", path="/ten"),

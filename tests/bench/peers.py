@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench.loads import Load
 
 HOST = "127.0.0.1"
-APPLICATION = "apps:application"
+RECORDS = "/tmp/sdserve-bench-access.log"
 THREADS = 16
 KEEP_IDLE = "75"  # seconds; where the default is 2, idle connections would be gone before they are measured
 
@@ -33,9 +33,14 @@ class Peer:
     """Runs only under loads that need threads: its plain form runs under the others."""
     processes: bool = True
     """Can have several workers."""
+    records: bool = False
+    """Can write an access log."""
 
-    def fits(self, threads: int, workers: int) -> bool:
-        """Whether a load that needs so many threads and workers says something about this server."""
+    def fits(self, load: Load) -> bool:
+        """Whether a load says something about this server: can it have its threads and workers, and its records?"""
+        threads, workers = load.threads, load.workers
+        if load.access_log and not self.records:
+            return False
         if threads > self.threads or (workers > 1 and not self.processes):
             return False
         return not (self.threaded_only and threads == 1)
@@ -45,7 +50,8 @@ def sdserve(threads: int) -> Command:
     def command(bin: Path, port: int, load: Load) -> list[str]:
         options = ["--bind", f"{HOST}:{port}", "--workers", str(load.workers), "--threads", str(threads)]
         options += ["--keep-alive", KEEP_IDLE] if load.idle else []
-        return [sys.executable, "-m", "sdserve", *options, APPLICATION]
+        options += ["--access-logfile", RECORDS] if load.access_log else []
+        return [sys.executable, "-m", "sdserve", *options, load.application]
 
     return command
 
@@ -55,7 +61,8 @@ def gunicorn(*kind: str) -> Command:
         # Its thread worker refuses connections beyond 1,000 by default, which the idle ones alone are.
         options = ["--bind", f"{HOST}:{port}", "--workers", str(load.workers), "--worker-connections", "2000"]
         options += ["--keep-alive", KEEP_IDLE] if load.idle else []
-        return [str(bin / "gunicorn"), *options, "--log-level", "warning", *kind, APPLICATION]
+        log = ["--access-logfile", RECORDS] if load.access_log else []
+        return [str(bin / "gunicorn"), *options, "--log-level", "warning", *kind, *log, load.application]
 
     return command
 
@@ -64,10 +71,11 @@ def granian(threads: int) -> Command:
     """`threads` that call the application; 0: as it comes, with as many as it finds useful, up to half its backlog."""
 
     def command(bin: Path, port: int, load: Load) -> list[str]:
-        options = ["--interface", "wsgi", "--host", HOST, "--port", str(port), "--no-log"]
+        options = ["--interface", "wsgi", "--host", HOST, "--port", str(port)]
+        options += ["--access-log"] if load.access_log else ["--no-log"]
         options += ["--workers", str(load.workers)]
         options += ["--blocking-threads", str(threads)] if threads else []
-        return [str(bin / "granian"), *options, APPLICATION]
+        return [str(bin / "granian"), *options, load.application]
 
     return command
 
@@ -82,7 +90,7 @@ def uwsgi(threads: int) -> Command:
         if load.close:
             # It closes as it is asked to, but does not say so, which wrk counts as an error of each connection.
             options += ["--add-header", "Connection: close"]
-        return [str(bin / "uwsgi"), *options, "--wsgi", APPLICATION]
+        return [str(bin / "uwsgi"), *options, "--wsgi", load.application]
 
     return command
 
@@ -91,23 +99,24 @@ def waitress(threads: int) -> Command:
     def command(bin: Path, port: int, load: Load) -> list[str]:
         # It stops accepting at 100 connections by default.
         options = [f"--listen={HOST}:{port}", f"--threads={threads}", "--connection-limit=2000"]
-        return [str(bin / "waitress-serve"), *options, APPLICATION]
+        return [str(bin / "waitress-serve"), *options, load.application]
 
     return command
 
 
 def bjoern(bin: Path, port: int, load: Load) -> list[str]:
-    program = f"import bjoern, apps; bjoern.run(apps.application, {HOST!r}, {port})"
+    module, _, name = load.application.partition(":")
+    program = f"import bjoern, {module}; bjoern.run({module}.{name}, {HOST!r}, {port})"
     return [str(bin / "python"), "-c", program]
 
 
 PEERS = (
-    Peer("sdserve", sdserve(1)),
-    Peer("sdserve-16", sdserve(THREADS), threads=THREADS),
-    Peer("gunicorn-sync", gunicorn("--worker-class", "sync"), "gunicorn"),
-    Peer("gunicorn-gthread", gunicorn("--threads", str(THREADS)), "gunicorn", threads=THREADS),
-    Peer("granian", granian(0), "granian"),
-    Peer("granian-1", granian(1), "granian"),
+    Peer("sdserve", sdserve(1), records=True),
+    Peer("sdserve-16", sdserve(THREADS), threads=THREADS, records=True),
+    Peer("gunicorn-sync", gunicorn("--worker-class", "sync"), "gunicorn", records=True),
+    Peer("gunicorn-gthread", gunicorn("--threads", str(THREADS)), "gunicorn", threads=THREADS, records=True),
+    Peer("granian", granian(0), "granian", records=True),
+    Peer("granian-1", granian(1), "granian", records=True),
     Peer("granian-16", granian(THREADS), "granian", threads=THREADS, threaded_only=True),
     Peer("uwsgi", uwsgi(1), "uwsgi"),
     Peer("uwsgi-16", uwsgi(THREADS), "uwsgi", threads=THREADS, threaded_only=True),

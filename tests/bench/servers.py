@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from tests.bench.apps import ANSWERS, POSTED
+from tests.bench.apps import ANSWERS, POSTS
 from tests.bench.loads import Load
 from tests.bench.peers import HOST, Peer
 from tests.bench.wrk import WrongAnswer
@@ -67,7 +67,7 @@ class Server:
 
     def probe(self, path: str) -> None:
         """One request by another client than wrk. Raises WrongAnswer unless the answer is right to the last byte."""
-        body = POSTED if path == "/echo" else None
+        body = POSTS.get(path)
         conn = http.client.HTTPConnection(HOST, self.port, timeout=30)
         try:
             conn.request("POST" if body else "GET", path, body)

@@ -57,6 +57,7 @@ def check(result: Result, body: int) -> None:
 def begin(load: Load, url: str, seconds: float, connections: int = 0) -> subprocess.Popen[str]:
     """Starts wrk. `connections`: other than the load's. It takes whole seconds, at least one."""
     environ = os.environ | {"BENCH_BODY": str(load.body), "BENCH_CLOSE": "1" if load.close else "0"}
+    environ["BENCH_TRAFFIC"] = load.traffic
     options = ["-t1", f"-c{connections or load.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     return subprocess.Popen(
         ["wrk", *options, "-s", str(SCRIPT), url],

@@ -128,8 +128,9 @@ def test_chapter_is_a_table_in_markdown() -> None:
 def test_every_load_has_an_answer_to_check_and_servers_that_fit() -> None:
     for load in LOADS:
         assert load.path in apps.ANSWERS
-        fitting = {peer.name for peer in PEERS if peer.fits(load.threads, load.workers)}
+        fitting = {peer.name for peer in PEERS if peer.fits(load)}
         assert fitting & {"sdserve", "sdserve-16"} and len(fitting) > 3, load.name
+        assert not load.traffic or f"traffic.{load.traffic}" in wrk.SCRIPT.read_text(), load.name
 
 
 def test_names_choose_rows_and_unknown_ones_are_told() -> None:
