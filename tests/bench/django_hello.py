@@ -1,10 +1,10 @@
 """Django's hello: one route, no database, and its answer is the one that apps.py has for it."""
 
 from apps import TINY  # the servers are started in this directory
-from django.conf import settings
-from django.core.wsgi import get_wsgi_application
-from django.http import HttpRequest, HttpResponse
-from django.urls import path
+from django.conf import settings  # type: ignore[import-untyped]
+from django.core.wsgi import get_wsgi_application  # type: ignore[import-untyped]
+from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
+from django.urls import path  # type: ignore[import-untyped]
 
 settings.configure(
     ALLOWED_HOSTS=["*"],

@@ -8,4 +8,4 @@ application = Flask(__name__)
 
 @application.route("/any/<int:number>")
 def hello(number: int) -> bytes:
-    return TINY
+    return bytes(TINY)

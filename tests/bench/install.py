@@ -23,7 +23,7 @@ def environment(place: Path) -> Path:
 
 
 def install(place: Path, peers: Iterable[Peer], more: Iterable[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
-    """Installs what `peers` need, and `more`. Returns the versions of packages that are there, and why others are not."""
+    """Installs what `peers` need, and `more`. Returns versions of packages that are there, and why others are not."""
     bin = environment(place)
     versions: dict[str, str] = {}
     missing: dict[str, str] = {}

@@ -136,7 +136,7 @@ def test_every_load_has_an_answer_to_check_and_servers_that_fit() -> None:
 def test_names_choose_rows_and_unknown_ones_are_told() -> None:
     assert [load.name for load in bench.chosen(LOADS, "post,tiny")] == ["tiny", "post"]
     assert bench.chosen(LOADS, None) == list(LOADS)
-    with pytest.raises(ValueError, match="unknown: tinny; there are tiny, "):
+    with pytest.raises(ValueError, match="unknown: tinny; there are proxied, "):
         bench.chosen(LOADS, "tinny")
 
 
