@@ -149,6 +149,8 @@ class Loop:
                 stream.close()
         self._epoll.close()
         self._interrupted()
+        if self._access is not None:
+            self._access.flush()
 
     def calls(self) -> list[str]:
         """The requests that the application has now, for the log."""

@@ -1,6 +1,6 @@
 """An application called in a loop, without any server: what of a request's cost is not the server's.
 
-    python -m tests.bench.alone flask_hello:application [calls]     (in the environment that has the framework)
+    python alone.py flask_hello:application [calls]     in this directory, by the Python that has the framework
 
 Prints the processor time of a call in microseconds. What a server's line of the same load has beyond that is its own.
 """

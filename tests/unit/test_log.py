@@ -186,6 +186,10 @@ class TestJournal:
         journal.logger(accesslog="-").access_log.info("GET /")
         assert written(journal) == "<6>GET /\n"
 
+    def test_each_of_many_access_records(self, journal: Destination) -> None:
+        journal.logger(accesslog="-").access(["GET /a", "GET /b"])
+        assert written(journal) == "<6>GET /a\n<6>GET /b\n"
+
     def test_a_file_beside_the_journal_gets_no_priorities(self, journal: Destination, tmp_path: Path) -> None:
         journal.logger(str(tmp_path / "log")).info("hello")
         assert "<6>" not in (tmp_path / "log").read_text()
