@@ -58,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
     """Is the master until it ends; from here on, what cannot be written to a standard stream is lost, and no error."""
+    import gc
+
+    # Nothing that the start makes is garbage, so looking for it is in vain; on again in preimport.py and boot.py.
+    gc.disable()
     from sdserve.arbiter.arbiter import Arbiter
     from sdserve.process import output
     from sdserve.systemd import journal

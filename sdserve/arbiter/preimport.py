@@ -7,12 +7,13 @@ than this, and nothing earlier than it must, for the first workers boot meanwhil
 tests/scenarios/test_no_disk.py fails for what is missing here.
 """
 
+import gc
 import importlib
 from contextlib import suppress
 
 MODULES = (
     # the master's own, for what is rare: back-outs, mistakes in a configuration, orphans of a journal
-    "ast", "difflib", "gc", "inspect", "ipaddress", "random", "shlex", "socket", "subprocess",
+    "ast", "difflib", "inspect", "ipaddress", "random", "shlex", "socket", "subprocess",
     "importlib.util",
     "sdserve.arbiter.postmortem", "sdserve.config.unknown_names",
     # what workers import at boot or later: those forked from here on find it in memory
@@ -26,3 +27,6 @@ def preimport() -> None:
     for name in MODULES:
         with suppress(ImportError):  # who needs it will say so
             importlib.import_module(name)
+    if not gc.isenabled():
+        gc.freeze()  # a collection would touch, and so copy, the pages that workers share
+        gc.enable()

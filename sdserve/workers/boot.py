@@ -7,6 +7,7 @@ the log.
 """
 
 import atexit
+import gc
 import logging
 import os
 import signal
@@ -43,6 +44,8 @@ def become(worker: Worker, server: Any, birth: Birth) -> NoReturn:
 
     All signals are blocked when this is called; a signal sent before the worker can hear it stays pending till then.
     """
+    gc.freeze()  # what came from the master shares its pages until a collection touches them
+    gc.enable()
     worker.pid = os.getpid()
     worker.say_goodbye = lambda: _say_goodbye(worker, server)
     code = BootError.exit_code

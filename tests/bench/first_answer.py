@@ -65,7 +65,7 @@ SERVERS = {
 def installed(place: Path) -> None:
     """Installs the checkout, as it is now, and what it is compared with."""
     environment(place)
-    pip = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "gunicorn", "flask", "django", str(CHECKOUT)], check=True)
     subprocess.run([*pip, "--no-deps", "--force-reinstall", str(CHECKOUT)], check=True)
 
