@@ -47,7 +47,7 @@ def test_all_is_well() -> None:
     ],
 )
 def test_what_happens_is_said(changes: dict[str, object], line: str) -> None:
-    assert STATUS.replace(**changes).line() == line  # type: ignore[arg-type]
+    assert STATUS.replace(**changes).line() == line
 
 
 def test_requests_do_not_change_the_line() -> None:

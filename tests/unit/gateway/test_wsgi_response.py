@@ -22,11 +22,14 @@ class Wire:
 
     def __init__(self, gone: bool = False, full: bool = False) -> None:
         self.data = b""
-        self.gone = gone
+        self.left = gone
         self.full = full
 
+    def gone(self, quiet: float) -> bool:
+        return self.left
+
     def send(self, data: bytes) -> None:
-        if self.gone:
+        if self.left:
             raise ClientGone("gone")
         self.data += data
 

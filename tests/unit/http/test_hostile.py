@@ -1,5 +1,7 @@
 """Bad input and its answer: each row of the table is refused with the right status, however it is split."""
 
+from typing import Any
+
 import pytest
 
 from sdserve.errors import BootError
@@ -155,9 +157,9 @@ ROWS: list[tuple[str, bytes, set[int]]] = [
 GOOD = head(b"Accept: */*")
 
 
-def feed(conn: Connection, pieces: list[bytes]) -> tuple[list[object], int | None]:
+def feed(conn: Connection, pieces: list[bytes]) -> tuple[list[Any], int | None]:
     """(what came out, the status of the error that ended it)."""
-    out: list[object] = []
+    out: list[Any] = []
     try:
         for piece in pieces:
             conn.receive(piece)

@@ -39,7 +39,7 @@ class Made:
         self.worker.booted = True
 
     def said(self) -> list[bytes]:
-        messages = []
+        messages: list[bytes] = []
         while True:
             try:
                 message = self.master.recv(4096)

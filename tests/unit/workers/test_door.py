@@ -159,7 +159,7 @@ def test_a_foundling_comes_in_where_it_came_in_first(house: Callable[..., House]
         ends.append(one.knock(listener))
         stream = one.let_in(listener)
         assert len(one.queue.offer([Foundling(stream.sock, stream.listener)])[0]) == 1
-    adopted = []
+    adopted: list[tuple[Stream, Foundling]] = []
     while len(adopted) < 2:
         adopted += one.door.adopt()
     for (stream, _), listener, end in zip(adopted, (one.unix, one.tcp), ends, strict=True):
@@ -210,7 +210,8 @@ def test_a_trusted_proxy_says_who_its_client_is(house: Callable[..., House], cut
     else:
         rest = line[line.index(b"GET") : cut]
     assert (stream.peer, stream.base["REMOTE_PORT"], stream.conn.rest) == ("192.0.2.7", "4711", rest)
-    assert stream.proxied and stream.standing & TRUSTED and stream.phase is Phase.HEAD
+    phase: Phase = stream.phase
+    assert stream.proxied and stream.standing & TRUSTED and phase is Phase.HEAD
 
 
 def test_who_is_no_proxy_needs_no_preface_and_nonsense_is_refused(house: Callable[..., House]) -> None:

@@ -63,7 +63,7 @@ def moved(opened: ExitStack) -> Callable[[Stream], Foundling]:
     def move(stream: Stream) -> Foundling:
         assert foster.give_away(queue, [stream], 12.5, 1) == ([stream], False)
         [found] = queue.take()
-        opened.enter_context(found.sock)
+        opened.callback(found.sock.close)
         return found
 
     return move

@@ -4,6 +4,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 
@@ -190,7 +191,7 @@ def test_as_many_calls_as_threads_run_at_a_time(crew: Callable[..., Crew]) -> No
     for _ in range(3):  # the path is unknown at first, and expected to be slow later
         together = threading.Barrier(4)
         for _ in range(4):
-            one.call("/slow", lambda together=together: together.wait(PATIENCE))
+            one.call("/slow", partial(together.wait, PATIENCE))
         assert len({one.answer()[1] for _ in range(4)}) == 4
 
 
