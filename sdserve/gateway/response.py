@@ -22,7 +22,8 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 
 
 LARGE = 16384  # bytes of a body that is cheaper to send from where it is than to copy
-SLICE = 0.02  # seconds for which an iterable goes on while others wait for this thread
+OWN = 5.0  # seconds for which an iterable has its thread to itself, others may wait or not
+SLICE = 0.02  # seconds for which it goes on at a time afterwards, while others wait
 FIRST_PIECE = -1.0  # in the place of a time: it is not known yet whether there will be another one
 REAL_FILES = (io.BufferedReader, io.BufferedRandom, io.FileIO)
 
@@ -129,6 +130,7 @@ class Response:
     chunked = False
     head_sent = False
     turns = 0  # slices of time that the iterable has used up
+    _own_until = 0.0  # monotonic seconds; before, the iterable gives nobody else a turn
     _so_far: object = None  # what `_progress` was when `_quiet_since` was set
     _quiet_since = 0.0  # monotonic seconds
     taken: Any = None  # what has taken the connection over; nothing of this is sent then
@@ -261,12 +263,14 @@ class Response:
     def _ends_turn(self, now: float) -> bool:
         """After a slice of time: whether it is the others' turn. Raises ClientGone, NothingSent.
 
+        What takes seconds is let alone: others in the same thread might end what it needs (Django's connection).
         A client that is sent nothing is looked for here: no send can fail. And who yields all the time does not hang,
         so nobody else sees that nothing comes of it.
         """
         if self.taken is not None:
             return False
         self.turns += 1
+        self._own_until = self._own_until or now + OWN
         gateway, so_far = self._gateway, self._progress()
         if so_far != self._so_far:
             self._so_far, self._quiet_since = so_far, now
@@ -276,7 +280,7 @@ class Response:
                 raise ClientGone("it has closed its connection")
             if 0 < gateway.timeout <= quiet:
                 raise NothingSent(f"has sent nothing for {quiet:.1f} s, longer than timeout, though it yields")
-        return gateway.others_wait()
+        return now >= self._own_until and gateway.others_wait()
 
     def _progress(self) -> object:
         """Something that changes when the response, or what it waits for, goes on."""
