@@ -21,6 +21,14 @@ from tests.support.waiting import eventually
 STOPS = int(os.environ.get("STOPS", "5"))
 CLIENTS = 32
 OFTEN = "[Unit]\nStartLimitIntervalSec=0\n"
+HELD = """import os, time
+
+def application(environ, start_response):
+    while os.path.exists("/srv/app/hold"):
+        time.sleep(0.01)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
 KEEPS = {
     "as shipped": "",
     "none": "[Service]\nFileDescriptorStoreMax=0\n",
@@ -159,15 +167,18 @@ def test_a_stop_during_a_reload_is_no_failure(machine: Machine) -> None:
 
 def test_a_stop_after_a_reload_that_still_drains(machine: Machine, opened: ExitStack) -> None:
     """A worker that was to give its connections to others hears that there will be none, and ends them itself."""
-    service = deploy(machine, settings={"KEEPALIVE": "60", "THREADS": "4"})
+    service = deploy(machine, {"plain.py": HELD}, settings={"KEEPALIVE": "60", "THREADS": "4"})
     service.wake()
     old = service.worker_pids()
+    machine.write("/srv/app/hold", "")
     slow = [opened.enter_context(service.connect()) for _ in range(4)]
     for client in slow:
-        client.sendall(b"GET /sleep/2 HTTP/1.1\r\nHost: test\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
     service.wait_busy(1)
     machine.systemctl("reload", service.unit)
     assert old & {process.inner for process in machine.processes(service.unit)}, "an old worker is still at work"
-    machine.systemctl("stop", service.unit)
+    machine.systemctl("stop", "--no-block", service.unit)
+    machine.wait_for(service.unit, ActiveState="deactivating")
+    machine.path("/srv/app/hold").unlink()
     for client in slow:
         assert to_the_end(client).startswith(b"HTTP/1.1 200 OK\r\n")
