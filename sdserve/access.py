@@ -117,7 +117,8 @@ ATOMS = {
     "l": '"-"',
     "u": 'user(environ) if "HTTP_AUTHORIZATION" in environ else "-"',
     "t": "clock()",
-    "r": "request_line(environ)",
+    "r": """(f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}" """
+    """if environ.get("SERVER_PROTOCOL") else request_line(environ))""",
     "s": 'status.partition(" ")[0]',
     "st": "status",
     "m": _variable("REQUEST_METHOD"),

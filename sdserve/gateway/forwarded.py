@@ -100,15 +100,14 @@ class Forwarding:
 
         Raises BadRequest on contradictions, and for a Forwarded that is malformed.
         """
-        client, scheme = None, ""
-        for key, _ in self._secure:
-            if key in fields:
-                scheme = self._secure_scheme(fields)
-                break
+        client, scheme = None, self._secure_scheme(fields)
         chain = fields.get(self._chain)
         if not chain or self._family == NONE:
             return client, scheme
-        if self._family == X_FORWARDED:
+        if self._family == X_FORWARDED and "," not in chain:  # one hop, as most proxies write it
+            address, port = split_node(chain.strip())
+            client = (address, port) if address else None
+        elif self._family == X_FORWARDED:
             client, _ = self._client([(node.strip(), "") for node in chain.split(",") if node and not node.isspace()])
         else:
             elements = parse_forwarded(chain)
@@ -124,23 +123,32 @@ class Forwarding:
             said = fields.get(key)
             if said is None:
                 continue
-            for value in (secure,) if said == secure or said.lower() == secure else said.lower().split(","):
-                named = "https" if value.strip() == secure else "http"
-                if scheme and named != scheme:
-                    raise BadRequest("the proxy's headers contradict each other about the scheme")
-                scheme = named
+            if said == secure:
+                named = "https"
+            else:
+                said = said.lower()
+                names = {
+                    "https" if value.strip() == secure else "http"
+                    for value in ((secure,) if said == secure else said.split(","))
+                }
+                named = names.pop() if len(names) == 1 else ""
+            if not named or (scheme and named != scheme):
+                raise BadRequest("the proxy's headers contradict each other about the scheme")
+            scheme = named
         return scheme
 
     def _client(self, hops: list[tuple[str, str]]) -> tuple[Client | None, str]:
         """((address, port) or None, scheme or "") of the client, from (node, scheme) of each hop, the nearest last."""
         client, scheme = None, ""
+        left = len(hops)
         for node, said in reversed(hops):
+            left -= 1
             scheme = said or scheme
             address, port = split_node(node)
             if not address:
                 break  # obfuscated or malformed: what is left of it cannot be verified
             client = (address, port)
-            if self._trusted.everyone or address not in self._trusted:
+            if not left or self._trusted.everyone or address not in self._trusted:
                 break
         return client, scheme
 
