@@ -11,6 +11,7 @@ hearsay, and so is what stands left of a hop that is hidden or malformed. Contra
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
@@ -24,20 +25,31 @@ MAPPED = bytes(10) + b"\xff\xff"  # an IPv4 address as an IPv6 one (RFC 4291 sec
 
 # RFC 7239 section 4, on RFC 9110's token and quoted-string. Unquoted colons and brackets are forgiven: many a proxy
 # writes for=1.2.3.4:80, and nothing else can be meant.
-_PAIR = re.compile(
+_PAIR = (
     r"([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
     r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]++)|\"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)\")"
 )
-_BLANKS = re.compile(r"[\t ]*+")
 # RFC 7239 section 6: a port, or an obfuscated one. A zone (RFC 4007) is the name of an interface.
-_NODE = re.compile(
+_NODE = (
     r"(?:\[([0-9A-Fa-f:.]++(?:%[\w.\-]{1,15}+)?)\]|([0-9.]++))(?::(?:([0-9]{1,5}+)|_[\w.\-]++))?"
-    r"|([0-9A-Fa-f:.]++(?:%[\w.\-]{1,15}+)?)",
-    re.ASCII,
+    r"|([0-9A-Fa-f:.]++(?:%[\w.\-]{1,15}+)?)"
 )
 
 
+_BLANKS = re.compile(r"[\t ]*+")
+
 Client = tuple[str, str]  # an address, and a port or ""
+
+
+# Compiled at their first use: few services ever see what they are for, and each start would wait for it.
+@cache
+def _pair() -> re.Pattern[str]:
+    return re.compile(_PAIR)
+
+
+@cache
+def _node() -> re.Pattern[str]:
+    return re.compile(_NODE, re.ASCII)
 
 
 class Trusted:
@@ -165,7 +177,7 @@ def split_node(node: str) -> Client:
     """(IP address, port or "") of one hop, `1.2.3.4:80`, `[::1]:80` or `::1`; ("", "") when it is no IP address."""
     if "%" not in node and parse_address(node) is not None:  # as most are written
         return node, ""
-    found = _NODE.fullmatch(node)
+    found = _node().fullmatch(node)
     if found is None:
         return "", ""
     bracketed, dotted, port, bare = found.groups("")
@@ -184,7 +196,7 @@ def parse_forwarded(text: str) -> list[dict[str, str]]:
     at, size = _blanks(text, 0), len(text)
     while at < size:
         if text[at] not in ",;":
-            found = _PAIR.match(text, at)
+            found = _pair().match(text, at)
             if found is None:
                 raise BadRequest("Forwarded is malformed")
             name = found[1].lower()

@@ -7,6 +7,7 @@ sixteen hex digits at most, a bounded line; what other parsers forgive here, smu
 
 import re
 from enum import IntEnum
+from functools import cache
 
 from sdserve.http import scan
 from sdserve.http.errors import BadRequest, BodyTooLarge, FieldsTooLarge, HTTPError
@@ -19,7 +20,7 @@ _EXTENSION = (
     rb"[ \t]*+;[ \t]*+" + scan.TOKEN + rb"++"
     rb"(?:[ \t]*+=[ \t]*+(?:" + scan.TOKEN + rb'++|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"))?'
 )
-CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:" + _EXTENSION + rb")*\r\n")
+CHUNK_LINE = rb"([0-9A-Fa-f]{1,16}+)(?:" + _EXTENSION + rb")*\r\n"
 
 # What a trailer may not say (RFC 9110 section 6.5.1). Where the message ends and whom it is for: such a message has two
 # meanings, and is refused.
@@ -54,6 +55,12 @@ class Sized:
         self._left = 0
         self.done = True
         return data[at:end], end
+
+
+@cache
+def _chunk_line() -> re.Pattern[bytes]:
+    """Compiled at its first use: it takes as long as the import of some modules, and bodies in chunks are rare."""
+    return re.compile(CHUNK_LINE)
 
 
 class Part(IntEnum):
@@ -127,7 +134,7 @@ class Chunked:
     def _size(self, line: bytes) -> None:
         if len(line) - 2 > self._limits.chunk_line:
             raise BadRequest(f"a chunk's line is longer than {self._limits.chunk_line} bytes")
-        found = CHUNK_LINE.fullmatch(line)
+        found = _chunk_line().fullmatch(line)
         if found is None:
             raise BadRequest("a chunk's size is malformed")
         self._left = int(found[1], 16)
