@@ -112,6 +112,8 @@ class NewMaster:
             elif message["type"] == "main":
                 self._become_main()
                 self._bound(message.get("drains_for"))
+            elif message["type"] == "heard":
+                self._announce()
             elif message["type"] == "reload":
                 self._reload()
             elif message["type"] == "gone":
@@ -122,9 +124,13 @@ class NewMaster:
         service = self._service
         self._is_main = True
         self._control.keep_open(service.cfg.control_socket)
-        self._manager.become_main(stopping=service.state in LEAVING)
-        self._pool.store_queue(self._manager.notifier)
+        self._announce()
         service.log.info("This master (pid %s) is the main process now", service.pid)
+
+    def _announce(self) -> None:
+        """What systemd is to know of this master; again, where it did not know yet that this is the main process."""
+        self._manager.become_main(stopping=self._service.state in LEAVING)
+        self._pool.store_queue(self._manager.notifier)
 
     def _bound(self, seconds: float | None) -> None:
         """The old master has so long to end, by its own word; an older sdserve gives none."""

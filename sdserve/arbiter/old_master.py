@@ -186,7 +186,7 @@ class OldMaster:
         if not self.can_hand_over:  # it died a moment ago, which the loop will hear
             return
         service.log.info("Handing over to the new master (pid %s)", pid)
-        self._manager.main_pid(pid)
+        self._manager.main_pid(pid, late=self._successor.is_heard)
         self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
         self._successor.hand_over(service.children.timeout())
 

@@ -37,6 +37,7 @@ class ServiceManager:
         self._again: Deadline | None = None
         self._wait = FIRST_WAIT
         self._complained = False
+        self._late: Callable[[], object] | None = None
 
     @property
     def _spare(self) -> float:
@@ -62,6 +63,8 @@ class ServiceManager:
         self.notifier.watchdog()
         if stopping:  # the operator ended both masters: the watchdog shall not wait for one that drains
             self.notifier.stopping(self._service.status_line())
+        elif self._service.state is Master.RELOADING:
+            self.notifier.reloading(self._service.status_line())
         else:
             self.notifier.ready(self._service.status_line())
         self._log_trouble()
@@ -117,10 +120,15 @@ class ServiceManager:
         self.notifier.failed(reason, errno)
         self._log_trouble()
 
-    def main_pid(self, pid: int) -> None:
-        """Names the successor as the unit's main process; from then on nothing that this process says counts."""
+    def main_pid(self, pid: int, late: Callable[[], object]) -> None:
+        """Names the successor as the unit's main process; from then on nothing that this process says counts.
+
+        `late` is called where systemd hears of it only afterwards: what the successor has said by then was not heeded.
+        """
         self.notifier.main_pid(pid)
         self.notifier.muted = True
+        if self.notifier.unsent:
+            self._late = late
         self._log_trouble()
 
     def _ask(self) -> None:
@@ -140,9 +148,11 @@ class ServiceManager:
         if not self.notifier.send_again() and self._wait < LAST_WAIT:
             self._wait *= 2
             self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
-        else:
-            self.notifier.unsent.clear()
-            self._again, self._wait = None, FIRST_WAIT
+            return
+        if self._late is not None and not self.notifier.unsent:
+            self._late()
+        self.notifier.unsent.clear()
+        self._again, self._wait, self._late = None, FIRST_WAIT, None
 
     def _log_trouble(self) -> None:
         if self.notifier.unsent and self._again is None:

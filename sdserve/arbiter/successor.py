@@ -95,6 +95,11 @@ class Successor:
         self._cancel_deadline()
         self._handover.send("main", drains_for=drains_for)
 
+    def is_heard(self) -> None:
+        """Tells the new master that systemd takes it for the main process only from now on."""
+        if self._handover is not None:
+            self._handover.send("heard")
+
     def pass_on_reload(self) -> bool:
         """Has the new master, which is the main process, reload; false if it is gone."""
         return self._handover is not None and self._handover.send("reload")

@@ -232,3 +232,16 @@ def test_a_worker_that_hangs_before_anybody_can_know_counts() -> None:
     world.settle()
     assert world.masters[0].said_ready
     finish(world)
+
+
+@pytest.mark.parametrize("messages", range(4))
+def test_who_becomes_the_main_process_unheard_says_again_that_it_is_ready(messages: int) -> None:
+    """systemd heard MAINPID= late, and had not taken READY=1 from a process it did not know: a reload never ended."""
+    world = service()
+    upgraded(world)
+    happen(world, (What.DEAF, messages), What.READY)
+    world.happens(What.TIME, 0, 10.0)
+    told = [line for line in world.story().splitlines() if "tells systemd" in line]
+    named = next(at for at, line in enumerate(told) if "MAINPID=" in line)
+    assert any("READY=1" in line for line in told[named:]), told
+    finish(world)

@@ -85,10 +85,12 @@ def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
 
 
 def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
-    unit.speaker.main_pid(17)
+    late: list[bool] = []
+    unit.speaker.main_pid(17, late=lambda: late.append(True))
     unit.speaker.stopping()
     assert unit.heard("MAINPID=17") == 1
     assert unit.heard("STOPPING=1") == 0
+    assert late == []
 
 
 def test_a_master_that_leaves_asks_for_time_though_nobody_can_answer(unit: Unit) -> None:
