@@ -4,7 +4,8 @@ A deploy replaces files under a running service: a package that is being install
 may a disk be gone. None of that may keep a master from supervising, or from forking workers: nothing is imported later
 than this, and nothing earlier than it must, for the first workers boot meanwhile and no client waits.
 
-tests/scenarios/test_no_disk.py fails for what is missing here.
+Each costs memory, of the master's own and of what it shares with its workers and writes to: what only an application's
+import can ask for, which needs the disk itself, is not here. tests/scenarios/test_no_disk.py fails for what is missing.
 """
 
 import gc
@@ -13,11 +14,11 @@ from contextlib import suppress
 
 MODULES = (
     # the master's own, for what is rare: back-outs, mistakes in a configuration, orphans of a journal
-    "ast", "difflib", "inspect", "ipaddress", "random", "shlex", "socket", "subprocess",
+    "ast", "difflib", "ipaddress", "random", "shlex", "socket", "subprocess",
     "importlib.util",
     "sdserve.arbiter.postmortem", "sdserve.config.unknown_names",
     # what workers import at boot or later: those forked from here on find it in memory
-    "faulthandler", "grp", "pwd", "tempfile", "traceback",
+    "faulthandler", "grp", "pwd", "traceback",
     "sdserve.access", "sdserve.gateway.loader", "sdserve.http.proxy", "sdserve.workers.wsgi",
 )  # fmt: skip
 
