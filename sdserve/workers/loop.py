@@ -163,9 +163,11 @@ class Loop:
         return next((own for each in self._streams if each.phase is Phase.CALL and (own := each.own_thread)), 0)
 
     def name_what_is_cut(self) -> None:
-        """Tells the log of requests that have not ended when the worker must."""
+        """Tells the log of requests that have not ended when the worker must, or when only such as hang are left."""
+        over = monotonic() >= (self._worker.drain_by or 0.0)
+        why = "graceful_timeout is over" if over else "it hangs, and its worker has finished everything else"
         for call in self.calls():
-            self._worker.log.warning("%s, and is cut: graceful_timeout is over", call)
+            self._worker.log.warning("%s, and is cut: %s", call, why)
 
     def _turns(self) -> None:
         """Turns until the lead is lost, or until all is over."""

@@ -174,8 +174,9 @@ def test_when_all_threads_are_stuck_another_one_serves(start: Callable[..., Serv
     assert b"hellothere" in whole(clients.body, b"\r\n0\r\n\r\n")
     clients.large.sendall(b"y")
     whole(clients.large, b"\r\n0\r\n\r\n")
-    server.wait_workers(2)
     old.wait_gone()
+    assert server.log.count("is cut: it hangs, and its worker has finished everything else") == 2
+    server.wait_log(rf"replacement(.|\n)*Booting worker(.|\n)*Worker exiting \(pid: {old.pid}\)")
     for sock in clients.idle:
         assert ask(sock, "/pid").pid != old.pid
     assert is_lost(clients.stuck)

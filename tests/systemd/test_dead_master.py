@@ -63,7 +63,7 @@ def test_neither_idle_connections_nor_running_requests_are_lost(
         print(f"{how.name}: the first new client had its answer after {time.monotonic() - began:.1f} s")
     assert answer.status == 200
     assert running.record.statuses == {200: RUNNING}, running.record
-    assert set(running.record.pids) <= old
+    assert set(running.record.pids) & old, "what a worker had taken is finished by it; the rest waits for the next one"
     machine.wait_for(service.unit, ActiveState="active", NRestarts="1")
     service.check(workers=2)
     assert not any(worker.alive for worker in workers)
