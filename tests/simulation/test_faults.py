@@ -210,7 +210,7 @@ def takes_over_before_it_serves(patch: Patch) -> None:
 
 
 def speaks_on_after_the_hand_over(patch: Patch) -> None:
-    patch.setattr(ServiceManager, "main_pid", lambda self, pid: self.notifier.main_pid(pid))
+    patch.setattr(ServiceManager, "main_pid", lambda self, pid, late: self.notifier.main_pid(pid))
 
 
 def ends_while_the_old_master_drains(patch: Patch) -> None:
