@@ -12,6 +12,7 @@ import pytest
 
 from sdserve.process.adoption import CARRIED, DENSE, SPREAD, AdoptionQueue, Foundling, is_client
 from tests.support.children import in_a_child
+from tests.support.processes import own_descriptors
 
 
 @pytest.fixture
@@ -234,13 +235,13 @@ def test_only_clients_come_out(queue: AdoptionQueue, opened: ExitStack) -> None:
     read, write = os.pipe()
     opened.callback(os.close, read)
     opened.callback(os.close, write)
-    before = set(os.listdir("/proc/self/fd"))
+    before = own_descriptors()
     fds = [listener.fileno(), read, server.fileno(), datagram.fileno()]
     socket.send_fds(queue.send_end, [b"[{},{},{},{}]"], fds)
     [found] = queue.take()
     assert found.sock.getsockname() == server.getsockname()
     found.sock.close()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert own_descriptors() == before
 
 
 def test_an_inherited_queue_is_the_same_queue(queue: AdoptionQueue, opened: ExitStack) -> None:
@@ -289,7 +290,7 @@ def test_a_thousand_cycles_leave_no_descriptor(queue: AdoptionQueue, opened: Exi
         opened.callback(os.close, fd)
     listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
     fds = [server.fileno(), read, write, listener.fileno(), server.fileno()]
-    before = os.listdir("/proc/self/fd")
+    before = own_descriptors()
     came = 0
     for _ in range(1000):
         if chance.random() < 0.5:
@@ -302,4 +303,4 @@ def test_a_thousand_cycles_leave_no_descriptor(queue: AdoptionQueue, opened: Exi
                 found.sock.close()
         assert queue.take() == []
     assert came > 1000, f"seed {seed}"
-    assert os.listdir("/proc/self/fd") == before, f"seed {seed}"
+    assert own_descriptors() == before, f"seed {seed}"

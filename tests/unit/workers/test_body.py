@@ -1,7 +1,6 @@
 """Request bodies: small in memory, large on disk, refused where there is no room, and never too slow."""
 
 import errno
-import gc
 import os
 import resource
 from collections.abc import Iterator
@@ -15,17 +14,13 @@ from sdserve.http.errors import InsufficientStorage, Unavailable
 from sdserve.http.limits import Times
 from sdserve.workers.body import IN_MEMORY, Arrival, Body
 from sdserve.workers.spool import Quota
-
-
-def descriptors() -> set[str]:
-    gc.collect()  # what another test left open is closed now, or not at all
-    return set(os.listdir("/proc/self/fd"))
+from tests.support.processes import own_descriptors
 
 
 @pytest.mark.parametrize("size", [0, 10, IN_MEMORY, IN_MEMORY + 1, 3 * IN_MEMORY])
 @pytest.mark.parametrize("piece", [1000, 50_000])
 def test_a_body_is_read_back_as_it_came(size: int, piece: int) -> None:
-    before = descriptors()
+    before = own_descriptors()
     data = os.urandom(size)
     quota = Quota(0)
     body = Body(quota)
@@ -36,10 +31,10 @@ def test_a_body_is_read_back_as_it_came(size: int, piece: int) -> None:
     assert reader.read(7) == data[:7]
     assert reader.read() == data[7:]
     on_disk = size > IN_MEMORY
-    assert (len(descriptors()) > len(before), quota.used > 0) == (on_disk, on_disk)
+    assert (len(own_descriptors()) > len(before), quota.used > 0) == (on_disk, on_disk)
     body.close()
     body.close()
-    assert (descriptors(), quota.used) == (before, 0)
+    assert (own_descriptors(), quota.used) == (before, 0)
     if on_disk:
         with pytest.raises(ValueError, match="closed"):  # not somebody else's file, by the same number
             reader.read()
@@ -56,14 +51,14 @@ def small_files() -> Iterator[None]:
 
 @pytest.mark.parametrize("piece", [1000, 65536, 2 << 20])
 def test_a_disk_without_room_is_the_requests_failure_alone(small_files: None, piece: int) -> None:
-    before = descriptors()
+    before = own_descriptors()
     quota = Quota(0)
     body = Body(quota)
     with pytest.raises(InsufficientStorage, match=os.strerror(errno.EFBIG)):
         while True:
             body.append(bytes(piece))
     body.close()
-    assert (descriptors(), quota.used) == (before, 0)
+    assert (own_descriptors(), quota.used) == (before, 0)
 
 
 def test_a_directory_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sdserve.gateway.response import ClientGone, NoRoom
 from sdserve.workers import write_buffer
 from sdserve.workers.spool import Quota
 from sdserve.workers.write_buffer import IN_MEMORY, NEVER, PATIENCE, PUSHED, Memory, Store, Waits, WriteBuffer
+from tests.support.processes import own_descriptors
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -39,10 +40,6 @@ def made(disk: int = 0, wait: float = 5, *, alone: bool = False) -> Store:
 SAID: list[str] = []
 
 
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
-
-
 def drain(unsent: WriteBuffer, pair: Pair, size: int) -> bytes:
     got = bytearray()
 
@@ -59,7 +56,7 @@ def drain(unsent: WriteBuffer, pair: Pair, size: int) -> bytes:
 
 
 def test_order_is_kept_through_memory_disk_and_files(pair: Pair, store: Store, tmp_path: Path) -> None:
-    before = descriptors()
+    before = own_descriptors()
     unsent = WriteBuffer(pair[0], store)
     pieces = [os.urandom(50_000) for _ in range(60)]
     for piece in pieces[:40]:
@@ -77,17 +74,17 @@ def test_order_is_kept_through_memory_disk_and_files(pair: Pair, store: Store, t
         assert drain(unsent, pair, len(sent)) == sent
     assert unsent.empty
     assert (unsent.left, store.disk.used, store.memory.used) == (0, 0, 0)
-    assert descriptors() == before
+    assert own_descriptors() == before
 
 
 def test_closing_it_leaks_nothing(pair: Pair, store: Store) -> None:
-    before = descriptors()
+    before = own_descriptors()
     unsent = WriteBuffer(pair[0], store)
     for _ in range(20):
         unsent.push(b"x" * 100_000)
-    assert len(descriptors()) == len(before) + 1
+    assert len(own_descriptors()) == len(before) + 1
     unsent.close()
-    assert descriptors() == before
+    assert own_descriptors() == before
     assert (store.disk.used, store.memory.used) == (0, 0)
 
 
