@@ -150,7 +150,7 @@ def test_an_answer_that_stops_is_named_with_what_was_sent(start: Callable[..., S
             r"GET /events\?\S+ has run for \d\.\d s and sent 30 bytes, longer than timeout without progress"
         )
         server.wait_log(
-            r"GET /events\?\S+ has run for \d\.\d s and sent 30 bytes, and is cut: graceful_timeout is over"
+            r"GET /events\?\S+ has run for \d\.\d s and sent 30 bytes, and is cut: it hangs, and its worker"
         )
 
 
