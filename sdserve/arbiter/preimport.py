@@ -14,7 +14,7 @@ from contextlib import suppress
 
 MODULES = (
     # the master's own, for what is rare: back-outs, mistakes in a configuration, orphans of a journal
-    "ast", "difflib", "ipaddress", "random", "shlex", "socket", "subprocess",
+    "ast", "difflib", "ipaddress", "random", "shlex", "socket", "subprocess", "tokenize",
     "importlib.util",
     "sdserve.arbiter.postmortem", "sdserve.config.unknown_names",
     # what workers import at boot or later: those forked from here on find it in memory
