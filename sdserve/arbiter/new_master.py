@@ -9,13 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from sdserve.arbiter.control import Control
-from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import LEAVING
-from sdserve.arbiter.pidfile_claim import PidfileClaim
-from sdserve.arbiter.pool import Pool
-from sdserve.arbiter.service import Service
-from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.policy import Parts, Policy
 from sdserve.process.handover import Handover
 from sdserve.process.pidfd import PidFd
 from sdserve.systemd.notify import is_main_process
@@ -23,7 +18,7 @@ from sdserve.systemd.notify import is_main_process
 LATE = 5.0  # seconds for what comes after its workers, on_exit for one; then its loop does not turn any more
 
 
-class NewMaster:
+class NewMaster(Policy):
     """This master as the new one of an upgrade; one that was started without an old one never does anything here.
 
     `reload` is called when the old one was asked for a reload that it leaves to this one, `leave` when it died before
@@ -35,23 +30,13 @@ class NewMaster:
 
     def __init__(
         self,
-        service: Service,
-        host: Host,
-        pool: Pool,
-        manager: ServiceManager,
-        claim: PidfileClaim,
-        control: Control,
+        parts: Parts,
         handover: Handover | None,
         reload: Callable[[], None],
         leave: Callable[[], None],
         promoted: Callable[[], None],
     ) -> None:
-        self._service = service
-        self._host = host
-        self._pool = pool
-        self._manager = manager
-        self._claim = claim
-        self._control = control
+        super().__init__(parts)
         self._handover = handover
         self._reload = reload
         self._leave = leave

@@ -7,23 +7,18 @@ that fails or is too slow is dropped, and this one serves on.
 from collections.abc import Callable
 
 from sdserve.arbiter.commands import Commands
-from sdserve.arbiter.control import Control
 from sdserve.arbiter.decide import Backoff
 from sdserve.arbiter.hooks import Hooks
-from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
-from sdserve.arbiter.pidfile_claim import PidfileClaim
-from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.reexec import Reexec
-from sdserve.arbiter.service import Service
-from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.arbiter.successor import Successor
 from sdserve.process.program import Program
 from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor, main_process
 
 
-class OldMaster:
+class OldMaster(Policy):
     """This master as the old one of an upgrade. `program` is how it was executed itself.
 
     `stop` is called when the new master takes over by itself: what follows is a stop that hands over.
@@ -31,28 +26,18 @@ class OldMaster:
 
     def __init__(
         self,
-        service: Service,
-        host: Host,
-        pool: Pool,
-        manager: ServiceManager,
-        claim: PidfileClaim,
-        control: Control,
+        parts: Parts,
         commands: Commands,
         hooks: Hooks,
         program: Program,
         stop: Callable[[], None],
     ) -> None:
-        self._service = service
-        self._host = host
-        self._pool = pool
-        self._manager = manager
-        self._claim = claim
-        self._control = control
+        super().__init__(parts)
         self._commands = commands
         self._hooks = hooks
         self._program = program
         self._stop = stop
-        self._successor = Successor(service, host, self._successor_serves, self._successor_lost)
+        self._successor = Successor(self._service, self._host, self._successor_serves, self._successor_lost)
         self._again = False
         self._withdrawn = 0  # how many workers retired to let a new master serve alone
 

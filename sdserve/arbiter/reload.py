@@ -15,16 +15,11 @@ from typing import TYPE_CHECKING
 
 from sdserve.arbiter import decide
 from sdserve.arbiter.commands import Commands
-from sdserve.arbiter.control import Control
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.hooks import Hooks, explain
-from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.loop import Deadline
-from sdserve.arbiter.pidfile_claim import PidfileClaim
-from sdserve.arbiter.pool import Pool
-from sdserve.arbiter.service import Service
-from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.steps import Steps
 from sdserve.errors import Interruption, call_hook
 from sdserve.process.listeners import Listener
@@ -35,7 +30,7 @@ if TYPE_CHECKING:
 ACKNOWLEDGE = 1.0  # seconds that a reload waits for old workers which are too busy to say that they heard
 
 
-class Reload:
+class Reload(Policy):
     """The reload under way, if any, and whether another one shall follow.
 
     `load` gives the configuration anew. `pass_on` has a new master that took over reload instead, and says whether it
@@ -44,30 +39,20 @@ class Reload:
 
     def __init__(
         self,
-        service: Service,
-        host: Host,
-        pool: Pool,
-        manager: ServiceManager,
-        claim: PidfileClaim,
-        control: Control,
+        parts: Parts,
         commands: Commands,
         steps: Steps,
         hooks: Hooks,
         load: "Callable[[], Config]",
         pass_on: Callable[[], bool],
     ) -> None:
-        self._service = service
-        self._host = host
-        self._pool = pool
-        self._manager = manager
-        self._claim = claim
-        self._control = control
+        super().__init__(parts)
         self._commands = commands
         self._steps = steps
         self._hooks = hooks
         self._load = load
         self._pass_on = pass_on
-        self._previous_goal = service.goal
+        self._previous_goal = self._service.goal
         self._new_size = 0
         self._candidate: Config | None = None  # what was loaded last; parts of it may be in force
         self._new: Generation | None = None

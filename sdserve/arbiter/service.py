@@ -1,7 +1,7 @@
 """The state that the policies of one master share: what it does, what is in force, what the pool should be.
 
-Policies (pool.py, start.py, reload.py, old_master.py, new_master.py, shutdown.py) get this, the machine (host.py), what
-they need of each other, and callbacks; none of them knows the arbiter. What one of them keeps to itself stays there.
+The pool and the policies (policy.py) get this, the machine (host.py), what they need of each other, and callbacks; none
+of them knows the arbiter. What one of them keeps to itself stays there.
 """
 
 from collections.abc import Mapping

@@ -7,17 +7,12 @@ last resort does without the loop: no worker may be left behind that nobody supe
 import signal
 
 from sdserve.arbiter.commands import Commands
-from sdserve.arbiter.control import Control
 from sdserve.arbiter.hooks import Hooks
-from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import LEAVING, Master, MasterEvent
 from sdserve.arbiter.new_master import NewMaster
 from sdserve.arbiter.old_master import OldMaster
-from sdserve.arbiter.pidfile_claim import PidfileClaim
-from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.reload import Reload
-from sdserve.arbiter.service import Service
-from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.errors import SdserveError
 from sdserve.systemd.notify import is_main_process
 
@@ -25,29 +20,19 @@ QUIT_TIMEOUT = 2.0  # seconds between QUIT and KILL when the loop does not turn 
 KILL_TIMEOUT = 5.0  # seconds until the kernel has ended who was killed; a process in state D may take for ever
 
 
-class Shutdown:
+class Shutdown(Policy):
     """The end of one master."""
 
     def __init__(
         self,
-        service: Service,
-        host: Host,
-        pool: Pool,
-        manager: ServiceManager,
-        claim: PidfileClaim,
-        control: Control,
+        parts: Parts,
         commands: Commands,
         hooks: Hooks,
         reload: Reload,
         old_master: OldMaster,
         new_master: NewMaster,
     ) -> None:
-        self._service = service
-        self._host = host
-        self._pool = pool
-        self._manager = manager
-        self._claim = claim
-        self._control = control
+        super().__init__(parts)
         self._commands = commands
         self._hooks = hooks
         self._reload = reload

@@ -3,17 +3,12 @@
 from collections.abc import Callable
 
 from sdserve import __version__
-from sdserve.arbiter.control import Control
 from sdserve.arbiter.generation import Generation, goal_of
 from sdserve.arbiter.hooks import Hooks
-from sdserve.arbiter.host import Host
 from sdserve.arbiter.idle import watch_idleness
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.new_master import NewMaster
-from sdserve.arbiter.pidfile_claim import PidfileClaim
-from sdserve.arbiter.pool import Pool
-from sdserve.arbiter.service import Service
-from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.steps import Steps
 from sdserve.errors import AddressInUse
 from sdserve.process.listeners import Listener
@@ -22,29 +17,19 @@ IN_USE_PAUSE = 1.0  # seconds between two attempts to listen on an address that 
 IN_USE_TIMEOUT = 5.0  # seconds for all of them, as in gunicorn
 
 
-class Start:
+class Start(Policy):
     """The start of one master; `handle_signals` is called while it waits, `stop` when the service is idle later."""
 
     def __init__(
         self,
-        service: Service,
-        host: Host,
-        pool: Pool,
-        manager: ServiceManager,
-        claim: PidfileClaim,
-        control: Control,
+        parts: Parts,
         steps: Steps,
         hooks: Hooks,
         new_master: NewMaster,
         handle_signals: Callable[[], None],
         stop: Callable[[], None],
     ) -> None:
-        self._service = service
-        self._host = host
-        self._pool = pool
-        self._manager = manager
-        self._claim = claim
-        self._control = control
+        super().__init__(parts)
         self._steps = steps
         self._hooks = hooks
         self._new_master = new_master

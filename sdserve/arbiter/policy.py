@@ -1,0 +1,20 @@
+"""What every policy of a master has in hand: the state that they share, the machine, and the parts that several move.
+
+pool.py is one of those parts. What else a policy needs, it is given by name; none of them knows the arbiter.
+"""
+
+from sdserve.arbiter.control import Control
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.service import Service
+from sdserve.arbiter.service_manager import ServiceManager
+
+Parts = tuple[Service, Host, Pool, ServiceManager, PidfileClaim, Control]
+
+
+class Policy:
+    """Base of Start, Reload, OldMaster, NewMaster and Shutdown."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._service, self._host, self._pool, self._manager, self._claim, self._control = parts
