@@ -72,7 +72,7 @@ def files() -> str:
 def _files_of(parts: tuple[str, ...]) -> Iterator[Path]:
     for part in parts:
         place = CHECKOUT / "sdserve" / part
-        yield from [place] if place.is_file() else sorted(p for p in place.glob("*.py") if p.name != "__init__.py")
+        yield from [place] if place.is_file() else sorted(p for p in place.rglob("*.py") if p.name != "__init__.py")
 
 
 PLACES = {

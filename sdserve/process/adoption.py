@@ -33,7 +33,7 @@ CARRIED = 65536  # bytes of a request that travel with its connection, at most
 NEVER = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EBADF)
 
 
-class Foundling(Immutable):
+class HandedConnection(Immutable):
     """A connection to be adopted. `listener` is the address that it was accepted at (Listener's str).
 
     `peer` and `port` are set when they are not the socket's own but came with the PROXY protocol. `data` is what was
@@ -78,15 +78,15 @@ class AdoptionQueue:
     def fds(self) -> tuple[int, int]:
         return self.send_end.fileno(), self.receive_end.fileno()
 
-    def offer(self, foundlings: Sequence[Foundling], most: int = SPREAD) -> tuple[list[Foundling], bool]:
+    def offer(self, connections: Sequence[HandedConnection], most: int = SPREAD) -> tuple[list[HandedConnection], bool]:
         """Sends connections away, up to `most` in a message; the sender closes what went.
 
         Returns those that went, and whether others may go later: there was no room for them now.
         """
-        went: list[Foundling] = []
+        went: list[HandedConnection] = []
         at, longest = 0, LONGEST
-        while at < len(foundlings):
-            batch, message = _message(foundlings[at : at + most], longest)
+        while at < len(connections):
+            batch, message = _message(connections[at : at + most], longest)
             if not batch:  # too much was received of its request
                 at += 1
                 continue
@@ -105,7 +105,7 @@ class AdoptionQueue:
             at += len(batch)
         return went, False
 
-    def take(self, *, all_or_none: bool = True) -> list[Foundling]:
+    def take(self, *, all_or_none: bool = True) -> list[HandedConnection]:
         """The connections of one message; [] when there is none. What is not a client's connection is closed.
 
         Raises OSError when there is no room for so many descriptors: the message stays, for others or for later. Not
@@ -128,31 +128,31 @@ class AdoptionQueue:
         return list(_checked([_socket(fd) for fd in fds], told))
 
 
-def _message(foundlings: Sequence[Foundling], longest: int) -> tuple[Sequence[Foundling], bytes]:
+def _message(connections: Sequence[HandedConnection], longest: int) -> tuple[Sequence[HandedConnection], bytes]:
     """As many of the first connections as one message holds, and the message."""
     entries: list[str] = []
     size, taken = len("[]"), 0
-    for said, alike in itertools.groupby(map(_told, foundlings)):
+    for said, alike in itertools.groupby(map(_told, connections)):
         count = len(list(alike))
         many = count > 1 and "data" not in said
         for entry in [json.dumps(said | {"count": count})] if many else [json.dumps(said)] * count:
             size += len(entry) + len(",")
             if size > longest:
-                return foundlings[:taken], f"[{','.join(entries)}]".encode()
+                return connections[:taken], f"[{','.join(entries)}]".encode()
             entries.append(entry)
             taken += count if many else 1
-    return foundlings[:taken], f"[{','.join(entries)}]".encode()
+    return connections[:taken], f"[{','.join(entries)}]".encode()
 
 
-def _told(foundling: Foundling) -> dict[str, str | float]:
-    said: dict[str, str | float] = {"listener": foundling.listener}
-    if foundling.peer:
-        said |= {"peer": foundling.peer, "port": foundling.port}
-    if foundling.data:
-        said["data"] = binascii.b2a_base64(foundling.data, newline=False).decode()
-        said |= {"head": foundling.head, "body": foundling.body}
+def _told(handed: HandedConnection) -> dict[str, str | float]:
+    said: dict[str, str | float] = {"listener": handed.listener}
+    if handed.peer:
+        said |= {"peer": handed.peer, "port": handed.port}
+    if handed.data:
+        said["data"] = binascii.b2a_base64(handed.data, newline=False).decode()
+        said |= {"head": handed.head, "body": handed.body}
     else:
-        said["since"] = foundling.since
+        said["since"] = handed.since
     return said
 
 
@@ -182,19 +182,19 @@ def _socket(fd: int) -> socket.socket | None:
         return None
 
 
-def _checked(socks: Iterable[socket.socket | None], told: Iterable[dict[str, Any]]) -> Iterable[Foundling]:
+def _checked(socks: Iterable[socket.socket | None], told: Iterable[dict[str, Any]]) -> Iterable[HandedConnection]:
     for sock, said in zip(socks, told, strict=True):
         if sock is None:
             continue
-        foundling = _believed(sock, said)
-        if foundling is None or not is_client(sock):
+        handed = _believed(sock, said)
+        if handed is None or not is_client(sock):
             sock.close()
             continue
         sock.setblocking(False)
-        yield foundling
+        yield handed
 
 
-def _believed(sock: socket.socket, said: dict[str, Any]) -> Foundling | None:
+def _believed(sock: socket.socket, said: dict[str, Any]) -> HandedConnection | None:
     """A connection with what was said of it, None if that is nonsense."""
     words = [said.get(name, "") for name in ("listener", "peer", "port", "data")]
     times = [said.get(name, 0.0) for name in ("head", "body", "since")]
@@ -207,7 +207,7 @@ def _believed(sock: socket.socket, said: dict[str, Any]) -> Foundling | None:
         data = binascii.a2b_base64(encoded, strict_mode=True) if encoded else b""
     except ValueError:  # binascii.Error, and what is not ASCII
         return None
-    return Foundling(sock, listener, peer, port, data, *map(float, times))
+    return HandedConnection(sock, listener, peer, port, data, *map(float, times))
 
 
 def is_client(sock: socket.socket) -> bool:

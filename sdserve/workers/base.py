@@ -32,7 +32,7 @@ from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.heartbeat import Heartbeat
 from sdserve.workers.orphan import end_within
-from sdserve.workers.wear import Wear
+from sdserve.workers.recycling import Recycling
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -109,10 +109,10 @@ class Worker:
         self.reloader = None
         self.tmp = Heartbeat(self)
         self.nr = 0
-        self._wear = Wear(cfg.max_requests, cfg.max_requests_jitter, cfg.max_memory)
+        self._recycling = Recycling(cfg.max_requests, cfg.max_requests_jitter, cfg.max_memory)
         self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
-        self._worn = False
+        self._replacing = False
         self._told = False  # the master has said that this worker shall leave, and by that, whether somebody follows
         self._orphaned = False
         self._wake_read = self._wake_write = -1
@@ -198,11 +198,11 @@ class Worker:
     def count_request(self, size: int = 0, errors: int = 0) -> None:
         """Counts one answered request (body bytes, 1 if its status was 500 or above) and asks for a successor in time.
 
-        A worn worker serves on: the master boots the replacement first and retires it then.
+        It serves on: the master boots the replacement first and retires it then.
         """
         self.nr += 1
         self.cell.count(1, size, errors)
-        if not self._worn and (reason := self._wear.reason(self.nr)):
+        if not self._replacing and (reason := self._recycling.reason(self.nr)):
             self.ask_for_replacement(reason)
 
     def ask_for_replacement(self, reason: str) -> bool:
@@ -210,10 +210,10 @@ class Worker:
 
         False when the master cannot be told.
         """
-        if not self._worn:
+        if not self._replacing:
             self.log.info("Worker %s %s and asks for its replacement", self.pid, reason)
-            self._worn = self.tell(RECYCLE)
-        return self._worn
+            self._replacing = self.tell(RECYCLE)
+        return self._replacing
 
     @property
     def gpu_id(self) -> int | str | None:
@@ -230,7 +230,7 @@ class Worker:
     @property
     def max_requests(self) -> int:
         """After how many requests this worker is replaced, jitter included."""
-        return self._wear.max_requests
+        return self._recycling.max_requests
 
     def notify(self) -> None:
         """gunicorn's heartbeat, for classes that call it. The master reads the busy mark instead."""

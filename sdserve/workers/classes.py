@@ -13,7 +13,7 @@ def resolve(uri: str | type) -> type[Worker]:
     if isinstance(uri, type):
         return _checked(uri.__name__, uri)
     if worker_class_of(uri) == "wsgi":
-        from sdserve.workers.wsgi import WSGIWorker
+        from sdserve.workers.wsgi.worker import WSGIWorker
 
         return WSGIWorker
     if instead := instead_of_class(uri):

@@ -31,12 +31,14 @@ from typing import Any, ClassVar
 from sdserve.config import load
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers import base, body, door, lead, loop, retirement, spool, streams, write_buffer
-from sdserve.workers import input as incoming
+from sdserve.workers import base
 from sdserve.workers.application import Application
-from sdserve.workers.exchange import Exchange
-from sdserve.workers.loop import Loop
-from sdserve.workers.wsgi import WSGIWorker
+from sdserve.workers.http import acceptor, retirement, spool, write_buffer
+from sdserve.workers.wsgi import body, clients, leader_followers, loop
+from sdserve.workers.wsgi import input as incoming
+from sdserve.workers.wsgi.exchange import Exchange
+from sdserve.workers.wsgi.loop import Loop
+from sdserve.workers.wsgi.worker import WSGIWorker
 from tests.fuzz.corpus import seeds
 
 ERRNOS = [getattr(errno, name) for name in ("ENOSPC", "EMFILE", "ENFILE", "ENOMEM", "EPIPE", "ECONNRESET", "EIO")]
@@ -380,7 +382,7 @@ class World:
         LISTENER.sock._accept = self._accept
 
     def door_is_open(self) -> bool:
-        return self.listener.fileno() in self.loop._door._polled
+        return self.listener.fileno() in self.loop._acceptor._polled
 
     def _accept(self) -> tuple[int, Any]:
         if not self.arrived:
@@ -412,10 +414,10 @@ class World:
     def run(self) -> None:
         loop.select = SimpleNamespace(epoll=lambda: Epoll(self), poll=select.poll, POLLIN=select.POLLIN)
         WORKER.alive, WORKER.quick, WORKER.drain_by = True, False, None
-        exchange = Exchange(WORKER, WORKER.gateway, WORKER.gateway.writer, WORKER.values)
-        self.loop = Loop(WORKER, WORKER.values, exchange)
+        exchange = Exchange(WORKER, WORKER.gateway, WORKER.gateway.writer, WORKER.options)
+        self.loop = Loop(WORKER, WORKER.options, exchange)
         if FAULTS.storm is not None:
-            self.loop._streams._keepalive = 60.0  # its pauses are longer than the usual one
+            self.loop._clients._keepalive = 60.0  # its pauses are longer than the usual one
         self.loop.run()
 
     def problems(self) -> list[str]:
@@ -431,9 +433,9 @@ class World:
             ):
                 size, wanted, start = len(client.bodies()), len(client.want), bytes(client.got[:300])
                 found.append(f"client {client.number} got {size} of {wanted} bytes: {start!r}")
-        if len(self.loop._streams):
-            left = [stream for stream in self.loop._streams if stream.phase is not loop.Phase.CLOSED]
-            found += [f"left open: {stream.phase.name}" for stream in left]
+        if len(self.loop._clients):
+            left = [client for client in self.loop._clients if client.phase is not loop.Phase.CLOSED]
+            found += [f"left open: {client.phase.name}" for client in left]
         if self._waits_in_vain:
             found.append("the worker sleeps while somebody waits at its door")
         if Made.open:
@@ -477,11 +479,11 @@ def prepare() -> None:
         fileno=lambda: anchor,
     )
     WORKER.sockets = [LISTENER]
-    door.socket = SimpleNamespace(**{**vars(socket), "SocketType": Sock})  # type: ignore[attr-defined]
+    acceptor.socket = SimpleNamespace(**{**vars(socket), "SocketType": Sock})  # type: ignore[attr-defined]
     spool.os = write_buffer.os = base.os = Os()
-    body.IN_MEMORY = streams.IN_MEMORY = MEMORY
+    body.IN_MEMORY = clients.IN_MEMORY = MEMORY
     loop.time = CLOCK  # type: ignore[attr-defined]
-    for module in (loop, streams, incoming, retirement, lead):
+    for module in (loop, clients, incoming, retirement, leader_followers):
         module.monotonic = CLOCK  # type: ignore[attr-defined]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from sdserve.workers.roster import Next, Roster, Seat
+from sdserve.workers.wsgi.roster import Next, Roster, Seat
 
 
 class At(Enum):

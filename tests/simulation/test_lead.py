@@ -12,7 +12,7 @@ from collections import deque
 
 import pytest
 
-from sdserve.workers.roster import Next, Roster, Seat, Taken
+from sdserve.workers.wsgi.roster import Next, Roster, Seat, Taken
 from tests.simulation.lead import At, Broken, Move, State, begin, moves, step
 
 EVENTS = int(os.environ.get("SIMULATION_EVENTS", "20000"))

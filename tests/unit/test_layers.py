@@ -27,8 +27,9 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # Files that still need each other. This list may only shrink.
 IN_CIRCLES = {
-    *("sdserve.workers." + name for name in ("exchange", "input", "loop", "rescue")),
-    *("sdserve.workers." + name for name in ("retirement", "stream", "streams", "takeover", "wsgi")),
+    *("sdserve.workers.http." + name for name in ("client", "retirement")),
+    *("sdserve.workers.wsgi." + name for name in ("exchange", "input", "loop", "stuck")),
+    *("sdserve.workers.wsgi." + name for name in ("clients", "takeover", "worker")),
 }
 
 FORKS = {"fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen"}

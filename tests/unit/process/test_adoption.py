@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from sdserve.process.adoption import CARRIED, DENSE, SPREAD, AdoptionQueue, Foundling, is_client
+from sdserve.process.adoption import CARRIED, DENSE, SPREAD, AdoptionQueue, HandedConnection, is_client
 from tests.support.children import in_a_child
 from tests.support.processes import own_descriptors
 
@@ -36,7 +36,7 @@ def connection(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
         return client, stack.enter_context(listener.accept()[0])
 
 
-def taken(queue: AdoptionQueue, stack: ExitStack) -> list[Foundling]:
+def taken(queue: AdoptionQueue, stack: ExitStack) -> list[HandedConnection]:
     found = queue.take()
     for each in found:
         stack.callback(each.sock.close)
@@ -45,7 +45,7 @@ def taken(queue: AdoptionQueue, stack: ExitStack) -> list[Foundling]:
 
 def test_a_connection_lives_on_in_another_hand(queue: AdoptionQueue, opened: ExitStack) -> None:
     client, server = connection(opened)
-    told = Foundling(server, "http://127.0.0.1:80", "192.0.2.7", "99", data=b"GET \xff\x00", head=1.5, body=2.5)
+    told = HandedConnection(server, "http://127.0.0.1:80", "192.0.2.7", "99", data=b"GET \xff\x00", head=1.5, body=2.5)
     assert queue.offer([told]) == ([told], False)
     server.close()
     [found] = taken(queue, opened)
@@ -57,11 +57,11 @@ def test_a_connection_lives_on_in_another_hand(queue: AdoptionQueue, opened: Exi
     assert taken(queue, opened) == []
 
 
-def given(queue: AdoptionQueue, foundlings: list[Foundling], most: int = SPREAD) -> int:
+def given(queue: AdoptionQueue, connections: list[HandedConnection], most: int = SPREAD) -> int:
     """How many went, from the first on; the others may follow if there were any."""
-    went, again = queue.offer(foundlings, most)
-    assert all(a is b for a, b in zip(went, foundlings, strict=False))
-    assert again is (len(went) < len(foundlings))
+    went, again = queue.offer(connections, most)
+    assert all(a is b for a, b in zip(went, connections, strict=False))
+    assert again is (len(went) < len(connections))
     return len(went)
 
 
@@ -77,14 +77,14 @@ def drained(queue: AdoptionQueue) -> list[int]:
 
 def test_batches_are_spread_over_the_takers(queue: AdoptionQueue, opened: ExitStack) -> None:
     _, server = connection(opened)
-    assert given(queue, [Foundling(server, "x")] * (2 * SPREAD + 1)) == 2 * SPREAD + 1
+    assert given(queue, [HandedConnection(server, "x")] * (2 * SPREAD + 1)) == 2 * SPREAD + 1
     assert drained(queue) == [SPREAD, SPREAD, 1]
 
 
 def test_each_connection_keeps_what_is_said_of_it_alone(queue: AdoptionQueue, opened: ExitStack) -> None:
     """Equal ones share an entry of the message; the order stays."""
     told = [
-        Foundling(connection(opened)[1], listener, peer, port, data)
+        HandedConnection(connection(opened)[1], listener, peer, port, data)
         for listener, peer, port, data in [
             *[("a", "", "", b"")] * 3,
             *[("b", "192.0.2.1", "1", b"")] * 2,
@@ -102,7 +102,7 @@ def test_each_connection_keeps_what_is_said_of_it_alone(queue: AdoptionQueue, op
 def test_messages_are_as_long_as_the_kernel_takes(queue: AdoptionQueue, opened: ExitStack) -> None:
     _, server = connection(opened)
     data = [os.urandom(size) for size in (CARRIED, 10, 10, CARRIED, CARRIED, 30_000, 0)]
-    assert given(queue, [Foundling(server, "x", data=each) for each in data]) == len(data)
+    assert given(queue, [HandedConnection(server, "x", data=each) for each in data]) == len(data)
     found = [taken(queue, opened) for _ in range(3)]
     assert [each.data for batch in found for each in batch] == data
     assert all(found)
@@ -112,7 +112,7 @@ def test_a_small_buffer_gets_shorter_messages(queue: AdoptionQueue, opened: Exit
     """What fits into no message of this machine stays; all others go."""
     _, server = connection(opened)
     queue.send_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-    told = [Foundling(server, "x", data=os.urandom(size)) for size in (9000, 9000, CARRIED, 10)]
+    told = [HandedConnection(server, "x", data=os.urandom(size)) for size in (9000, 9000, CARRIED, 10)]
     went = []
     while True:
         now, again = queue.offer(told)
@@ -128,7 +128,7 @@ def test_a_small_buffer_gets_shorter_messages(queue: AdoptionQueue, opened: Exit
 def test_a_full_queue_leaves_the_rest_with_their_sender(queue: AdoptionQueue, opened: ExitStack) -> None:
     _, server = connection(opened)
     queue.send_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    many = [Foundling(server, "x")] * 3000
+    many = [HandedConnection(server, "x")] * 3000
     sent = given(queue, many)
     assert 0 < sent < len(many)
     assert sum(drained(queue)) == sent
@@ -140,14 +140,14 @@ def test_tens_of_thousands_wait_for_a_restart(queue: AdoptionQueue, opened: Exit
     _, server = connection(opened)
     queue.send_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992)
     for _ in range(16):  # workers
-        assert given(queue, [Foundling(server, "http://127.0.0.1:8000")] * 2000, DENSE) == 2000
+        assert given(queue, [HandedConnection(server, "http://127.0.0.1:8000")] * 2000, DENSE) == 2000
     assert sum(drained(queue)) == 32_000
 
 
 def test_too_many_on_their_way_may_follow_later(queue: AdoptionQueue, opened: ExitStack) -> None:
     """ETOOMANYREFS: an unprivileged user may have as many descriptors in messages as RLIMIT_NOFILE."""
     _, server = connection(opened)
-    many = [Foundling(server, "x")] * 500
+    many = [HandedConnection(server, "x")] * 500
 
     def as_an_ordinary_user() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
@@ -175,7 +175,7 @@ def leave_room(count: int) -> None:
 def test_who_has_no_room_leaves_them_to_others(queue: AdoptionQueue, opened: ExitStack) -> None:
     """A receiver that is out of descriptors would get some of them, and the kernel would close the others."""
     ends = [connection(opened) for _ in range(8)]
-    assert given(queue, [Foundling(server, "x") for _, server in ends]) == 8
+    assert given(queue, [HandedConnection(server, "x") for _, server in ends]) == 8
 
     def without_room() -> None:
         leave_room(5)
@@ -195,7 +195,7 @@ def test_some_are_better_than_none(queue: AdoptionQueue, opened: ExitStack) -> N
         leave_room(5)
         assert len(queue.take(all_or_none=False)) == 5
 
-    assert given(queue, [Foundling(server, "x") for _, server in ends]) == 8
+    assert given(queue, [HandedConnection(server, "x") for _, server in ends]) == 8
     assert in_a_child(without_room) == 0
     assert queue.take() == []
 
@@ -207,7 +207,7 @@ def test_what_nobody_can_take_stays(queue: AdoptionQueue, opened: ExitStack, bro
         queue.receive_end.close()
     else:
         server.close()
-    assert queue.offer([Foundling(server, "x")]) == ([], False)
+    assert queue.offer([HandedConnection(server, "x")]) == ([], False)
 
 
 NONSENSE = [
@@ -250,7 +250,7 @@ def test_an_inherited_queue_is_the_same_queue(queue: AdoptionQueue, opened: Exit
     os.set_inheritable(send, True)
     heir = AdoptionQueue.inherited(send, receive)
     assert not any(map(os.get_inheritable, heir.fds()))
-    queue.offer([Foundling(server, "x")])
+    queue.offer([HandedConnection(server, "x")])
     assert len(taken(heir, opened)) == 1
     heir.send_end.close()
     heir.receive_end.close()
@@ -294,7 +294,7 @@ def test_a_thousand_cycles_leave_no_descriptor(queue: AdoptionQueue, opened: Exi
     came = 0
     for _ in range(1000):
         if chance.random() < 0.5:
-            assert given(queue, [Foundling(server, "x", data=chance.randbytes(9))] * 5) == 5
+            assert given(queue, [HandedConnection(server, "x", data=chance.randbytes(9))] * 5) == 5
         message, some = hostile(chance, fds)
         socket.send_fds(queue.send_end, [message], some)
         for _ in range(2):

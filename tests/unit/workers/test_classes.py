@@ -5,7 +5,7 @@ import pytest
 from sdserve.errors import ConfigError
 from sdserve.workers.base import Worker
 from sdserve.workers.classes import resolve
-from sdserve.workers.wsgi import WSGIWorker
+from sdserve.workers.wsgi.worker import WSGIWorker
 
 
 class Custom(Worker):

@@ -1,0 +1,67 @@
+"""A worker whose only thread is stuck in a request: what else it holds is finished by another thread.
+
+ABRT interrupts the stuck call (system calls end with EINTR, signal(7)), and its handler runs on top of it. The handler
+starts a thread and waits for that, so the stuck request goes no further, and nothing of the application runs at the
+same time as anything else of it. A call that has a thread of its own (fiber.py) ends where it is, or when it comes back
+from C code. The new thread retires the worker: connections are given to other workers, also those with half a request;
+what cannot be given away is answered, requests that nobody adopts by the application itself, in this thread. Then the
+process ends, without ever going back into the stuck call.
+
+None of this happens where the handler cannot run: while C code does not return to the interpreter. The master then
+kills the worker.
+"""
+
+import _thread
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from sdserve.workers.wsgi.exchange import Exchange
+
+if TYPE_CHECKING:
+    from sdserve.log import Logger
+    from sdserve.workers.wsgi.loop import Loop
+
+BEGINNINGS = (Exchange.answer.__code__, Exchange.go_on.__code__, Exchange.in_fiber.__code__)
+LEAVE = 0.25  # seconds before the master's KILL that are left for the hook worker_exit
+
+
+def is_in_call(frame: FrameType | None) -> bool:
+    """Whether `frame` is inside of a request, where the loop's own state is at rest."""
+    return _depth(frame) is not None
+
+
+def stack(frame: FrameType | None) -> str:
+    """Where in the application a request is, as a traceback shows it."""
+    import traceback
+
+    return "".join(traceback.format_stack(frame, _depth(frame))) if frame is not None else "(no stack)\n"
+
+
+def _depth(frame: FrameType | None) -> int | None:
+    """How many calls `frame` is away from where requests begin; None when that is not above it."""
+    calls = 0
+    while frame is not None:
+        if frame.f_code in BEGINNINGS:
+            return calls
+        calls += 1
+        frame = frame.f_back
+    return None
+
+
+def outlive(loop: "Loop", until: float, log: "Logger") -> None:
+    """Called by the interrupted thread: has another one finish what `loop` holds, till `until` (monotonic seconds)."""
+    finished = _thread.allocate_lock()
+    finished.acquire()
+
+    def finish() -> None:
+        try:
+            loop.run_without()
+        except BaseException:
+            log.exception("Exception while the worker finished what it held")
+        finally:
+            finished.release()
+
+    # Not threading.Thread: it takes locks, which the interrupted code may hold.
+    _thread.start_new_thread(finish, ())
+    finished.acquire(timeout=max(0.0, until + LEAVE - monotonic()))
