@@ -20,18 +20,18 @@ class Immutable:
     """A class that derives from this declares its fields as a dataclass does: annotated, with defaults behind those
     without. Equal are values of one class with equal fields."""
 
-    _fields: tuple[str, ...]
+    _fields: tuple[str, ...] = ()
+    _needed: frozenset[str]
 
     def __init_subclass__(cls) -> None:
-        cls._fields = tuple(cls.__annotations__)
+        cls._fields = (*cls._fields, *cls.__annotations__)
+        cls._needed = frozenset(name for name in cls._fields if not hasattr(cls, name))
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        cls = type(self)
-        given = dict(zip(cls._fields, values, strict=False)) | named
-        missing = [name for name in cls._fields if name not in given and not hasattr(cls, name)]
-        if missing or len(given) < len(values) + len(named) or not given.keys() <= set(cls._fields):
-            raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}: got {values}, {named}")
-        self.__dict__.update(given)
+        given = self.__dict__
+        given.update(zip(self._fields, values, strict=False), **named)
+        if len(given) < len(values) + len(named) or not self._needed <= given.keys() <= set(self._fields):
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self._fields)}: got {values}, {named}")
 
     def replace(self, **changes: Any) -> Self:
         """The same value with other fields."""

@@ -13,14 +13,11 @@ from collections.abc import Mapping, Sequence
 from sdserve.config import gunicorn
 from sdserve.config.setting import Given, Setting
 
-HELP_FLAGS = ("-h", "--help")
-VERSION_FLAGS = ("-v", "--version")
+QUESTIONS = {"-h": "help", "--help": "help", "-v": "version", "--version": "version"}
 
 
 class Arguments:
     """What a command line says: raw values by setting name, problems as clauses, and "help" or "version" if asked."""
-
-    __slots__ = ("given", "problems", "wants")
 
     def __init__(self) -> None:
         self.given: dict[str, Given] = {}
@@ -74,8 +71,8 @@ class _Parser:
         flag = self._full(written.replace("_", "-"), written)
         if flag is None:
             return
-        if flag in HELP_FLAGS or flag in VERSION_FLAGS:
-            self._result.wants = self._result.wants or flag.removeprefix("--")
+        if flag in QUESTIONS:
+            self._result.wants = self._result.wants or QUESTIONS[flag]
         elif foreign := gunicorn.foreign_flag(flag):
             self._foreign(flag, *foreign, value if equals else None)
         elif flag in self._negations:
@@ -91,9 +88,7 @@ class _Parser:
     def _full(self, flag: str, written: str) -> str | None:
         """The flag that is meant, prefixes completed; None, and a problem, when nothing or several are meant."""
         known = [*self._values, *self._negations, "--help", "--version"]
-        if flag in known:
-            return flag
-        if gunicorn.foreign_flag(flag):
+        if flag in known or gunicorn.foreign_flag(flag):
             return flag
         meant = [each for each in known if each.startswith(flag)]
         if len(meant) == 1:
@@ -109,8 +104,8 @@ class _Parser:
         letters = argument[1:]
         while letters:
             flag, letters = f"-{letters[0]}", letters[1:]
-            if flag in HELP_FLAGS or flag in VERSION_FLAGS:
-                self._result.wants = self._result.wants or ("help" if flag in HELP_FLAGS else "version")
+            if flag in QUESTIONS:
+                self._result.wants = self._result.wants or QUESTIONS[flag]
             elif flag not in self._values:
                 foreign = gunicorn.foreign_flag(flag)
                 if foreign is None:
@@ -141,10 +136,10 @@ class _Parser:
         """Notes a setting of gunicorn's that sdserve does not have."""
         if value is None:
             value = attached
-            if value is None and self._rest and not _is_option(self._rest[-1]):
-                value = self._rest.pop()
-            if value is None:
-                self._trouble(f"{flag} needs a value")
+        if value is None and self._rest and not _is_option(self._rest[-1]):
+            value = self._rest.pop()
+        if value is None:
+            self._trouble(f"{flag} needs a value")
         self._result.given[name] = Given(value, self._where(flag), self._source)
 
     def _fits(self, setting: Setting) -> bool:
@@ -166,12 +161,11 @@ class _Parser:
         if len(self._rest) > 1 and not _is_option(self._rest[-1]):
             self._rest.pop()
 
-    def _where(self, flag: str) -> str:
-        return flag if self._source == "command line" else f"{self._source.removeprefix('environment ')}: {flag}"
+    def _where(self, text: str) -> str:
+        return text if self._source == "command line" else f"{self._source.removeprefix('environment ')}: {text}"
 
     def _trouble(self, clause: str) -> None:
-        where = "" if self._source == "command line" else f"{self._source.removeprefix('environment ')}: "
-        self._result.problems.append(where + clause)
+        self._result.problems.append(self._where(clause))
 
 
 def _is_option(argument: str) -> bool:

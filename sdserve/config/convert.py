@@ -9,6 +9,7 @@ and group names). Modules that few values need are imported inside their convert
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,16 +56,14 @@ def whole(minimum: int = 0, maximum: int | None = None) -> Callable[[object], in
     return convert
 
 
-def _integer(value: object) -> int | None:
+def _integer(value: object, *bases: int) -> int | None:
+    """A whole number, or text that is one in one of the bases (10, and what 0x, 0o or 0b says); None for others."""
     if isinstance(value, int):
         return int(value)
-    if not isinstance(value, str):
-        return None
-    for base in (10, 0):
-        try:
-            return int(value, base)
-        except ValueError:
-            continue
+    if isinstance(value, str):
+        for base in bases or (10, 0):
+            with suppress(ValueError):
+                return int(value, base)
     return None
 
 
@@ -72,10 +71,8 @@ def seconds(value: object) -> float:
     """A duration in seconds, 0 or more; whole numbers stay int, as gunicorn's hooks expect."""
     number: float | None = _integer(value)
     if number is None and isinstance(value, float | str):
-        try:
+        with suppress(ValueError):
             number = float(value)
-        except ValueError:
-            number = None
     if number is None or not 0 <= number < float("inf"):
         raise ValueError(f"{show(value)} is not a number of seconds, 0 or more")
     return number
@@ -121,7 +118,8 @@ def choice(*names: str, also: Mapping[object, str] | None = None, hint: str = ""
 
 def umask(value: object) -> int:
     """A file mode mask, 0 to 0o777; text with a leading 0 is octal, as in a shell, 0x is hexadecimal."""
-    number = _octal(value) if isinstance(value, str) and value.strip().startswith("0") else _integer(value)
+    octal = isinstance(value, str) and value.strip().startswith("0")
+    number = _integer(value, 8, 0) if octal else _integer(value)
     if number is None or not 0 <= number <= 0o777:
         raise ValueError(f"{show(value)} is not a mask between 0 and 0777 (octal)")
     return number
@@ -129,24 +127,12 @@ def umask(value: object) -> int:
 
 def file_mode(value: object) -> int:
     """Permission bits, 0 to 0o777; text is octal with or without a leading 0, as in chmod(1)."""
-    number = _octal(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 0o777:
-        hint = (
-            f"; in Python it is written 0o{value}"
-            if isinstance(value, int) and set(str(value)) <= set("01234567")
-            else ""
-        )
+    number = None if isinstance(value, bool) else _integer(value, 8, 0)
+    if number is None or not 0 <= number <= 0o777:
+        octal = isinstance(value, int) and set(str(value)) <= set("01234567")
+        hint = f"; in Python it is written 0o{value}" if octal else ""
         raise ValueError(f"{show(value)} is not a file mode such as 0660 (octal){hint}")
     return number
-
-
-def _octal(word: str) -> int | None:
-    for base in (8, 0):
-        try:
-            return int(word, base)
-        except ValueError:
-            continue
-    return None
 
 
 def user(value: object) -> int:
@@ -206,11 +192,7 @@ def each(item: Callable[[object], T]) -> Callable[[object], list[T]]:
 def comma_list(item: Callable[[object], T]) -> Callable[[object], list[T]]:
     """A converter for a list that text separates with commas; empty parts do not count."""
     items = each(item)
-
-    def convert(value: object) -> list[T]:
-        return items(split_commas(value) if isinstance(value, str) else value)
-
-    return convert
+    return lambda value: items(split_commas(value) if isinstance(value, str) else value)
 
 
 def split_commas(value: str) -> list[str]:

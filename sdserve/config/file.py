@@ -25,14 +25,12 @@ MODULE_NAME = "__config__"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType, TracebackType
+    from types import ModuleType
 
 
 class FileContents:
     """What a config file gave: raw values by setting name, complete lines of problems and warnings, and the exception
     behind the problems."""
-
-    __slots__ = ("cause", "given", "problems", "warnings")
 
     def __init__(self) -> None:
         self.given: dict[str, Given] = {}
@@ -126,13 +124,12 @@ def _run_module(name: str) -> tuple[str, bytes, dict[str, object]]:
         raise _Unreadable(f"the config module python:{name} cannot be found: {exc}") from exc
     if spec is None or spec.loader is None:
         raise _Unreadable(f"the config module python:{name} cannot be found: check --chdir, --pythonpath and the name")
-    module = importlib.util.module_from_spec(spec)
     path = spec.origin or name
     read_source = getattr(spec.loader, "get_data", None)
     if not path.endswith(".py") or read_source is None:
         raise _Unreadable(f"the config module python:{name} has no Python source: {path}")
     source = read_source(path)
-    return path, source, _execute(module, source, path)
+    return path, source, _execute(importlib.util.module_from_spec(spec), source, path)
 
 
 def _execute(module: ModuleType, source: bytes, path: str) -> dict[str, object]:
@@ -155,22 +152,14 @@ def _execute(module: ModuleType, source: bytes, path: str) -> dict[str, object]:
 
 def _explain(exc: BaseException, path: str) -> str:
     """One line for an exception of a config file: file, line, what."""
-    detail = " ".join(str(exc).split())
+    detail = " ".join(f"{type(exc).__name__}: {exc}".split()).removesuffix(":")
     if isinstance(exc, SyntaxError) and exc.filename == path:
         return f"{path}:{exc.lineno}: syntax error: {exc.msg}: {(exc.text or '').strip()}".rstrip(": ")
-    line = _line_in(exc.__traceback__, path)
-    where = f"{path}:{line}" if line else path
-    what = type(exc).__name__
+    where, traceback = path, exc.__traceback__
+    while traceback is not None:  # the line of the file where the exception went through last
+        if traceback.tb_frame.f_code.co_filename == path:
+            where = f"{path}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
     if isinstance(exc, ModuleNotFoundError) and exc.name and (way := _GUNICORNS.get(exc.name.partition(".")[0])):
         detail = f"{detail}: {way}"
-    return f"{where}: the config file raised {what}: {detail}" if detail else f"{where}: the config file raised {what}"
-
-
-def _line_in(traceback: TracebackType | None, path: str) -> int:
-    """The line of `path` where the exception went through last, 0 if nowhere."""
-    line = 0
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == path:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return line
+    return f"{where}: the config file raised {detail}"

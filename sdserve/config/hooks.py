@@ -40,14 +40,12 @@ def takes(function: Callable[..., object], count: int) -> bool:
 def _signature_takes(function: Callable[..., object], count: int) -> bool:
     try:
         import inspect
-    except ImportError:  # at a reload, when the disk is gone: take the operator's word
-        return True
-    try:
+
         inspect.signature(function).bind(*[None] * count)
     except TypeError:
         return False
-    except ValueError:  # built-in functions may have no signature: take the operator's word
-        return True
+    except (ImportError, ValueError):  # the disk is gone, or a built-in function has no signature
+        return True  # take the operator's word
     return True
 
 
@@ -70,11 +68,11 @@ def imported(path: str) -> object:
 class Hook(Setting[Callable[..., object]]):
     """A setting whose value is a callable, or the dotted path of one, that takes `parameters`."""
 
-    __slots__ = ("parameters",)
+    parameters: tuple[str, ...] = ()
 
-    def __init__(self, parameters: str, doc: str) -> None:
-        self.parameters = tuple(parameters.split())
-        super().__init__(self._callable, no_hook, doc, default_doc="does nothing")
+    def __init__(self, parameters: str, text: str) -> None:
+        super().__init__(self._callable, no_hook, text, default_doc="does nothing")
+        self.__dict__["parameters"] = tuple(parameters.split())
 
     def _callable(self, value: object) -> Callable[..., object]:
         function = imported(value.strip()) if isinstance(value, str) else value
@@ -91,10 +89,9 @@ def _post_request(value: object, function: Callable[..., object]) -> Callable[..
     """gunicorn's rule: four arguments, or as many of (worker, req, environ) as the function takes."""
     if takes(function, 4):
         return function
-    if takes(function, 3):
-        return lambda worker, req, environ, resp: function(worker, req, environ)
-    if takes(function, 2):
-        return lambda worker, req, environ, resp: function(worker, req)
+    for count in (3, 2):
+        if takes(function, count):
+            return lambda *args: function(*args[:count])
     raise ValueError(_mismatch(value, function, "post_request", ("worker", "req", "environ", "resp")))
 
 

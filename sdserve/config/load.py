@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from sdserve import __version__
 from sdserve.config import commandline, file, gunicorn, paths
 from sdserve.config.configuration import Config
 from sdserve.config.convert import show
@@ -20,8 +21,6 @@ from sdserve.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     Layer = Mapping[str, Given]
 
 GUNICORN_ARGS = "GUNICORN_CMD_ARGS"
@@ -37,22 +36,16 @@ def load(argv: Sequence[str], environ: Mapping[str, str], directory: str | None 
         --version have been printed.
     """
     arguments = commandline.parse(argv, SETTINGS)
-    if arguments.wants:
-        _answer(arguments.wants)
-    start = directory if directory is not None else paths.logical_cwd(environ)
-    return _Loading(start).run(arguments, environ)
-
-
-def _answer(wanted: str) -> NoReturn:
-    if wanted == "help":
+    if arguments.wants == "help":
         from sdserve.config.render import help_text
 
         answer(help_text())
-    else:
-        from sdserve import __version__
-
+    elif arguments.wants:
         answer(f"sdserve {__version__}")
-    sys.exit(0)
+    if arguments.wants:
+        sys.exit(0)
+    start = directory if directory is not None else paths.logical_cwd(environ)
+    return _Loading(start).run(arguments, environ)
 
 
 def answer(text: str) -> None:
@@ -81,9 +74,8 @@ class _Loading:
             # Where the application is comes first: dotted paths of hooks are imported from there.
             for name in ("chdir", "pythonpath"):
                 self._settle(name, layers)
-            paths.lead_imports(
-                [*self._values["pythonpath"].value, self._values["chdir"].value, self._directory, *leading]
-            )
+            application = [*self._values["pythonpath"].value, self._values["chdir"].value]
+            paths.lead_imports([*application, self._directory, *leading])
             for name in SETTINGS:
                 if name not in self._values:
                     self._settle(name, layers)
@@ -113,10 +105,8 @@ class _Loading:
         """The sources from the least to the most important one."""
         env, env_problems = from_environment(environ)
         extra = _command_args(environ)
-        location = next(
-            (layer["config"] for layer in (arguments.given, extra.given, env) if "config" in layer),
-            None,
-        )
+        named = (layer["config"] for layer in (arguments.given, extra.given, env) if "config" in layer)
+        location = next(named, None)
         path = file.default_location(self._directory) if location is None else str(location.value).strip()
         contents = file.FileContents()
         if path:
@@ -271,15 +261,13 @@ def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list
 
 def _fallbacks(environ: Mapping[str, str]) -> dict[str, Given]:
     """Defaults that well-known variables (PORT, WEB_CONCURRENCY, ...) give."""
-    return dict(_each_fallback(environ))
-
-
-def _each_fallback(environ: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
+    given: dict[str, Given] = {}
     for setting in SETTINGS.values():
         if setting.fallback is not None:
             variable, raw = setting.fallback
             if text := environ.get(variable, "").strip():
-                yield setting.name, Given(raw(text), variable, f"environment {variable}")
+                given[setting.name] = Given(raw(text), variable, f"environment {variable}")
+    return given
 
 
 def _command_args(environ: Mapping[str, str]) -> commandline.Arguments:

@@ -6,7 +6,7 @@ Part of the schema; see schema.py for how to add one.
 from __future__ import annotations
 
 from sdserve.config import convert
-from sdserve.config.setting import Setting
+from sdserve.config.setting import Setting, count, seconds, size, switch
 
 _LOCAL = ["127.0.0.1", "::1"]
 _MAX_FIELDS = 32768
@@ -18,70 +18,32 @@ def _fields(value: object) -> int:
 
 
 class HTTP:
-    keepalive = Setting(
-        convert.seconds,
+    keepalive = seconds(
         2,
         "Seconds that a connection may be idle between two requests. 0 closes it after each response.",
         flags=("--keep-alive",),
-        metavar="SECONDS",
     )
-    keepalive_requests = Setting(
-        convert.whole(),
-        0,
-        "Requests after which a connection is closed. 0 means no limit.",
-        flags=("--keepalive-requests",),
-        metavar="N",
-    )
-    limit_request_line = Setting(
-        convert.whole(),
-        4094,
-        "Bytes of a request line (method, target and version). 0 means no limit.",
-        flags=("--limit-request-line",),
-        metavar="BYTES",
+    keepalive_requests = count(0, "Requests after which a connection is closed. 0 means no limit.")
+    limit_request_line = count(
+        4094, "Bytes of a request line (method, target and version). 0 means no limit.", metavar="BYTES"
     )
     limit_request_fields = Setting(
-        _fields,
-        100,
-        "Header fields of a request, 32768 at most. 0 means 32768.",
-        flags=("--limit-request-fields",),
-        metavar="N",
+        _fields, 100, "Header fields of a request, 32768 at most. 0 means 32768.", metavar="N"
     )
-    limit_request_field_size = Setting(
-        convert.whole(),
-        8190,
-        "Bytes of one header field, name and value. 0 means no limit.",
-        flags=("--limit-request-field-size",),
-        metavar="BYTES",
+    limit_request_field_size = count(
+        8190, "Bytes of one header field, name and value. 0 means no limit.", metavar="BYTES"
     )
-    limit_request_head = Setting(
-        convert.size,
-        65536,
-        "Bytes of the request line and all header fields together. 0 means no limit.",
-        flags=("--limit-request-head",),
-        metavar="BYTES",
-    )
-    limit_request_body = Setting(
-        convert.size,
+    limit_request_head = size(65536, "Bytes of the request line and all header fields together. 0 means no limit.")
+    limit_request_body = size(
         1 << 30,
         """Bytes of a request's body. What does not stay in memory takes so much of the disk, or the client's upload is
         refused with 413. 0 means no limit.""",
-        flags=("--limit-request-body",),
-        metavar="BYTES",
     )
-    header_timeout = Setting(
-        convert.seconds,
-        15,
-        "Seconds from the first byte of a request to the end of its header. 0 means no limit.",
-        flags=("--header-timeout",),
-        metavar="SECONDS",
-    )
-    body_min_rate = Setting(
-        convert.size,
+    header_timeout = seconds(15, "Seconds from the first byte of a request to the end of its header. 0 means no limit.")
+    body_min_rate = size(
         240,
         """Bytes a second that a request's body must come in at, on average, to be waited for. It counts after as many
         seconds as a header may take. 0 means no minimum.""",
-        flags=("--body-min-rate",),
-        metavar="BYTES",
     )
     request_buffering = Setting(
         convert.choice("on", "auto", "off"),
@@ -90,35 +52,25 @@ class HTTP:
         that wait to be asked (Expect: 100-continue), which send nothing when the application refuses without reading.
         off: those of up to 256 KiB, and chunked ones. A call whose body arrives meanwhile has a thread of its own,
         and others are served while it waits: see bodies.md.""",
-        flags=("--request-buffering",),
         metavar="MODE",
     )
-    response_buffering = Setting(
-        convert.boolean,
-        False,
+    response_buffering = switch(
         """Whether an application's iterable is read to its end at once, what its client has not taken yet being kept in
         a temporary file. Otherwise it is asked for more when its client has room: nothing is kept, and its thread
         serves other requests meanwhile. contextvars are kept apart then, what threading.local holds is shared: see
         bodies.md.""",
-        flags=("--response-buffering",),
     )
-    body_timeout = Setting(
-        convert.seconds,
+    body_timeout = seconds(
         30,
         """Seconds without any byte of a request's body after which it is given up. What came faster than body_min_rate
         is remembered for so long, and no longer. 0 means no limit.""",
-        flags=("--body-timeout",),
-        metavar="SECONDS",
     )
-    spool_limit = Setting(
-        convert.size,
+    spool_limit = size(
         2 << 30,
         """Bytes that all temporary files of one worker may take together: bodies of requests that do not stay in
         memory, and what applications wrote faster than their clients read. A request whose body finds no room gets 503
         with Retry-After; a writer that finds none waits for its client. The files are nameless and in the directory
         $TMPDIR, or /tmp. 0 means no limit.""",
-        flags=("--spool-limit",),
-        metavar="BYTES",
     )
 
 
@@ -128,7 +80,6 @@ class Proxies:
         _LOCAL,
         """Addresses and networks of proxies that are believed about the client, separated by commas; * believes
         everybody. The peer of a Unix socket is always believed. Which fields are believed, forwarded_headers says.""",
-        flags=("--forwarded-allow-ips",),
         metavar="LIST",
         fallback=("FORWARDED_ALLOW_IPS", lambda value: value),
         default_doc="127.0.0.1,::1, or $FORWARDED_ALLOW_IPS where it is set",
@@ -139,7 +90,6 @@ class Proxies:
         """Which fields of a believed proxy tell the client's address and scheme: x-forwarded (X-Forwarded-For, and
         secure_scheme_headers), forwarded (Forwarded, RFC 7239), or none. The proxy must set these on every request:
         what it does not set is its client's word. The other family is passed on and never interpreted.""",
-        flags=("--forwarded-headers",),
         metavar="FAMILY",
     )
     secure_scheme_headers = Setting(
@@ -148,7 +98,6 @@ class Proxies:
         """Header fields by which a believed proxy says that the client came by https, each with the value that says
         so. A request whose fields contradict each other is refused. They count while forwarded_headers is
         x-forwarded.""",
-        metavar="DICT",
     )
     forwarder_headers = Setting(
         convert.comma_list(convert.header_name),
@@ -156,7 +105,6 @@ class Proxies:
         """Header fields with an underscore in their name that a believed proxy may set, and that reach the application
         whatever header_map says. SCRIPT_NAME mounts the application at a path; name it only if the proxy sets it on
         every request, or passes no such field on. PATH_INFO is left out.""",
-        flags=("--forwarder-headers",),
         metavar="LIST",
     )
     header_map = Setting(
@@ -166,7 +114,6 @@ class Proxies:
         "drop",
         """What happens to header fields whose name has an underscore, and which an application could not tell from
         those with a dash: drop the field, or refuse the request.""",
-        flags=("--header-map",),
         metavar="MODE",
     )
     proxy_protocol = Setting(
@@ -180,7 +127,6 @@ class Proxies:
         "off",
         """Whether connections begin with a PROXY protocol header: off, v1, v2, or auto for either version. The flag
         alone means auto.""",
-        flags=("--proxy-protocol",),
         metavar="MODE",
         bare="auto",
     )

@@ -6,7 +6,7 @@ Part of the schema; see schema.py for how to add one.
 from __future__ import annotations
 
 from sdserve.config import convert
-from sdserve.config.setting import Setting
+from sdserve.config.setting import Setting, switch
 
 
 class Process:
@@ -15,7 +15,6 @@ class Process:
         None,
         """The directory of the application: it becomes the working directory and is put on the import path. A symbolic
         link on the way is followed anew at each reload.""",
-        flags=("--chdir",),
         metavar="DIR",
         default_doc="the directory sdserve is started in",
     )
@@ -23,7 +22,6 @@ class Process:
         convert.comma_list(convert.text),
         [],
         "Directories to put on the import path, separated by commas; relative ones are looked up from chdir.",
-        flags=("--pythonpath",),
         metavar="LIST",
     )
     raw_env = Setting(
@@ -36,11 +34,9 @@ class Process:
         repeatable=True,
         split=convert.split_assignments,
     )
-    daemon = Setting(
-        convert.boolean,
-        False,
+    daemon = switch(
         "Detach from the terminal and run in the background. Not for services of systemd.",
-        flags=("-D", "--daemon"),
+        short="-D",
         effect="start",
     )
     pidfile = Setting(
@@ -62,7 +58,7 @@ class Process:
         convert.user,
         None,
         "The user, by name or id, that workers run as. Only root can change it.",
-        flags=("-u", "--user"),
+        short="-u",
         metavar="USER",
         default_doc="the user that starts sdserve",
     )
@@ -70,21 +66,16 @@ class Process:
         convert.group,
         None,
         "The group, by name or id, that workers run as. Only root can change it.",
-        flags=("-g", "--group"),
+        short="-g",
         metavar="GROUP",
         default_doc="the group that starts sdserve",
     )
-    initgroups = Setting(
-        convert.boolean,
-        False,
-        "Give workers the supplementary groups of their user.",
-        flags=("--initgroups",),
-    )
+    initgroups = switch("Give workers the supplementary groups of their user.")
     umask = Setting(
         convert.umask,
         0,
         "The file mode mask of workers; text with a leading 0 is octal (022), without one decimal.",
-        flags=("-m", "--umask"),
+        short="-m",
         metavar="MASK",
         default_doc="what sdserve inherits",
     )
@@ -96,24 +87,19 @@ class Service:
         None,
         """What USR2 leads to: auto lets the new master take over once it serves, manual leaves both running until the
         operator ends one of them.""",
-        flags=("--upgrade",),
         metavar="MODE",
         default_doc="auto under systemd, manual elsewhere",
     )
-    fd_store = Setting(
-        convert.boolean,
-        False,
+    fd_store = switch(
         """Keep idle client connections open across a restart, in systemd's file descriptor store. Set it where the unit
         has FileDescriptorStoreMax=3 or more, which systemd 254 and newer tell by themselves, and
         RestartKillSignal=SIGRTMIN, which tells a restart from a stop.""",
-        flags=("--fd-store",),
         effect="upgrade",
     )
     control_socket = Setting(
         convert.optional_text,
         None,
         "The Unix socket on which sdservectl finds the server; the empty string means none.",
-        flags=("--control-socket",),
         metavar="PATH",
         fallback=("RUNTIME_DIRECTORY", lambda directories: f"{directories.partition(':')[0]}/control"),
         effect="start",

@@ -1,17 +1,19 @@
 """What a setting is: one declaration from which command line, environment, file, help, docs and man page follow.
 
-`Setting` is plain data and `SettingValue` is what became of it after loading. They are hand-written classes with
-slots because `dataclasses` and `typing` cost more at import than the whole rest of this package, and start-up time is
-what the first client of an activated service waits for.
+`Setting` is plain data and `SettingValue` is what became of it after loading. Both derive from `Immutable`, since
+`dataclasses` and `typing` cost more at import than the rest of this package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from sdserve.config import convert
+from sdserve.immutable import Immutable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Generic, Literal
+    from typing import Any, ClassVar, Generic, Literal
 
     from typing_extensions import TypeVar
 
@@ -22,8 +24,6 @@ else:
     class Generic:
         """What type checkers know from `typing`."""
 
-        __slots__ = ()
-
         def __class_getitem__(cls, _: object) -> type:
             return cls
 
@@ -33,19 +33,20 @@ ENV_PREFIX = "SDSERVE_"
 COMMAND_ARGS = "SDSERVE_CMD_ARGS"  # arguments in a variable
 
 
-class Setting(Generic[T]):
-    """The declaration of one setting, as an attribute of its section; immutable.
+class Setting(Immutable, Generic[T]):
+    """The declaration of one setting, as an attribute of its section.
 
-    As an attribute of a loaded configuration it is the value, of the type that `convert` returns.
+    As an attribute of a loaded configuration it is the value, of the type that `convert` returns. Its name is that of
+    the variable in the config file, in capitals the end of its environment variable, and with dashes its flag.
 
-    name: attribute of the configuration, variable of the config file and, upper-cased, end of the environment variable.
-    section: the name of the class that it is declared in.
     convert: takes a string or a Python object and returns the usable value; raises ValueError with a clause that
         starts with the refused value and says what is wrong with it.
     default: the value when nothing sets it, already converted; None where only the process knows it (load.py).
-    doc: sentences for help, docs and man page; the first one is the summary.
-    flags: command line flags. A setting without flags is set by environment or file.
-    metavar: name of the flag's value; "" for a flag that takes none (then a `--no-...` form exists as well).
+    text: sentences for help, docs and man page; the first one is the summary.
+    metavar: name of the flag's value; "" for a flag that takes none (then a `--no-...` form exists as well), None for a
+        setting without flags, which is set by environment or file.
+    short: a further flag of one letter.
+    flags: the long flags where they are not the name with dashes; of a declared setting, all of them.
     bare: the value a flag has when given without one; only then is its value optional.
     effect: the least event that makes a change count: "reload" (HUP), "upgrade" (USR2), "start" (restart).
     repeatable: flags add up; `split` cuts an environment variable into the items.
@@ -55,67 +56,36 @@ class Setting(Generic[T]):
     in_file: False for what a config file cannot set, because it is needed to find the file.
     """
 
-    __slots__ = (
-        "aliases",
-        "bare",
-        "convert",
-        "default",
-        "default_doc",
-        "doc",
-        "effect",
-        "fallback",
-        "flags",
-        "in_file",
-        "metavar",
-        "name",
-        "repeatable",
-        "section",
-        "split",
-    )
+    convert: Callable[[object], T]
+    default: Any
+    text: str
+    metavar: str | None = None
+    short: str | None = None
+    flags: tuple[str, ...] = ()
+    bare: str | None = None
+    effect: Effect = "reload"
+    repeatable: bool = False
+    split: Callable[[str], list[str]] | None = None
+    aliases: tuple[str, ...] = ()
+    fallback: tuple[str, Callable[[str], object]] | None = None
+    default_doc: str | None = None
+    in_file: bool = True
 
-    def __init__(
-        self,
-        convert: Callable[[object], T],
-        default: object,
-        doc: str,
-        *,
-        flags: tuple[str, ...] = (),
-        metavar: str = "",
-        bare: str | None = None,
-        effect: Effect = "reload",
-        repeatable: bool = False,
-        split: Callable[[str], list[str]] | None = None,
-        aliases: tuple[str, ...] = (),
-        fallback: tuple[str, Callable[[str], object]] | None = None,
-        default_doc: str | None = None,
-        in_file: bool = True,
-    ) -> None:
-        self.convert = convert
-        self.default: Any = default
-        self.doc = " ".join(doc.split())
-        self.flags = flags
-        self.metavar = metavar
-        self.bare = bare
-        self.effect = effect
-        self.repeatable = repeatable
-        self.split = split
-        self.aliases = aliases
-        self.fallback = fallback
-        self.default_doc = default_doc
-        self.in_file = in_file
+    if TYPE_CHECKING:
+        name: ClassVar[str]
+        section: ClassVar[str]
 
     def __set_name__(self, section: type, name: str) -> None:
-        self.name = name
-        self.section = section.__name__
+        flags = self.flags
+        if self.metavar is not None and not flags:
+            flags = (f"--{name.replace('_', '-')}",)
+        if self.short is not None:
+            flags = (self.short, *flags)
+        self.__dict__.update(name=name, section=section.__name__, flags=flags)
 
     def __get__(self, configuration: object, owner: type) -> T:
         """For type checkers: a loaded configuration has the value in its own dict, which comes before this."""
         raise AttributeError(self.name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if hasattr(self, name):
-            raise AttributeError(f"the declaration of {self.name} is immutable")
-        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"<Setting {self.name}>"
@@ -131,52 +101,62 @@ class Setting(Generic[T]):
         return bool(self.metavar)
 
     @property
+    def doc(self) -> str:
+        return " ".join(self.text.split())
+
+    @property
     def summary(self) -> str:
         """The first sentence of the documentation."""
         return self.doc.partition(". ")[0].rstrip(".") + "."
 
 
-class SettingValue:
-    """A setting's value after loading; immutable.
+# Declarations of the usual kinds.
 
-    source: "default", "file <path>", "environment <VARIABLE>" or "command line".
+
+def switch(text: str, **more: Any) -> Setting[bool]:
+    """Off unless it is set."""
+    return Setting(convert.boolean, False, text, "", **more)
+
+
+def seconds(default: float, text: str, **more: Any) -> Setting[float]:
+    return Setting(convert.seconds, default, text, "SECONDS", **more)
+
+
+def size(default: int, text: str, **more: Any) -> Setting[int]:
+    """Bytes."""
+    return Setting(convert.size, default, text, "BYTES", **more)
+
+
+def count(
+    default: int, text: str, metavar: str = "N", minimum: int = 0, maximum: int | None = None, **more: Any
+) -> Setting[int]:
+    return Setting(convert.whole(minimum, maximum), default, text, metavar, **more)
+
+
+class SettingValue(Immutable):
+    """A setting's value after loading; `source`: "default", "file <path>", "environment <VARIABLE>" or "command line".
+
+    `get` is for gunicorn's hooks.
     """
-
-    __slots__ = ("name", "source", "value")
 
     name: str
     value: Any
     source: str
 
-    def __init__(self, name: str, value: Any, source: str) -> None:
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "value", value)
-        object.__setattr__(self, "source", source)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"the setting {self.name} is immutable: set it in a source and reload")
-
-    def __repr__(self) -> str:
-        return f"<SettingValue {self.name}={self.value!r} from {self.source}>"
-
     def get(self) -> Any:
-        """The value, by the name gunicorn's hooks know."""
         return self.value
 
 
-class Given:
+class Given(Immutable):
     """A raw value on its way from a source: `source` names it in the loaded configuration, `where` in problems.
 
     `where` is the text itself (a flag, a variable), or a function that finds it for the setting's name, since the line
     of a file is worth looking up only when there is a problem.
     """
 
-    __slots__ = ("source", "value", "where")
-
-    def __init__(self, value: object, where: str | Callable[[str], str], source: str) -> None:
-        self.value = value
-        self.where = where
-        self.source = source
+    value: object
+    where: str | Callable[[str], str]
+    source: str
 
     def problem(self, name: str, clause: str) -> str:
         """The line for the operator."""

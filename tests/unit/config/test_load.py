@@ -443,7 +443,7 @@ def test_the_configuration_is_immutable(loaded: Load) -> None:
     with pytest.raises(AttributeError, match="immutable"):
         cfg.workers = 3
     with pytest.raises(AttributeError, match="immutable"):
-        cfg.settings["workers"].value = 3
+        cfg.settings["workers"].value = 3  # type: ignore[misc]
     with pytest.raises(AttributeError, match="there is no setting wokers; did you mean workers"):
         getattr(cfg, "wokers")  # noqa: B009 - a type checker refuses it
 
