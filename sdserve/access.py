@@ -29,30 +29,6 @@ _ESCAPES = {chr(number): f"\\x{number:02x}" for number in range(256)}
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-class Record:
-    """One answer. `seconds` is its duration, `sent` the body bytes that left, `headers` the application's; of a request
-    that was refused, `environ` has what is known. `ended` is X where the response was cut short, whoever did that, -
-    where its connection ends, else +, as in Apache."""
-
-    __slots__ = ("ended", "environ", "headers", "seconds", "sent", "status")
-
-    def __init__(
-        self,
-        environ: dict[str, Any],
-        status: str,
-        sent: int,
-        seconds: float,
-        headers: Sequence[tuple[str, str]] = (),
-        ended: str = "+",
-    ) -> None:
-        self.environ = environ
-        self.status = status
-        self.sent = sent
-        self.seconds = seconds
-        self.headers = headers
-        self.ended = ended
-
-
 def escape(text: str) -> str:
     """At most LONGEST_FIELD printable ASCII characters: others, quotes and backslashes become \\xHH, or \\uHHHH."""
     text = UNSAFE.sub(_escaped, text[: LONGEST_FIELD + 1])
@@ -153,7 +129,11 @@ KINDS: dict[str, Callable[[str], str]] = {
 
 
 class Format:
-    """A compiled `access_log_format`. `take` keeps what a record needs of a request, `lines` makes the records."""
+    """A compiled `access_log_format`: gunicorn's atoms, `{name}i`, `{name}o`, `{name}e`.
+
+    `take` keeps what a record needs of a request, `lines` makes the records. What is no atom is written as `-`, see
+    `unknown_atoms`. Raises ValueError for a number that is asked for (`%(h)d`) of an atom that is none.
+    """
 
     def __init__(self, text: str) -> None:
         template, expressions, self._foreign = "", [], list[bool]()
@@ -183,13 +163,6 @@ class Format:
             for number in range(256)
         )
         self.take = self._compiled(expressions)
-
-    def __call__(self, record: Record) -> str:
-        """One record."""
-        taken = self.take(
-            *(record.environ, record.status, record.sent, record.seconds, record.headers, record.ended),
-        )
-        return self.lines([taken])[0]
 
     def lines(self, batch: Sequence[Taken]) -> list[str]:
         """Records of `batch`. As a rule nothing in them must be escaped, and one look at all of them shows that."""
@@ -232,15 +205,6 @@ class Format:
         return found["take"]  # type: ignore[no-any-return]
 
 
-def compile_format(text: str) -> Format:
-    """What writes records in the format `text`: gunicorn's atoms, `{name}i`, `{name}o`, `{name}e`.
-
-    What is no atom is written as `-`, see `unknown_atoms`. Raises ValueError for a number that is asked for (`%(h)d`)
-    of an atom that is none.
-    """
-    return Format(text)
-
-
 def unknown_atoms(text: str) -> list[str]:
     """What looks like an atom in the format `text` and is not one."""
     return [found[0] for found in ATOM.finditer(text) if found[1] is not None and _expression(found[1]) is None]
@@ -277,7 +241,12 @@ class AccessLog:
         headers: Sequence[tuple[str, str]] = (),
         ended: str = "+",
     ) -> None:
-        """Keeps a record, for the time being."""
+        """Keeps a record of one answer, for the time being.
+
+        `seconds` is its duration, `sent` the body bytes that left, `headers` the application's; of a request that was
+        refused, `environ` has what is known. `ended` is X where the response was cut short, whoever did that, - where
+        its connection ends, else +, as in Apache.
+        """
         try:
             self.pending.append(self._take(environ, status, sent, seconds, headers, ended))
         except Exception:  # noqa: BLE001 - what an application left in its environ and headers may be anything

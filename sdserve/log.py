@@ -48,7 +48,9 @@ class Logger:
     """
 
     def __init__(self, errorlog: str = "-", accesslog: str | None = None, level: str = "info") -> None:
-        self.error_log = _known_as("sdserve.error", "gunicorn.error")
+        self.error_log = log = _known_as("sdserve.error", "gunicorn.error")
+        self.critical, self.error, self.warning, self.info = log.critical, log.error, log.warning, log.info
+        self.debug, self.exception = log.debug, log.exception
         self.access_log = _known_as("sdserve.access", "gunicorn.access")
         self.in_force: Destinations | None = None
         self._echo: _Echo | None = None
@@ -113,26 +115,8 @@ class Logger:
     def access_enabled(self) -> bool:
         return any(not isinstance(handler, NullHandler) for handler in self.access_log.handlers)
 
-    def critical(self, msg: object, *args: object, **kwargs: Any) -> None:
-        self.error_log.critical(msg, *args, **kwargs)
-
-    def error(self, msg: object, *args: object, **kwargs: Any) -> None:
-        self.error_log.error(msg, *args, **kwargs)
-
-    def warning(self, msg: object, *args: object, **kwargs: Any) -> None:
-        self.error_log.warning(msg, *args, **kwargs)
-
-    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
-        self.error_log.info(msg, *args, **kwargs)
-
-    def debug(self, msg: object, *args: object, **kwargs: Any) -> None:
-        self.error_log.debug(msg, *args, **kwargs)
-
     def trace(self, msg: object, *args: object, **kwargs: Any) -> None:
         self.error_log.log(TRACE, msg, *args, **kwargs)
-
-    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
-        self.error_log.exception(msg, *args, **kwargs)
 
     def log(self, level: int | str, msg: object, *args: object, **kwargs: Any) -> None:
         number = LEVELS.get(level.lower(), INFO) if isinstance(level, str) else level
@@ -338,18 +322,14 @@ def _is_journal(handler: Handler) -> bool:
 
 def _formatter(handler: Handler) -> logging.Formatter:
     if _is_journal(handler):
-        return _JournalFormatter()
-    if isinstance(handler, _ConsoleHandler) and handler.stream.isatty() and "NO_COLOR" not in os.environ:
-        return _TerminalFormatter()
-    return _FileFormatter()
+        # journald notes the process that opened the stream, the master: the pid of a worker must be in the text.
+        return _JournalFormatter("[%(process)d] %(message)s")
+    coloured = isinstance(handler, _ConsoleHandler) and handler.stream.isatty() and "NO_COLOR" not in os.environ
+    form = _TerminalFormatter if coloured else logging.Formatter
+    return form("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")
 
 
-class _FileFormatter(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")
-
-
-class _TerminalFormatter(_FileFormatter):
+class _TerminalFormatter(logging.Formatter):
     """Colours when tracing only: that is when the lines of many processes interleave and must be told apart."""
 
     def format(self, record: LogRecord) -> str:
@@ -361,10 +341,6 @@ class _TerminalFormatter(_FileFormatter):
 
 
 class _JournalFormatter(logging.Formatter):
-    def __init__(self) -> None:
-        # journald notes the process that opened the stream, the master: the pid of a worker must be in the text.
-        super().__init__("[%(process)d] %(message)s")
-
     def format(self, record: LogRecord) -> str:
         text = records.harmless(super().format(record))
         return records.prefixed(text, PRIORITIES.get(record.levelno, 6))

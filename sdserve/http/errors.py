@@ -17,73 +17,50 @@ class HTTPError(Exception):
     retry_after = 0  # seconds; 0: trying again is not suggested
     head: bytes = b""
 
+    def __init_subclass__(cls, status: int = status, reason: str = reason) -> None:
+        cls.status, cls.reason = status, reason
+
 
 class BadRequest(HTTPError):
     """Malformed or ambiguous: 400."""
 
 
-class MethodNotSupported(HTTPError):
-    """A method that this server will not perform (CONNECT), or a transfer coding that it cannot undo: 501."""
-
-    status = 501
-    reason = "Not Implemented"
+class MethodNotSupported(HTTPError, status=501, reason="Not Implemented"):
+    """A method that this server will not perform (CONNECT), or a transfer coding that it cannot undo."""
 
 
-class RequestTimedOut(HTTPError):
-    """The head did not arrive in time, or the body is slower than the minimum rate: 408."""
-
-    status = 408
-    reason = "Request Timeout"
+class RequestTimedOut(HTTPError, status=408, reason="Request Timeout"):
+    """The head did not arrive in time, or the body is slower than the minimum rate."""
 
 
-class BodyTooLarge(HTTPError):
-    """The body is, or would be, longer than the limit: 413."""
-
-    status = 413
-    reason = "Content Too Large"
+class BodyTooLarge(HTTPError, status=413, reason="Content Too Large"):
+    """The body is, or would be, longer than the limit."""
 
 
-class TargetTooLong(HTTPError):
-    """The request line is longer than the limit: 414."""
-
-    status = 414
-    reason = "URI Too Long"
+class TargetTooLong(HTTPError, status=414, reason="URI Too Long"):
+    """The request line is longer than the limit."""
 
 
-class ExpectationFailed(HTTPError):
-    """An Expect other than 100-continue: 417."""
-
-    status = 417
-    reason = "Expectation Failed"
+class ExpectationFailed(HTTPError, status=417, reason="Expectation Failed"):
+    """An Expect other than 100-continue."""
 
 
-class FieldsTooLarge(HTTPError):
-    """Too many header fields, one too large, or all of them together: 431 (RFC 6585)."""
-
-    status = 431
-    reason = "Request Header Fields Too Large"
+class FieldsTooLarge(HTTPError, status=431, reason="Request Header Fields Too Large"):
+    """Too many header fields, one too large, or all of them together (RFC 6585)."""
 
 
-class VersionNotSupported(HTTPError):
-    """A major version other than 1: 505."""
-
-    status = 505
-    reason = "HTTP Version Not Supported"
+class VersionNotSupported(HTTPError, status=505, reason="HTTP Version Not Supported"):
+    """A major version other than 1."""
 
 
-class Unavailable(HTTPError):
-    """There is no room for the request now, and there may be soon: 503."""
+class Unavailable(HTTPError, status=503, reason="Service Unavailable"):
+    """There is no room for the request now, and there may be soon."""
 
-    status = 503
-    reason = "Service Unavailable"
     retry_after = 5
 
 
-class InsufficientStorage(HTTPError):
-    """The body cannot be kept: 507 (RFC 4918)."""
-
-    status = 507
-    reason = "Insufficient Storage"
+class InsufficientStorage(HTTPError, status=507, reason="Insufficient Storage"):
+    """The body cannot be kept (RFC 4918)."""
 
 
 class IllegalMove(RuntimeError):

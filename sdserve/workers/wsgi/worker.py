@@ -60,10 +60,10 @@ class WSGIWorker(Worker):
             except ValueError as error:
                 problems.append(f"{name}: {error}")
         if cfg.accesslog:
-            from sdserve.access import compile_format, unknown_atoms
+            from sdserve.access import Format, unknown_atoms
 
             try:
-                compile_format(cfg.access_log_format)
+                Format(cfg.access_log_format)
             except ValueError as error:
                 problems.append(str(error))
             for atom in unknown_atoms(cfg.access_log_format):
@@ -132,9 +132,9 @@ class WSGIWorker(Worker):
         """What writes access records, None where nobody reads them."""
         if not self.log.access_enabled:
             return None
-        from sdserve.access import AccessLog, compile_format
+        from sdserve.access import AccessLog, Format
 
-        return AccessLog(compile_format(self.cfg.access_log_format), self.log.access, self.log.exception)
+        return AccessLog(Format(self.cfg.access_log_format), self.log.access, self.log.exception)
 
     def _write_records(self) -> None:
         if self._access is not None:
