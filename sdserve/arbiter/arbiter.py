@@ -178,13 +178,11 @@ class Arbiter(Server):
         """RTMIN: graceful stop before a new start (RestartKillSignal=)."""
         self.stop(restart=True)
 
-    def handle_int(self) -> None:
-        """INT: quick stop."""
+    def handle_quit(self) -> None:
+        """QUIT and INT: quick stop."""
         self.stop(graceful=False)
 
-    def handle_quit(self) -> None:
-        """QUIT: quick stop."""
-        self.stop(graceful=False)
+    handle_int = handle_quit
 
     def handle_ttin(self) -> None:
         """TTIN: one worker more."""
@@ -241,13 +239,7 @@ class Arbiter(Server):
         """Forks a worker into `slot` and returns its pid, or 0 if that failed and was dealt with."""
         return self.pool.spawn(slot)
 
-    def spawn_workers(self) -> None:
-        """Forks what is missing."""
-        self.manage_workers()
-
-    def murder_workers(self) -> None:
-        """Ends the workers whose deadlines have passed."""
-        self.manage_workers()
+    spawn_workers = murder_workers = manage_workers  # forks what is missing, ends those whose deadlines have passed
 
     def reap_workers(self) -> None:
         """Reaps all workers that have ended; as PID 1 of a container, everybody's orphans too."""

@@ -135,7 +135,7 @@ class Children:
         if handle.pid not in self.handles:
             return
         self._hear(handle)  # its last words are why it could not boot
-        status = handle.reap()
+        status = handle.pidfd.reap()
         if status is None:
             return
         del self.handles[handle.pid]
@@ -160,13 +160,12 @@ class Children:
                 handle.stop_deadline(handle.worker.cfg.timeout)
 
     def _log_end(self, handle: WorkerHandle, phase: Phase, status: int) -> None:
-        text = describe(status)
+        log = self._log.info
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-            self._log.debug("Worker (pid:%s) %s", handle.pid, text)
+            log = self._log.debug
         elif phase is Phase.SERVING or (phase is Phase.BOOTING and not handle.reason):
-            self._log.error("Worker (pid:%s) %s", handle.pid, text)
-        else:
-            self._log.info("Worker (pid:%s) %s", handle.pid, text)
+            log = self._log.error
+        log("Worker (pid:%s) %s", handle.pid, describe(status))
 
 
 def backoff_after(backoff: Backoff, handle: WorkerHandle, now: float) -> Backoff:

@@ -1,7 +1,6 @@
 """What sdservectl can ask of a master: `status` at once, `reload` and `upgrade` when their outcome is known."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sdserve.arbiter.control import Answer, Command
 from sdserve.arbiter.service import Service
@@ -57,8 +56,7 @@ class Commands:
 
     def reloaded(self, trouble: str) -> None:
         """A reload ended; `trouble` is "" or why it failed."""
-        waiting, self._reloads = self._reloads, []
-        self._tell(waiting, trouble, f"reloaded: {self._service.status_line()}")
+        self._tell(self._reloads, trouble, f"reloaded: {self._service.status_line()}")
 
     def overtaken(self) -> bool:
         """A new master takes over before the reload is done: who waits shall ask that one. False if nobody does."""
@@ -69,10 +67,9 @@ class Commands:
 
     def upgraded(self, trouble: str, done: str = "") -> None:
         """An upgrade ended; `trouble` is "" or why it failed, `done` what has come of it."""
-        waiting, self._upgrades = self._upgrades, []
-        self._tell(waiting, trouble, done)
+        self._tell(self._upgrades, trouble, done)
 
     def _tell(self, waiting: list[Answer], trouble: str, done: str) -> None:
-        answer: dict[str, Any] = {"ok": not trouble, "text": trouble or done}
-        for each in waiting:
-            each(answer)
+        told, waiting[:] = waiting[:], []
+        for answer in told:
+            answer({"ok": not trouble, "text": trouble or done})

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from sdserve.arbiter.loop import Deadline, Loop
+from sdserve.arbiter.loop import NEVER, Loop
 from sdserve.errors import ListenError
 from sdserve.log import Logger
 from sdserve.process import listeners
@@ -40,7 +40,7 @@ class Control:
         self._commands = commands
         self._bind = bind
         self.listener: Listener | None = None
-        self._pausing: Deadline | None = None
+        self._pausing = NEVER
         self._reserve = -1
         self._clients: set[_Client] = set()
 
@@ -75,9 +75,7 @@ class Control:
         listener, self.listener = self.listener, None
         if listener is not None:
             self._loop.unwatch(listener)
-        if self._pausing is not None:
-            self._pausing.cancel()
-            self._pausing = None
+        self._pausing.cancel()
         return listener
 
     def close(self) -> None:
@@ -133,7 +131,6 @@ class Control:
         self._loop.unwatch(self.listener)
 
         def go_on() -> None:
-            self._pausing = None
             if self.listener is not None:
                 self._keep_reserve()
                 self._loop.watch(self.listener, self._accept)

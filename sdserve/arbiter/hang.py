@@ -25,10 +25,7 @@ class HangWatch:
         self._on_hang = on_hang
 
     def busy(self, handle: WorkerHandle) -> None:
-        """The worker said that it is busy."""
-        self._look(handle)
-
-    def _look(self, handle: WorkerHandle) -> None:
+        """The worker said that it is busy; or its deadline is here."""
         timeout = handle.worker.cfg.timeout
         if not timeout or handle.phase not in (Phase.SERVING, Phase.RETIRING):
             return
@@ -43,4 +40,4 @@ class HangWatch:
         if now - since >= timeout + GRACE:
             self._on_hang(handle, now - since)
             return
-        self._loop.call_at(since + timeout + GRACE, lambda: self._look(handle))
+        self._loop.call_at(since + timeout + GRACE, lambda: self.busy(handle))

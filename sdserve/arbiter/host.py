@@ -9,7 +9,7 @@ import select
 import selectors
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.daemon import daemonize
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from sdserve.config import Config
     from sdserve.workers.base import Worker
 
-T = TypeVar("T")
-
 
 class Host:
     """The machine, as one process sees it. `environ` is its environment."""
@@ -46,37 +44,20 @@ class Host:
 
     # --- this process -------------------------------------------------------------------------------------------------
 
-    def pid(self) -> int:
-        return os.getpid()
+    pid = staticmethod(os.getpid)
+    now = staticmethod(time.monotonic)  # seconds (CLOCK_MONOTONIC): no step of the wall clock moves it
+    pause: Callable[[float], None] = staticmethod(time.sleep)  # after the loop has failed, and without it
+    limited = staticmethod(limited)
+    selector: Callable[[], selectors.BaseSelector] = staticmethod(selectors.DefaultSelector)
+    pipe = staticmethod(Pipe)
+    title = staticmethod(set_title)  # for ps(1)
 
     def program(self) -> Program:
         """How it was executed; to be asked at the start, while /proc has its memory as the kernel made it."""
         return Program.started()
 
-    def now(self) -> float:
-        """Monotonic seconds (clock_gettime(2), CLOCK_MONOTONIC): no step of the wall clock moves it."""
-        return time.monotonic()
-
-    def pause(self, seconds: float) -> None:
-        """Waits without the loop, after that has failed; signals are handled when it turns again."""
-        time.sleep(seconds)
-
-    def limited(self, seconds: float, work: Callable[[], T]) -> T:
-        """Does `work`, in which TimeIsUp is raised after `seconds` (0: never)."""
-        return limited(seconds, work)
-
-    def selector(self) -> selectors.BaseSelector:
-        return selectors.DefaultSelector()
-
-    def pipe(self) -> Pipe:
-        return Pipe()
-
     def catch_signals(self, handler: Handler, pipe: Pipe) -> None:
         catch(handler, pipe.write_fd)
-
-    def title(self, text: str) -> None:
-        """Names this process for ps(1)."""
-        set_title(text)
 
     def daemonize(self) -> None:
         daemonize()
@@ -86,6 +67,10 @@ class Host:
         return any(os.isatty(fd) for fd in (0, 1, 2))
 
     # --- what it was given, and what it holds by name -----------------------------------------------------------------
+
+    adopt = staticmethod(listeners.adopt)
+    bind = staticmethod(listeners.bind)
+    pidfile = staticmethod(Pidfile)
 
     def handover(self) -> Handover | None:
         """The connection to the old master, in a new one."""
@@ -111,19 +96,6 @@ class Host:
             described = [{"activated": True}] * len(passed)
         return [self.adopt(each.fd, each.name, told) for each, told in zip(passed, described, strict=True)], adoption
 
-    def adopt(self, fd: int, name: str, told: dict[str, Any]) -> Listener:
-        """A listener that another process opened. Raises ListenError."""
-        return listeners.adopt_described(fd, name, told)
-
-    def bind(
-        self, address: listeners.Address, *, backlog: int, reuse_port: bool = False, socket_mode: int = 0o600
-    ) -> Listener:
-        """A new listener. Raises ListenError."""
-        return listeners.bind(address, backlog=backlog, reuse_port=reuse_port, socket_mode=socket_mode)
-
-    def pidfile(self, path: str) -> Pidfile:
-        return Pidfile(path)
-
     # --- whom it tells ------------------------------------------------------------------------------------------------
 
     def log(self, cfg: "Config") -> Logger:
@@ -137,19 +109,15 @@ class Host:
 
     # --- other processes ----------------------------------------------------------------------------------------------
 
-    def process(self, pid: int) -> PidFd:
-        """A process that is no child. Raises ProcessLookupError."""
-        return PidFd(pid)
+    process = staticmethod(PidFd)
+    handover_pair = staticmethod(Handover.pair)  # the old master's end, and the new one's
+    end_leftovers = staticmethod(control_group.end_others)
 
     def fork_worker(
         self, worker: "Worker", server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
     ) -> WorkerHandle:
         """Raises OSError when there is no room for another process."""
         return fork_worker(worker, server, scoreboard, title, forget, self.now)
-
-    def handover_pair(self) -> tuple[Handover, Handover]:
-        """A connection between two masters: the old one's end, and the new one's."""
-        return Handover.pair()
 
     def execute(self, reexec: Reexec, passed: Sequence[Listener], handover: Handover) -> int:
         """A new master's pid, whose pidfd can be had next. Raises OSError when there is no room for another process."""
@@ -184,10 +152,6 @@ class Host:
                 poll.unregister(fd)
                 os.waitpid(by_fd.pop(fd).pid, 0)
         return list(by_fd.values())
-
-    def end_leftovers(self) -> list[int]:
-        """Ends what workers left running in this service; returns the pids."""
-        return control_group.end_others()
 
     def reap_orphans(self, children: Collection[int]) -> None:
         """Reaps everybody's orphans that have ended, as PID 1 must; not of `children`, whose pidfds tell."""

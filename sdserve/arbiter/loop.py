@@ -9,6 +9,7 @@ later: neither the master nor what it watches is lost, and a fault that stays co
 
 import heapq
 import itertools
+import math
 import os
 import selectors
 import time
@@ -46,9 +47,12 @@ class Deadline:
 
     def run(self) -> None:
         if self._callback is not None:
-            callback = self._callback
-            callback()
+            self._callback()
             self._callback = None
+
+
+NEVER = Deadline(math.inf, lambda: None)
+NEVER.cancel()
 
 
 class Pipe:
@@ -125,12 +129,16 @@ class Loop:
     def unwatch(self, what: Watched) -> None:
         """Stops watching; call it before `what` is closed."""
         fd = what.fileno()
-        if self._watched.pop(fd, None) is None:
-            return
-        if fd in self._resting:
-            self._resting.discard(fd)
-        else:
+        resting = fd in self._resting
+        self._resting.discard(fd)
+        if self._watched.pop(fd, None) is not None and not resting:
             self._selector.unregister(what)
+
+    def drop(self, *what: Watched | None) -> None:
+        """Stops watching, and closes."""
+        for each in filter(None, what):
+            self.unwatch(each)
+            each.close()
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Deadline:
         """Calls `callback` once, at `when` (monotonic seconds) or as soon after it as the loop turns."""

@@ -131,10 +131,7 @@ class NewMaster(Policy):
 
     def _ended(self) -> None:
         self._hear()
-        for watched in (self._handover, self._process):
-            if watched is not None:
-                self._service.loop.unwatch(watched)
-                watched.close()
+        self._service.loop.drop(self._handover, self._process)
         self._process = None
         self._service.master_pid = 0
         self.promote()

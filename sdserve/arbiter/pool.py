@@ -13,7 +13,7 @@ from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.hooks import Hooks, explain
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import Master
-from sdserve.arbiter.loop import Deadline
+from sdserve.arbiter.loop import NEVER
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
@@ -46,7 +46,7 @@ class Pool:
         self._in_gap = False  # an exclusive pool: one has left as told, and the next decision forks its successor
         self._boot_kills = 0
         self._counted = -1  # workers, when the log was told last
-        self._wake: Deadline | None = None
+        self._wake = NEVER
 
     def healthy(self) -> bool:
         """Whether the watchdog may be told that all is well: a worker can answer, or none is wanted."""
@@ -103,11 +103,9 @@ class Pool:
             self._service.log.debug("%d workers", count, extra=metric)
 
     def _wake_at(self, when: float | None) -> None:
-        if self._wake is not None:
-            if self._wake.when == when and not self._wake.cancelled:
-                return
+        if self._wake.when != when or self._wake.cancelled:
             self._wake.cancel()
-        self._wake = None if when is None else self._service.loop.call_at(when, lambda: None)
+            self._wake = NEVER if when is None else self._service.loop.call_at(when, lambda: None)
 
     # --- who follows a worker that leaves ---------------------------------------------------------------------------
 
@@ -118,8 +116,7 @@ class Pool:
             return
 
         def not_kept() -> None:
-            self._service.loop.unwatch(proof)
-            proof.close()
+            self._service.loop.drop(proof)
             self._service.adoption.kept = False
             self.tell_successors()
             self._service.log.warning(

@@ -22,14 +22,8 @@ def examine(
     command = program.trial(directory)
     interpreter = command[0]
     try:
-        process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        null, pipe = subprocess.DEVNULL, subprocess.PIPE
+        process = subprocess.Popen(command, cwd=directory, env=dict(environ), stdin=null, stdout=null, stderr=pipe)
     except OSError as error:
         on_reason(f"cannot execute {interpreter}: {error.strerror}")
         return
@@ -43,8 +37,7 @@ def examine(
 
     def ended() -> None:
         deadline.cancel()
-        loop.unwatch(watched)
-        watched.close()
+        loop.drop(watched)
         on_reason(_verdict(interpreter, process))
 
     loop.watch(watched, ended)

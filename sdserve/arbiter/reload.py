@@ -18,7 +18,7 @@ from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.hooks import Hooks, explain
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
-from sdserve.arbiter.loop import Deadline
+from sdserve.arbiter.loop import NEVER
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.steps import Steps
 from sdserve.errors import Interruption, call_hook
@@ -61,7 +61,7 @@ class Reload(Policy):
         self._again = False
         self._abandoned = False
         self._acknowledge_by: float | None = None
-        self._deadline: Deadline | None = None
+        self._deadline = NEVER
 
     def begin(self) -> None:
         service = self._service
@@ -114,11 +114,6 @@ class Reload(Policy):
         if limit is not None:
             reason = f"the new generation did not serve within {limit:g} seconds"
             self._deadline = service.loop.call_at(service.loop.now() + limit, lambda: self.roll_back(reason))
-
-    def _unbound(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
     def roll_back(self, reason: str) -> None:
         """Back to the generation that serves; `reason` goes to the log, to systemd, and to who waits for the reload."""
@@ -204,7 +199,7 @@ class Reload(Policy):
             ends = [each.close for each in service.outgoing]
             self._take("reload that a stop ended", *files, *ends, service.previous.close)
             service.previous = None
-        self._unbound()
+        self._deadline.cancel()
 
     def pass_on(self) -> None:
         """The stop has begun: the reload that was under way is done by a new master that has taken over, or by none."""
@@ -223,7 +218,7 @@ class Reload(Policy):
     def _finish(self, event: MasterEvent, trouble: str) -> None:
         service = self._service
         service.previous = None
-        self._unbound()
+        self._deadline.cancel()
         service.trouble = trouble
         service.advance(event)
         self._take(

@@ -6,6 +6,7 @@ attribute that hooks may set is `num_workers`.
 
 import signal
 import sys
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.pidfile_claim import PidfileClaim
@@ -14,12 +15,17 @@ from sdserve.arbiter.service import Service
 from sdserve.arbiter.signals import QUEUED, SignalQueue
 from sdserve.errors import AppImportError, BootError
 from sdserve.log import Logger
-from sdserve.process.listeners import Listener
+from sdserve.process.listeners import Address, Listener
 from sdserve.process.pidfile import Pidfile
+from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
 
 if TYPE_CHECKING:
     from sdserve.config import Config
+
+
+def _view(path: str) -> Any:
+    return property(attrgetter(path))
 
 
 class Server:
@@ -34,22 +40,25 @@ class Server:
     claim: PidfileClaim
     pool: Pool
 
+    log: Logger = _view("service.log")
+    pid: int = _view("service.pid")
+    systemd: bool = _view("service.systemd")  # whether the listeners come from socket activation
+    worker_age: int = _view("service.worker_age")
+    master_name: str = _view("service.master_name")
+    master_pid: int = _view("service.master_pid")  # the old master's while this one succeeds it, else 0
+    reexec_pid: int = _view("service.reexec_pid")  # the new master's while an upgrade is under way, else 0
+    proc_name: str = _view("service.proc_name")
+    LISTENERS: list[Listener] = _view("service.listeners")
+    SIG_QUEUE: SignalQueue = _view("signals")
+    pidfile: Pidfile | None = _view("claim.pidfile")
+    app: Application = _view("service.generation.app")
+    worker_class: type[Worker] = _view("service.generation.worker_class")
+    address: list[Address] = _view("service.cfg.address")
+    timeout: float = _view("service.cfg.timeout")
+
     @property
     def cfg(self) -> "Config":
         return self.service.cfg
-
-    @property
-    def log(self) -> Logger:
-        return self.service.log
-
-    @property
-    def pid(self) -> int:
-        return self.service.pid
-
-    @property
-    def systemd(self) -> bool:
-        """Whether the listeners come from socket activation."""
-        return self.service.systemd
 
     @property
     def num_workers(self) -> int:
@@ -61,10 +70,6 @@ class Server:
         self.pool.resize(value)
 
     @property
-    def worker_age(self) -> int:
-        return self.service.worker_age
-
-    @property
     def WORKERS(self) -> dict[int, Worker]:
         """The workers that have not been reaped, by pid."""
         return {handle.pid: handle.worker for handle in self.service.children}
@@ -73,49 +78,3 @@ class Server:
     def START_CTX(self) -> dict[object, Any]:
         """What an upgrade executes: the program at 0, its `args`, in `cwd`. A copy: changes have no effect."""
         return {0: sys.orig_argv[0], "args": list(sys.orig_argv), "cwd": self.cfg.directory}
-
-    @property
-    def SIG_QUEUE(self) -> SignalQueue:
-        return self.signals
-
-    @property
-    def pidfile(self) -> Pidfile | None:
-        return self.claim.pidfile
-
-    @property
-    def LISTENERS(self) -> list[Listener]:
-        return self.service.listeners
-
-    @property
-    def master_name(self) -> str:
-        return self.service.master_name
-
-    @property
-    def master_pid(self) -> int:
-        """The old master's pid while this one succeeds it, else 0."""
-        return self.service.master_pid
-
-    @property
-    def reexec_pid(self) -> int:
-        """The new master's pid while an upgrade is under way, else 0."""
-        return self.service.reexec_pid
-
-    @property
-    def proc_name(self) -> str:
-        return self.service.proc_name
-
-    @property
-    def app(self) -> Any:
-        return self.service.generation.app if self.service.generation else None
-
-    @property
-    def worker_class(self) -> type[Worker] | None:
-        return self.service.generation.worker_class if self.service.generation else None
-
-    @property
-    def address(self) -> list[Any]:
-        return list(self.cfg.address)
-
-    @property
-    def timeout(self) -> float:
-        return float(self.cfg.timeout)

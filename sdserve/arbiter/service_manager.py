@@ -12,7 +12,7 @@ asks for a reload while nobody can answer, nor for more time than the watchdog a
 from collections.abc import Callable
 
 from sdserve.arbiter.lifecycle import LEAVING, Master
-from sdserve.arbiter.loop import Deadline
+from sdserve.arbiter.loop import NEVER
 from sdserve.arbiter.service import Service
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
@@ -32,9 +32,9 @@ class ServiceManager:
         self._healthy = healthy
         self.notifier = notifier
         self.watchdog = watchdog
-        self._asking: Deadline | None = None
+        self._asking = NEVER
         self._extended = False
-        self._again: Deadline | None = None
+        self._again = NEVER
         self._wait = FIRST_WAIT
         self._complained = False
         self._late: Callable[[], object] | None = None
@@ -53,10 +53,6 @@ class ServiceManager:
                 *(self.watchdog.limit, self._service.cfg.orphan_timeout),
             )
 
-    def begin(self) -> None:
-        """Starts the watchdog's rhythm."""
-        self._ping()
-
     def become_main(self, *, stopping: bool = False) -> None:
         """The unit is ours now: systemd listens to us from here on, and its watchdog waits for us already."""
         self.notifier.muted = False
@@ -71,11 +67,10 @@ class ServiceManager:
 
     def ask_for_time(self, wanted: bool) -> None:
         """Keeps extending the time-out of the job under way while `wanted`."""
-        if wanted and self._asking is None:
-            self._ask()
-        elif not wanted and self._asking is not None:
+        if not wanted:
             self._asking.cancel()
-            self._asking = None
+        elif self._asking.cancelled:
+            self._ask()
 
     def begin_step(self, seconds: float) -> None:
         """Before something that keeps the loop from turning: the job under way and the watchdog wait for it.
@@ -105,7 +100,7 @@ class ServiceManager:
         service = self._service
         self.ask_for_time(service.state in LASTING)
         if service.state is not Master.DOWN and service.exit_status == 0:
-            self.notifier.status(self._service.status_line())
+            self.notifier.status(service.status_line())
             self._log_trouble()
 
     def reloading(self) -> None:
@@ -136,13 +131,14 @@ class ServiceManager:
             self.notifier.extend_timeout(min(ASK_FOR, self.watchdog.limit or ASK_FOR))
         self._asking = self._service.loop.call_at(self._service.loop.now() + ASK_EVERY, self._ask)
 
-    def _ping(self) -> None:
+    def ping(self) -> None:
+        """Gives a sign of life while all is well, and again before the watchdog waits for it."""
         wait = self.watchdog.interval(self._spare)
         if wait is None:
             return
         if not (self._healthy() and self.notifier.watchdog()):
             wait /= 10  # nobody can answer, or systemd did not hear: it may be a moment only, and the next is not late
-        self._service.loop.call_at(self._service.loop.now() + wait, self._ping)
+        self._service.loop.call_at(self._service.loop.now() + wait, self.ping)
 
     def _send_again(self) -> None:
         if not self.notifier.send_again() and self._wait < LAST_WAIT:
@@ -152,10 +148,10 @@ class ServiceManager:
         if self._late is not None and not self.notifier.unsent:
             self._late()
         self.notifier.unsent.clear()
-        self._again, self._wait, self._late = None, FIRST_WAIT, None
+        self._again, self._wait, self._late = NEVER, FIRST_WAIT, None
 
     def _log_trouble(self) -> None:
-        if self.notifier.unsent and self._again is None:
+        if self.notifier.unsent and self._again is NEVER:
             self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
         if self.notifier.trouble is not None and not self._complained:
             self._complained = True

@@ -68,7 +68,7 @@ class Start(Policy):
         log.info("Listening at: %s (%s)", ",".join(map(str, service.listeners)), service.pid)
         log.info("Using worker: %s", service.cfg.worker_class_str)
         self._pool.store_queue(self._manager.notifier)
-        self._manager.begin()
+        self._manager.ping()
         self._manager.ask_for_time(True)
         self._steps.step("the import of the application", service.cfg.boot_timeout, generation.preload)
         if not old.succeeding:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, allows
-from sdserve.arbiter.loop import Deadline
+from sdserve.arbiter.loop import NEVER
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.service import Service
 from sdserve.process.adoption import AdoptionQueue
@@ -37,7 +37,7 @@ class Successor:
         self.said = ""  # what the new master said of itself when it served
         self._handover: Handover | None = None
         self._process: PidFd | None = None
-        self._deadline: Deadline | None = None
+        self._deadline = NEVER
         self._reason = ""
 
     def start(self, listeners: Sequence[Listener], queue: AdoptionQueue, reexec: Reexec, timeout: float | None) -> None:
@@ -92,7 +92,7 @@ class Successor:
         """
         assert self._handover is not None
         self._service.advance_upgrade(UpgradeEvent.HAND_OVER)
-        self._cancel_deadline()
+        self._deadline.cancel()
         self._handover.send("main", drains_for=drains_for)
 
     def is_heard(self) -> None:
@@ -115,7 +115,7 @@ class Successor:
         self._reason = self._reason or reason
         self._process.send(signal.SIGTERM)
         self._process.send(signal.SIGCONT)
-        self._cancel_deadline()
+        self._deadline.cancel()
         self._deadline = self._service.loop.call_at(self._service.loop.now() + TERM_TIMEOUT, self._kill)
 
     def _kill(self) -> None:
@@ -128,7 +128,7 @@ class Successor:
             if message["type"] == "ready" and self.alive and allowed:
                 self._service.advance_upgrade(UpgradeEvent.READY)
                 self.said = str(message.get("status", "it serves"))  # an older version says nothing
-                self._cancel_deadline()
+                self._deadline.cancel()
                 self._on_ready()
             elif message["type"] == "failed":
                 self._reason = str(message.get("reason", ""))
@@ -138,23 +138,12 @@ class Successor:
 
     def _ended(self) -> None:
         self._hear()
-        served = self._service.upgrade is not Upgrade.BOOTING
-        self._lose(self._reason or ("it ended" if served else ""))
-
-    def _lose(self, reason: str) -> None:
-        for watched in (self._handover, self._process):
-            if watched is not None:
-                self._service.loop.unwatch(watched)
-                watched.close()
-        self._handover = self._process = None
-        self._cancel_deadline()
         was = self._service.upgrade
+        reason = self._reason or ("it ended" if was is not Upgrade.BOOTING else "")
+        self._service.loop.drop(self._handover, self._process)
+        self._handover = self._process = None
+        self._deadline.cancel()
         self._service.advance_upgrade(UpgradeEvent.LOST)
         if was is not Upgrade.HANDED_OVER:
             pid, self._service.reexec_pid = self._service.reexec_pid, 0
             self._on_lost(pid, reason)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None

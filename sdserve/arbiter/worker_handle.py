@@ -68,17 +68,8 @@ class WorkerHandle:
 
     def member(self) -> Member:
         """The worker as the decisions see it."""
-        return Member(
-            self.worker.age,
-            self.worker.slot,
-            self.worker.generation,
-            self.phase,
-            self.deadline,
-            self.worn,
-            self.worn_at,
-            self.stopped,
-            self.serving_since,
-        )
+        who = self.worker.age, self.worker.slot, self.worker.generation
+        return Member(*who, self.phase, self.deadline, self.worn, self.worn_at, self.stopped, self.serving_since)
 
     def advance(self, event: WorkerEvent, timeout: float | None = None) -> None:
         """Changes the phase; the new one ends after `timeout` seconds at the latest."""
@@ -92,14 +83,9 @@ class WorkerHandle:
             self.serving_since = self._clock()
             self.worn_at = worn_at(self.serving_since, self.worker.cfg.max_age)
         if before is not self.phase:
-            self.worker.log.trace(
-                "worker %s: slot %s, generation %s: %s, now %s",
-                self.pid,
-                self.worker.slot,
-                self.worker.generation,
-                event.value,
-                self.phase.value,
-            )
+            who = self.pid, self.worker.slot, self.worker.generation
+            text = "worker %s: slot %s, generation %s: %s, now %s"
+            self.worker.log.trace(text, *who, event.value, self.phase.value)
 
     def send(self, signum: int) -> None:
         """Sends a signal; nothing happens if the process has ended and only waits to be reaped."""
@@ -121,10 +107,6 @@ class WorkerHandle:
             if not message:
                 return said
             said.append(message)
-
-    def reap(self) -> int | None:
-        """The wait status (waitpid(2)) if the process has ended."""
-        return self.pidfd.reap()
 
     def note_stops(self) -> None:
         """Looks whether the process was stopped (SIGSTOP, a tracer) or goes on."""

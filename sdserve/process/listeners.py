@@ -20,6 +20,7 @@ from sdserve.errors import AddressInUse, ListenError
 
 # (host, port) for TCP, a path or "@abstract" for a Unix socket, a number for an inherited file descriptor.
 Address = tuple[str, int] | str | int
+KINDS = {socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "sequential-packet", socket.SOCK_RAW: "raw"}
 
 
 class Listener:
@@ -48,7 +49,7 @@ class Listener:
         self.passed_as = passed_as
         self.address = _address_of(sock)
         self.family = int(sock.family)
-        self.label = _label(self.address)
+        self.label = show(self.address) if isinstance(self.address, str) else f"http://{show(self.address)}"
 
     if not TYPE_CHECKING:  # our own code says `sock`, and is checked
 
@@ -89,22 +90,12 @@ class Listener:
         return self.label
 
 
-def _label(address: tuple[str, int] | str) -> str:
-    if isinstance(address, str):
-        return f"unix:{address}"
-    host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def adopt(fd: int, name: str, told: Mapping[str, Any]) -> Listener:
+    """A listener on an inherited descriptor. Raises ListenError that names it when it is no listening stream.
 
-
-def adopt(
-    fd: int,
-    name: str = "",
-    *,
-    activated: bool,
-    inode: Sequence[int] | None = None,
-    passed_as: int | None = None,
-) -> Listener:
-    """A listener on an inherited descriptor. Raises ListenError that names it when it is no listening stream."""
+    `told` is what the `describe` of another master said of it, {"activated": True} for systemd's; another version may
+    say less or more.
+    """
     what = f"inherited fd {fd}" + (f" ({name})" if name else "")
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
@@ -115,13 +106,14 @@ def adopt(
     if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         trouble = f"is of address family {sock.family}, not TCP or Unix"
     elif sock.type != socket.SOCK_STREAM:
-        trouble = f"is a {_type_name(sock)} socket, not a stream: use ListenStream="
+        trouble = f"is a {KINDS.get(sock.type, f'type {sock.type}')} socket, not a stream: use ListenStream="
     elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         trouble = "does not listen: is Accept=yes set? Use Accept=no"
     else:
         sock.set_inheritable(False)
         sock.setblocking(False)
-        return Listener(sock, name, activated, (inode[0], inode[1]) if inode else None, passed_as)
+        inode = tuple(told.get("inode") or ()) or None
+        return Listener(sock, name, bool(told.get("activated")), inode, told.get("passed_as"))
     sock.detach()
     raise ListenError(f"{what} {trouble}")
 
@@ -129,13 +121,6 @@ def adopt(
 def describe(listener: Listener) -> dict[str, Any]:
     """What a listener's descriptor alone does not tell the next master."""
     return {"activated": listener.activated, "inode": listener.inode, "passed_as": listener.passed_as}
-
-
-def adopt_described(fd: int, name: str, told: Mapping[str, Any]) -> Listener:
-    """A listener passed on by another master, with what its `describe` said; another version may say less or more."""
-    return adopt(
-        fd, name, activated=bool(told.get("activated")), inode=told.get("inode"), passed_as=told.get("passed_as")
-    )
 
 
 def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mode: int = 0o600) -> Listener:
@@ -146,7 +131,7 @@ def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mod
     """
     try:
         if isinstance(address, int):
-            return adopt(address, activated=False, passed_as=address)
+            return adopt(address, "", {"passed_as": address})
         if isinstance(address, str):
             return _bind_unix(address, backlog, socket_mode)
         return _bind_tcp(address, backlog, reuse_port)
@@ -270,12 +255,6 @@ def _address_of(sock: socket.socket) -> tuple[str, int] | str:
             return "@" + name[1:].decode(errors="surrogateescape")
         return str(name)
     return str(name[0]), int(name[1])
-
-
-def _type_name(sock: socket.socket) -> str:
-    return {socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "sequential-packet", socket.SOCK_RAW: "raw"}.get(
-        socket.SocketKind(sock.type), f"type {sock.type}"
-    )
 
 
 def _explain(error: OSError, address: Address) -> str:

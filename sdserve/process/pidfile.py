@@ -50,8 +50,8 @@ class Pidfile:
 
     def unlink(self) -> None:
         """Removes the file if it still names the process that we wrote; anybody else's is left alone."""
-        if self.pid is not None and self._read(self.fname) == self.pid:
-            self._remove(self.fname)
+        if self.pid is not None:
+            self.forget(self.pid)
         self.pid = None
 
     def holds(self) -> bool:
@@ -125,7 +125,5 @@ def _has_ended(pid: int) -> bool:
 
 def remove(path: str) -> None:
     """Removes a file if it is there."""
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        return

@@ -7,7 +7,7 @@ world.py.
 import errno
 import os
 import selectors
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import NullHandler
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -226,7 +226,7 @@ class SimulatedHost(Host):
     def _listener(self, address: str, activated: bool = False, inode: Any = None) -> Listener:
         return SimulatedListener(self.master, address, activated, inode)
 
-    def adopt(self, fd: int, name: str, told: dict[str, Any]) -> Listener:
+    def adopt(self, fd: int, name: str, told: Mapping[str, Any]) -> Listener:
         return self._listener(self.world.open[fd], told["activated"], told["inode"])
 
     def bind(self, address: Any, *, backlog: int, reuse_port: bool = False, socket_mode: int = 0o600) -> Listener:

@@ -50,13 +50,13 @@ def unit(short_path: Path) -> Iterator[Unit]:
 
 
 def test_the_watchdog_is_pinged_again_and_again(unit: Unit) -> None:
-    unit.speaker.begin()
+    unit.speaker.ping()
     unit.turn_until(lambda: unit.heard("WATCHDOG=1") >= 3)
 
 
 def test_not_while_nobody_can_answer_and_again_afterwards(unit: Unit) -> None:
     unit.healthy = False
-    unit.speaker.begin()
+    unit.speaker.ping()
     unit.turn_for(0.1)
     assert unit.heard("WATCHDOG=1") == 0
     unit.healthy = True
@@ -75,7 +75,7 @@ def test_time_is_asked_for_until_it_is_not_needed_any_more(unit: Unit) -> None:
 
 def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
     unit = Unit(short_path, muted=True)
-    unit.speaker.begin()
+    unit.speaker.ping()
     assert unit.heard("WATCHDOG=1") == 0
     unit.speaker.become_main()
     assert unit.heard("WATCHDOG=1") == 1

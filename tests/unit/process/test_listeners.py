@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sdserve.errors import ListenError
-from sdserve.process.listeners import Address, Listener, adopt, adopt_described, bind, describe, match, show
+from sdserve.process.listeners import Address, Listener, adopt, bind, describe, match, show
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ class TestAdopt:
         sock = listening(opened)
         address = sock.getsockname()
         os.set_inheritable(sock.fileno(), True)
-        listener = adopt(sock.detach(), "http", activated=True)
+        listener = adopt(sock.detach(), "http", {"activated": True})
         opened.callback(listener.close)
         assert (listener.address, listener.name, listener.activated) == (address, "http", True)
         assert not listener.sock.getblocking()
@@ -48,13 +48,13 @@ class TestAdopt:
     def test_a_datagram_socket_is_refused(self, opened: ExitStack) -> None:
         sock = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         with pytest.raises(ListenError, match=rf"fd {sock.fileno()} \(dns\) is a datagram socket.*ListenStream="):
-            adopt(sock.fileno(), "dns", activated=True)
+            adopt(sock.fileno(), "dns", {"activated": True})
         sock.getsockname()  # it was not closed behind its owner's back
 
     def test_a_sequential_packet_socket_is_refused(self, opened: ExitStack) -> None:
         sock = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         with pytest.raises(ListenError, match="is a sequential-packet socket"):
-            adopt(sock.fileno(), activated=True)
+            adopt(sock.fileno(), "", {"activated": True})
 
     def test_a_connected_socket_is_refused(self, opened: ExitStack) -> None:
         listener = listening(opened)
@@ -62,16 +62,16 @@ class TestAdopt:
         server = opened.enter_context(listener.accept()[0])
         for sock in (client, server):
             with pytest.raises(ListenError, match=r"\(web\) does not listen: is Accept=yes set"):
-                adopt(sock.fileno(), "web", activated=True)
+                adopt(sock.fileno(), "web", {"activated": True})
 
     def test_another_family_is_refused(self, opened: ExitStack) -> None:
         sock = opened.enter_context(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
         with pytest.raises(ListenError, match="address family"):
-            adopt(sock.fileno(), activated=True)
+            adopt(sock.fileno(), "", {"activated": True})
 
     def test_a_file_is_refused(self, tmp_path: Path) -> None:
         with open(tmp_path / "file", "w") as file, pytest.raises(ListenError, match=r"\(log\) is not a socket"):
-            adopt(file.fileno(), "log", activated=True)
+            adopt(file.fileno(), "log", {"activated": True})
 
     def test_a_closed_descriptor_is_refused(self) -> None:
         read, write = os.pipe()
@@ -79,7 +79,7 @@ class TestAdopt:
         os.close(write)
         high = 100_000  # beyond what this process may open
         with pytest.raises(ListenError, match=rf"inherited fd {high} \(gone\) is not open"):
-            adopt(high, "gone", activated=True)
+            adopt(high, "gone", {"activated": True})
 
 
 class TestBindTcp:
@@ -201,10 +201,10 @@ class TestBindUnix:
         self, short_path: Path, opened: ExitStack
     ) -> None:
         first = bound(opened, str(short_path / "s"))
-        opened.callback((plain := adopt(os.dup(first.fileno()), activated=False)).close)
+        opened.callback((plain := adopt(os.dup(first.fileno()), "", {})).close)
         plain.unlink()
         assert (short_path / "s").exists()
-        opened.callback((heir := adopt(os.dup(first.fileno()), activated=False, inode=first.inode)).close)
+        opened.callback((heir := adopt(os.dup(first.fileno()), "", {"inode": first.inode})).close)
         heir.unlink()
         assert not (short_path / "s").exists()
 
@@ -238,7 +238,7 @@ def test_another_master_knows_what_the_descriptor_does_not_tell(short_path: Path
     unix = bound(opened, str(short_path / "s"))
     passed = bound(opened, listening(opened).detach())
     for listener in (unix, passed):
-        heir = adopt_described(os.dup(listener.fileno()), "web", describe(listener))
+        heir = adopt(os.dup(listener.fileno()), "web", describe(listener))
         opened.callback(heir.close)
         assert describe(heir) == describe(listener)
         assert heir.name == "web"
