@@ -64,15 +64,14 @@ class Arbiter(Server):
         hooks = Hooks(service, steps, self)
         self.claim = claim = PidfileClaim(host, service.log)
         self.pool = pool = Pool(service, host, hooks, lambda reason: self.reloading.roll_back(reason), self.halt)
-        self.commands = Commands(service, self.handle_hup, self.handle_usr2, lambda: self.old_master.refusal)
-        self.control = control = Control(loop, service.log, self.commands.table(), host.bind)
-        parts = (service, host, pool, manager, claim, control)
-        self.old_master = OldMaster(parts, self.commands, hooks, program, self.stop)
+        self.commands = commands = Commands(service, self.handle_hup, self.handle_usr2, lambda: self.old_master.refusal)
+        self.control = control = Control(loop, service.log, commands.table(), host.bind)
+        parts = (service, host, pool, manager, claim, control, commands, hooks, steps)
+        self.old_master = OldMaster(parts, program, self.stop)
         self.new_master = NewMaster(parts, handover, self.handle_hup, self._leave, self.old_master.catch_up)
-        self.reloading = Reload(parts, self.commands, steps, hooks, load, self.old_master.pass_on_reload)
-        others = (self.reloading, self.old_master, self.new_master)
-        self.shutdown = Shutdown(parts, self.commands, hooks, *others)
-        self.starting = Start(parts, steps, hooks, self.new_master, self._handle_signals, self.stop)
+        self.reloading = Reload(parts, load, self.old_master.pass_on_reload)
+        self.shutdown = Shutdown(parts, self.reloading, self.old_master, self.new_master)
+        self.starting = Start(parts, self.new_master, self._handle_signals, self.stop)
 
     def run(self) -> NoReturn:
         """Serves until told to stop. Exits with 0, the code of the error that ended it, or 255 after a crash."""

@@ -99,8 +99,8 @@ class Control:
             else:  # it went away again
                 self._log.debug("control socket: %s", error)
             return
-        connection.setblocking(False)
-        client = _Client(connection)
+        client = _Client(fileno=connection.detach())
+        client.setblocking(False)
         self._clients.add(client)
         self._loop.watch(client, lambda: self._read(client))
 
@@ -139,7 +139,7 @@ class Control:
 
     def _read(self, client: "_Client") -> None:
         try:
-            data = client.connection.recv(LONGEST_REQUEST)
+            data = client.recv(LONGEST_REQUEST)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -172,7 +172,7 @@ class Control:
         if client not in self._clients:
             return  # it did not wait
         try:
-            client.connection.sendall(json.dumps(answer).encode() + b"\n")
+            client.sendall(json.dumps(answer).encode() + b"\n")
         except OSError as error:
             self._log.debug("control socket: an answer could not be sent: %s", error)
         self._forget(client)
@@ -184,16 +184,8 @@ class Control:
         self._keep_reserve()
 
 
-class _Client:
-    """One connection and what it has sent so far."""
+class _Client(socket.socket):
+    """One connection, and what it has sent so far."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.received = b""
-        self.asked = False
-
-    def fileno(self) -> int:
-        return self.connection.fileno()
-
-    def close(self) -> None:
-        self.connection.close()
+    received = b""
+    asked = False

@@ -132,7 +132,5 @@ def goal_of(cfg: "Config", generation: int) -> Goal:
 def reset_environment(names: Mapping[str, str], original: Mapping[str, str]) -> None:
     """Takes the variables of a configuration back to what they were when the program started."""
     for name in names:
-        if name in original:
-            os.environ[name] = original[name]
-        else:
-            os.environ.pop(name, None)
+        os.environ.pop(name, None)
+    os.environ.update({name: original[name] for name in names if name in original})

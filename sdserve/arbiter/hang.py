@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sdserve.arbiter.lifecycle import Phase
 from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.worker_handle import WorkerHandle
+from sdserve.immutable import Immutable
 from sdserve.process.scoreboard import WATCHED
 
 # A worker enforces `timeout` on its own requests where it can: it knows which one it is. The master waits this much
@@ -17,12 +18,11 @@ from sdserve.process.scoreboard import WATCHED
 GRACE = 0.25  # seconds
 
 
-class HangWatch:
+class HangWatch(Immutable):
     """Calls `on_hang(handle, seconds)` for a worker whose oldest request has been in progress for too long."""
 
-    def __init__(self, loop: Loop, on_hang: Callable[[WorkerHandle, float], None]) -> None:
-        self._loop = loop
-        self._on_hang = on_hang
+    loop: Loop
+    on_hang: Callable[[WorkerHandle, float], None]
 
     def busy(self, handle: WorkerHandle) -> None:
         """The worker said that it is busy; or its deadline is here."""
@@ -36,8 +36,8 @@ class HangWatch:
             if not since:
                 return
             handle.cell.set_word(WATCHED, 1)
-        now = self._loop.now()
+        now = self.loop.now()
         if now - since >= timeout + GRACE:
-            self._on_hang(handle, now - since)
+            self.on_hang(handle, now - since)
             return
-        self._loop.call_at(since + timeout + GRACE, lambda: self.busy(handle))
+        self.loop.call_at(since + timeout + GRACE, lambda: self.busy(handle))

@@ -6,9 +6,7 @@ that fails or is too slow is dropped, and this one serves on.
 
 from collections.abc import Callable
 
-from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.decide import Backoff
-from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.reexec import Reexec
@@ -24,17 +22,8 @@ class OldMaster(Policy):
     `stop` is called when the new master takes over by itself: what follows is a stop that hands over.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        commands: Commands,
-        hooks: Hooks,
-        program: Program,
-        stop: Callable[[], None],
-    ) -> None:
+    def __init__(self, parts: Parts, program: Program, stop: Callable[[], None]) -> None:
         super().__init__(parts)
-        self._commands = commands
-        self._hooks = hooks
         self._program = program
         self._stop = stop
         self._successor = Successor(self._service, self._host, self._successor_serves, self._successor_lost)

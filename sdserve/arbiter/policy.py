@@ -3,18 +3,22 @@
 pool.py is one of those parts. What else a policy needs, it is given by name; none of them knows the arbiter.
 """
 
+from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
+from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.pidfile_claim import PidfileClaim
 from sdserve.arbiter.pool import Pool
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.steps import Steps
 
-Parts = tuple[Service, Host, Pool, ServiceManager, PidfileClaim, Control]
+Parts = tuple[Service, Host, Pool, ServiceManager, PidfileClaim, Control, Commands, Hooks, Steps]
 
 
 class Policy:
     """Base of Start, Reload, OldMaster, NewMaster and Shutdown."""
 
     def __init__(self, parts: Parts) -> None:
-        self._service, self._host, self._pool, self._manager, self._claim, self._control = parts
+        self._service, self._host, self._pool, self._manager, self._claim, self._control = parts[:6]
+        self._commands, self._hooks, self._steps = parts[6:]

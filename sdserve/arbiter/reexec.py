@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from sdserve.arbiter import signals
 from sdserve.errors import call_hook
+from sdserve.immutable import Immutable
 from sdserve.process import output
 from sdserve.process.handover import VARIABLE, Handover
 from sdserve.process.listeners import Listener, pass_on
@@ -27,41 +28,33 @@ EXEC_FAILED = 127
 FORK_LIMIT = 5.0  # seconds until both processes must have been forked
 
 
-class Reexec:
+class Reexec(Immutable):
     """How this program was started, kept from its start: path and arguments, directory, environment.
 
     `extra` gives the environment that depends on the new pid (notify socket, watchdog), `pre_exec` is the hook.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        directory: str,
-        environ: Mapping[str, str],
-        extra: Callable[[int], Mapping[str, str]],
-        pre_exec: Callable[[], object],
-    ) -> None:
-        self._program = program
-        self._directory = directory
-        self._environ = environ
-        self._extra = extra
-        self._pre_exec = pre_exec
+    program: Program
+    directory: str
+    environ: Mapping[str, str]
+    extra: Callable[[int], Mapping[str, str]]
+    pre_exec: Callable[[], object]
 
     def execute(self, listeners: Sequence[Listener], handover: Handover) -> NoReturn:
         """Becomes the new master, in the forked child. Reports and ends if that cannot be done."""
         try:
-            call_hook("pre_exec", self._pre_exec)
+            call_hook("pre_exec", self.pre_exec)
             signals.ready_for_exec()
-            os.chdir(self._directory)
+            os.chdir(self.directory)
             [handover_fd] = pass_on([listener.fileno() for listener in listeners], [handover.fileno()])
             pid = os.getpid()
             environ = {
-                **{name: value for name, value in self._environ.items() if name not in activation.VARIABLES},
-                **self._extra(pid),
+                **{name: value for name, value in self.environ.items() if name not in activation.VARIABLES},
+                **self.extra(pid),
                 **activation.variables(pid, [listener.name for listener in listeners]),
                 VARIABLE: str(handover_fd),
             }
-            os.execvpe(self._program.path, self._program.argv, environ)
+            os.execvpe(self.program.path, self.program.argv, environ)
         except OSError as error:
             handover.send("failed", reason=self._explained(error))
         except BaseException as error:  # noqa: BLE001 - nothing above this frame may run in the child
@@ -72,7 +65,7 @@ class Reexec:
             os._exit(EXEC_FAILED)
 
     def _explained(self, error: OSError) -> str:
-        path = self._program.path
+        path = self.program.path
         if error.errno == errno.ENOENT and error.filename in (None, path) and os.path.exists(path):
             return f"cannot execute {path}: the interpreter that its first line names is not there"
         return f"cannot execute {error.filename or path}: {error.strerror}"

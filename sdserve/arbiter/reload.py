@@ -14,13 +14,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sdserve.arbiter import decide
-from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
-from sdserve.arbiter.hooks import Hooks, explain
+from sdserve.arbiter.hooks import explain
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.loop import NEVER
 from sdserve.arbiter.policy import Parts, Policy
-from sdserve.arbiter.steps import Steps
 from sdserve.errors import Interruption, call_hook
 from sdserve.process.listeners import Listener
 
@@ -37,19 +35,8 @@ class Reload(Policy):
     does.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        commands: Commands,
-        steps: Steps,
-        hooks: Hooks,
-        load: "Callable[[], Config]",
-        pass_on: Callable[[], bool],
-    ) -> None:
+    def __init__(self, parts: Parts, load: "Callable[[], Config]", pass_on: Callable[[], bool]) -> None:
         super().__init__(parts)
-        self._commands = commands
-        self._steps = steps
-        self._hooks = hooks
         self._load = load
         self._pass_on = pass_on
         self._previous_goal = self._service.goal

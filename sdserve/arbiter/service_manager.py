@@ -31,13 +31,14 @@ class ServiceManager:
         self._service = service
         self._healthy = healthy
         self.notifier = notifier
+        notifier.on_failure = self._not_heard
         self.watchdog = watchdog
         self._asking = NEVER
         self._extended = False
         self._again = NEVER
         self._wait = FIRST_WAIT
-        self._complained = False
         self._late: Callable[[], object] | None = None
+        self._complained = False
 
     @property
     def _spare(self) -> float:
@@ -63,7 +64,6 @@ class ServiceManager:
             self.notifier.reloading(self._service.status_line())
         else:
             self.notifier.ready(self._service.status_line())
-        self._log_trouble()
 
     def ask_for_time(self, wanted: bool) -> None:
         """Keeps extending the time-out of the job under way while `wanted`."""
@@ -80,7 +80,6 @@ class ServiceManager:
         self._extended = self._healthy()
         if self._extended:
             self.notifier.extend_timeout(seconds)
-            self._log_trouble()
 
     def end_step(self) -> None:
         """The loop turns again, and the watchdog waits no longer than ever."""
@@ -90,7 +89,6 @@ class ServiceManager:
 
     def ready(self) -> None:
         self.notifier.ready(self._service.status_line())
-        self._log_trouble()
 
     def report(self) -> None:
         """Brings STATUS= up to date, without a word where nothing changed, and asks for time where that is needed.
@@ -101,19 +99,12 @@ class ServiceManager:
         self.ask_for_time(service.state in LASTING)
         if service.state is not Master.DOWN and service.exit_status == 0:
             self.notifier.status(service.status_line())
-            self._log_trouble()
 
     def reloading(self) -> None:
         self.notifier.reloading(self._service.status_line())
-        self._log_trouble()
 
     def stopping(self) -> None:
         self.notifier.stopping(self._service.status_line())
-        self._log_trouble()
-
-    def failed(self, reason: str, errno: int) -> None:
-        self.notifier.failed(reason, errno)
-        self._log_trouble()
 
     def main_pid(self, pid: int, late: Callable[[], object]) -> None:
         """Names the successor as the unit's main process; from then on nothing that this process says counts.
@@ -124,7 +115,6 @@ class ServiceManager:
         self.notifier.muted = True
         if self.notifier.unsent:
             self._late = late
-        self._log_trouble()
 
     def _ask(self) -> None:
         if self._service.state in LEAVING or self._healthy():  # who leaves answers no new clients, and has deadlines
@@ -150,9 +140,9 @@ class ServiceManager:
         self.notifier.unsent.clear()
         self._again, self._wait, self._late = NEVER, FIRST_WAIT, None
 
-    def _log_trouble(self) -> None:
+    def _not_heard(self) -> None:
         if self.notifier.unsent and self._again is NEVER:
             self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
-        if self.notifier.trouble is not None and not self._complained:
+        if not self._complained:
             self._complained = True
             self._service.log.warning("systemd cannot be notified: %s", self.notifier.trouble)

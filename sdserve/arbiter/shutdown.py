@@ -6,8 +6,6 @@ last resort does without the loop: no worker may be left behind that nobody supe
 
 import signal
 
-from sdserve.arbiter.commands import Commands
-from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.lifecycle import LEAVING, Master, MasterEvent
 from sdserve.arbiter.new_master import NewMaster
 from sdserve.arbiter.old_master import OldMaster
@@ -23,18 +21,8 @@ KILL_TIMEOUT = 5.0  # seconds until the kernel has ended who was killed; a proce
 class Shutdown(Policy):
     """The end of one master."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        commands: Commands,
-        hooks: Hooks,
-        reload: Reload,
-        old_master: OldMaster,
-        new_master: NewMaster,
-    ) -> None:
+    def __init__(self, parts: Parts, reload: Reload, old_master: OldMaster, new_master: NewMaster) -> None:
         super().__init__(parts)
-        self._commands = commands
-        self._hooks = hooks
         self._reload = reload
         self._old_master = old_master
         self._new_master = new_master
@@ -91,7 +79,7 @@ class Shutdown(Policy):
         service.trouble = reason
         self._new_master.failed(reason)
         self.begin(graceful=False, restart=False)
-        self._manager.failed(reason, error.errno)
+        self._manager.notifier.failed(reason, error.errno)
 
     def complete(self) -> None:
         """The last things of an orderly end."""
@@ -128,7 +116,7 @@ class Shutdown(Policy):
         self._claim.release()
         self._end_leftovers()
         self._new_master.failed(reason)
-        self._manager.failed(reason, errno)
+        self._manager.notifier.failed(reason, errno)
 
     def _end_workers(self) -> None:
         left = list(self._service.children)

@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter import signals
@@ -12,7 +12,7 @@ from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.errors import BootError
 from sdserve.process import output
 from sdserve.process.pidfd import Child, room
-from sdserve.process.scoreboard import WATCHED, Cell, Scoreboard
+from sdserve.process.scoreboard import WATCHED, Scoreboard
 from sdserve.workers.boot import Birth, become
 
 if TYPE_CHECKING:
@@ -33,59 +33,39 @@ def fork_worker(
     `forget` closes, in the child, what belongs to the master alone. The child never returns from here. Raises OSError
     when there is no room for another process.
     """
-    with room() as give_free:
-        cell = scoreboard.take()
+    with room() as give_free, ExitStack() as undo:
+        worker.cell = cell = scoreboard.take()
+        undo.callback(scoreboard.give_back, cell)
+        ours, worker.channel, worker.lifeline = _line()
+        undo.callback(ours.close)
+        cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear it is busy
+        birth = birth_of(worker.cfg, worker.slot, title)
+        output.flush_all()
+        signals.block_all()
         try:
-            return _forked(worker, server, cell, title, forget, clock, give_free)
-        except OSError:
-            scoreboard.give_back(cell)
+            worker.pid = os.fork()
+            if worker.pid == 0:
+                try:
+                    give_free()
+                    forget()
+                    ours.close()  # with the lifeline's end
+                    become(worker, server, birth)
+                finally:  # whatever happens, the child must not go on as a second master
+                    os._exit(BootError.exit_code)
+        finally:
+            signals.unblock_all()
+            with suppress(OSError):  # it is closed, whatever close(2) says: no reason to forget the worker
+                worker.channel.close()
+            os.close(worker.lifeline)
+        give_free()
+        try:
+            process = Child(worker.pid)
+        except OSError:  # a worker that nobody would hear of
+            os.kill(worker.pid, signal.SIGKILL)
+            os.waitpid(worker.pid, 0)
             raise
-
-
-def _forked(
-    worker: "Worker",
-    server: Any,
-    cell: Cell,
-    title: str,
-    forget: Callable[[], None],
-    clock: Callable[[], float],
-    give_free: Callable[[], None],
-) -> WorkerHandle:
-    ours, theirs, worker.lifeline = _line()
-    cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear that it is busy
-    worker.cell = cell
-    worker.channel = theirs
-    birth = birth_of(worker.cfg, worker.slot, title)
-    output.flush_all()
-    signals.block_all()
-    try:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                give_free()
-                forget()
-                ours.close()  # with the lifeline's end
-                become(worker, server, birth)
-            finally:  # whatever happens, the child must not go on as a second master
-                os._exit(BootError.exit_code)
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        signals.unblock_all()
-        with suppress(OSError):  # it is closed, whatever close(2) says, and the worker must not be forgotten for that
-            theirs.close()
-        os.close(worker.lifeline)
-    worker.pid = pid
-    give_free()
-    try:
-        process = Child(pid)
-    except OSError:  # a worker that nobody would hear of
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        ours.close()
-        raise
-    return WorkerHandle(worker, process, ours, cell, clock)
+        undo.pop_all()
+        return WorkerHandle(worker, process, ours, cell, clock)
 
 
 class _MasterEnd(socket.socket):

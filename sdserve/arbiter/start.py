@@ -4,12 +4,10 @@ from collections.abc import Callable
 
 from sdserve import __version__
 from sdserve.arbiter.generation import Generation, goal_of
-from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.idle import watch_idleness
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.new_master import NewMaster
 from sdserve.arbiter.policy import Parts, Policy
-from sdserve.arbiter.steps import Steps
 from sdserve.errors import AddressInUse
 from sdserve.process.listeners import Listener
 
@@ -21,17 +19,9 @@ class Start(Policy):
     """The start of one master; `handle_signals` is called while it waits, `stop` when the service is idle later."""
 
     def __init__(
-        self,
-        parts: Parts,
-        steps: Steps,
-        hooks: Hooks,
-        new_master: NewMaster,
-        handle_signals: Callable[[], None],
-        stop: Callable[[], None],
+        self, parts: Parts, new_master: NewMaster, handle_signals: Callable[[], None], stop: Callable[[], None]
     ) -> None:
         super().__init__(parts)
-        self._steps = steps
-        self._hooks = hooks
         self._new_master = new_master
         self._handle_signals = handle_signals
         self._stop = stop

@@ -184,14 +184,12 @@ def _socket(fd: int) -> socket.socket | None:
 
 def _checked(socks: Iterable[socket.socket | None], told: Iterable[dict[str, Any]]) -> Iterable[HandedConnection]:
     for sock, said in zip(socks, told, strict=True):
-        if sock is None:
-            continue
-        handed = _believed(sock, said)
-        if handed is None or not is_client(sock):
+        handed = _believed(sock, said) if sock is not None and is_client(sock) else None
+        if handed is not None:
+            handed.sock.setblocking(False)
+            yield handed
+        elif sock is not None:
             sock.close()
-            continue
-        sock.setblocking(False)
-        yield handed
 
 
 def _believed(sock: socket.socket, said: dict[str, Any]) -> HandedConnection | None:

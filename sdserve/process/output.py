@@ -101,9 +101,14 @@ class Output(io.RawIOBase):
         return os.isatty(self._own)
 
     def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._let_go()
+        if self.closed:
+            return
+        super().close()
+        own, self._own = self._own, -1
+        if self._socket is not None:
+            self._socket.close()
+        elif own >= 0:
+            os.close(own)
 
     # --- the descriptor -----------------------------------------------------------------------------------------------
 
@@ -136,14 +141,6 @@ class Output(io.RawIOBase):
             except OSError:  # another user's, no /proc, or nobody reads: what can be had is a copy that may block
                 pass
         return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 3), fifo
-
-    def _let_go(self) -> None:
-        own, self._own = self._own, -1
-        taken, self._socket = self._socket, None
-        if taken is not None:
-            taken.close()
-        elif own >= 0:
-            os.close(own)
 
     def _send(self, data: memoryview) -> int:
         if self._socket is not None:

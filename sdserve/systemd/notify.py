@@ -1,15 +1,16 @@
 """What systemd is told about the service: sd_notify(3).
 
 Each method is one message with all that belongs to it, so systemd never sees half a change. Without NOTIFY_SOCKET
-nothing is sent. A notification that fails must not harm the service: the error is kept in `trouble` for the caller to
-log, the message in `unsent`, for a systemd that is being replaced (systemctl daemon-reexec) hears nothing for a moment.
+nothing is sent. A notification that fails must not harm the service: the error is kept in `trouble`, the message in
+`unsent`, for a systemd that is being replaced (systemctl daemon-reexec) hears nothing for a moment, and `on_failure` is
+called.
 
 A master that is not (yet) the unit's main process is `muted`: systemd would refuse its messages and log each.
 """
 
 import os
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 MOMENTARY = ("WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC")
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -46,6 +47,7 @@ class Notifier:
         self._status = ""
         self.muted = muted
         self.trouble: OSError | None = None
+        self.on_failure: Callable[[], None] = lambda: None
         self.unsent: list[tuple[str, Sequence[int]]] = []  # in their order, for `send_again`
 
     @classmethod
@@ -116,6 +118,7 @@ class Notifier:
         if self.send_again() and self._deliver(message, fds):
             return True
         self._keep(message, fds)
+        self.on_failure()
         return False
 
     def _keep(self, message: str, fds: Sequence[int]) -> None:
