@@ -89,11 +89,8 @@ def _compare_environment(options: argparse.Namespace) -> None:
     started = ask(options.socket, "environment", options.timeout).get("environment", {})
     names = changed(started, digests(os.environ))
     if names:
-        print(
-            f"sdservectl: the environment of the unit has changed ({', '.join(names)}): a reload does not read it,"
-            " systemctl restart does",
-            file=sys.stderr,
-        )
+        changes = f"the environment of the unit has changed ({', '.join(names)})"
+        print(f"sdservectl: {changes}: a reload does not read it, systemctl restart does", file=sys.stderr)
 
 
 def _advice(error: OSError, path: str) -> str:
@@ -141,10 +138,8 @@ def _shown(answer: dict[str, Any], options: argparse.Namespace) -> str:
     lines += [f"listening at {each}" for each in status["listeners"]]
     for worker in status["workers"]:
         busy = "idle" if worker["busy"] is None else f"busy for {worker['busy']:.1f} s"
-        lines.append(
-            f"worker {worker['pid']}: slot {worker['slot']}, generation {worker['generation']}, {worker['phase']}, "
-            f"{worker['requests']} requests, {busy}"
-        )
+        place = f"slot {worker['slot']}, generation {worker['generation']}, {worker['phase']}"
+        lines.append(f"worker {worker['pid']}: {place}, {worker['requests']} requests, {busy}")
     return "\n".join(lines)
 
 
@@ -153,13 +148,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sdservectl", description="Ask and command a running sdserve.")
     directory = os.environ.get("RUNTIME_DIRECTORY", "/run/sdserve").split(":")[0]
     parser.add_argument("--version", action="version", version=f"sdservectl {__version__}")
-    parser.add_argument(
-        "-s",
-        "--socket",
-        default=os.path.join(directory, "control"),
-        metavar="PATH",
-        help="the control socket (default: %(default)s)",
-    )
+    found, about = os.path.join(directory, "control"), "the control socket (default: %(default)s)"
+    parser.add_argument("-s", "--socket", default=found, metavar="PATH", help=about)
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait (default: for ever)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="what the service is doing")

@@ -11,11 +11,7 @@ class Commands:
     """The commands, and who waits for the outcome of which. `refusal` says why no upgrade can begin, or ""."""
 
     def __init__(
-        self,
-        service: Service,
-        reload: Callable[[], None],
-        upgrade: Callable[[], None],
-        refusal: Callable[[], str],
+        self, service: Service, reload: Callable[[], None], upgrade: Callable[[], None], refusal: Callable[[], str]
     ) -> None:
         self._service = service
         self._begin_reload = reload
@@ -47,12 +43,11 @@ class Commands:
     def _upgrade(self, answer: Answer) -> None:
         if self._service.reexec_pid or self._service.master_pid:
             answer({"ok": False, "text": "an upgrade is under way already"})
-            return
-        if refusal := self._refusal():
+        elif refusal := self._refusal():
             answer({"ok": False, "text": f"no upgrade now: {refusal}"})
-            return
-        self._upgrades.append(answer)
-        self._begin_upgrade()
+        else:
+            self._upgrades.append(answer)
+            self._begin_upgrade()
 
     def reloaded(self, trouble: str) -> None:
         """A reload ended; `trouble` is "" or why it failed."""

@@ -29,11 +29,7 @@ class Control:
     """Accepts, reads one request, and hands it with a way to answer to the command of that name."""
 
     def __init__(
-        self,
-        loop: Loop,
-        log: Logger,
-        commands: dict[str, Command],
-        bind: Callable[..., Listener] = listeners.bind,
+        self, loop: Loop, log: Logger, commands: dict[str, Command], bind: Callable[..., Listener] = listeners.bind
     ) -> None:
         self._loop = loop
         self._log = log
@@ -154,12 +150,11 @@ class Control:
         if b"\n" not in client.received or client.asked:
             return
         client.asked = True
-        command = self._parse(client.received)
-        if command is None:
+        if (command := self._parse(client.received)) is not None:
+            command(lambda answer: self._answer(client, answer))
+        else:
             known = ", ".join(sorted(self._commands))
             self._answer(client, {"ok": False, "text": f"not understood; the commands are {known}"})
-            return
-        command(lambda answer: self._answer(client, answer))
 
     def _parse(self, line: bytes) -> Command | None:
         try:

@@ -71,89 +71,39 @@ State = TypeVar("State", bound=Enum)
 Event = TypeVar("Event", bound=Enum)
 Table = Mapping[State, Mapping[Event, State]]
 
+M, E = Master, MasterEvent
 MASTER: Table[Master, MasterEvent] = {
-    Master.STARTING: {
-        MasterEvent.SERVES: Master.RUNNING,
-        MasterEvent.STOP: Master.STOPPING,
-        MasterEvent.CRASH: Master.DOWN,
+    M.STARTING: {E.SERVES: M.RUNNING, E.STOP: M.STOPPING, E.CRASH: M.DOWN},
+    M.RUNNING: {E.RELOAD: M.RELOADING, E.STOP: M.STOPPING, E.HAND_OVER: M.HANDING_OVER, E.CRASH: M.DOWN},
+    M.RELOADING: {
+        E.RELOADED: M.RUNNING,
+        E.ROLLED_BACK: M.RUNNING,
+        E.STOP: M.STOPPING,
+        E.HAND_OVER: M.HANDING_OVER,
+        E.CRASH: M.DOWN,
     },
-    Master.RUNNING: {
-        MasterEvent.RELOAD: Master.RELOADING,
-        MasterEvent.STOP: Master.STOPPING,
-        MasterEvent.HAND_OVER: Master.HANDING_OVER,
-        MasterEvent.CRASH: Master.DOWN,
-    },
-    Master.RELOADING: {
-        MasterEvent.RELOADED: Master.RUNNING,
-        MasterEvent.ROLLED_BACK: Master.RUNNING,
-        MasterEvent.STOP: Master.STOPPING,
-        MasterEvent.HAND_OVER: Master.HANDING_OVER,
-        MasterEvent.CRASH: Master.DOWN,
-    },
-    Master.HANDING_OVER: {
-        MasterEvent.STOP: Master.HANDING_OVER,
-        MasterEvent.EMPTY: Master.DOWN,
-        MasterEvent.CRASH: Master.DOWN,
-    },
-    Master.STOPPING: {
-        MasterEvent.STOP: Master.STOPPING,
-        MasterEvent.EMPTY: Master.DOWN,
-        MasterEvent.CRASH: Master.DOWN,
-    },
-    Master.DOWN: {},
+    M.HANDING_OVER: {E.STOP: M.HANDING_OVER, E.EMPTY: M.DOWN, E.CRASH: M.DOWN},
+    M.STOPPING: {E.STOP: M.STOPPING, E.EMPTY: M.DOWN, E.CRASH: M.DOWN},
+    M.DOWN: {},
 }
 
+P, W = Phase, WorkerEvent
 WORKER: Table[Phase, WorkerEvent] = {
-    Phase.BOOTING: {
-        WorkerEvent.READY: Phase.SERVING,
-        WorkerEvent.RETIRE: Phase.RETIRING,
-        WorkerEvent.HANG: Phase.ABORTED,
-        WorkerEvent.EXIT: Phase.GONE,
-    },
-    Phase.SERVING: {
-        WorkerEvent.RETIRE: Phase.RETIRING,
-        WorkerEvent.HANG: Phase.ABORTED,
-        WorkerEvent.KILL: Phase.KILLED,
-        WorkerEvent.EXIT: Phase.GONE,
-    },
-    Phase.RETIRING: {
-        WorkerEvent.RETIRE: Phase.RETIRING,
-        WorkerEvent.HANG: Phase.ABORTED,
-        WorkerEvent.KILL: Phase.KILLED,
-        WorkerEvent.EXIT: Phase.GONE,
-    },
-    Phase.ABORTED: {
-        WorkerEvent.RETIRE: Phase.ABORTED,
-        WorkerEvent.KILL: Phase.KILLED,
-        WorkerEvent.EXIT: Phase.GONE,
-    },
-    Phase.KILLED: {
-        WorkerEvent.RETIRE: Phase.KILLED,
-        WorkerEvent.KILL: Phase.KILLED,  # it takes its time, in the kernel
-        WorkerEvent.EXIT: Phase.GONE,
-    },
-    Phase.GONE: {},
+    P.BOOTING: {W.READY: P.SERVING, W.RETIRE: P.RETIRING, W.HANG: P.ABORTED, W.EXIT: P.GONE},
+    P.SERVING: {W.RETIRE: P.RETIRING, W.HANG: P.ABORTED, W.KILL: P.KILLED, W.EXIT: P.GONE},
+    P.RETIRING: {W.RETIRE: P.RETIRING, W.HANG: P.ABORTED, W.KILL: P.KILLED, W.EXIT: P.GONE},
+    P.ABORTED: {W.RETIRE: P.ABORTED, W.KILL: P.KILLED, W.EXIT: P.GONE},
+    P.KILLED: {W.RETIRE: P.KILLED, W.KILL: P.KILLED, W.EXIT: P.GONE},  # it may take its time, in the kernel
+    P.GONE: {},
 }
 
+U, V = Upgrade, UpgradeEvent
 UPGRADE: Table[Upgrade, UpgradeEvent] = {
-    Upgrade.NONE: {
-        UpgradeEvent.REEXEC: Upgrade.BOOTING,
-    },
-    Upgrade.BOOTING: {
-        UpgradeEvent.READY: Upgrade.SERVING,
-        UpgradeEvent.DROP: Upgrade.DROPPED,
-        UpgradeEvent.LOST: Upgrade.NONE,
-    },
-    Upgrade.DROPPED: {
-        UpgradeEvent.LOST: Upgrade.NONE,
-    },
-    Upgrade.SERVING: {
-        UpgradeEvent.HAND_OVER: Upgrade.HANDED_OVER,
-        UpgradeEvent.LOST: Upgrade.NONE,
-    },
-    Upgrade.HANDED_OVER: {
-        UpgradeEvent.LOST: Upgrade.HANDED_OVER,  # too late to take the unit back: systemd watches it now
-    },
+    U.NONE: {V.REEXEC: U.BOOTING},
+    U.BOOTING: {V.READY: U.SERVING, V.DROP: U.DROPPED, V.LOST: U.NONE},
+    U.DROPPED: {V.LOST: U.NONE},
+    U.SERVING: {V.HAND_OVER: U.HANDED_OVER, V.LOST: U.NONE},
+    U.HANDED_OVER: {V.LOST: U.HANDED_OVER},  # too late to take the unit back: systemd watches it now
 }
 
 LEAVING = (Master.HANDING_OVER, Master.STOPPING)  # the workers leave, and the master follows them

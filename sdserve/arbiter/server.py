@@ -33,7 +33,7 @@ class Server:
 
     WORKER_BOOT_ERROR = BootError.exit_code
     APP_LOAD_ERROR = AppImportError.exit_code
-    SIGNALS = [getattr(signal, f"SIG{name}") for name in QUEUED if name not in ("CHLD", "RTMIN")]  # noqa: RUF012 - as in gunicorn
+    SIGNALS = list(QUEUED[:-2])  # noqa: RUF012 - as in gunicorn
     SIG_NAMES = {each: each.name.removeprefix("SIG").lower() for each in signal.Signals}  # noqa: RUF012
     service: Service
     signals: SignalQueue

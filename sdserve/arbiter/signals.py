@@ -11,18 +11,12 @@ from types import FrameType
 from sdserve.arbiter.loop import Pipe
 
 Handler = Callable[[int, FrameType | None], None]
-QUEUED = ("HUP", "QUIT", "INT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH", "CHLD", "RTMIN")
+_NAMES = ("HUP", "QUIT", "INT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH", "CHLD", "RTMIN")
+QUEUED = tuple(signal.Signals[f"SIG{name}"] for name in _NAMES)
 COUNTED = (signal.SIGTTIN, signal.SIGTTOU)
 # Ignored across exec: the new master must survive them until it can listen. A blocked signal would stay pending and
 # start an upgrade of its own.
-IGNORED_ACROSS_EXEC = (
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGWINCH,
-)
+IGNORED_ACROSS_EXEC = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, *COUNTED, signal.SIGWINCH)
 
 
 class SignalQueue:
@@ -56,8 +50,8 @@ class SignalQueue:
 def catch(handler: Handler, wakeup_fd: int) -> None:
     """Catches all signals of a master; each also writes to `wakeup_fd`."""
     signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
-    for name in QUEUED:
-        signal.signal(getattr(signal, f"SIG{name}"), handler)
+    for signum in QUEUED:
+        signal.signal(signum, handler)
 
 
 def block_all() -> None:
@@ -72,7 +66,6 @@ def unblock_all() -> None:
 def ready_for_exec() -> None:
     """In the child that is about to exec: forget the handlers, ignore what is meant for masters, block nothing."""
     signal.set_wakeup_fd(-1)
-    for name in QUEUED:
-        signum = getattr(signal, f"SIG{name}")
+    for signum in QUEUED:
         signal.signal(signum, signal.SIG_IGN if signum in IGNORED_ACROSS_EXEC else signal.SIG_DFL)
     unblock_all()

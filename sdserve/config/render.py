@@ -18,11 +18,7 @@ from sdserve.config.setting import COMMAND_ARGS, Setting
 
 USAGE = "sdserve [OPTIONS] [module:callable[()]]"
 _ABOUT = "Serves a WSGI application as a systemd-native, socket-activated pre-fork service."
-_EFFECTS = {
-    "reload": "a reload (HUP)",
-    "upgrade": "an upgrade (USR2)",
-    "start": "a restart",
-}
+_EFFECTS = {"reload": "a reload (HUP)", "upgrade": "an upgrade (USR2)", "start": "a restart"}
 _SOURCES = """Command line over environment over config file over default. Every setting has a variable of the
 environment, SDSERVE_ and its name in capitals, and a variable of the config file."""
 
@@ -75,7 +71,7 @@ def help_text(width: int = 100) -> str:
 
 def _help_entry(setting: Setting, width: int) -> Iterator[str]:
     forms = flag_forms(setting)
-    head = ", ".join(forms) if forms[0][:2] != "--" else ", ".join(["   ", *forms]).replace("   , ", "    ", 1)
+    head = ", ".join(forms) if forms[0][:2] != "--" else "    " + ", ".join(forms)
     summary = setting.summary
     if setting.takes_value:
         summary = f"{summary[:-1]} [{default_text(setting)}]."
@@ -123,14 +119,12 @@ def docs() -> str:
 
 
 def _docs_entry(setting: Setting) -> Iterator[str]:
-    if setting.section == "Hooks":
-        yield f"### `{setting.name}({', '.join(HOOK_PARAMETERS[setting.name])})`"
-    else:
-        yield f"### `{setting.name}`"
+    is_hook = setting.section == "Hooks"
+    yield f"### `{setting.name}({', '.join(HOOK_PARAMETERS[setting.name])})`" if is_hook else f"### `{setting.name}`"
     yield ""
     yield from textwrap.wrap(setting.doc.replace("*", r"\*"), 116)
     yield ""
-    if setting.section == "Hooks":
+    if is_hook:
         return
     if setting.flags:
         more = "; may be repeated" if setting.repeatable else ""
