@@ -1,7 +1,7 @@
-"""Writes the parts of these pages that follow from the code: state diagrams, the list of files, tables of names.
+"""Writes what follows from the code: the man pages, reference/settings.md, and parts of other pages.
 
-`python docs/generate.py` brings every page up to date; tests/unit/test_docs.py fails while one is not. A generated part
-stands between `<!-- generated: NAME -->` and `<!-- end -->`, and PARTS says what NAME is made of.
+`python docs/generate.py` brings all of it up to date; tests/unit/test_docs.py fails while something is not. A generated
+part stands between `<!-- generated: NAME -->` and `<!-- end -->`, and PARTS says what NAME is made of.
 """
 
 import argparse
@@ -19,6 +19,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from sdserve import __version__, ctl  # noqa: E402 - of this checkout
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E402 - of this checkout
+from sdserve.config import render  # noqa: E402
 from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
 from tests.support import house  # noqa: E402
 
@@ -220,19 +221,22 @@ def _roff(text: str) -> str:
     return text.replace("\\", r"\e").replace("-", r"\-")
 
 
+# Pages that are generated as a whole.
+WHOLE = {"reference/settings.md": render.docs, "sdserve.1": render.man, "sdservectl.1": control_man}
+
+
 def renewed(text: str) -> str:
     """A page's text with its generated parts made anew."""
     return MARKED.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[3]}", text)
 
 
 def main() -> None:
-    for page in sorted(DOCS.glob("*.md")):
-        before = page.read_text()
-        after = renewed(before)
-        if after != before:
-            page.write_text(after)
+    wanted = {page: renewed(page.read_text()) for page in sorted(DOCS.rglob("*.md"))}
+    wanted |= {DOCS / name: made() for name, made in WHOLE.items()}
+    for page, text in wanted.items():
+        if page.read_text() != text:
+            page.write_text(text)
             print(f"written: {page.relative_to(CHECKOUT)}")
-    (DOCS / "sdservectl.1").write_text(control_man())
 
 
 if __name__ == "__main__":

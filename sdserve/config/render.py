@@ -1,4 +1,4 @@
-"""The schema as text: help, the table of a loaded configuration, docs/settings.md and the man page docs/sdserve.1.
+"""The schema as text: help, the table of a loaded configuration, docs/reference/settings.md and docs/sdserve.1.
 
 `python -m sdserve.config.render docs` or `man` prints what belongs into the file, so documentation cannot drift from
 the code: a test compares. Imported only when one of these is asked for.
@@ -102,7 +102,7 @@ def _shown(name: str, value: object) -> str:
 
 
 def docs() -> str:
-    """docs/settings.md."""
+    """docs/reference/settings.md."""
     lines = [
         "# Settings",
         "",

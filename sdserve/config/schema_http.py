@@ -51,14 +51,14 @@ class HTTP:
         """Which bodies are received before the application is called. on: all of them. auto: all but those of clients
         that wait to be asked (Expect: 100-continue), which send nothing when the application refuses without reading.
         off: those of up to 256 KiB, and chunked ones. A call whose body arrives meanwhile has a thread of its own,
-        and others are served while it waits: see bodies.md.""",
+        and others are served while it waits: see docs/explanation/bodies.md.""",
         metavar="MODE",
     )
     response_buffering = switch(
         """Whether an application's iterable is read to its end at once, what its client has not taken yet being kept in
         a temporary file. Otherwise it is asked for more when its client has room: nothing is kept, and its thread
         serves other requests meanwhile. contextvars are kept apart then, what threading.local holds is shared: see
-        bodies.md.""",
+        docs/explanation/bodies.md.""",
     )
     body_timeout = seconds(
         30,

@@ -1,1 +1,1 @@
-"""The comparison with other servers: see docs/performance.md."""
+"""The comparison with other servers: see docs/measurements/performance.md."""

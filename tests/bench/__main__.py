@@ -12,8 +12,8 @@
 --venv            where the peers are installed (default: sdserve-bench/venv below $XDG_CACHE_HOME or ~/.cache)
 
 ^C ends the measurements and prints what there is. Tables in Markdown go to standard output, progress to standard error.
-The exit code is 1 when an answer of sdserve was wrong. What the figures mean is in docs/performance.md. No test runs
-this, and no test is about time.
+The exit code is 1 when an answer of sdserve was wrong. What the figures mean is in docs/measurements/performance.md. No
+test runs this, and no test is about time.
 """
 
 import argparse

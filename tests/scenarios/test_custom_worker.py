@@ -1,4 +1,4 @@
-"""The worker class of docs/worker-classes.md serves as the page says it does."""
+"""The worker class of docs/how-to/worker-classes.md serves as the page says it does."""
 
 import re
 import signal
@@ -18,7 +18,7 @@ OPTIONS = ("-k", "plainworker:PlainWorker", "--pythonpath", str(APPS), "plain:ap
 @pytest.fixture
 def place(short_path: Path) -> Path:
     """A directory with the example, as a reader would save it."""
-    found = EXAMPLE.search((CHECKOUT / "docs" / "worker-classes.md").read_text())
+    found = EXAMPLE.search((CHECKOUT / "docs" / "how-to" / "worker-classes.md").read_text())
     assert found, "the page has no example"
     (short_path / "plainworker.py").write_text(found[1])
     return short_path

@@ -1,4 +1,4 @@
-"""docs/hooks.md is right: the attributes that it names are there, and its example serves."""
+"""docs/reference/hooks.md is right: the attributes that it names are there, and its example serves."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.server import APPS, CHECKOUT, Server, answer
 
-PAGE = (CHECKOUT / "docs" / "hooks.md").read_text()
+PAGE = (CHECKOUT / "docs" / "reference" / "hooks.md").read_text()
 OPTIONS = ("--pythonpath", str(APPS), "plain:application")
 
 

@@ -1,4 +1,4 @@
-"""The proxies of docs/deployment.md, as they stand there: Host arrives; what a client says of itself is not believed.
+"""The proxies of docs/how-to/proxy.md, as they stand there: Host arrives; what a client says of itself is not believed.
 
 Each example is taken from the page and run by a real nginx or haproxy, with other places to listen at. The client sends
 every field by which it might speak for itself; what the application is told must be the proxy's word.
@@ -20,7 +20,7 @@ import pytest
 from tests.support.server import CHECKOUT, Server, free_port
 from tests.support.waiting import eventually
 
-PAGE = (CHECKOUT / "docs" / "deployment.md").read_text()
+PAGE = (CHECKOUT / "docs" / "how-to" / "proxy.md").read_text()
 NGINX = (
     "daemon off; master_process off; pid {0}/pid; error_log {0}/errors; events {{}} http {{ access_log off;"
     " client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f; scgi_temp_path {0}/s;"

@@ -92,7 +92,7 @@ def test_the_page_says_how_sockets_are_changed_and_added_while_the_service_runs(
     machine.drop_in(service.socket, "[Socket]\nListenStream=\nListenStream=127.0.0.1:8003\n")
     machine.install("more.socket", f"[Socket]\nListenStream=127.0.0.1:8004\nService={service.unit}\n")
     machine.drop_in(service.unit, "[Service]\nSockets=more.socket\n")
-    [step] = steps("docs/deployment.md", "Sockets")
+    [step] = steps("docs/how-to/service.md", "Sockets")
     machine.run("sh", "-euc", step.script)
     for port in (8003, 8004):
         assert get(partial(machine.connect, ("127.0.0.1", port))).status == 200

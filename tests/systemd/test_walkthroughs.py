@@ -79,7 +79,7 @@ def test_readme(bare: Machine) -> None:
 
 
 def test_flask(bare: Machine) -> None:
-    said = follow(bare, "docs/flask.md")
+    said = follow(bare, "docs/tutorials/flask.md")
     assert "2 of 2 workers serving" in said
     bare.run("man", "-w", "sdserve", "sdservectl")
 
@@ -102,7 +102,7 @@ def login(machine: Machine) -> None:
 
 
 def test_django(bare: Machine) -> None:
-    follow(bare, "docs/django.md")
+    follow(bare, "docs/tutorials/django.md")
     database = "/var/lib/sdserve/db.sqlite3"
     main = bare.get("sdserve.service", "MainPID")
     assert bare.run("stat", "-L", "-c", "%u", database).stdout == bare.run("stat", "-c", "%u", f"/proc/{main}").stdout

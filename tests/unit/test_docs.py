@@ -16,8 +16,9 @@ from tests.unit.test_layers import LAYERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCS = CHECKOUT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
-LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+PAGES = sorted(DOCS.rglob("*.md"))
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
+KINDS = ("tutorials", "how-to", "reference", "explanation", "measurements")
 
 
 def page(name: str) -> str:
@@ -40,8 +41,16 @@ def test_generated_parts_are_up_to_date(path: Path, generate: Any) -> None:
     assert text == generate.renewed(text), f"{path.name} is out of date: run python docs/generate.py"
 
 
-def test_the_man_page_of_sdservectl_is_up_to_date(generate: Any) -> None:
-    assert (DOCS / "sdservectl.1").read_text() == generate.control_man(), "run python docs/generate.py"
+def test_generated_pages_are_up_to_date(generate: Any) -> None:
+    assert not [name for name, made in generate.WHOLE.items() if page(name) != made()], "run python docs/generate.py"
+
+
+def test_every_page_is_of_one_kind_and_in_the_index() -> None:
+    pages = {str(path.relative_to(DOCS)) for path in PAGES} - {"README.md"}
+    assert {path.partition("/")[0] for path in pages} == set(KINDS)
+    parts = re.split(r"^## .*$", page("README.md"), flags=re.MULTILINE)[1:]
+    listed = [{target for target, _ in LINK.findall(part) if not target.startswith("../")} for part in parts]
+    assert listed == [{path for path in pages if path.startswith(kind)} for kind in KINDS]
 
 
 def test_every_generated_part_has_its_place(generate: Any) -> None:
@@ -61,7 +70,7 @@ def test_a_diagram_has_every_state_and_every_move(generate: Any) -> None:
 
 
 def test_the_list_of_files_is_complete() -> None:
-    listed = re.findall(r"^\| `(sdserve/\S+\.py)` \| (.*) \|$", page("architecture.md"), re.MULTILINE)
+    listed = re.findall(r"^\| `(sdserve/\S+\.py)` \| (.*) \|$", page("explanation/architecture.md"), re.MULTILINE)
     present = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "sdserve").rglob("*.py")}
     assert {path for path, _ in listed} == {path for path in present if not path.endswith("__init__.py")}
     assert not [path for path, purpose in listed if not purpose], "these files do not say what they are"
@@ -69,14 +78,14 @@ def test_the_list_of_files_is_complete() -> None:
 
 @pytest.mark.parametrize("walk", ["A request", "A reload", "An upgrade"])
 def test_a_walk_names_each_room_once(walk: str) -> None:
-    [text] = re.findall(rf"^\*\*{walk}\.\*\* (.*?)\n\n", page("architecture.md"), re.MULTILINE | re.DOTALL)
+    [text] = re.findall(rf"^\*\*{walk}\.\*\* (.*?)\n\n", page("explanation/architecture.md"), re.MULTILINE | re.DOTALL)
     rooms = re.findall(r"`([a-z/_]+\.py)`", text)
     assert len(rooms) > 8 and len(set(rooms)) == len(rooms)
     assert not [room for room in rooms if not (CHECKOUT / "sdserve" / room).is_file()]
 
 
 def test_the_table_of_layers_is_that_of_the_code() -> None:
-    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", page("architecture.md"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", page("explanation/architecture.md"), re.MULTILINE)
     found: dict[int, set[str]] = {}
     for number, parts in rows:
         names = {name.removesuffix(".py").rstrip("/") for name in re.findall(r"`([^`]+)`", parts)}
@@ -85,7 +94,7 @@ def test_the_table_of_layers_is_that_of_the_code() -> None:
 
 
 def test_every_hook_is_on_its_page() -> None:
-    text = page("hooks.md")
+    text = page("reference/hooks.md")
     missing = [name for name, given in HOOK_PARAMETERS.items() if f"| `{name}({', '.join(given)})` |" not in text]
     assert not missing
     consequences = text.partition("## When a hook raises")[2].partition("\n## ")[0]
@@ -93,18 +102,30 @@ def test_every_hook_is_on_its_page() -> None:
 
 
 def test_every_signal_is_on_its_page() -> None:
-    master, _, worker = page("signals.md").partition("## To a worker")
+    master, _, worker = page("reference/signals.md").partition("## To a worker")
     assert not [each for each in QUEUED if not re.search(rf"^\|[^|]*\b{each.name[3:]}\b", master, re.MULTILINE)]
     names = {signal.Signals(signum).name.removeprefix("SIG") for signum in (*HANDLED, *IGNORED, signal.SIGABRT)}
     assert not [name for name in names if not re.search(rf"^\|[^|]*\b{name}\b", worker, re.MULTILINE)]
 
 
 def test_every_setting_without_a_counterpart_is_in_a_table() -> None:
-    text = page("from-gunicorn.md")
+    text = page("reference/gunicorn.md")
     assert not [name for name in (*ACCEPTED, *REFUSED) if f"\n| `{name}` | " not in text]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def headings(path: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"], ids=lambda path: path.name
+)
 def test_links_lead_somewhere(path: Path) -> None:
-    targets = [target for target in LINK.findall(path.read_text()) if "://" not in target]
-    assert not [target for target in targets if not (path.parent / target).exists()]
+    for target, heading in LINK.findall(path.read_text()):
+        if "://" not in target:
+            place = path.parent / target if target else path
+            assert place.exists(), target
+            assert not heading or heading in headings(place), f"{target}#{heading}"

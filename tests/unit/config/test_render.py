@@ -11,7 +11,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_committed_settings_page_is_what_the_generator_gives() -> None:
-    assert (DOCS / "settings.md").read_text() == render.docs(), "run: python -m sdserve.config.render docs"
+    assert (DOCS / "reference" / "settings.md").read_text() == render.docs(), "run python docs/generate.py"
 
 
 def test_committed_man_page_is_what_the_generator_gives() -> None:
