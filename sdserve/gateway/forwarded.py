@@ -20,6 +20,7 @@ from sdserve.http.errors import BadRequest
 
 X_FORWARDED, FORWARDED, NONE = "x-forwarded", "forwarded", "none"
 REMEMBERED = 10_000  # addresses
+TRUSTED, UNNAMED = 1, 2  # of a connection: its peer may speak for others; it came in where no host has a name
 SCHEMES = ("http", "https")
 MAPPED = bytes(10) + b"\xff\xff"  # an IPv4 address as an IPv6 one (RFC 4291 section 2.5.5.2)
 

@@ -43,7 +43,6 @@ class NothingSent(Exception):
 class Source(Protocol):
     """What makes responses, and says for all of them: see `Gateway` in wsgi.py."""
 
-    open: bool
     pulls: bool
     timeout: float
     writer: HeadWriter
@@ -323,16 +322,14 @@ class Response:
 
     def _whole(self, body: bytes) -> None:
         """The complete body is known: one head, one write."""
-        head, gateway, request = self._head, self._gateway, self.request
-        usual = (
-            head.usual if head is not None and head.length == len(body) and self.keep_alive and gateway.open else b""
-        )
+        head, heads, request = self._head, self._gateway.writer, self.request
+        usual = head.usual if head is not None and head.length == len(body) and self.keep_alive and heads.keeps else b""
         if usual and request.minor and request.method != "HEAD":  # what `_start` would come to, without its questions
             self.head_sent = True
             if len(body) > LARGE:
-                self._sink.send_parts((usual + gateway.writer.ending, body), whole=True)
+                self._sink.send_parts((usual + heads.ending, body), whole=True)
             else:
-                self._sink.send(b"".join((usual, gateway.writer.ending, body)))
+                self._sink.send(b"".join((usual, heads.ending, body)))
             self.complete = True
             self.sent = len(body)
             return
@@ -394,7 +391,7 @@ class Response:
             else:
                 self.keep_alive = False
                 framing = b""
-        if head.close or not self._gateway.open:
+        if head.close or not self._gateway.writer.keeps:
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"Connection: close\r\n"

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import Leave
-from sdserve.gateway.forwarded import Forwarding
+from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Forwarding
 from sdserve.gateway.response import ClientGone, FileWrapper, NoRoom, NothingSent, Response
 from sdserve.http.errors import BadRequest, HTTPError
 from sdserve.http.names import REMEMBERED, Names
@@ -27,7 +27,6 @@ WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 # Every environ has these; a connection's own part keeps a place for them.
 PER_REQUEST = ["REQUEST_METHOD", "SERVER_PROTOCOL", "RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input"]
-TRUSTED, UNNAMED = 1, 2  # of a connection: its peer may speak for others; it came in where no host has a name
 SPARE = 6  # makes the table the next size: room for some twenty headers
 
 
@@ -56,7 +55,7 @@ def cgi_name(name: str) -> str:
 
 
 class Gateway:
-    """Calls one application. `open` is False once the worker retires: every answer then closes its connection.
+    """Calls one application.
 
     `pulls`: an iterable is asked for more when the client has taken what there was, and not before. `others_wait` says
     whether anybody waits for the thread that asks; `timeout`: seconds for which an iterable may yield nothing, 0: any.
@@ -65,7 +64,6 @@ class Gateway:
     def __init__(self, app: WSGIApp, writer: HeadWriter, forwarding: Forwarding, terms: Terms, log: Logger) -> None:
         self.app = app
         self.writer = writer
-        self.open = True
         self.pulls = False
         self.others_wait: Callable[[], bool] = lambda: False
         self.timeout = 0.0

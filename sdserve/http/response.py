@@ -82,6 +82,7 @@ class HeadWriter:
         self._statuses: dict[str, tuple[int, bytes]] = {}
         self._lines: dict[tuple[str, str], Line] = {}
         self._heads: dict[tuple[object, ...], Head] = {}
+        self.keeps = True  # False once the worker retires: every answer then closes its connection
         self.until = 0.0
         self._date = b""
         self.signature = b""  # Date and Server

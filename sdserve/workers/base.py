@@ -200,8 +200,12 @@ class Worker:
 
         It serves on: the master boots the replacement first and retires it then.
         """
-        self.nr += 1
-        self.cell.count(1, size, errors)
+        self.count_requests(1, size, errors)
+
+    def count_requests(self, count: int, size: int = 0, errors: int = 0) -> None:
+        """`count_request` for several at a time."""
+        self.nr += count
+        self.cell.count(count, size, errors)
         if not self._replacing and (reason := self._recycling.reason(self.nr)):
             self.ask_for_replacement(reason)
 

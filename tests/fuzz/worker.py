@@ -33,8 +33,9 @@ from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers import base
 from sdserve.workers.application import Application
-from sdserve.workers.http import acceptor, retirement, spool, write_buffer
-from sdserve.workers.wsgi import body, clients, leader_followers, loop
+from sdserve.workers.http import acceptor, body, spool, write_buffer
+from sdserve.workers.http import clients as open_clients
+from sdserve.workers.wsgi import clients, leader_followers, loop
 from sdserve.workers.wsgi import input as incoming
 from sdserve.workers.wsgi.exchange import Exchange
 from sdserve.workers.wsgi.loop import Loop
@@ -415,7 +416,7 @@ class World:
         loop.select = SimpleNamespace(epoll=lambda: Epoll(self), poll=select.poll, POLLIN=select.POLLIN)
         WORKER.alive, WORKER.quick, WORKER.drain_by = True, False, None
         exchange = Exchange(WORKER, WORKER.gateway, WORKER.gateway.writer, WORKER.options)
-        self.loop = Loop(WORKER, WORKER.options, exchange)
+        self.loop = Loop(WORKER, WORKER.options, exchange, WORKER.request_stuck)
         if FAULTS.storm is not None:
             self.loop._clients._keepalive = 60.0  # its pauses are longer than the usual one
         self.loop.run()
@@ -483,7 +484,7 @@ def prepare() -> None:
     spool.os = write_buffer.os = base.os = Os()
     body.IN_MEMORY = clients.IN_MEMORY = MEMORY
     loop.time = CLOCK  # type: ignore[attr-defined]
-    for module in (loop, clients, incoming, retirement, leader_followers):
+    for module in (acceptor, open_clients, loop, clients, incoming, leader_followers):
         module.monotonic = CLOCK  # type: ignore[attr-defined]
 
 

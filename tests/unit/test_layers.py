@@ -25,13 +25,6 @@ LAYERS = [
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
-# Files that still need each other. This list may only shrink.
-IN_CIRCLES = {
-    *("sdserve.workers.http." + name for name in ("client", "retirement")),
-    *("sdserve.workers.wsgi." + name for name in ("exchange", "input", "loop", "stuck")),
-    *("sdserve.workers.wsgi." + name for name in ("clients", "takeover", "worker")),
-}
-
 FORKS = {"fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen"}
 FORKING_MODULES = {"subprocess", "multiprocessing", "pty"}
 SYSTEMD_VARIABLES = {
@@ -92,9 +85,8 @@ def test_no_import_is_relative() -> None:
 
 
 def test_no_files_need_each_other() -> None:
-    found = set().union(*house.circles(house.graph(PACKAGE)))
-    assert not found - IN_CIRCLES, "files that need each other; move what both need into one that needs neither"
-    assert not IN_CIRCLES - found, "these stand in no circle any more: take them out of IN_CIRCLES"
+    found = house.circles(house.graph(PACKAGE))
+    assert not found, "files that need each other; move what both need into one that needs neither"
 
 
 def planted(tmp_path: Path, **files: str) -> Path:

@@ -3,50 +3,45 @@
 Each worker polls the listeners with EPOLLEXCLUSIVE, so a new connection wakes one of them. The queue wakes all: the one
 that was woken alone might be about to leave, and nobody would take what it left. The kernel wakes the one that
 registered first: a worker that got a connection registers anew and goes to the end of the line, and so does the next.
-A worker that is full, or out of descriptors, leaves the line: connections stay queued for the others.
+A worker that is full, out of descriptors, or has more than its share leaves the line for a while: connections stay
+queued for the others.
 """
 
+import errno
 import select
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Generic
 
 from sdserve.gateway.forwarded import Trusted
-from sdserve.gateway.wsgi import TRUSTED, UNNAMED, Environ
-from sdserve.http.connection import Connection
-from sdserve.http.names import Names
-from sdserve.http.request import RequestReader
+from sdserve.process.accept_balance import AcceptBalance
 from sdserve.workers.http import handoff
-from sdserve.workers.http.client import EPOLLIN, Client, Phase
+from sdserve.workers.http.client import EPOLLIN, C, Phase
+from sdserve.workers.http.clients import Clients
+from sdserve.workers.http.deadlines import NEVER, SWEEP
 from sdserve.workers.options import Options
-from sdserve.workers.wsgi.takeover import GUNICORN, HINTS, WERKZEUG, ClientSocket
 
 if TYPE_CHECKING:
-    from sdserve.process.adoption import HandedConnection
     from sdserve.process.listeners import Listener
     from sdserve.workers.base import Worker
-    from sdserve.workers.http.write_buffer import Store
 
 STREAM = int(socket.SOCK_STREAM)
 IN_TURN = EPOLLIN | select.EPOLLEXCLUSIVE
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+TELL_EVERY = 10.0  # seconds between two lines about idle connections that made room
+CROWDED = 5.0  # seconds that connections wait in the queue for somebody with room for them
+STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new connections to others
 
-Base = Callable[["Listener", socket.SocketType, tuple[str, str]], Environ]
 
+class Acceptor(Generic[C]):
+    """Adds the connections that reach `worker` to its `clients`."""
 
-class Acceptor:
-    """Makes clients of the connections that reach `worker`. `base` gives what a connection's environs share, `names`
-    the keys of header fields in them, `store` is where responses wait for their clients."""
-
-    def __init__(
-        self, worker: "Worker", options: Options, epoll: select.epoll, base: Base, names: Names, store: "Store"
-    ) -> None:
+    def __init__(self, worker: "Worker", options: Options, epoll: select.epoll, clients: Clients[C]) -> None:
         self._worker = worker
         self._options = options
         self._epoll = epoll
-        self._base = base
-        self._store = store
-        self._reader = RequestReader(options.limits, names)
-        self._trusted = Trusted(options.forwarded_allow_ips)
+        self._clients = clients
+        self._balance = AcceptBalance(worker.cell, options.workers)
         self._proxies = Trusted(options.proxy_allow_ips) if options.proxy_protocol != "off" else None
         self.listeners: dict[int, Listener] = {listener.fileno(): listener for listener in worker.sockets}
         self._adoption = worker.adoption
@@ -56,10 +51,15 @@ class Acceptor:
         if self.adopting >= 0:
             self._masks[self.adopting] = EPOLLIN
         self._polled: set[int] = set()
-        self.on_take: Callable[[Client], None] = lambda client: None  # hears of connections that applications take over
+        self._crowded = False  # full, partly of connections that may be closed for others soon
+        self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
+        self._adopt_by = NEVER  # when what waits in the queue is taken without room for all of it
+        self._closed, self._told_at = 0, 0.0  # connections that made room, and when the log heard of it
         for listener in self.listeners.values():
             if isinstance(listener.address, tuple):
                 listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+
+    # --- whether it is open -------------------------------------------------------------------------------------------
 
     def set_open(self, wanted: bool) -> None:
         """Whether connections are taken. Raises OSError where epoll has no memory; to be said again then."""
@@ -79,27 +79,56 @@ class Acceptor:
             self._epoll.unregister(fd)
             self._polled.discard(fd)
 
-    def accept(self, listener: "Listener") -> Client | None:
-        """One connection from the queue of a listener; None when there is none.
+    def start(self) -> None:
+        """Connections are taken from now on, in turn where workers share their queue; with reuse_port each has its
+        own."""
+        self.set_open(True)
+        if not self._options.reuse_port:
+            self._balance.join()
 
-        Raises OSError when descriptors or memory ran out: the connection stays queued.
-        """
-        try:
-            # What `accept` calls. The object that it makes of the descriptor costs more than a whole request.
-            fd, address = listener.sock._accept()  # type: ignore[attr-defined]
-        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or its client gave up
+    def reopen(self) -> None:
+        """A worker that was full and is not any more takes connections again."""
+        if self._crowded or len(self._clients) < self._options.connections:
+            if monotonic() >= self._full_until:
+                self._crowded = False
+                self.start()
+            else:  # a sweep knows nothing of this
+                self._clients.look_by(self._full_until)
+
+    def leave(self) -> None:
+        """Nobody waits for this worker any more."""
+        self._balance.leave()
+
+    def tell_others(self) -> None:
+        """How many connections this worker holds, as others want to know."""
+        held = len(self._clients)
+        if held != self._balance.held:
+            self._balance.hold(held)
+
+    def _pause(self, seconds: float) -> None:
+        """Leaves the line; `reopen` brings the worker back."""
+        self.set_open(False)
+        self._full_until = monotonic() + seconds
+        self._clients.look_by(self._full_until)
+
+    def _is_full(self) -> bool:
+        """Connections stay queued, for other workers or for later."""
+        if len(self._clients) < self._options.connections:
+            return False
+        self.set_open(False)
+        self._balance.leave()
+        return True
+
+    # --- they come ----------------------------------------------------------------------------------------------------
+
+    def accept_in_turn(self, fd: int) -> C | None:
+        """One connection of a listener that is ready, unless it is another worker's turn."""
+        if self._balance.steps_aside(monotonic()):
+            self._pause(STEP_ASIDE)
             return None
-        sock = socket.SocketType(listener.family, STREAM, 0, fd)
-        peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
-        try:
-            sock.setblocking(False)
-            client = self._welcome(sock, listener, peer)
-        except OSError as error:  # of this connection alone; its client has gone meanwhile, as a rule
-            self._worker.log.debug("%s: cannot be welcomed: %s", peer[0] or "unix", error)
-            sock.close()
-            return self.accept(listener)
-        if self._proxies is not None and peer[0] in self._proxies:
-            client.phase = Phase.PREFACE
+        client = self.accept(self.listeners[fd])
+        if client is not None and self._balance.took(len(self._clients)):
+            self.to_the_end_of_the_line(fd)
         return client
 
     def to_the_end_of_the_line(self, fd: int) -> None:
@@ -110,62 +139,107 @@ class Acceptor:
             self._poll_for(fd, True)
             self.open = True
 
-    def adopt(self, *, all_or_none: bool = True) -> "list[tuple[Client, HandedConnection]]":
-        """The connections that another worker gave away; they may have something to read already.
+    def accept(self, listener: "Listener") -> C | None:
+        """One connection from the queue of a listener; room is made for it where none is left."""
+        clients, worker = self._clients, self._worker
+        if len(clients) >= self._options.connections and not self._has_made_room() and self._is_full():
+            if any(client.is_idle() for client in clients):  # there may be room in a moment
+                self._crowded = True
+                self._pause(SWEEP)
+            return None
+        while True:
+            try:
+                return self._accept(listener)
+            except OSError as error:  # the connection stays queued, for this worker, for others, or for later
+                if error.errno in FULL and self._has_made_room():
+                    continue
+                worker.log.error(
+                    "cannot accept on %s: %s; worker %s has %d connections", listener, error, worker.pid, len(clients)
+                )
+                self._pause(SWEEP)
+                return None
 
-        Raises OSError when there is no room for them: they stay in the queue. Not `all_or_none`: some are closed then.
+    def _accept(self, listener: "Listener") -> C | None:
+        while True:
+            try:
+                # What `accept` calls. The object that it makes of the descriptor costs more than a whole request.
+                fd, address = listener.sock._accept()  # type: ignore[attr-defined]
+            except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or its client gave up
+                return None
+            sock = socket.SocketType(listener.family, STREAM, 0, fd)
+            peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
+            try:
+                sock.setblocking(False)
+                client = self._clients.welcome(sock, listener, peer)
+            except OSError as error:  # of this connection alone; its client has gone meanwhile, as a rule
+                self._worker.log.debug("%s: cannot be welcomed: %s", peer[0] or "unix", error)
+                sock.close()
+                continue
+            phase = Phase.PREFACE if self._proxies is not None and peer[0] in self._proxies else Phase.HEAD
+            self._clients.add(client, monotonic(), self._options.times.head, phase)
+            return client
+
+    def _has_made_room(self) -> bool:
+        """Closes connections of which nobody waits for an answer; False when there is none."""
+        now = monotonic()
+        closed = self._clients.close_idle(now)
+        self._closed += closed
+        if closed and now - self._told_at > TELL_EVERY:
+            self._worker.log.warning(
+                "Worker %s is full (%d connections): %d idle ones were closed for new ones; see LimitNOFILE=",
+                *(self._worker.pid, len(self._clients) + closed, self._closed),
+            )
+            self._closed, self._told_at = 0, now
+        return closed > 0
+
+    def adopt_if_room(self) -> list[C]:
+        """As `adopt`; idle connections are not closed for what is idle as well."""
+        return [] if self._is_full() else self.adopt()
+
+    def adopt(self) -> list[C]:
+        """The connections of one message from the queue, which may have something to read already.
+
+        Without room for all they wait there, for others or for later, but not for ever.
         """
         if self._adoption is None:
             return []
-        clients = []
-        for handed in self._adoption.take(all_or_none=all_or_none):
+        now = monotonic()
+        try:
+            taken = self._adoption.take(all_or_none=now < self._adopt_by)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if self._adopt_by == NEVER:
+                self._adopt_by = now + CROWDED
+                self._worker.log.error(
+                    "cannot take connections over: %s; worker %s has %d. They wait for %g s; see LimitNOFILE=",
+                    *(error.strerror, self._worker.pid, len(self._clients), CROWDED),
+                )
+            self._pause(SWEEP)
+            return []
+        self._adopt_by = NEVER
+        adopted = []
+        for handed in taken:
             listener = handoff.listener_of(handed, self.listeners.values())
-            if listener is None:
-                handed.sock.close()
-                continue
             try:
-                client = self._welcome(handed.sock, listener, handoff.peer_of(handed))
+                if listener is None:
+                    raise OSError(errno.EADDRNOTAVAIL, "there is no listener any more")
+                client = self._clients.welcome(handed.sock, listener, handoff.peer_of(handed))
             except OSError:  # its client has gone meanwhile, and has no address any more
                 handed.sock.close()
                 continue
-            client.proxied = bool(handed.peer)
-            clients.append((client, handed))
-        return clients
+            self._clients.adopt(client, handed, now)
+            adopted.append(client)
+        return adopted
 
-    def give_away(self, clients: list[Client], now: float, most: int) -> tuple[list[Client], bool]:
-        """Offers connections to others, up to `most` at a time; returns those that went, and whether more may later."""
-        assert self._adoption is not None
-        return handoff.give_away(self._adoption, clients, now, most)
+    # --- they leave ---------------------------------------------------------------------------------------------------
 
-    def read_preface(self, client: Client, data: bytes) -> bool:
-        """Reads the PROXY header that comes first; True when it is complete. Raises BadRequest."""
-        from sdserve.http import proxy
-
-        client.preface += data
-        found = proxy.parse(client.preface, self._options.proxy_protocol)
-        if found is None:
-            return False
-        client.conn.receive(client.preface[found.size :])
-        client.preface = b""
-        client.phase = Phase.HEAD
-        if found.source is not None:
-            client.peer = found.source[0]
-            client.base["REMOTE_ADDR"], client.base["REMOTE_PORT"] = found.source
-            client.proxied = True
-            client.standing &= UNNAMED
-            if client.peer in self._trusted:
-                client.standing |= TRUSTED
-        return True
-
-    def _welcome(self, sock: socket.SocketType, listener: "Listener", peer: tuple[str, str]) -> Client:
-        options = self._options
-        base = self._base(listener, sock, peer)
-        conn = Connection(self._reader, options.limits, base.copy)
-        client = Client(sock, conn, base, peer[0], self._store)
-        client.listener = listener.label
-        client.standing = TRUSTED if peer[0] in self._trusted else 0
-        if isinstance(listener.address, str):
-            client.standing |= UNNAMED
-        base[GUNICORN] = base[WERKZEUG] = seen = ClientSocket(client, self.on_take)
-        base[HINTS] = seen.early_hints
-        return client
+    def give_away(self, clients: list[C], now: float, most: int) -> tuple[list[C], bool]:
+        """Offers connections to others, up to `most` at a time, and closes those that went; returns them, and whether
+        more may later."""
+        if self._adoption is None:
+            return [], False
+        gone, again = handoff.give_away(self._adoption, clients, now, most)
+        for client in gone:
+            self._clients.close(client)
+        return gone, again

@@ -1,34 +1,27 @@
 """One client connection: its socket, its parser, what it still has to send, and how long it may take for what.
 
-A client is touched by one thread at a time: by the leader, or, while `phase` is CALL, by the thread that serves its
-request. It does no polling itself; `wants` says to the loop what to poll it for.
+A client is touched by one thread at a time: by the one that polls, or, while `phase` is CALL, by the one that serves
+its request. It does no polling itself and decides nothing: clients.py moves it. Nothing here knows what a request
+becomes; a worker class derives from this what it needs besides.
 """
 
 import select
 import socket
 import struct
 from collections.abc import Sequence
-from contextvars import Context
 from enum import IntEnum
-from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-from sdserve.gateway.response import ClientGone, Response
-from sdserve.gateway.wsgi import Environ
+from sdserve.gateway.response import ClientGone
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
+from sdserve.workers.http.body import Body
+from sdserve.workers.http.deadlines import NEVER, Arrival
 from sdserve.workers.http.write_buffer import Store, WriteBuffer
-from sdserve.workers.wsgi.body import Arrival, Body
-from sdserve.workers.wsgi.takeover import GUNICORN
-
-if TYPE_CHECKING:
-    from sdserve.workers.wsgi.fiber import Fiber
-    from sdserve.workers.wsgi.input import Incoming
 
 RECEIVE = 65536  # bytes of a body for one recv(2)
 HEADS = 16384  # bytes where heads are expected: so much a client that pipelines can have read ahead
 PARTS = 64  # of a response in one sendmsg(2)
-NEVER = float("inf")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; close(2) then resets the connection
 EPOLLIN, EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
 
@@ -46,47 +39,25 @@ class Phase(IntEnum):
     READ = 7  # the application has it, and waits for more of its body
 
 
-WANTS = {
-    Phase.PREFACE: EPOLLIN,
-    Phase.HEAD: EPOLLIN,
-    Phase.BODY: EPOLLIN,
-    Phase.CALL: 0,
-    Phase.FLUSH: EPOLLOUT,
-    Phase.LINGER: EPOLLIN,
-    Phase.CLOSED: 0,
-    Phase.READ: EPOLLIN,
+# What each phase may be followed by, besides CLOSED.
+MOVES: dict[Phase, tuple[Phase, ...]] = {
+    Phase.PREFACE: (Phase.HEAD,),
+    Phase.HEAD: (Phase.BODY, Phase.CALL, Phase.LINGER),
+    Phase.BODY: (Phase.BODY, Phase.CALL),
+    Phase.CALL: (Phase.HEAD, Phase.READ, Phase.FLUSH, Phase.LINGER),
+    Phase.READ: (Phase.READ, Phase.CALL),
+    Phase.FLUSH: (Phase.CALL,),
+    Phase.LINGER: (),
+    Phase.CLOSED: (),
 }
 
 
-class Reply:
-    """A response that is not over when its call ends: its client has not taken all of it, and the application may have
-    more. What is left to do with the application is done in `thread`, in `context` (None: the thread's own), or in
-    `fiber`, for a call that began before its body was there (`incoming`)."""
-
-    __slots__ = ("began", "context", "environ", "fiber", "incoming", "lost", "response", "thread")
-
-    def __init__(self, environ: Environ, response: Response, began: float, thread: int) -> None:
-        self.environ = environ
-        self.response = response
-        self.began = began
-        self.thread = thread
-        self.context: Context | None = None
-        self.fiber: Fiber | None = None
-        self.incoming: Incoming | None = None
-        self.lost = -1  # bytes that the client never took, -1: it has not gone
-
-    @property
-    def waits(self) -> bool:
-        """Whether the application waits for more of its body."""
-        return self.incoming is not None and self.incoming.waits
-
-
 class Client:
-    """`base` is what all environs of this connection share; `standing` says whether its peer may speak for others."""
+    """`peer` and `port` are who is connected, or whom a PROXY header names; "" for a Unix socket. `standing` says
+    whether the peer may speak for others (gateway/forwarded.py)."""
 
     __slots__ = (
         "arrival",
-        "base",
         "began",
         "body",
         "called",
@@ -101,13 +72,12 @@ class Client:
         "mask",
         "peer",
         "phase",
+        "port",
         "preface",
         "proxied",
         "queued",
-        "reply",
         "request",
         "reset",
-        "response",
         "sent",
         "sock",
         "standing",
@@ -116,14 +86,13 @@ class Client:
         "waited",
     )
 
-    def __init__(self, sock: socket.SocketType, conn: Connection, base: Environ, peer: str, store: Store) -> None:
+    def __init__(self, sock: socket.SocketType, conn: Connection, peer: tuple[str, str], store: Store) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.conn = conn
-        self.base = base
-        self.peer = peer
+        self.peer, self.port = peer
         self.store = store
-        self.standing = 0  # gateway/wsgi.py: TRUSTED, UNNAMED
+        self.standing = 0
         self.listener = ""  # where it came in
         self.proxied = False  # its peer's address came with the PROXY protocol
         self.phase = Phase.HEAD
@@ -135,11 +104,9 @@ class Client:
         self.called = 0.0  # when the application got the request
         self.last = 0.0  # when the last response was finished
         self.request: Request | None = None
-        self.response: Response | None = None  # while the application has the request
         self.body: Body | None = None
         self.arrival: Arrival | None = None
         self.unsent: WriteBuffer | None = None
-        self.reply: Reply | None = None
         self.close_after = False  # the response being sent is the last
         self.lingers = True  # the peer may be sending still
         self.sent = 0  # body bytes of the last response
@@ -150,33 +117,23 @@ class Client:
     def fileno(self) -> int:
         return self.fd
 
-    @property
-    def progress(self) -> int:
-        """How far the response of a running call has come: a number that grows, -1 before its head.
+    def name_peer(self, peer: tuple[str, str]) -> None:
+        """A PROXY header says who is connected."""
+        self.peer, self.port = peer
+        self.proxied = True
 
-        What an application does with a connection that it took over is its own business: that never stands still.
-        What yields and sends nothing is no hang either; the response itself sees to that.
-        """
-        response = self.response
-        if response is None or not (response.head_sent or response.turns):
-            return -1
-        return monotonic_ns() if response.taken is not None else response.sent + response.turns
+    def is_idle(self) -> bool:
+        """Whether nothing of a request has been received, and none is being answered."""
+        if self.phase is Phase.PREFACE:
+            return not self.preface
+        return self.phase is Phase.HEAD and not self.queued and not self.conn.buffered
 
-    @property
-    def runs(self) -> bool:
-        """Whether the application has the request, or goes on with it when it is its turn."""
-        return self.phase is Phase.CALL or (self.phase is Phase.FLUSH and self.queued)
-
-    @property
-    def running_since(self) -> float:
-        return self.called if self.reply is None else self.reply.began
-
-    @property
-    def own_thread(self) -> int:
-        """The thread of a running call that has one of its own (fiber.py), else 0."""
-        reply = self.reply
-        fiber = reply.fiber if reply is not None else None
-        return fiber.thread if fiber is not None and not fiber.ended else 0
+    def has_news(self) -> bool:
+        """Whether something has arrived that was not read yet: it is we who are late."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     # --- Sink: how a response leaves --------------------------------------------------------------------------------
 
@@ -256,6 +213,18 @@ class Client:
         """Asks a client that waits for that to send its body (RFC 9110 section 10.1.1)."""
         self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def forget_unsent(self) -> None:
+        """What the peer has not taken will not be sent."""
+        if self.unsent is not None:
+            self.unsent.close()
+            self.unsent = None
+
+    def forget_body(self) -> None:
+        """The body was read, or nobody will read it."""
+        if self.body is not None:
+            self.body.close()
+            self.body = self.arrival = None
+
     def reset_at_close(self) -> None:
         """Has the end of this connection say that something is missing, where nothing else does."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -265,24 +234,9 @@ class Client:
         self.phase = Phase.CLOSED
         self.deadline = NEVER
         self.conn.close()
-        if self.unsent is not None:
-            self.unsent.close()
-            self.unsent = None
-        if self.body is not None:
-            self.body.close()
-            self.body = None
-        seen = self.base.get(GUNICORN)
-        if seen is not None:
-            seen.let_go()
+        self.forget_unsent()
+        self.forget_body()
         self.sock.close()
 
 
-def describe(client: Client, seconds: float) -> str:
-    """A call that takes long, for the log."""
-    request, response = client.request, client.response
-    what = f"{request.method} {request.uri}" if request is not None else "a request"
-    if response is not None and response.taken is not None:
-        return f"{what} has had its connection to itself for {seconds:.1f} s"
-    return f"{what} has run for {seconds:.1f} s" + (
-        f" and sent {response.sent} bytes" if response and response.head_sent else ""
-    )
+C = TypeVar("C", bound=Client)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sdserve.http.request import CHUNKED, Request
 from sdserve.process.adoption import CARRIED, AdoptionQueue, HandedConnection
-from sdserve.workers.http.client import Client, Phase
+from sdserve.workers.http.client import C, Client, Phase
 
 if TYPE_CHECKING:
     from sdserve.process.listeners import Listener
@@ -34,7 +34,7 @@ def may_move(client: Client) -> bool:
     return False
 
 
-def give_away(queue: AdoptionQueue, clients: Iterable[Client], now: float, most: int) -> tuple[list[Client], bool]:
+def give_away(queue: AdoptionQueue, clients: Iterable[C], now: float, most: int) -> tuple[list[C], bool]:
     """Offers clients, up to `most` in a message; returns those that went, and whether others may go later.
 
     The caller forgets and closes what went: the queue holds the connection now, and no other copy may be left.
@@ -45,7 +45,7 @@ def give_away(queue: AdoptionQueue, clients: Iterable[Client], now: float, most:
 
 
 def _handed(client: Client, now: float) -> HandedConnection:
-    peer = (str(client.base["REMOTE_ADDR"]), str(client.base.get("REMOTE_PORT", ""))) if client.proxied else ("", "")
+    peer = (client.peer, client.port) if client.proxied else ("", "")
     if client.phase is Phase.BODY:
         assert client.request is not None and client.body is not None
         data = _head(client.request) + client.body.reader().read()

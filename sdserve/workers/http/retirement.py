@@ -11,72 +11,59 @@ The listeners are left at once. What follows depends on who comes after this wor
   seconds is kept until its client has had that long to send its next request, which would otherwise meet a closing
   connection. All others are closed, each after a last look for a request. What somebody left in the queue, when others
   were still there to take it, is taken back and finished as well.
+
+When the time is over, or at a quick stop, what still waits for its client is cut.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdserve.process.adoption import DENSE, SPREAD
-from sdserve.workers.http.client import EPOLLIN, NEVER, Phase
+from sdserve.workers.http.client import Phase
+from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.handoff import may_move
-from sdserve.workers.wsgi.clients import WSGIClients, has_news, is_idle
 
 if TYPE_CHECKING:
-    from sdserve.gateway.wsgi import Gateway
-    from sdserve.process.listeners import Listener
+    from sdserve.http.response import HeadWriter
+    from sdserve.workers.base import Worker
     from sdserve.workers.http.acceptor import Acceptor
-    from sdserve.workers.http.client import Client
-    from sdserve.workers.wsgi.worker import WSGIWorker
+    from sdserve.workers.http.clients import Clients
 
 ACTIVE = 1.0  # seconds after its last response in which a client's next request is waited for
 AGAIN = 0.02  # seconds until those who could not take all connections are offered the rest
 ASKING = 1.0  # seconds in which a master answers that does not hang
 GIVING = 0.8  # of the graceful time-out is for giving; in the rest of it, what nobody took is finished here
-LAST_WORDS = 0.5  # seconds for which what the client of a closed connection still sends is read: see WSGIClients._end
+LAST_WORDS = 0.5  # seconds for which what the client of a closed connection still sends is read: see Clients.end
+CUT = 0.25  # seconds in which the application ends responses that are cut short: the master kills after twice that
 
 
 class Retirement:
-    """The end of one loop. `accept` takes one connection of a listener, `adopt` those of one message in the queue."""
+    """The end of one loop. `heads` are told when answers end their connections; `reuse_port`: the listeners are this
+    worker's alone."""
 
     def __init__(
         self,
-        worker: "WSGIWorker",
-        clients: "WSGIClients",
-        acceptor: "Acceptor",
-        gateway: "Gateway",
-        accept: "Callable[[Listener], Client | None]",
-        adopt: "Callable[[], list[Client]]",
+        worker: "Worker",
+        clients: "Clients[Any]",
+        acceptor: "Acceptor[Any]",
+        heads: "HeadWriter",
+        reuse_port: bool,
     ) -> None:
         self._worker = worker
         self._clients = clients
         self._acceptor = acceptor
-        self._gateway = gateway
-        self._accept = accept
-        self._adopt = adopt
+        self._heads = heads
+        self._reuse_port = reuse_port
         self.begun = False
         self._giving = False
-        self._give_until = NEVER
-        self._ask_until = NEVER
+        self._give_until = self._ask_until = self._cut_by = NEVER
 
-    def begin(self, now: float, reuse_port: bool) -> None:
-        """Leaves the listeners. `reuse_port`: they are this worker's alone."""
-        self.begun = True
-        if self._worker.orphaned:  # who asks again at once gets its last answer here while there is time for it
-            self._give_until = now + ACTIVE
-        elif self._worker.drain_by is not None:
-            self._give_until = now + GIVING * (self._worker.drain_by - now)
-        self._ask_until = now + ASKING
-        self._giving = self._worker.hands_on()
-        self._gateway.open = self._giving
-        if self._worker.has_successors() or reuse_port:
-            self._accept_rest()
-        self._acceptor.set_open(False)
-        if not self._giving:
-            self._finish(now)
-
-    def go_on(self, now: float) -> None:
-        """One more turn."""
+    def is_over(self, now: float, hopeless: int) -> bool:
+        """Goes on retiring; True when it is time to leave. `hopeless` calls hang, and nobody waits for them."""
         worker = self._worker
+        if worker.quick or self._cut_by < NEVER:
+            return self._cuts(now, hopeless)
+        if not self.begun:
+            self._begin(now)
         if self._giving:
             known = worker.knows_who_follows()
             if not worker.hands_on() or now >= (self._give_until if known else self._ask_until):
@@ -84,31 +71,51 @@ class Retirement:
             elif known:
                 self._give_away(now)
             else:  # the master's word wakes the loop
-                self._clients.sweep_at = min(self._clients.sweep_at, self._ask_until)
+                self._clients.look_by(self._ask_until)
         if not worker.hands_on():
             self._take_back(now)
+        if worker.drain_by is not None and now >= worker.drain_by:
+            return self._cuts(now, hopeless)
+        return len(self._clients) <= hopeless and not self._clients.ready
+
+    def _begin(self, now: float) -> None:
+        """Leaves the listeners."""
+        worker = self._worker
+        self.begun = True
+        self._acceptor.leave()
+        if worker.orphaned:  # who asks again at once gets its last answer here while there is time for it
+            self._give_until = now + ACTIVE
+        elif worker.drain_by is not None:
+            self._give_until = now + GIVING * (worker.drain_by - now)
+        self._ask_until = now + ASKING
+        self._giving = self._heads.keeps = worker.hands_on()
+        if worker.has_successors() or self._reuse_port:
+            # Takes what is queued, to be given away unread, or served where nobody adopts. An exclusive wake-up is for
+            # one worker: a connection that only we were told of would wait for the next one. And with reuse_port the
+            # queue of a listener is this worker's own: what is in it would be lost.
+            for listener in self._acceptor.listeners.values():
+                while client := self._acceptor.accept(listener):
+                    self._clients.wait(client)
+        self._acceptor.set_open(False)
+        if not self._giving:
+            self._finish(now)
 
     def _give_away(self, now: float) -> None:
         clients = self._clients
-        if self._worker.has_successors():
-            going, most = [client for client in clients if may_move(client)], SPREAD
-        else:
-            idle = [client for client in clients if is_idle(client) and may_move(client)]
-            going, most = [client for client in idle if not has_news(client)], DENSE
-        gone, again = self._acceptor.give_away(going, now, most)
-        for client in gone:
-            clients.close(client)
-        if len(gone) == len(going):
-            return
-        if again and self._worker.has_successors():
-            clients.sweep_at = min(clients.sweep_at, now + AGAIN)
-        else:
-            self._finish(now)
+        successors = self._worker.has_successors()
+        going = [client for client in clients if may_move(client)]
+        if not successors:
+            going = [client for client in going if client.is_idle() and not client.has_news()]
+        gone, again = self._acceptor.give_away(going, now, SPREAD if successors else DENSE)
+        if len(gone) < len(going):
+            if again and successors:
+                clients.look_by(now + AGAIN)
+            else:
+                self._finish(now)
 
     def _finish(self, now: float) -> None:
         """From now on every answer is the last of its connection."""
-        self._giving = False
-        self._gateway.open = False
+        self._giving = self._heads.keeps = False
         self._clients.keep_at_most(ACTIVE)
         self._hurry(now)
 
@@ -125,17 +132,20 @@ class Retirement:
 
     def _take_back(self, now: float) -> None:
         """Takes what others left in the queue for workers that are not there any more."""
-        while taken := self._adopt():
+        while taken := self._acceptor.adopt():
             for client in taken:
-                self._clients.poll_for(client, EPOLLIN)
+                self._clients.wait(client)
             self._hurry(now)
 
-    def _accept_rest(self) -> None:
-        """Takes what is queued, to be given away unread, or served where nobody adopts.
+    def _cuts(self, now: float, hopeless: int) -> bool:
+        """Time is over: ends whatever waits for its client. True when the application has heard of it.
 
-        An exclusive wake-up is for one worker: a connection that only we were told of would wait for the next one. And
-        with reuse_port the queue of a listener is this worker's own: what is in it would be lost.
+        At a quick stop calls that run have as long to end: what they leave behind may have to be ended as well.
         """
-        for listener in self._acceptor.listeners.values():
-            while client := self._accept(listener):
-                self._clients.poll_for(client, EPOLLIN)
+        if self._cut_by == NEVER:
+            self._cut_by = now + CUT
+            self._acceptor.set_open(False)
+        owed = self._clients.cut()
+        self._clients.look_by(self._cut_by)
+        runs = self._worker.quick and len(self._clients) > hopeless
+        return now >= self._cut_by or not (owed or runs)

@@ -14,10 +14,10 @@ from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import glimpse
-from sdserve.workers.http.client import Client, Reply
 from sdserve.workers.options import Options
 from sdserve.workers.rate_limit import RateLimit
 from sdserve.workers.wsgi import hooked
+from sdserve.workers.wsgi.client import Reply, WSGIClient
 from sdserve.workers.wsgi.contexts import Contexts
 from sdserve.workers.wsgi.fiber import Fiber
 from sdserve.workers.wsgi.input import EarlyResponse, Incoming
@@ -25,7 +25,7 @@ from sdserve.workers.wsgi.input import EarlyResponse, Incoming
 if TYPE_CHECKING:
     from sdserve.access import AccessLog
     from sdserve.process.listeners import Listener
-    from sdserve.workers.wsgi.worker import WSGIWorker
+    from sdserve.workers.base import Worker
 
 from functools import partial
 from io import BufferedReader, BytesIO
@@ -41,7 +41,7 @@ class Exchange:
 
     def __init__(
         self,
-        worker: "WSGIWorker",
+        worker: "Worker",
         gateway: Gateway,
         writer: HeadWriter,
         options: Options,
@@ -52,7 +52,7 @@ class Exchange:
     ) -> None:
         self._worker = worker
         self.gateway = gateway
-        self._writer = writer
+        self.heads = writer
         self._last = options.limits.requests
         self._before = before
         self._after = after
@@ -60,7 +60,7 @@ class Exchange:
         self._record = access.record if access is not None else None
         self._complaints = defaultdict[str, RateLimit](RateLimit)  # by level
         gateway.complain = partial(self.complain, worker.log.info)
-        self._early: dict[Client, Fiber] = {}  # calls whose bodies arrive meanwhile, and their threads
+        self._early: dict[WSGIClient, Fiber] = {}  # calls whose bodies arrive meanwhile, and their threads
         self._contexts = Contexts(copy_context() if options.threads == 1 else Context())  # as threads begin
         # Requests in the application whose post_request is owed, by the response that goes with them.
         self._owed: dict[Response, tuple[Request, Environ]] = {}
@@ -74,12 +74,12 @@ class Exchange:
             address = sock.getsockname()
         return self.gateway.connection_environ((address[0], str(address[1])), peer)
 
-    def answer(self, client: Client, request: Request, began: float) -> None:
+    def answer(self, client: WSGIClient, request: Request, began: float) -> None:
         """Serves one request, as far as its client has room: the rest is done by `go_on` while `client.reply` is set.
 
         When it is over, `client.close_after` says whether the connection goes on.
         """
-        writer, gateway = self._writer, self.gateway
+        writer, gateway = self.heads, self.gateway
         if began >= writer.until:
             writer.clock(began)
         if self._before is not None or self._after is not None:
@@ -121,7 +121,7 @@ class Exchange:
         """Whether what is left of a response has to do with the application."""
         return reply.fiber is None and (reply.response.result is not None or self._after is not None)
 
-    def begins_early(self, client: Client) -> bool:
+    def begins_early(self, client: WSGIClient) -> bool:
         """Whether a request may be answered while its body arrives. If so, a thread waits for its call."""
         if len(self._early) >= EARLY:
             return False
@@ -132,7 +132,7 @@ class Exchange:
             return False
         return True
 
-    def _end_early(self, client: Client) -> None:
+    def _end_early(self, client: WSGIClient) -> None:
         """The call of a request is over, or there will be none: its thread is not needed any more."""
         fiber = self._early.pop(client, None)
         if fiber is not None:
@@ -140,7 +140,7 @@ class Exchange:
             if not fiber.thread:  # it has not begun
                 fiber.resume()
 
-    def _answer_early(self, client: Client, request: Request, environ: Environ, began: float, fiber: Fiber) -> None:
+    def _answer_early(self, client: WSGIClient, request: Request, environ: Environ, began: float, fiber: Fiber) -> None:
         """Serves a request whose body has not arrived: the call pauses where it reads what is not there."""
         assert client.arrival is not None
         incoming = Incoming(client, request, client.arrival)
@@ -165,7 +165,7 @@ class Exchange:
             step = self.gateway.drop if reply.lost >= 0 else self.gateway.go_on
             step(environ, response)
 
-    def go_on(self, client: Client, reply: Reply) -> None:
+    def go_on(self, client: WSGIClient, reply: Reply) -> None:
         """Goes on with a response whose client has room, as `answer` began it; `client.reply` is None when it is over.
 
         Called in the response's thread if it needs that. With `reply.lost` set, its client has gone.
@@ -195,7 +195,7 @@ class Exchange:
         client.reply = None
         self._over(client, reply.environ, response, reply.began)
 
-    def forget(self, client: Client) -> None:
+    def forget(self, client: WSGIClient) -> None:
         """Something went wrong with a response that was not over: nothing more becomes of it."""
         reply, client.reply = client.reply, None
         self._end_early(client)
@@ -205,7 +205,7 @@ class Exchange:
         if reply.fiber is None and reply.context is None:
             self._contexts.taken.discard(reply.thread)
 
-    def _over(self, client: Client, environ: Environ, response: Response, began: float) -> None:
+    def _over(self, client: WSGIClient, environ: Environ, response: Response, began: float) -> None:
         """The client has taken the whole response, or there will be no more of it."""
         if response.taken is not None:
             response.taken.end(response)
@@ -228,7 +228,7 @@ class Exchange:
         if self._after is not None and self._owed.pop(response, None) is not None:
             self._hook(self._after, self._worker, response.request, environ, response)
 
-    def _hooked(self, client: Client, request: Request) -> None:
+    def _hooked(self, client: WSGIClient, request: Request) -> None:
         """Gives a request to pre_request, and to post_request later, as they know requests."""
         gateway = self.gateway
         seen = hooked.hook(
@@ -244,14 +244,14 @@ class Exchange:
             response, (request, environ) = self._owed.popitem()
             self._hook(self._after, self._worker, request, environ, response)
 
-    def refuse(self, client: Client, error: HTTPError, now: float) -> None:
+    def refuse(self, client: WSGIClient, error: HTTPError, now: float) -> None:
         """Sends the answer to a request that cannot be served."""
-        self._writer.clock(now)
+        self.heads.clock(now)
         log = self._worker.log.error if error.status >= 500 else self._worker.log.info
         self.complain(log, "%s: %d %s: %s", client.peer or "unix", error.status, error.reason, error)
         head = error.head or client.conn.rest
         client.conn.close()
-        answer = self._writer.error(error)
+        answer = self.heads.error(error)
         if self._record is not None:
             sent = len(answer) - answer.index(b"\r\n\r\n") - 4
             self._record(
@@ -269,7 +269,7 @@ class Exchange:
         """Says by `log` what a client did, or could bring about."""
         self._complaints[log.__name__].say(log, what, *args)
 
-    def _known(self, client: Client, head: bytes) -> Environ:
+    def _known(self, client: WSGIClient, head: bytes) -> Environ:
         """What the record of a refused request says of it: all, or what can be made out of `head`."""
         from sdserve.access import refused
 
@@ -282,7 +282,7 @@ class Exchange:
             line = f"{request.method} {request.uri} HTTP/1.{request.minor}".encode("ascii")
             return refused(line, request.fields, client.base["REMOTE_ADDR"])
 
-    def _abort(self, client: Client, response: Response) -> None:
+    def _abort(self, client: WSGIClient, response: Response) -> None:
         """The response is cut short, and the client must notice: its body has not ended where the connection ends."""
         client.close_after = True
         client.conn.close()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sdserve.http.request import Request
 
 if TYPE_CHECKING:
-    from sdserve.workers.http.client import Client
-    from sdserve.workers.wsgi.body import Body
+    from sdserve.workers.http.body import Body
+    from sdserve.workers.wsgi.client import WSGIClient
 
 PeerAddress = tuple[str, int] | str  # "" for a Unix socket's peer
 
@@ -21,7 +21,7 @@ PeerAddress = tuple[str, int] | str  # "" for a Unix socket's peer
 class HookedRequest(Request):
     """See `hook`, which makes it of a request."""
 
-    _client: "Client"
+    _client: "WSGIClient"
     _environ: Callable[[], dict[str, Any]]
     cfg: Any
     proxy_protocol_info = None
@@ -97,7 +97,7 @@ def reader(request: Request, body: "Body") -> Any:
     return asked
 
 
-def hook(request: Request, client: "Client", cfg: Any, environ: Callable[[], dict[str, Any]]) -> HookedRequest:
+def hook(request: Request, client: "WSGIClient", cfg: Any, environ: Callable[[], dict[str, Any]]) -> HookedRequest:
     """Makes `request` one for hooks. `environ` builds what the application would get."""
     request.__class__ = HookedRequest
     assert isinstance(request, HookedRequest)

@@ -17,7 +17,7 @@ from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError, RequestTimedOut
 from sdserve.http.request import Request
 from sdserve.workers.http.client import RECEIVE, Client, Phase
-from sdserve.workers.wsgi.body import Arrival
+from sdserve.workers.http.deadlines import Arrival
 
 if TYPE_CHECKING:
     from sdserve.gateway.wsgi import Gateway

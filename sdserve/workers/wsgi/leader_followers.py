@@ -17,7 +17,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from sdserve.http.request import Request
-from sdserve.workers.http.client import NEVER, Client
+from sdserve.workers.http.deadlines import NEVER
+from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.pace import IN_DEMAND, LOOK_EVERY, Pace, overstays
 from sdserve.workers.wsgi.roster import Next, Roster, Seat
 
@@ -32,13 +33,13 @@ JOB_WAITS = 30.0  # seconds that a job waits for its thread where no time-out is
 RETRY = 1.0  # seconds until a thread that could not be started is tried again; twice as long each time
 RETRY_CEILING = 60.0
 
-Answer = Callable[[Client, Request, float], None]
+Answer = Callable[[WSGIClient, Request, float], None]
 
 
 class Job(NamedTuple):
     """Work on a client that its own thread should do; since when it waits."""
 
-    client: Client
+    client: WSGIClient
     step: Callable[[], None]
     since: float
 
@@ -49,7 +50,7 @@ class Run(NamedTuple):
     since: float
     seat: "Seat[Job]"
     moved: float
-    progress: int = -1  # Client.progress at that time
+    progress: int = -1  # WSGIClient.progress at that time
 
 
 class LeaderFollowers:
@@ -69,9 +70,9 @@ class LeaderFollowers:
         timeout: float,
         *,
         answer: Answer,
-        give_back: Callable[[Client, bool], None],
-        broken: Callable[[Client], None],
-        too_long: Callable[[Client, float, int], None],
+        give_back: Callable[[WSGIClient, bool], None],
+        broken: Callable[[WSGIClient], None],
+        too_long: Callable[[WSGIClient, float, int], None],
         well: Callable[[float], None],
         in_demand: Callable[[], bool],
         wake: Callable[[], None],
@@ -89,7 +90,7 @@ class LeaderFollowers:
         self._log = log
         self._turns: Callable[[], None] = lambda: None
         self._mutex = allocate_lock()  # held for moves of the roster
-        self._roster: Roster[Client, Job] = Roster()
+        self._roster: Roster[WSGIClient, Job] = Roster()
         self._table = self._roster.table
         self._idle = self._roster.idle
         self._bells: dict[Seat[Job], LockType] = {}
@@ -103,8 +104,8 @@ class LeaderFollowers:
         self._alarm = threading.Event()
         self._tick = allocate_lock()
         self._tick.acquire()
-        self.running: dict[Client, Run] = {}
-        self.stuck: set[Client] = set()  # those that exceeded the time-out
+        self.running: dict[WSGIClient, Run] = {}
+        self.stuck: set[WSGIClient] = set()  # those that exceeded the time-out
 
     @property
     def stopped(self) -> bool:
@@ -139,7 +140,7 @@ class LeaderFollowers:
 
     # --- what the leader does -----------------------------------------------------------------------------------------
 
-    def call(self, client: Client, request: Request, now: float) -> bool:
+    def call(self, client: WSGIClient, request: Request, now: float) -> bool:
         """Answers a request in this thread, with the lead as long as it lasts. False when the lead was lost."""
         pace, name = self._pace, ""
         if not pace.calm:
@@ -163,7 +164,7 @@ class LeaderFollowers:
                 pace.was_quick(name)
         return True
 
-    def resume(self, client: Client, owner: int, step: Callable[[], None]) -> bool:
+    def resume(self, client: WSGIClient, owner: int, step: Callable[[], None]) -> bool:
         """Has `step` done by the thread `owner` (threading.get_ident()), and gives the client back to the leader then.
 
         At once where that is this thread, or where it is stuck or gone: then this is a call like any other. An idle
@@ -212,7 +213,7 @@ class LeaderFollowers:
         with self._mutex:
             return self._pace.expect_slow(name)
 
-    def _call_as_follower(self, client: Client, request: Request, now: float) -> None:
+    def _call_as_follower(self, client: WSGIClient, request: Request, now: float) -> None:
         """Gives up the lead before a call that is expected to last."""
         with self._mutex:
             seat = self._roster.leader
@@ -225,7 +226,7 @@ class LeaderFollowers:
             self._broken(client)
         self._comes_back(client)
 
-    def _step(self, client: Client, step: Callable[[], None]) -> None:
+    def _step(self, client: WSGIClient, step: Callable[[], None]) -> None:
         try:
             step()
         except BaseException:  # noqa: BLE001 - as above
@@ -233,7 +234,7 @@ class LeaderFollowers:
 
     # --- what threads without the lead do -----------------------------------------------------------------------------
 
-    def _comes_back(self, client: Client) -> None:
+    def _comes_back(self, client: WSGIClient) -> None:
         """The end of a call or step without the lead."""
         with self._mutex:
             run = self.running.pop(client, None)
@@ -339,7 +340,7 @@ class LeaderFollowers:
                 self._pace.was_slow(_name(request))
             self._ring_bells(woken)
 
-    def _runs(self, client: Client, since: float, seat: Seat[Job]) -> None:
+    def _runs(self, client: WSGIClient, since: float, seat: Seat[Job]) -> None:
         """A call goes on, or begins, without the lead."""
         self.running[client] = Run(since, seat, since)
         if self._timeout and since + self._timeout / LOOKS < self._due:
@@ -380,7 +381,7 @@ class LeaderFollowers:
         elif orphans or self.running:
             self._wake()
 
-    def _find_stuck(self, now: float) -> list[tuple[Client, Run, int]]:
+    def _find_stuck(self, now: float) -> list[tuple[WSGIClient, Run, int]]:
         """Calls that exceed the time-out, each once."""
         found = []
         threads = {seat: thread for thread, seat in self._seats.items()}

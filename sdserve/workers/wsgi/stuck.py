@@ -12,6 +12,7 @@ kills the worker.
 """
 
 import _thread
+from collections.abc import Callable
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,7 +21,6 @@ from sdserve.workers.wsgi.exchange import Exchange
 
 if TYPE_CHECKING:
     from sdserve.log import Logger
-    from sdserve.workers.wsgi.loop import Loop
 
 BEGINNINGS = (Exchange.answer.__code__, Exchange.go_on.__code__, Exchange.in_fiber.__code__)
 LEAVE = 0.25  # seconds before the master's KILL that are left for the hook worker_exit
@@ -49,19 +49,19 @@ def _depth(frame: FrameType | None) -> int | None:
     return None
 
 
-def outlive(loop: "Loop", until: float, log: "Logger") -> None:
-    """Called by the interrupted thread: has another one finish what `loop` holds, till `until` (monotonic seconds)."""
+def outlive(finish: Callable[[], None], until: float, log: "Logger") -> None:
+    """Called by the interrupted thread: has another one `finish` what is held, till `until` (monotonic seconds)."""
     finished = _thread.allocate_lock()
     finished.acquire()
 
-    def finish() -> None:
+    def run() -> None:
         try:
-            loop.run_without()
+            finish()
         except BaseException:
             log.exception("Exception while the worker finished what it held")
         finally:
             finished.release()
 
     # Not threading.Thread: it takes locks, which the interrupted code may hold.
-    _thread.start_new_thread(finish, ())
+    _thread.start_new_thread(run, ())
     finished.acquire(timeout=max(0.0, until + LEAVE - monotonic()))

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from sdserve.workers.wsgi.client import WSGIClient
+
 if TYPE_CHECKING:
     from sdserve.gateway.response import Response
-    from sdserve.workers.http.client import Client
 
 GUNICORN, WERKZEUG, HINTS = "gunicorn.socket", "werkzeug.socket", "wsgi.early_hints"
 LOOKS = frozenset(("family", "type", "proto", "getpeername", "getsockname", "getsockopt", "gettimeout", "timeout"))
@@ -31,8 +32,8 @@ class ClientSocket:
 
     __slots__ = ("_client", "_on_take", "_taken")
 
-    def __init__(self, client: "Client", on_take: Callable[["Client"], None]) -> None:
-        self._client: Client | None = client
+    def __init__(self, client: WSGIClient, on_take: Callable[[WSGIClient], None]) -> None:
+        self._client: WSGIClient | None = client
         self._on_take = on_take
         self._taken: TakenSocket | None = None
 
@@ -82,7 +83,7 @@ class ClientSocket:
             with suppress(OSError):
                 self._taken.shutdown(socket.SHUT_RDWR)
 
-    def _now(self) -> "Client":
+    def _now(self) -> WSGIClient:
         if self._client is None:
             raise OSError(errno.EBADF, "the connection is closed")
         return self._client
@@ -99,6 +100,14 @@ class ClientSocket:
         response.divert(self)
         self._on_take(client)
         return taken
+
+
+def expose(client: WSGIClient, on_take: Callable[[WSGIClient], None]) -> None:
+    """Shows a connection to its applications."""
+    base = client.base
+    base[GUNICORN] = base[WERKZEUG] = seen = ClientSocket(client, on_take)
+    base[HINTS] = seen.early_hints
+    client.on_close = seen.let_go
 
 
 class TakenSocket(socket.socket):

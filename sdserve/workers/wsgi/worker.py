@@ -18,9 +18,9 @@ from sdserve.gateway.wsgi import ErrorStream, Gateway, Terms, variable
 from sdserve.http.response import HeadWriter
 from sdserve.http.strict import demand_strict
 from sdserve.workers.base import RETIRING, Worker
-from sdserve.workers.http.client import Client, describe
 from sdserve.workers.options import Options
 from sdserve.workers.wsgi import stuck
+from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.exchange import Exchange
 from sdserve.workers.wsgi.loop import Loop
 from sdserve.workers.wsgi.warmup import warm_up
@@ -87,7 +87,7 @@ class WSGIWorker(Worker):
             after=self._hook("post_request"),
             access=self._access,
         )
-        self._loop = Loop(self, options, exchange)
+        self._loop = Loop(self, options, exchange, self.request_stuck)
         try:
             self._loop.run()
         finally:
@@ -116,7 +116,7 @@ class WSGIWorker(Worker):
             key=variable,
         )
         gateway = Gateway(self.wsgi, HeadWriter(SERVER_SOFTWARE), forwarding, terms, self.log)
-        gateway.open = options.times.keepalive > 0
+        gateway.writer.keeps = options.times.keepalive > 0
         gateway.pulls = not cfg.response_buffering
         gateway.timeout = options.timeout
         return gateway
@@ -139,13 +139,6 @@ class WSGIWorker(Worker):
     def _write_records(self) -> None:
         if self._access is not None:
             self._access.flush()
-
-    def count_requests(self, count: int, size: int, errors: int) -> None:
-        """`count_request` for all that one turn of the loop answered."""
-        self.nr += count - 1
-        if count > 1:
-            self.cell.count(count - 1)
-        self.count_request(size, errors)
 
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
         """Names the requests that are in the application; before the stacks of all threads are written."""
@@ -180,17 +173,17 @@ class WSGIWorker(Worker):
             self.tell(RETIRING)  # once more: the master waits for us instead of a second
         if not stuck.is_in_call(frame):
             return True
-        stuck.outlive(self._loop, self.drain_by or 0.0, self.log)
+        stuck.outlive(self._loop.run_without, self.drain_by or 0.0, self.log)
         return False
 
-    def request_stuck(self, client: Client, seconds: float, thread: int) -> None:
+    def request_stuck(self, client: WSGIClient, seconds: float, thread: int) -> None:
         """A request exceeded the time-out in one of several threads: the log says where, and a successor is asked for.
 
         Everything else this worker holds is finished: threads cannot be killed, processes can.
         """
         self.log.error(
             "%s, longer than timeout%s; worker %s is replaced. It is at:\n%s",
-            describe(client, seconds),
+            client.describe(seconds),
             " without progress" if client.progress >= 0 else "",
             self.pid,
             stuck.stack(sys._current_frames().get(client.own_thread or thread)),

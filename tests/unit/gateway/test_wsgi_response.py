@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sdserve.gateway.forwarded import Forwarding, Trusted
+from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Forwarding, Trusted
 from sdserve.gateway.response import ClientGone, Response
-from sdserve.gateway.wsgi import TRUSTED, UNNAMED, Gateway, Terms, variable
+from sdserve.gateway.wsgi import Gateway, Terms, variable
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
 from sdserve.http.response import HeadWriter

@@ -7,19 +7,21 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from sdserve.config import load
-from sdserve.gateway.wsgi import TRUSTED
-from sdserve.http.errors import BadRequest
-from sdserve.http.names import Names
+from sdserve.gateway.forwarded import TRUSTED
+from sdserve.http.connection import Connection
+from sdserve.http.request import RequestReader
 from sdserve.process.adoption import AdoptionQueue, HandedConnection
 from sdserve.process.listeners import Listener, bind
+from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers.http import handoff
 from sdserve.workers.http.acceptor import Acceptor
 from sdserve.workers.http.client import EPOLLIN, Client, Phase
+from sdserve.workers.http.clients import Clients
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
@@ -32,6 +34,20 @@ class Worker:
         self.sockets = sockets
         self.adoption = adoption
         self.log = logging.getLogger("test")
+        self.cell = Scoreboard(1).take()
+
+
+class Guests(Clients[Client]):
+    """The clients of a worker that answers nobody. Who is among the `lost`, by port, has gone when it is welcomed."""
+
+    lost: ClassVar[set[str]] = set()
+    store = Store(Quota(0), print, 5)
+
+    def make(self, sock: socket.SocketType, listener: Listener, peer: tuple[str, str]) -> Client:
+        if peer[1] in self.lost:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        limits = self._options.limits
+        return Client(sock, Connection(RequestReader(limits), limits), peer, self.store)
 
 
 class House:
@@ -39,7 +55,6 @@ class House:
 
     def __init__(self, stack: ExitStack, path: str, **values: Any) -> None:
         self._stack = stack
-        self.lost: set[str] = set()  # by port
         self.tcp = bind(("127.0.0.1", 0), backlog=8)
         self.unix = bind(path, backlog=8)
         self.queue = AdoptionQueue.new()
@@ -47,15 +62,10 @@ class House:
         for each in (self.tcp, self.unix, self.epoll, self.queue.send_end, self.queue.receive_end):
             stack.callback(each.close)
         worker = cast(Any, Worker([self.tcp, self.unix], self.queue))
-        store = Store(Quota(0), print, 5)
         wanted = Options.of(load(["app"], {})).replace(**values)
-        self.acceptor = Acceptor(worker, wanted, self.epoll, self.base, Names(), store)
-
-    def base(self, listener: Listener, sock: socket.SocketType, peer: tuple[str, str]) -> dict[str, Any]:
-        """What environs share; asking a socket for its name fails when its client is among the `lost`."""
-        if peer[1] in self.lost:
-            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
-        return {}
+        self.guests = Guests(self.epoll, wanted, cast(Any, worker.log), lambda now: None)
+        self.acceptor = Acceptor(worker, wanted, self.epoll, self.guests)
+        stack.callback(Guests.lost.clear)
 
     def knock(self, listener: Listener) -> socket.socket:
         family = socket.AF_UNIX if isinstance(listener.address, str) else socket.AF_INET
@@ -67,7 +77,7 @@ class House:
     def let_in(self, listener: Listener) -> Client:
         client = self.acceptor.accept(listener)
         assert client is not None
-        self._stack.callback(client.close)
+        self._stack.callback(self.guests.close, client)
         return client
 
 
@@ -94,7 +104,7 @@ def test_a_connection_knows_its_peer_and_where_it_came_in(house: Callable[..., H
 def test_a_connection_that_is_lost_at_the_door_is_no_reason_to_close_it(house: Callable[..., House]) -> None:
     one = house()
     gone, here = one.knock(one.tcp), one.knock(one.tcp)
-    one.lost.add(str(gone.getsockname()[1]))
+    one.guests.lost.add(str(gone.getsockname()[1]))
     assert one.let_in(one.tcp).sock.getpeername() == here.getsockname()
     assert gone.recv(1) == b"" and one.acceptor.accept(one.tcp) is None
 
@@ -159,10 +169,10 @@ def test_a_foundling_comes_in_where_it_came_in_first(house: Callable[..., House]
         ends.append(one.knock(listener))
         client = one.let_in(listener)
         assert len(one.queue.offer([HandedConnection(client.sock, client.listener)])[0]) == 1
-    adopted: list[tuple[Client, HandedConnection]] = []
+    adopted: list[Client] = []
     while len(adopted) < 2:
         adopted += one.acceptor.adopt()
-    for (client, _), listener, end in zip(adopted, (one.unix, one.tcp), ends, strict=True):
+    for client, listener, end in zip(adopted, (one.unix, one.tcp), ends, strict=True):
         assert client.listener == str(listener) and not client.proxied
         client.sock.send(b"hello")
         assert end.recv(9) == b"hello"
@@ -190,7 +200,7 @@ def test_a_client_that_goes_on_the_way_takes_no_other_with_it(
     monkeypatch.setattr(handoff, "peer_of", peer_of)
     adopted: list[Client] = []
     while len(asked) < 2:
-        adopted += [client for client, _ in one.acceptor.adopt()]
+        adopted += one.acceptor.adopt()
     assert [client.peer for client in adopted] == ["127.0.0.1"]
     first.sock.close()
     assert client.recv(1) == b""  # nobody holds it any more
@@ -204,12 +214,12 @@ def test_a_trusted_proxy_says_who_its_client_is(house: Callable[..., House], cut
     client = one.let_in(one.tcp)
     assert client.phase is Phase.PREFACE and not client.standing & TRUSTED
     line = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nGET / HTTP/1.1\r\n"
-    if not one.acceptor.read_preface(client, line[:cut]):
-        assert one.acceptor.read_preface(client, line[cut:])
+    if not one.guests.read_preface(client, line[:cut]):
+        assert one.guests.read_preface(client, line[cut:])
         rest = line[line.index(b"GET") :]
     else:
         rest = line[line.index(b"GET") : cut]
-    assert (client.peer, client.base["REMOTE_PORT"], client.conn.rest) == ("192.0.2.7", "4711", rest)
+    assert (client.peer, client.port, client.conn.rest) == ("192.0.2.7", "4711", rest)
     phase: Phase = client.phase
     assert client.proxied and client.standing & TRUSTED and phase is Phase.HEAD
 
@@ -219,5 +229,5 @@ def test_who_is_no_proxy_needs_no_preface_and_nonsense_is_refused(house: Callabl
     one.knock(one.tcp)
     client = one.let_in(one.tcp)
     assert client.phase is Phase.HEAD
-    with pytest.raises(BadRequest):
-        one.acceptor.read_preface(client, b"GET / HTTP/1.1\r\n\r\n")
+    assert not one.guests.read_preface(client, b"GET / HTTP/1.1\r\n\r\n")
+    assert (len(one.guests), client.sock.fileno()) == (0, -1)

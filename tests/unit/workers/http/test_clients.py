@@ -7,26 +7,33 @@ from collections.abc import Iterator
 
 import pytest
 
+from sdserve.config import load
 from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
-from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, NEVER, Client, Phase
-from sdserve.workers.http.clients import SWEEP, Clients
+from sdserve.log import Logger
+from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, Client, Phase
+from sdserve.workers.http.clients import Clients
+from sdserve.workers.http.deadlines import NEVER, SWEEP
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store
+from sdserve.workers.options import Options
 
 
-class Made(Clients):
+class Made(Clients[Client]):
     """Connections over socket pairs; `theirs` are the other ends."""
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
-        super().__init__(self.epoll)
+        super().__init__(self.epoll, Options.of(load(["app"], {})), Logger("-", None, "critical"), lambda now: None)
         self.theirs: dict[Client, socket.socket] = {}
 
-    def make(self, patience: float = 0) -> Client:
+    def expired(self, client: Client, now: float) -> None:
+        self.close(client)
+
+    def one(self, patience: float = 0) -> Client:
         ours, theirs = socket.socketpair()
-        client = Client(ours, Connection(RequestReader(Limits()), Limits()), {}, "", Store(Quota(0), print, 5))
+        client = Client(ours, Connection(RequestReader(Limits()), Limits()), ("", ""), Store(Quota(0), print, 5))
         self.theirs[client] = theirs
         self.add(client, 100.0, patience)
         return client
@@ -44,7 +51,7 @@ def made() -> Iterator[Made]:
 
 
 def test_only_what_is_asked_for_is_reported(made: Made) -> None:
-    client = made.make()
+    client = made.one()
     made.theirs[client].send(b"x")
     for mask in (EPOLLIN, EPOLLOUT, EPOLLIN | EPOLLOUT, 0, 0, EPOLLIN):
         made.poll_for(client, mask)
@@ -52,7 +59,7 @@ def test_only_what_is_asked_for_is_reported(made: Made) -> None:
 
 
 def test_one_that_is_closed_is_forgotten(made: Made) -> None:
-    client = made.make()
+    client = made.one()
     made.poll_for(client, EPOLLIN)
     copy = socket.socket(fileno=os.dup(client.fd))  # as in the adoption queue: closing it does not take it out of epoll
     made.theirs[client].send(b"x")
@@ -64,7 +71,7 @@ def test_one_that_is_closed_is_forgotten(made: Made) -> None:
 
 
 def test_each_is_closed_when_its_time_has_come(made: Made) -> None:
-    late, soon, never = made.make(9), made.make(3), made.make()
+    late, soon, never = made.one(9), made.one(3), made.one()
     assert made.sweep_at == 103.0
     made.sweep(102.9)
     assert len(made) == 3
@@ -78,7 +85,7 @@ def test_each_is_closed_when_its_time_has_come(made: Made) -> None:
 
 def test_many_deadlines_in_a_row_are_looked_at_together(made: Made) -> None:
     for patience in range(1, 20):
-        made.make(patience / 100)
+        made.one(patience / 100)
     made.sweep(100.01)
     assert len(made) == 18
     assert made.sweep_at == 100.01 + SWEEP
@@ -87,14 +94,14 @@ def test_many_deadlines_in_a_row_are_looked_at_together(made: Made) -> None:
 
 
 def test_a_new_deadline_takes_the_place_of_the_old_one(made: Made) -> None:
-    client = made.make(3)
+    client = made.one(3)
     made.set_deadline(client, 101.0, 8)
     made.sweep(103.0)  # it was due for the old one
     assert (len(made), made.sweep_at) == (1, 109.0)
 
 
 def test_one_whose_descriptor_was_closed_behind_our_back_can_be_closed(made: Made) -> None:
-    client = made.make()
+    client = made.one()
     made.poll_for(client, EPOLLIN)
     os.close(client.sock.detach())
     for _ in range(2):
@@ -104,13 +111,13 @@ def test_one_whose_descriptor_was_closed_behind_our_back_can_be_closed(made: Mad
 
 def test_a_descriptor_that_was_given_out_again_means_the_new_connection(made: Made) -> None:
     """The application has closed the old one: what is done with that must not reach the new one."""
-    old = made.make()
+    old = made.one()
     made.poll_for(old, EPOLLIN)
     ours, theirs = socket.socketpair()
     with ours:
         os.dup2(ours.fileno(), old.fd)  # closes it, and gives its number to another connection
     new = Client(
-        *(socket.socket(fileno=old.fd), Connection(RequestReader(Limits()), Limits()), {}, ""),
+        *(socket.socket(fileno=old.fd), Connection(RequestReader(Limits()), Limits()), ("", "")),
         Store(Quota(0), print, 5),
     )
     made.theirs[new] = theirs
@@ -123,7 +130,7 @@ def test_a_descriptor_that_was_given_out_again_means_the_new_connection(made: Ma
 
 
 def test_one_that_cannot_be_judged_does_not_hold_up_the_others(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = made.make(1), made.make(1)
+    first, second = made.one(1), made.one(1)
     judged = []
 
     def expired(client: Client, now: float) -> None:

@@ -14,10 +14,10 @@ from sdserve.http.request import RequestReader
 from sdserve.process import rights
 from sdserve.process.adoption import CARRIED, AdoptionQueue, HandedConnection
 from sdserve.workers.http import handoff
+from sdserve.workers.http.body import Body
 from sdserve.workers.http.client import Client, Phase
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store
-from sdserve.workers.wsgi.body import Body
 
 LIMITS = Limits(field_size=1 << 20, head=1 << 20)
 POST = b"POST /a?b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nX-A:1\r\nx-a: \xff \r\nContent-Length: %d\r\n\r\n"
@@ -39,7 +39,7 @@ def make(opened: ExitStack) -> Make:
         opened.enter_context(ours)
         opened.enter_context(theirs)
         conn = Connection(RequestReader(LIMITS), LIMITS)
-        client = Client(ours, conn, {}, "", Store(Quota(0), print, 5))
+        client = Client(ours, conn, ("", ""), Store(Quota(0), print, 5))
         conn.receive(data)
         client.request = conn.next_request()
         client.began = 10.0

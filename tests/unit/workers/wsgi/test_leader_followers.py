@@ -14,9 +14,9 @@ from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
 from sdserve.log import Logger
-from sdserve.workers.http.client import Client
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store
+from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.leader_followers import LeaderFollowers
 from tests.support.waiting import eventually
 
@@ -32,13 +32,13 @@ class Crew:
 
     def __init__(self, threads: int, timeout: float = 0) -> None:
         self.turns: SimpleQueue[Turn | None] = SimpleQueue()
-        self.answered: SimpleQueue[tuple[Client, int]] = SimpleQueue()
-        self.given_back: SimpleQueue[Client] = SimpleQueue()
-        self.broken: SimpleQueue[tuple[Client, BaseException | None]] = SimpleQueue()
-        self.too_long: SimpleQueue[tuple[Client, int]] = SimpleQueue()
-        self.clients: list[Client] = []
+        self.answered: SimpleQueue[tuple[WSGIClient, int]] = SimpleQueue()
+        self.given_back: SimpleQueue[WSGIClient] = SimpleQueue()
+        self.broken: SimpleQueue[tuple[WSGIClient, BaseException | None]] = SimpleQueue()
+        self.too_long: SimpleQueue[tuple[WSGIClient, int]] = SimpleQueue()
+        self.clients: list[WSGIClient] = []
         self.failing = 0  # looks of the watcher that will fail
-        self._work: dict[Client, Work] = {}
+        self._work: dict[WSGIClient, Work] = {}
         self._reader = RequestReader(Limits())
         self.lead = LeaderFollowers(
             *(threads, timeout),
@@ -54,7 +54,7 @@ class Crew:
         self._watcher = threading.Thread(target=self.lead.share, args=(self._turn,))
         self._watcher.start()
 
-    def call(self, path: str, work: Work = lambda: None) -> Client:
+    def call(self, path: str, work: Work = lambda: None) -> WSGIClient:
         """Has whoever leads do `work` for a request of a new connection."""
         client = self._client(path)
         request = client.request
@@ -63,7 +63,7 @@ class Crew:
         self.turns.put(lambda: self.lead.call(client, request, monotonic()))
         return client
 
-    def resume(self, owner: int, work: Work = lambda: None) -> Client:
+    def resume(self, owner: int, work: Work = lambda: None) -> WSGIClient:
         """Has the leader resume a suspended response, which belongs to the thread `owner`."""
         client = self._client("/suspended")
 
@@ -74,7 +74,7 @@ class Crew:
         self.turns.put(lambda: self.lead.resume(client, owner, step))
         return client
 
-    def answer(self) -> tuple[Client, int]:
+    def answer(self) -> tuple[WSGIClient, int]:
         """The next client that was answered, and by which thread."""
         return self.answered.get(timeout=PATIENCE)
 
@@ -85,10 +85,10 @@ class Crew:
         for client in self.clients:
             client.close()
 
-    def _client(self, path: str) -> Client:
+    def _client(self, path: str) -> WSGIClient:
         ours, theirs = socket.socketpair()
         theirs.close()
-        client = Client(ours, Connection(self._reader, Limits()), {}, "", Store(Quota(0), print, 5))
+        client = WSGIClient(ours, Connection(self._reader, Limits()), {}, ("", ""), Store(Quota(0), print, 5))
         client.request = self._reader.read(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
         self.clients.append(client)
         return client
@@ -105,7 +105,7 @@ class Crew:
                 return
         self.lead.stop()
 
-    def _answer(self, client: Client, request: Request, now: float) -> None:
+    def _answer(self, client: WSGIClient, request: Request, now: float) -> None:
         self._work[client]()
         self.answered.put((client, threading.get_ident()))
 

@@ -9,8 +9,8 @@ import pytest
 from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
-from sdserve.workers.http.client import Client
-from sdserve.workers.wsgi.takeover import GUNICORN, ClientSocket
+from sdserve.workers.wsgi.client import WSGIClient
+from sdserve.workers.wsgi.takeover import GUNICORN, ClientSocket, expose
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -39,12 +39,12 @@ class Call:
         conn = Connection(RequestReader(Limits()), Limits())
         conn.receive(REQUEST + rest)
         conn.next_request()
-        self.client = Client(sock, conn, {}, "", cast(Any, 60.0))
+        self.client = WSGIClient(sock, conn, {}, ("", ""), cast(Any, 60.0))
         self.response = Response()
         self.client.response = cast(Any, self.response)
-        self.taken: list[Client] = []
-        self.sock = ClientSocket(self.client, self.taken.append)
-        self.client.base[GUNICORN] = self.sock
+        self.taken: list[WSGIClient] = []
+        expose(self.client, self.taken.append)
+        self.sock: ClientSocket = self.client.base[GUNICORN]
 
 
 @pytest.fixture

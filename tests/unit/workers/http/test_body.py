@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from sdserve.http.errors import InsufficientStorage, Unavailable
 from sdserve.http.limits import Times
+from sdserve.workers.http.body import IN_MEMORY, Body
+from sdserve.workers.http.deadlines import Arrival
 from sdserve.workers.http.spool import Quota
-from sdserve.workers.wsgi.body import IN_MEMORY, Arrival, Body
 from tests.support.processes import own_descriptors
 
 

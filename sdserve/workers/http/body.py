@@ -1,7 +1,6 @@
 """Request bodies on their way to the application: kept in memory while small, in a temporary file beyond that.
 
-A body that is received before the application is called costs a slow sender's worker a buffer and no thread. How slow
-it may be is said here too: a body has to bring bytes all the time, and enough of them.
+A body that is received before the application is called costs a slow sender's worker a buffer and no thread.
 """
 
 import errno
@@ -9,11 +8,9 @@ import io
 from typing import IO
 
 from sdserve.http.errors import HTTPError, InsufficientStorage, Unavailable
-from sdserve.http.limits import Times
 from sdserve.workers.http.spool import LimitReached, Quota, SpoolFile, directory
 
 IN_MEMORY = 256 * 1024
-NEVER = float("inf")
 
 
 class Body:
@@ -66,37 +63,3 @@ def no_room(error: OSError) -> HTTPError:
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return Unavailable(text)
     return InsufficientStorage(text)
-
-
-class Arrival:
-    """How a body comes in, and when it will be too slow. All times are monotonic seconds.
-
-    On average it must bring `times.body_rate`, once its grace is over. What came faster is remembered for as long as
-    it may bring nothing at all, `times.body_idle`, and no longer: a fast beginning does not buy a day of silence.
-    """
-
-    __slots__ = ("_last", "_paid", "_times", "began")
-
-    def __init__(self, times: Times, began: float) -> None:
-        self._times = times
-        self.began = self._last = began
-        self._paid = 0.0  # seconds after `began` that the bytes so far are enough for
-
-    def received(self, size: int, now: float) -> None:
-        times = self._times
-        self._last = now
-        if times.body_rate:
-            self._paid = min(
-                self._paid + size / times.body_rate, now - self.began + max(times.body_idle, times.body_grace)
-            )
-
-    def excuse(self, seconds: float) -> None:
-        """For so long nobody wanted to read."""
-        self.began += seconds
-        self._last += seconds
-
-    def due(self) -> float:
-        """When it is too slow unless more comes."""
-        times = self._times
-        slow = self.began + max(times.body_grace, self._paid) if times.body_rate else NEVER
-        return min(slow, self._last + times.body_idle) if times.body_idle else slow

@@ -1,0 +1,101 @@
+"""A client of the WSGI worker: what its environs share, the response that it waits for, and how long its call runs."""
+
+from collections.abc import Callable
+from contextvars import Context
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from sdserve.gateway.response import Response
+from sdserve.gateway.wsgi import Environ
+from sdserve.workers.http.client import Client, Phase
+
+if TYPE_CHECKING:
+    import socket
+
+    from sdserve.http.connection import Connection
+    from sdserve.workers.http.write_buffer import Store
+    from sdserve.workers.wsgi.fiber import Fiber
+    from sdserve.workers.wsgi.input import Incoming
+
+
+class Reply:
+    """A response that is not over when its call ends: its client has not taken all of it, and the application may have
+    more. What is left to do with the application is done in `thread`, in `context` (None: the thread's own), or in
+    `fiber`, for a call that began before its body was there (`incoming`)."""
+
+    __slots__ = ("began", "context", "environ", "fiber", "incoming", "lost", "response", "thread")
+
+    def __init__(self, environ: Environ, response: Response, began: float, thread: int) -> None:
+        self.environ = environ
+        self.response = response
+        self.began = began
+        self.thread = thread
+        self.context: Context | None = None
+        self.fiber: Fiber | None = None
+        self.incoming: Incoming | None = None
+        self.lost = -1  # bytes that the client never took, -1: it has not gone
+
+    @property
+    def waits(self) -> bool:
+        """Whether the application waits for more of its body."""
+        return self.incoming is not None and self.incoming.waits
+
+
+class WSGIClient(Client):
+    """`base` is what all environs of this connection share. `on_close` hears of its end."""
+
+    __slots__ = ("base", "on_close", "reply", "response")
+
+    def __init__(
+        self, sock: "socket.SocketType", conn: "Connection", base: Environ, peer: tuple[str, str], store: "Store"
+    ) -> None:
+        super().__init__(sock, conn, peer, store)
+        self.base = base
+        self.response: Response | None = None  # while the application has the request
+        self.reply: Reply | None = None
+        self.on_close: Callable[[], None] | None = None
+
+    def name_peer(self, peer: tuple[str, str]) -> None:
+        super().name_peer(peer)
+        self.base["REMOTE_ADDR"], self.base["REMOTE_PORT"] = peer
+
+    @property
+    def progress(self) -> int:
+        """How far the response of a running call has come: a number that grows, -1 before its head.
+
+        What an application does with a connection that it took over is its own business: that never stands still.
+        What yields and sends nothing is no hang either; the response itself sees to that.
+        """
+        response = self.response
+        if response is None or not (response.head_sent or response.turns):
+            return -1
+        return monotonic_ns() if response.taken is not None else response.sent + response.turns
+
+    @property
+    def runs(self) -> bool:
+        """Whether the application has the request, or goes on with it when it is its turn."""
+        return self.phase is Phase.CALL or (self.phase is Phase.FLUSH and self.queued)
+
+    @property
+    def own_thread(self) -> int:
+        """The thread of a running call that has one of its own (fiber.py), else 0."""
+        fiber = self.reply.fiber if self.reply is not None else None
+        return fiber.thread if fiber is not None and not fiber.ended else 0
+
+    @property
+    def running_since(self) -> float:
+        return self.called if self.reply is None else self.reply.began
+
+    def describe(self, seconds: float) -> str:
+        """A call that takes so long, for the log."""
+        request, response = self.request, self.response
+        what = f"{request.method} {request.uri}" if request is not None else "a request"
+        if response is not None and response.taken is not None:
+            return f"{what} has had its connection to itself for {seconds:.1f} s"
+        sent = f" and sent {response.sent} bytes" if response and response.head_sent else ""
+        return f"{what} has run for {seconds:.1f} s{sent}"
+
+    def close(self) -> None:
+        super().close()
+        if self.on_close is not None:
+            self.on_close()
