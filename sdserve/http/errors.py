@@ -17,8 +17,9 @@ class HTTPError(Exception):
     retry_after = 0  # seconds; 0: trying again is not suggested
     head: bytes = b""
 
-    def __init_subclass__(cls, status: int = status, reason: str = reason) -> None:
-        cls.status, cls.reason = status, reason
+    def __init_subclass__(cls, status: int = 0, reason: str = "") -> None:
+        if status:  # else it is its base's
+            cls.status, cls.reason = status, reason
 
 
 class BadRequest(HTTPError):

@@ -14,7 +14,7 @@ from sdserve.http.request import RequestReader
 from sdserve.workers.http.client import Client, Phase
 from sdserve.workers.http.deadlines import Arrival
 from sdserve.workers.wsgi.fiber import Fiber
-from sdserve.workers.wsgi.input import Incoming
+from sdserve.workers.wsgi.input import Incoming, TooSlow
 
 HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 
@@ -45,3 +45,8 @@ def test_a_call_that_pauses_leaves_the_stream_to_its_resumer(pair: tuple[socket.
         theirs.sendall(b"body")
         fiber.resume()
         assert (incoming.waits, fiber.ended, got) == (False, True, [b"body"])
+
+
+def test_a_body_that_is_too_slow_is_told_so_and_frameworks_know_that_reading_failed() -> None:
+    error = TooSlow("the body is slower than it may be")
+    assert isinstance(error, OSError) and (error.status, error.reason) == (408, "Request Timeout")
