@@ -99,18 +99,13 @@ def check(cfg: Config, before: ConfigError | None = None) -> None:
     for warning in cfg.warnings:
         print(f"sdserve: warning: {warning}", file=sys.stderr)
     found: list[SdserveError] = [] if before is None else [before]
-    for step in (demand_application, _enter, _check_worker_class, _load_application):
+    for step in (demand_application, Config.enter, _check_worker_class, _load_application):
         try:
             step(cfg)
         except SdserveError as error:
             found.append(error)
     if found:
         raise type(found[0])("\n".join(map(str, found))) from found[0].__cause__
-
-
-def _enter(cfg: Config) -> None:
-    os.environ.update(cfg.env)
-    cfg.enter_directory()
 
 
 def _check_worker_class(cfg: Config) -> None:
@@ -144,7 +139,7 @@ def report(error: SdserveError) -> None:
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     for line in lines:
-        with suppress(OSError):  # whoever read it is gone; whoever else waits shall hear of it
+        with suppress(OSError):  # the reader is gone; others still wait to hear of it
             print(f"sdserve: error: {line}", file=sys.stderr)
     reason = "; ".join(lines)
     from sdserve.process.handover import Handover

@@ -137,7 +137,7 @@ class Logger:
             logger.info("%s", line)
 
     def reopen_files(self) -> None:
-        """Opens the log files anew, after logrotate moved them (SIGUSR1). One that cannot be opened stays."""
+        """Opens the log files again, after logrotate moved them (SIGUSR1). One that cannot be opened stays."""
         for handler in (*self.error_log.handlers, *self.access_log.handlers):
             if not isinstance(handler, FileHandler):
                 continue
@@ -256,16 +256,11 @@ class _Echo(_ConsoleHandler):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._over = False
         self.setLevel(ERROR)
         self.setFormatter(_formatter(self))
 
-    def emit(self, record: LogRecord) -> None:
-        if not self._over:
-            super().emit(record)
-
     def end(self) -> None:
-        self._over = True
+        self.setLevel(sys.maxsize)
         super().end()
 
 

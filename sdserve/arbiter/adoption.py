@@ -43,7 +43,7 @@ class Adoption:
         self.kept = self.kept and notifier.enabled
         if not self.kept or notifier.muted:
             return None
-        return fdstore.store(notifier, dict(zip(fdstore.NAMES, self.queue.fds(), strict=True)))
+        return fdstore.Proof(notifier, dict(zip(fdstore.NAMES, self.queue.fds(), strict=True)))
 
     def ends(self, *, restart: bool) -> None:
         """This master is ending, and no other serves: what is in the store is taken up by a restart only."""

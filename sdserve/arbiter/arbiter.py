@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from signal import Signals
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.arbiter.commands import Commands
@@ -32,12 +32,10 @@ from sdserve.arbiter.shutdown import Shutdown
 from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.start import Start
 from sdserve.arbiter.steps import Steps
+from sdserve.config import Config
 from sdserve.errors import AppImportError, BootError, SdserveError
 from sdserve.gateway.blame import account
 from sdserve.process.handover import VARIABLE
-
-if TYPE_CHECKING:
-    from sdserve.config import Config
 
 CRASHED = 255
 SURVIVES = (Master.RUNNING, Master.RELOADING, *LEAVING)  # here an unforeseen error is no reason to end
@@ -45,9 +43,9 @@ LAST_TURNS = 10  # turns that fail one after the other, before the master gives 
 
 
 class Arbiter(Server):
-    """A master process. `load` gives the configuration anew at each reload and raises ConfigError if it cannot."""
+    """A master process. `load` reads the configuration again at each reload and raises ConfigError if it cannot."""
 
-    def __init__(self, cfg: "Config", load: "Callable[[], Config]", host: Host | None = None) -> None:
+    def __init__(self, cfg: Config, load: Callable[[], Config], host: Host | None = None) -> None:
         self.host = host = host or Host()
         program = host.program()
         launched_with = {name: value for name, value in host.environ.items() if name != VARIABLE}
@@ -68,7 +66,7 @@ class Arbiter(Server):
         self.control = control = Control(loop, service.log, commands.table(), host.bind)
         parts = (service, host, pool, manager, claim, control, commands, hooks, steps)
         self.old_master = OldMaster(parts, program, self.stop)
-        self.new_master = NewMaster(parts, handover, self.handle_hup, self._leave, self.old_master.catch_up)
+        self.new_master = NewMaster(parts, handover, self.handle_hup, self.handle_rtmin, self.old_master.catch_up)
         self.reloading = Reload(parts, load, self.old_master.pass_on_reload)
         self.shutdown = Shutdown(parts, self.reloading, self.old_master, self.new_master)
         self.starting = Start(parts, self.new_master, self._handle_signals, self.stop)
@@ -279,9 +277,6 @@ class Arbiter(Server):
         `restart`: the service is started again at once, so idle connections may wait for that.
         """
         self.shutdown.begin(graceful, restart)
-
-    def _leave(self) -> None:
-        self.stop(restart=True)
 
     def halt(self, reason: str, error: SdserveError) -> None:
         """Stops because of an error: its reason goes to the log and to systemd, its exit code is the process's."""

@@ -153,11 +153,8 @@ class Children:
     def note_stops(self) -> None:
         """Looks for workers that were stopped or continued: nothing else tells of a SIGSTOP."""
         for handle in self.handles.values():
-            before = handle.stopped
-            handle.note_stops()
-            if handle.stopped is not before:
+            if handle.note_stops():
                 self._log.warning("Worker (pid:%s) was %s", handle.pid, "stopped" if handle.stopped else "continued")
-                handle.stop_deadline(handle.worker.cfg.timeout)
 
     def _log_end(self, handle: WorkerHandle, phase: Phase, status: int) -> None:
         log = self._log.info

@@ -54,7 +54,7 @@ class Commands:
         self._tell(self._reloads, trouble, f"reloaded: {self._service.status_line()}")
 
     def overtaken(self) -> bool:
-        """A new master takes over before the reload is done: who waits shall ask that one. False if nobody does."""
+        """A new master takes over before the reload is done: clients must ask that one. False if none waits."""
         waiting, self._reloads = self._reloads, []
         for each in waiting:
             each({"ok": False, "text": "a new master takes over, which has to be asked again", "again": True})

@@ -53,7 +53,7 @@ class Control:
         self.adopt(listener)
 
     def keep_open(self, path: str | None) -> None:
-        """Listens on `path`, unless it listens already; anew where somebody took the socket's file away."""
+        """Listens on `path`, unless it listens already; again where somebody took the socket's file away."""
         if path and not self.reachable:
             try:
                 self.open(path)
@@ -113,7 +113,7 @@ class Control:
         return sock.accept()[0]
 
     def _keep_reserve(self) -> None:
-        """Holds a descriptor for the day when there is none left: then an operator wants to be heard."""
+        """Keeps a descriptor in reserve for an operator, for when there is none left."""
         if self._reserve < 0:
             try:
                 self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

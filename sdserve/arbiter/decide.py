@@ -8,7 +8,7 @@ The rules, in the order of `decide`:
    replacement does. Such replacements come one at a time, while all else is well.
 3. Too many workers: first go those that cannot answer (yet), then worn ones, then the oldest; with GPUs, of those on
    the fullest one.
-4. Who does not boot, finish or abort in time is ended (`Kill`).
+4. A worker that does not boot, finish or abort in time is killed (`Kill`).
 
 An exclusive pool (surge = 0) turns 1 and 2 round: a process has to end before another one takes its place, one place at
 a time, while all else is well.
@@ -53,10 +53,9 @@ class Goal(Immutable):
 class Backoff(Immutable):
     """How long to wait before the next boots, after workers that died without having served for a while.
 
-    Rounds of boots count, not workers: who was forked before the last round was counted died with it, however many they
-    are. The first round is followed at once; from the second in a row the wait doubles, up to `CAP` seconds. Where
-    somebody from outside ended a worker (KILL, no room to fork) the application is not at fault, and the wait stays
-    below `SOON`.
+    Rounds of boots count, not workers: all that were forked before the last round was counted died with it. The first
+    round is followed at once; from the second in a row the wait doubles, up to `CAP` seconds. Where somebody from
+    outside ended a worker (KILL, no room to fork) the application is not at fault: the wait stays below `SOON`.
 
     rounds: in a row; counted_at: when the last one was; not_before: when the next boots may begin (monotonic seconds)
     """

@@ -2,19 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from sdserve.arbiter.decide import Backoff, Goal
+from sdserve.config import Config
 from sdserve.config.paths import Place
 from sdserve.errors import ListenError
 from sdserve.log import Destinations, Logger
-from sdserve.process.listeners import Address, Listener, match, show
+from sdserve.process.listeners import Listener, match, show
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
 from sdserve.workers.classes import resolve
-
-if TYPE_CHECKING:
-    from sdserve.config import Config
 
 
 class Generation:
@@ -26,7 +23,7 @@ class Generation:
     unused: addresses of `bind` that nobody listens on, since systemd's sockets are served instead.
     """
 
-    def __init__(self, number: int, cfg: "Config", worker_class: type[Worker]) -> None:
+    def __init__(self, number: int, cfg: Config, worker_class: type[Worker]) -> None:
         self.number = number
         self.cfg = cfg
         self.app = Application(cfg.wsgi_app or "", cfg)
@@ -38,9 +35,9 @@ class Generation:
         self.unused: list[str] = []
 
     @classmethod
-    def of(cls, number: int, cfg: "Config", log: Logger) -> "Generation":
+    def of(cls, number: int, cfg: Config, log: Logger) -> "Generation":
         """Enters a configuration, whose directory the worker class may come from, and checks it. Raises ConfigError."""
-        enter(cfg)
+        cfg.enter()
         worker_class = resolve(cfg.worker_class_uri)
         worker_class.check_config(cfg, log)
         cfg.lend(worker_class=worker_class, logger_class=Logger)
@@ -79,10 +76,11 @@ class Generation:
 
         Sockets from activation are systemd's to choose, and all stay. Raises ListenError, with nothing left open.
         """
-        wanted = match(self.cfg.address, present)
+        cfg, mode = self.cfg, socket_mode(self.cfg)
+        wanted = match(cfg.address, present)
         if any(listener.activated for listener in present):
             self.listeners = list(present)
-            if self.cfg.settings["bind"].source != "default":
+            if cfg.settings["bind"].source != "default":
                 self.unused = [show(address) for address, listener in wanted if listener is None]
             return []
         opened: list[Listener] = []
@@ -90,7 +88,7 @@ class Generation:
             self.listeners = []
             for address, listener in wanted:
                 if listener is None:
-                    listener = self._bind(address, bind)
+                    listener = bind(address, backlog=cfg.backlog, reuse_port=cfg.reuse_port, socket_mode=mode)
                     opened.append(listener)
                 self.listeners.append(listener)
         except ListenError:
@@ -100,25 +98,15 @@ class Generation:
             raise
         return opened
 
-    def _bind(self, address: Address, bind: Callable[..., Listener]) -> Listener:
-        cfg = self.cfg
-        return bind(address, backlog=cfg.backlog, reuse_port=cfg.reuse_port, socket_mode=socket_mode(cfg))
 
-
-def enter(cfg: "Config") -> None:
-    """Takes on a configuration's environment, directory and import path. Raises ConfigError."""
-    os.environ.update(cfg.env)
-    cfg.enter_directory()
-
-
-def socket_mode(cfg: "Config") -> int:
+def socket_mode(cfg: Config) -> int:
     """The permissions of a Unix socket: socket_mode, or, as in gunicorn, what a configured umask leaves."""
     if cfg.settings["socket_mode"].source == "default" and cfg.settings["umask"].source != "default":
         return 0o777 & ~cfg.umask
     return cfg.socket_mode
 
 
-def goal_of(cfg: "Config", generation: int) -> Goal:
+def goal_of(cfg: Config, generation: int) -> Goal:
     """What the pool should be with a configuration."""
     return Goal(
         size=cfg.workers,

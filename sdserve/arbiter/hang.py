@@ -1,8 +1,8 @@
 """Noticing hung workers without a heartbeat.
 
 A worker that becomes busy says so once (`Cell.begin`); from then on the master has a deadline for it, at the moment
-when its oldest request would exceed `timeout`. At that moment the worker is idle again (the master looks away, and is
-told anew), busy with a younger request (a later deadline), or hung.
+when its oldest request would exceed `timeout`. At that moment the worker is idle again (the master looks away until the
+next message), busy with a younger request (a later deadline), or hung.
 """
 
 from collections.abc import Callable

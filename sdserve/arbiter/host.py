@@ -9,7 +9,7 @@ import select
 import selectors
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.daemon import daemonize
@@ -18,6 +18,7 @@ from sdserve.arbiter.reexec import Reexec, fork_twice
 from sdserve.arbiter.signals import Handler, catch
 from sdserve.arbiter.spawn import fork_worker
 from sdserve.arbiter.worker_handle import WorkerHandle
+from sdserve.config import Config
 from sdserve.log import Logger
 from sdserve.process import control_group, listeners, output
 from sdserve.process.handover import Handover
@@ -30,11 +31,8 @@ from sdserve.process.timelimit import limited
 from sdserve.systemd import activation, fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
+from sdserve.workers.base import Worker
 from sdserve.workers.boot import set_title
-
-if TYPE_CHECKING:
-    from sdserve.config import Config
-    from sdserve.workers.base import Worker
 
 
 class Host:
@@ -98,7 +96,7 @@ class Host:
 
     # --- whom it tells ------------------------------------------------------------------------------------------------
 
-    def log(self, cfg: "Config") -> Logger:
+    def log(self, cfg: Config) -> Logger:
         return Logger(cfg.errorlog, cfg.accesslog, cfg.loglevel)
 
     def notifier(self, muted: bool) -> Notifier:
@@ -114,7 +112,7 @@ class Host:
     end_leftovers = staticmethod(control_group.end_others)
 
     def fork_worker(
-        self, worker: "Worker", server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
+        self, worker: Worker, server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
     ) -> WorkerHandle:
         """Raises OSError when there is no room for another process."""
         return fork_worker(worker, server, scoreboard, title, forget, self.now)
@@ -138,7 +136,7 @@ class Host:
         examine(loop, program, directory, environ, on_reason)
 
     def await_ends(self, handles: Iterable[WorkerHandle], timeout: float) -> list[WorkerHandle]:
-        """Waits without the loop for these workers to end, and reaps them; who is left after `timeout` seconds."""
+        """Waits without the loop for workers to end, and reaps them. Returns those left after `timeout` seconds."""
         by_fd = {handle.pidfd.fileno(): handle for handle in handles}
         poll = select.poll()
         for fd in by_fd:

@@ -4,33 +4,33 @@ Race-free because leaving is an ordinary graceful stop: workers first cease to a
 connection that comes too late for them waits in the socket's backlog, and starts the service again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from sdserve.arbiter.lifecycle import Master
-from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.worker_handle import WorkerHandle
 
 
 class IdleExit:
-    """Calls `on_idle` when no worker has been busy for `limit` seconds."""
+    """Calls `stop` when no worker has been busy for `idle_exit` seconds."""
 
-    def __init__(self, loop: Loop, limit: float, workers: Iterable[WorkerHandle], on_idle: Callable[[], None]) -> None:
-        self._loop = loop
-        self._limit = limit
-        self._workers = workers
-        self._on_idle = on_idle
-        self._since = loop.now()
+    def __init__(self, service: Service, stop: Callable[[], None]) -> None:
+        self._service = service
+        self._stop = stop
+        self._limit = service.cfg.idle_exit
+        self._since = service.loop.now()
         self._look()
 
     def _look(self) -> None:
-        now = self._loop.now()
-        quiet_since = max((self._since, *(self._last_use(handle, now) for handle in self._workers)))
+        service, now = self._service, self._service.loop.now()
+        quiet_since = max((self._since, *(self._last_use(handle, now) for handle in service.children)))
         self._since = quiet_since
         if now - quiet_since >= self._limit:
-            self._on_idle()
-            quiet_since = now  # it may have had reasons to stay
-        self._loop.call_at(quiet_since + self._limit, self._look)
+            if service.state is Master.RUNNING and not service.reexec_pid and not service.master_pid:
+                service.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", self._limit)
+                self._stop()
+            quiet_since = now  # there may be reasons to stay
+        service.loop.call_at(quiet_since + self._limit, self._look)
 
     @staticmethod
     def _last_use(handle: WorkerHandle, now: float) -> float:
@@ -43,10 +43,4 @@ def watch_idleness(service: Service, stop: Callable[[], None]) -> None:
     if limit and not service.systemd:
         service.log.warning("idle_exit has no effect: only systemd can start the service again at the next connection")
     elif limit:
-        IdleExit(service.loop, limit, service.children, lambda: _leave(service, stop))
-
-
-def _leave(service: Service, stop: Callable[[], None]) -> None:
-    if service.state is Master.RUNNING and not service.reexec_pid and not service.master_pid:
-        service.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", service.cfg.idle_exit)
-        stop()
+        IdleExit(service, stop)

@@ -32,8 +32,6 @@ class Watched(Protocol):
 class Deadline:
     """A callback at a point in time; `cancel()` forgets it."""
 
-    __slots__ = ("_callback", "when")
-
     def __init__(self, when: float, callback: Callable[[], None]) -> None:
         self.when = when
         self._callback: Callable[[], None] | None = callback

@@ -132,7 +132,7 @@ class Pool:
             self._allow(handle)
 
     def _answer(self) -> None:
-        """Tells workers whom somebody else's signal told to leave what follows; all signals have been heard by now."""
+        """Answers workers that leave because of somebody else's signal; the loop has handled all signals by now."""
         for handle in self._children:
             if handle.asks:
                 handle.asks = False
@@ -157,14 +157,18 @@ class Pool:
             worker = self._new_worker(slot)
             call_hook("pre_fork", self._hooks.call, "pre_fork", worker)
         except Exception as error:  # noqa: BLE001 - logged, and judged like any boot that fails
-            self._hook_failed(explain(service.log, error))
+            self._not_forked(outside=False)
+            failed = BootError(f"Worker failed to boot: {explain(service.log, error)}")
+            self._judge(failed, newest=True, kills=0)
             return 0
         try:
             title = f"sdserve: worker [{service.cfg.proc_name}]"  # without `.2`, which would outlive the upgrade
             scoreboard = self._children.scoreboard
             handle = self._host.fork_worker(worker, self._hooks.server, scoreboard, title, self._forget)
         except OSError as error:
-            self._no_room(error)
+            backoff = self._not_forked(outside=True)
+            verdict = on_no_room(service.state, backoff.rounds)
+            self._execute(verdict, BootError(f"no room for a worker process: {error.strerror}"))
             return 0
         service.adoption.allow(handle.cell, successors=True)
         self._children.add(handle)
@@ -187,16 +191,6 @@ class Pool:
         self._service.loop.close()
         for listener in self._service.outgoing:
             listener.close()
-
-    def _no_room(self, error: OSError) -> None:
-        backoff = self._not_forked(outside=True)
-        reason = f"no room for a worker process: {error.strerror}"
-        self._execute(on_no_room(self._service.state, backoff.rounds), BootError(reason))
-
-    def _hook_failed(self, reason: str) -> None:
-        """What the worker class or pre_fork raised is a boot that failed."""
-        self._not_forked(outside=False)
-        self._judge(BootError(f"Worker failed to boot: {reason}"), newest=True, kills=0)
 
     def _not_forked(self, *, outside: bool) -> Backoff:
         now = self._service.loop.now()

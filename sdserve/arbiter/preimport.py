@@ -26,7 +26,7 @@ MODULES = (
 def preimport() -> None:
     """Imports what is not there yet."""
     for name in MODULES:
-        with suppress(ImportError):  # who needs it will say so
+        with suppress(ImportError):  # whatever needs it will say so
             importlib.import_module(name)
     if not gc.isenabled():
         gc.freeze()  # a collection would touch, and so copy, the pages that workers share

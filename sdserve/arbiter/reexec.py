@@ -1,4 +1,4 @@
-"""Executing this program anew, as USR2 asks: the original command line in its original directory and environment.
+"""Executing this program again, as USR2 asks: the original command line in its original directory and environment.
 
 It forks twice, so that the new master is a child of the service manager: systemd supervises only its own children
 properly, and an init reaps it elsewhere. The new master gets the listeners at 3 and up as if from socket activation,

@@ -1,7 +1,7 @@
 """HUP: a new generation beside the old one, and back to the old one when the new one cannot serve.
 
 A reload is a transaction. `begin` loads the configuration and makes it the one that workers are forked with; `commit`,
-once all of the new generation serve and the old ones have acknowledged that they shall take no more connections, lets
+once all of the new generation serve and the old ones have acknowledged that they take no more connections, lets
 go of what only the old one needed; `roll_back` restores everything. Until the commit old workers serve on; a rolling
 reload, or one of an exclusive pool, replaces them one by one.
 
@@ -11,7 +11,6 @@ Should one of its steps fail all the same, it is tried again and the others are 
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from sdserve.arbiter import decide
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
@@ -19,23 +18,20 @@ from sdserve.arbiter.hooks import explain
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.loop import NEVER
 from sdserve.arbiter.policy import Parts, Policy
+from sdserve.config import Config
 from sdserve.errors import Interruption, call_hook
 from sdserve.process.listeners import Listener
-
-if TYPE_CHECKING:
-    from sdserve.config import Config
 
 ACKNOWLEDGE = 1.0  # seconds that a reload waits for old workers which are too busy to say that they heard
 
 
 class Reload(Policy):
-    """The reload under way, if any, and whether another one shall follow.
+    """The reload under way, if any, and whether another one follows.
 
-    `load` gives the configuration anew. `pass_on` has a new master that took over reload instead, and says whether it
-    does.
+    `load` reads the configuration again. `pass_on` asks a new master that took over to reload instead, if there is one.
     """
 
-    def __init__(self, parts: Parts, load: "Callable[[], Config]", pass_on: Callable[[], bool]) -> None:
+    def __init__(self, parts: Parts, load: Callable[[], Config], pass_on: Callable[[], bool]) -> None:
         super().__init__(parts)
         self._load = load
         self._pass_on = pass_on
@@ -154,7 +150,7 @@ class Reload(Policy):
             self._commit()
 
     def _acknowledged(self) -> bool:
-        """Whether every old worker has heard that it shall take no more connections."""
+        """Whether every old worker has stopped accepting."""
         newest = self._service.goal.generation
         return not any(
             handle.generation != newest and handle.phase is Phase.RETIRING and not handle.acknowledged
@@ -194,7 +190,7 @@ class Reload(Policy):
             self._leave_to_another()
 
     def _leave_to_another(self) -> None:
-        """A reload that this master does not do any more: one that has taken over does, else nobody."""
+        """This master does not reload any more: a new one that has taken over does, or nobody."""
         service = self._service
         if service.handed_over and (self._commands.overtaken() or self._pass_on()):
             service.log.info("HUP: the new master (pid %s) reloads instead", service.reexec_pid)

@@ -7,21 +7,19 @@ attribute that hooks may set is `num_workers`.
 import signal
 import sys
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdserve.arbiter.pidfile_claim import PidfileClaim
 from sdserve.arbiter.pool import Pool
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.signals import QUEUED, SignalQueue
+from sdserve.config import Config
 from sdserve.errors import AppImportError, BootError
 from sdserve.log import Logger
 from sdserve.process.listeners import Address, Listener
 from sdserve.process.pidfile import Pidfile
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
-
-if TYPE_CHECKING:
-    from sdserve.config import Config
 
 
 def _view(path: str) -> Any:
@@ -57,7 +55,7 @@ class Server:
     timeout: float = _view("service.cfg.timeout")
 
     @property
-    def cfg(self) -> "Config":
+    def cfg(self) -> Config:
         return self.service.cfg
 
     @property

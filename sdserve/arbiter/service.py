@@ -5,7 +5,6 @@ of them knows the arbiter. What one of them keeps to itself stays there.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from sdserve import __version__
 from sdserve.arbiter.adoption import Adoption
@@ -14,12 +13,10 @@ from sdserve.arbiter.decide import Goal
 from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, Master, MasterEvent, Upgrade, UpgradeEvent, advance
 from sdserve.arbiter.loop import Loop
+from sdserve.config import Config
 from sdserve.log import Logger
 from sdserve.process.listeners import Listener
 from sdserve.status import Status
-
-if TYPE_CHECKING:
-    from sdserve.config import Config
 
 
 class Service:
@@ -35,7 +32,7 @@ class Service:
 
     adoption: Adoption  # from the start on
 
-    def __init__(self, cfg: "Config", loop: Loop, log: Logger, pid: int, launched_with: Mapping[str, str]) -> None:
+    def __init__(self, cfg: Config, loop: Loop, log: Logger, pid: int, launched_with: Mapping[str, str]) -> None:
         self.loop = loop
         self.log = log
         self.pid = pid

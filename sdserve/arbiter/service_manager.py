@@ -58,12 +58,12 @@ class ServiceManager:
         """The unit is ours now: systemd listens to us from here on, and its watchdog waits for us already."""
         self.notifier.muted = False
         self.notifier.watchdog()
-        if stopping:  # the operator ended both masters: the watchdog shall not wait for one that drains
-            self.notifier.stopping(self._service.status_line())
+        if stopping:  # the operator ended both masters: the watchdog must not wait for one that drains
+            self.stopping()
         elif self._service.state is Master.RELOADING:
-            self.notifier.reloading(self._service.status_line())
+            self.reloading()
         else:
-            self.notifier.ready(self._service.status_line())
+            self.ready()
 
     def ask_for_time(self, wanted: bool) -> None:
         """Keeps extending the time-out of the job under way while `wanted`."""
@@ -109,7 +109,7 @@ class ServiceManager:
     def main_pid(self, pid: int, late: Callable[[], object]) -> None:
         """Names the successor as the unit's main process; from then on nothing that this process says counts.
 
-        `late` is called where systemd hears of it only afterwards: what the successor has said by then was not heeded.
+        `late` is called where systemd hears of it only afterwards: it has ignored what the successor said before.
         """
         self.notifier.main_pid(pid)
         self.notifier.muted = True
@@ -117,7 +117,9 @@ class ServiceManager:
             self._late = late
 
     def _ask(self) -> None:
-        if self._service.state in LEAVING or self._healthy():  # who leaves answers no new clients, and has deadlines
+        if (
+            self._service.state in LEAVING or self._healthy()
+        ):  # a master that leaves answers no new clients, and has deadlines
             self.notifier.extend_timeout(min(ASK_FOR, self.watchdog.limit or ASK_FOR))
         self._asking = self._service.loop.call_at(self._service.loop.now() + ASK_EVERY, self._ask)
 

@@ -111,19 +111,16 @@ class Shutdown(Policy):
         service.exit_status = exit_status
         if service.state is not Master.DOWN:  # else on_exit failed, the last of all
             service.advance(MasterEvent.CRASH)
-        self._end_workers()
+        left = list(service.children)
+        for signum, timeout in ((signal.SIGQUIT, QUIT_TIMEOUT), (signal.SIGKILL, KILL_TIMEOUT)):
+            for handle in left:
+                handle.send(signum)
+            left = self._host.await_ends(left, timeout)
         self._close_listeners()
         self._claim.release()
         self._end_leftovers()
         self._new_master.failed(reason)
         self._manager.notifier.failed(reason, errno)
-
-    def _end_workers(self) -> None:
-        left = list(self._service.children)
-        for signum, timeout in ((signal.SIGQUIT, QUIT_TIMEOUT), (signal.SIGKILL, KILL_TIMEOUT)):
-            for handle in left:
-                handle.send(signum)
-            left = self._host.await_ends(left, timeout)
 
     def _close_listeners(self) -> None:
         """Lets go of the listeners; a Unix socket's file is removed by the last master that has it."""

@@ -5,23 +5,21 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdserve.arbiter import signals
 from sdserve.arbiter.worker_handle import WorkerHandle
+from sdserve.config import Config
 from sdserve.errors import BootError
 from sdserve.process import output
 from sdserve.process.pidfd import Child, room
 from sdserve.process.scoreboard import WATCHED, Scoreboard
+from sdserve.workers.base import Worker
 from sdserve.workers.boot import Birth, become
-
-if TYPE_CHECKING:
-    from sdserve.config import Config
-    from sdserve.workers.base import Worker
 
 
 def fork_worker(
-    worker: "Worker",
+    worker: Worker,
     server: Any,
     scoreboard: Scoreboard,
     title: str,
@@ -95,7 +93,7 @@ def _line() -> tuple[_MasterEnd, socket.socket, int]:
     return ours, theirs, lifeline
 
 
-def birth_of(cfg: "Config", slot: int, title: str) -> Birth:
+def birth_of(cfg: Config, slot: int, title: str) -> Birth:
     """What the configuration gives the worker in `slot`. GPUs are dealt by slot: a replacement keeps its GPU."""
     environ = {"CUDA_VISIBLE_DEVICES": cfg.gpus[slot % len(cfg.gpus)]} if cfg.gpus else {}
     explicit = {name for name in ("user", "group", "umask") if cfg.settings[name].source != "default"}

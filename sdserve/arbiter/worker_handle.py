@@ -8,16 +8,14 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
 from sdserve.process.pidfd import Child
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
-
-if TYPE_CHECKING:
-    from sdserve.workers.base import Worker
+from sdserve.workers.base import Worker
 
 
 class Channel(Protocol):
@@ -36,7 +34,7 @@ class WorkerHandle:
     """One worker process. `deadline` (seconds on `clock`) ends the present phase if nothing else does."""
 
     def __init__(
-        self, worker: "Worker", process: Child, channel: Channel, cell: Cell, clock: Callable[[], float]
+        self, worker: Worker, process: Child, channel: Channel, cell: Cell, clock: Callable[[], float]
     ) -> None:
         self.worker = worker
         self.pid = process.pid
@@ -108,15 +106,17 @@ class WorkerHandle:
                 return said
             said.append(message)
 
-    def note_stops(self) -> None:
-        """Looks whether the process was stopped (SIGSTOP, a tracer) or goes on."""
-        stopped = self.pidfd.stops()
-        self.stopped = self.stopped if stopped is None else stopped
+    def note_stops(self) -> bool:
+        """Whether the process was stopped (SIGSTOP, a tracer), or goes on, since the last call.
 
-    def stop_deadline(self, timeout: float) -> None:
-        """A stopped worker may stay so for `timeout` seconds (0: for ever) while it should serve."""
-        if self.phase is Phase.SERVING:
+        One that should serve may stay stopped for `timeout` seconds (0: for ever).
+        """
+        before, stopped = self.stopped, self.pidfd.stops()
+        self.stopped = before if stopped is None else stopped
+        if self.stopped is not before and self.phase is Phase.SERVING:
+            timeout = self.worker.cfg.timeout
             self.deadline = self._clock() + timeout if self.stopped and timeout else None
+        return self.stopped is not before
 
     def status(self, now: float) -> WorkerStatus:
         """The worker as the scoreboard shows it at `now` (monotonic seconds)."""

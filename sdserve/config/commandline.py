@@ -11,21 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sdserve.config import gunicorn
-from sdserve.config.setting import Given, Setting
+from sdserve.config.setting import Given, Setting, Source
 
 QUESTIONS = {"-h": "help", "--help": "help", "-v": "version", "--version": "version"}
 
 
-class Arguments:
-    """What a command line says: raw values by setting name, problems as clauses, and "help" or "version" if asked."""
-
-    def __init__(self) -> None:
-        self.given: dict[str, Given] = {}
-        self.problems: list[str] = []
-        self.wants = ""
-
-
-def parse(argv: Sequence[str], settings: Mapping[str, Setting], source: str = "command line") -> Arguments:
+def parse(argv: Sequence[str], settings: Mapping[str, Setting], source: str = "command line") -> Source:
     """Reads arguments without the program's name. Raises nothing: problems are collected."""
     return _Parser(settings, source).parse(argv)
 
@@ -33,7 +24,7 @@ def parse(argv: Sequence[str], settings: Mapping[str, Setting], source: str = "c
 class _Parser:
     def __init__(self, settings: Mapping[str, Setting], source: str) -> None:
         self._source = source
-        self._result = Arguments()
+        self._result = Source()
         self._rest: list[str] = []
         self._values: dict[str, Setting] = {}  # flags that set something by a value, or to True
         self._negations: dict[str, Setting] = {}  # --no-... flags
@@ -43,7 +34,7 @@ class _Parser:
                 if not setting.takes_value and flag.startswith("--"):
                     self._negations[f"--no-{flag[2:]}"] = setting
 
-    def parse(self, argv: Sequence[str]) -> Arguments:
+    def parse(self, argv: Sequence[str]) -> Source:
         self._rest = list(reversed(argv))  # a stack: the next argument is the last item
         while self._rest:
             argument = self._rest.pop()
@@ -127,17 +118,21 @@ class _Parser:
             self._give(setting, flag, True)
         elif setting.bare is not None:
             self._give(setting, flag, self._rest.pop() if self._fits(setting) else setting.bare)
-        elif self._rest and not _is_option(self._rest[-1]):
-            self._give(setting, flag, self._rest.pop())
+        elif (value := self._next()) is not None:
+            self._give(setting, flag, value)
         else:
             self._trouble(f"{flag} needs a value: {flag} {setting.metavar}")
+
+    def _next(self) -> str | None:
+        """Takes the next argument, unless it is an option; `-` and negative numbers are none."""
+        following = self._rest[-1] if self._rest else "--"
+        is_option = following.startswith("-") and following != "-" and not following[1:2].isdigit()
+        return None if is_option else self._rest.pop()
 
     def _foreign(self, flag: str, name: str, value: object, attached: str | None) -> None:
         """Notes a setting of gunicorn's that sdserve does not have."""
         if value is None:
-            value = attached
-        if value is None and self._rest and not _is_option(self._rest[-1]):
-            value = self._rest.pop()
+            value = self._next() if attached is None else attached
         if value is None:
             self._trouble(f"{flag} needs a value")
         self._result.given[name] = Given(value, self._where(flag), self._source)
@@ -158,16 +153,11 @@ class _Parser:
 
     def _skip_value(self) -> None:
         """Drops what looks like the value of an option that is unknown, lest it be taken for the application."""
-        if len(self._rest) > 1 and not _is_option(self._rest[-1]):
-            self._rest.pop()
+        if len(self._rest) > 1:
+            self._next()
 
     def _where(self, text: str) -> str:
         return text if self._source == "command line" else f"{self._source.removeprefix('environment ')}: {text}"
 
     def _trouble(self, clause: str) -> None:
         self._result.problems.append(self._where(clause))
-
-
-def _is_option(argument: str) -> bool:
-    """Whether an argument is an option rather than a value; `-` and negative numbers are values."""
-    return argument.startswith("-") and argument != "-" and not argument[1:2].isdigit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from sdserve.config import gunicorn, paths
@@ -94,8 +95,9 @@ class Config(Settings):
         """Adds what only the layers above know, and hooks read here: `worker_class` and `logger_class` as classes."""
         self.__dict__.update(attributes)
 
-    def enter_directory(self) -> None:
-        """Goes to `chdir` and puts it and `pythonpath` first on sys.path; see `paths.enter`. Raises ConfigError."""
+    def enter(self) -> None:
+        """Takes on `raw_env`, goes to `chdir`, and puts that and `pythonpath` first on sys.path. Raises ConfigError."""
+        os.environ.update(self.env)
         try:
             paths.enter(self.chdir, self.pythonpath, self.directory)
         except OSError as exc:

@@ -11,9 +11,11 @@ import os
 import sys
 from collections.abc import Mapping
 
+from sdserve.config import gunicorn
 from sdserve.config.paths import out_of_sight
-from sdserve.config.setting import Given, Setting
+from sdserve.config.setting import Given, Setting, Source
 from sdserve.errors import Interruption
+from sdserve.immutable import Immutable
 
 # Modules that config files import from gunicorn's world, and what to do where they are not installed.
 _GUNICORNS = {
@@ -26,17 +28,6 @@ MODULE_NAME = "__config__"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-
-
-class FileContents:
-    """What a config file gave: raw values by setting name, complete lines of problems and warnings, and the exception
-    behind the problems."""
-
-    def __init__(self) -> None:
-        self.given: dict[str, Given] = {}
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
-        self.cause: BaseException | None = None
 
 
 class _Unreadable(Exception):
@@ -52,12 +43,12 @@ def default_location(directory: str) -> str:
     return ""
 
 
-def read(location: str, directory: str, settings: Mapping[str, Setting]) -> FileContents:
+def read(location: str, directory: str, settings: Mapping[str, Setting]) -> Source:
     """Runs the file at `location` (PATH, file:PATH or python:MODULE) and sorts its variables.
 
     Relative paths start at `directory`. Raises nothing for what is wrong with the file: that is reported in `problems`.
     """
-    contents = FileContents()
+    contents = Source()
     try:
         path, source, names = _run(location, directory)
     except _Unreadable as exc:
@@ -69,10 +60,10 @@ def read(location: str, directory: str, settings: Mapping[str, Setting]) -> File
         # None is how a file says that it leaves a setting alone.
         if name in settings and settings[name].in_file and value is not None:
             contents.given[name] = Given(value, here, f"file {path}")
-    from sdserve.config.unknown_names import Usage, Verdicts, may_be_misread
-
-    unknown = {name: value for name, value in names.items() if may_be_misread(name, value, settings)}
+    unknown = {name: value for name, value in names.items() if _may_be_misread(name, value, settings)}
     if unknown:
+        from sdserve.config.unknown_names import Usage, Verdicts
+
         verdicts = Verdicts(path, Usage(source), unknown, settings)
         contents.problems += verdicts.problems
         contents.warnings += verdicts.warnings
@@ -81,12 +72,20 @@ def read(location: str, directory: str, settings: Mapping[str, Setting]) -> File
     return contents
 
 
-class _Locator:
+def _may_be_misread(name: str, value: object, settings: Mapping[str, Setting]) -> bool:
+    """A quick look: whether the name has to be judged by how the file uses it."""
+    if isinstance(value, type(sys)):
+        return False
+    if gunicorn.is_foreign(name):
+        return not gunicorn.asks_for_nothing(name, value)
+    return name not in settings and not name.startswith("_") and name == name.lower()
+
+
+class _Locator(Immutable):
     """Names the place of a file's setting in problems, with its line; the file is parsed only when there are any."""
 
-    def __init__(self, path: str, source: bytes) -> None:
-        self._path = path
-        self._source = source
+    path: str
+    source: bytes
 
     def __call__(self, name: str) -> str:
         return f"{self.line(name)}: {name}"
@@ -94,8 +93,8 @@ class _Locator:
     def line(self, name: str) -> str:
         from sdserve.config.unknown_names import Usage
 
-        line = Usage(self._source).line(name)
-        return f"{self._path}:{line}" if line else self._path
+        line = Usage(self.source).line(name)
+        return f"{self.path}:{line}" if line else self.path
 
 
 def _run(location: str, directory: str) -> tuple[str, bytes, dict[str, object]]:

@@ -157,10 +157,6 @@ def worker_class_of(configured: str) -> str:
     return "wsgi" if name in SYNC or name in GREENLETS else configured
 
 
-def is_greenlet_class(configured: str | type) -> bool:
-    return isinstance(configured, str) and configured.removeprefix("egg:gunicorn#") in GREENLETS
-
-
 def instead_of_class(name: str) -> str:
     """What to do about a worker class of another server's, as the end of a sentence; "" when it is not known."""
     package = name.partition(".")[0]

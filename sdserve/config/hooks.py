@@ -12,10 +12,6 @@ from collections.abc import Callable
 from sdserve.config.convert import show
 from sdserve.config.setting import Setting
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 
 def no_hook(*args: object) -> None:
     """The default of every hook: does nothing."""
@@ -78,26 +74,13 @@ class Hook(Setting[Callable[..., object]]):
         function = imported(value.strip()) if isinstance(value, str) else value
         if not callable(function):
             raise ValueError(f"{show(value)} cannot be called")
-        if self.name == "post_request":
-            return _post_request(value, function)
-        if not takes(function, len(self.parameters)):
-            raise ValueError(_mismatch(value, function, self.name, self.parameters))
-        return function
-
-
-def _post_request(value: object, function: Callable[..., object]) -> Callable[..., object]:
-    """gunicorn's rule: four arguments, or as many of (worker, req, environ) as the function takes."""
-    if takes(function, 4):
-        return function
-    for count in (3, 2):
-        if takes(function, count):
-            return lambda *args: function(*args[:count])
-    raise ValueError(_mismatch(value, function, "post_request", ("worker", "req", "environ", "resp")))
-
-
-def _mismatch(value: object, function: Callable[..., Any], name: str, parameters: tuple[str, ...]) -> str:
-    given = value if isinstance(value, str) else getattr(function, "__qualname__", type(function).__name__)
-    return f"the function {given} cannot be called as {name}({', '.join(parameters)})"
+        if takes(function, len(self.parameters)):
+            return function
+        for count in (3, 2) if self.name == "post_request" else ():  # gunicorn's rule: as many as the function takes
+            if takes(function, count):
+                return lambda *args: function(*args[:count])
+        given = value if isinstance(value, str) else getattr(function, "__qualname__", type(function).__name__)
+        raise ValueError(f"the function {given} cannot be called as {self.name}({', '.join(self.parameters)})")
 
 
 class Hooks:

@@ -2,7 +2,7 @@
 
 `load` may be called again at any time, with the same arguments, and reads everything afresh: that is what a reload
 does. It changes nothing for good: while the config file and dotted paths of hooks are being imported, working directory
-and import path are the configuration's, afterwards they are what they were; `Config.enter_directory` makes them stay.
+and import path are the configuration's, afterwards they are what they were; `Config.enter` makes them stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sdserve.config import commandline, file, gunicorn, paths
 from sdserve.config.configuration import Config
 from sdserve.config.convert import show
 from sdserve.config.schema import RESERVED_ENVIRONMENT, SETTINGS
-from sdserve.config.setting import COMMAND_ARGS, ENV_PREFIX, Given, SettingValue
+from sdserve.config.setting import COMMAND_ARGS, ENV_PREFIX, Given, SettingValue, Source
 from sdserve.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -66,10 +66,14 @@ class _Loading:
         self._cause: BaseException | None = None
         self._values: dict[str, SettingValue] = {}
 
-    def run(self, arguments: commandline.Arguments, environ: Mapping[str, str]) -> Config:
+    def run(self, arguments: Source, environ: Mapping[str, str]) -> Config:
         here, leading = paths.Place(), paths.leading()
         try:
-            self._enter()
+            try:
+                os.chdir(self._directory)
+            except OSError as exc:
+                raise ConfigError(f"the directory {self._directory!r} cannot be entered: {exc.strerror}") from exc
+            paths.lead_imports([*leading, self._directory])
             layers = self._layers(arguments, environ)
             # Where the application is comes first: dotted paths of hooks are imported from there.
             for name in ("chdir", "pythonpath"):
@@ -94,32 +98,22 @@ class _Loading:
             raise error from self._cause
         return config
 
-    def _enter(self) -> None:
-        try:
-            os.chdir(self._directory)
-        except OSError as exc:
-            raise ConfigError(f"the directory {self._directory!r} cannot be entered: {exc.strerror}") from exc
-        paths.lead_imports([*paths.leading(), self._directory])
-
-    def _layers(self, arguments: commandline.Arguments, environ: Mapping[str, str]) -> list[Layer]:
+    def _layers(self, arguments: Source, environ: Mapping[str, str]) -> list[Layer]:
         """The sources from the least to the most important one."""
-        env, env_problems = from_environment(environ)
-        extra = _command_args(environ)
-        named = (layer["config"] for layer in (arguments.given, extra.given, env) if "config" in layer)
-        location = next(named, None)
+        sources = [from_environment(environ), _command_args(environ), arguments]
+        location = next((each.given["config"] for each in reversed(sources) if "config" in each.given), None)
         path = file.default_location(self._directory) if location is None else str(location.value).strip()
-        contents = file.FileContents()
-        if path:
-            contents = file.read(path, self._directory, SETTINGS)
+        contents = file.read(path, self._directory, SETTINGS) if path else Source()
         self._cause = contents.cause
         self._warnings += contents.warnings
         if environ.get(GUNICORN_ARGS, "").strip():
             self._warnings.append(f"{GUNICORN_ARGS} is not read here: {COMMAND_ARGS} is, and takes the same options")
-        self._problems += [*contents.problems, *env_problems, *extra.problems, *arguments.problems]
         defaults = _fallbacks(environ)
         if location is None and path:
             defaults["config"] = Given(path, "config", "default")
-        return [defaults, contents.given, env, extra.given, arguments.given]
+        sources.insert(0, contents)
+        self._problems += [problem for each in sources for problem in each.problems]
+        return [defaults, *(each.given for each in sources)]
 
     def _settle(self, name: str, layers: Sequence[Layer]) -> None:
         """Converts what each layer says, for the mistakes in it, and keeps what the most important one says."""
@@ -169,7 +163,7 @@ class _Loading:
     def _stand_in(self) -> None:
         """Where gunicorn would serve with greenlets, threads do."""
         chosen, threads = self._values["worker_class"], self._values["threads"]
-        if not gunicorn.is_greenlet_class(chosen.value):
+        if str(chosen.value).removeprefix("egg:gunicorn#") not in gunicorn.GREENLETS:
             return
         if threads.source == "default":
             threads = SettingValue("threads", gunicorn.GREENLET_THREADS, f"worker_class {chosen.value}")
@@ -236,27 +230,26 @@ def _override(lesser: SettingValue, better: SettingValue) -> str:
     return f"{lesser.name}: {better.source} says {after} and overrides {before} of the config {lesser.source}"
 
 
-def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list[str]]:
-    """(raw values by setting name, problem lines) of the SDSERVE_... variables and aliases; empty ones are not set."""
-    given: dict[str, Given] = {}
-    problems: list[str] = []
+def from_environment(environ: Mapping[str, str]) -> Source:
+    """What the SDSERVE_... variables and aliases say; empty ones are not set."""
+    source = Source()
     for setting in SETTINGS.values():
         for variable in (*reversed(setting.aliases), setting.env):
             text = environ.get(variable, "")
             if text.strip():
                 value: object = setting.split(text) if setting.split else text
-                given[setting.name] = Given(value, variable, f"environment {variable}")
+                source.given[setting.name] = Given(value, variable, f"environment {variable}")
     for variable, text in environ.items():
         if not variable.startswith(ENV_PREFIX) or variable in RESERVED_ENVIRONMENT or variable.startswith(_FOREIGN):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if gunicorn.is_foreign(name):
-            given[name] = Given(text, variable, f"environment {variable}")
+            source.given[name] = Given(text, variable, f"environment {variable}")
         elif name not in SETTINGS:
             close = gunicorn.nearest(name, SETTINGS)
             hint = f"; did you mean {SETTINGS[close].env}?" if close else ""
-            problems.append(f"{variable}={show(text)} is not a setting{hint}")
-    return given, problems
+            source.problems.append(f"{variable}={show(text)} is not a setting{hint}")
+    return source
 
 
 def _fallbacks(environ: Mapping[str, str]) -> dict[str, Given]:
@@ -270,17 +263,14 @@ def _fallbacks(environ: Mapping[str, str]) -> dict[str, Given]:
     return given
 
 
-def _command_args(environ: Mapping[str, str]) -> commandline.Arguments:
+def _command_args(environ: Mapping[str, str]) -> Source:
     """The arguments in SDSERVE_CMD_ARGS, quoted as in a shell; they rank below the command line, above the rest."""
-    text = environ.get(COMMAND_ARGS, "")
-    if not text.strip():
-        return commandline.Arguments()
-    import shlex
+    source, text = Source(), environ.get(COMMAND_ARGS, "")
+    if text.strip():
+        import shlex
 
-    try:
-        words = shlex.split(text)
-    except ValueError as exc:
-        arguments = commandline.Arguments()
-        arguments.problems.append(f"{COMMAND_ARGS}: {text!r} is not quoted as in a shell: {exc}")
-        return arguments
-    return commandline.parse(words, SETTINGS, f"environment {COMMAND_ARGS}")
+        try:
+            return commandline.parse(shlex.split(text), SETTINGS, f"environment {COMMAND_ARGS}")
+        except ValueError as exc:
+            source.problems.append(f"{COMMAND_ARGS}: {text!r} is not quoted as in a shell: {exc}")
+    return source

@@ -40,7 +40,7 @@ def out_of_sight(path: str) -> str:
 def enter(directory: str, pythonpath: Sequence[str], *others: str) -> None:
     """Makes `directory` the working directory, and `pythonpath`, it and `others` the head of sys.path.
 
-    Called again it follows symbolic links anew, and lets the import system see files that came since. Raises OSError.
+    Each call follows symbolic links again, and lets the import system see new files. Raises OSError.
     """
     os.chdir(directory)
     lead_imports([*pythonpath, directory, *others])

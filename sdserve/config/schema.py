@@ -2,7 +2,7 @@
 
 Those of HTTP and proxies stand in schema_http.py, those of processes and logs in schema_process.py, hooks in hooks.py.
 A section is a class, a setting an attribute of it; its type is what its converter returns. To add one, put a `Setting`
-where the documentation should show it, and write that anew: `python -m sdserve.config.render docs` and `... man`.
+where the documentation should show it, and run `python docs/generate.py`.
 Names, flags, types and defaults are gunicorn's wherever gunicorn has the setting.
 """
 

@@ -63,7 +63,7 @@ class HTTP:
     body_timeout = seconds(
         30,
         """Seconds without any byte of a request's body after which it is given up. What came faster than body_min_rate
-        is remembered for so long, and no longer. 0 means no limit.""",
+        counts for that long, and no longer. 0 means no limit.""",
     )
     spool_limit = size(
         2 << 30,

@@ -14,7 +14,7 @@ class Process:
         convert.text,
         None,
         """The directory of the application: it becomes the working directory and is put on the import path. A symbolic
-        link on the way is followed anew at each reload.""",
+        link on the way is followed again at each reload.""",
         metavar="DIR",
         default_doc="the directory sdserve is started in",
     )

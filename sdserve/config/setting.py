@@ -161,3 +161,15 @@ class Given(Immutable):
     def problem(self, name: str, clause: str) -> str:
         """The line for the operator."""
         return f"{self.where if isinstance(self.where, str) else self.where(name)}: {clause}"
+
+
+class Source:
+    """What a command line, an environment or a file says: raw values by setting name, lines of problems and warnings,
+    the exception behind the problems, and "help" or "version" if it asks for that."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, Given] = {}
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.cause: BaseException | None = None
+        self.wants = ""

@@ -15,29 +15,16 @@ Only files that hold such a name are parsed for this, so the usual file costs no
 
 from __future__ import annotations
 
-import sys
+import ast
 from collections.abc import Iterator, Mapping
 
 from sdserve.config import gunicorn
 from sdserve.config.convert import show
 from sdserve.config.setting import Setting
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import ast
-
 CLOSE = 0.8  # difflib ratio from which on a name counts as another one misspelt
 _PLAIN = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset, type(None))
 _LOOKUPS = frozenset({"globals", "locals", "vars", "eval", "exec"})
-
-
-def may_be_misread(name: str, value: object, settings: Mapping[str, Setting]) -> bool:
-    """A quick look: whether the name has to be judged by how the file uses it."""
-    if isinstance(value, type(sys)):
-        return False
-    if gunicorn.is_foreign(name):
-        return not gunicorn.asks_for_nothing(name, value)
-    return name not in settings and not name.startswith("_") and name == name.lower()
 
 
 class Verdicts:
@@ -84,8 +71,6 @@ class Usage:
     """How a source uses its module's names: where it assigns and defines them, and which ones it reads."""
 
     def __init__(self, source: bytes) -> None:
-        import ast
-
         self.assigned: dict[str, int] = {}
         self.defined: dict[str, int] = {}
         self.read: set[str] = set()
@@ -118,8 +103,6 @@ class Usage:
     @staticmethod
     def _exported(tree: ast.Module) -> Iterator[str]:
         """The strings of __all__, which are names for whoever imports the file."""
-        import ast
-
         for node in tree.body:
             if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "__all__" for target in node.targets):
                 for part in ast.walk(node.value):
@@ -129,8 +112,6 @@ class Usage:
 
 def _module_level(node: ast.AST) -> Iterator[ast.AST]:
     """All nodes that run in the module's own scope, not inside a function or class."""
-    import ast
-
     for child in ast.iter_child_nodes(node):
         yield child
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):

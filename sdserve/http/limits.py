@@ -22,10 +22,10 @@ class Limits(Immutable):
 class Times(Immutable):
     """Bounds of patience, in seconds; 0 means for ever."""
 
-    head: float = 30.0  # from the first byte of a request (or from accept) to the end of its head
+    head: float = 15.0  # from the first byte of a request (or from accept) to the end of its head
     keepalive: float = 2.0  # idle between two requests
-    body_rate: int = 100  # bytes a second that a body must bring on average, once its grace is over; 0: any rate
-    body_grace: float = 30.0
+    body_rate: int = 240  # bytes a second that a body must bring on average, once its grace is over; 0: any rate
+    body_grace: float = 15.0
     body_idle: float = 30.0  # without any byte of a body
     send: float = 60.0  # without any byte taken by the reader of a response
     linger: float = 2.0  # reading what a client still sends after its last answer

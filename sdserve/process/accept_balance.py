@@ -1,4 +1,4 @@
-"""The balance between workers that accept: who has more than a fair share steps aside for a moment.
+"""The balance between workers that accept: one with more than its fair share steps aside for a moment.
 
 The kernel wakes the first worker of a queue (EPOLLEXCLUSIVE, epoll_ctl(2)); one that takes a connection goes to its
 end. That alone is not fair when many connections come at once: the worker that runs already takes most of them while

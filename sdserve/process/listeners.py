@@ -3,7 +3,7 @@
 An adopted socket is verified before it is used: a stream socket, TCP or Unix, that listens. A datagram or a connected
 one (Accept=yes) is refused by its name, since nothing else tells the operator which unit file is wrong.
 
-A Unix socket's file is ours only while nobody else bound the path anew: the file's inode is noted at bind and compared
+A Unix socket's file is ours only while nobody else has bound the path: the file's inode is noted at bind and compared
 before it is removed, so a successor's socket is never unlinked by its predecessor.
 """
 

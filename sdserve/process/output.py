@@ -2,8 +2,7 @@
 
 Nothing that a server says about its work may decide whether the work is done. A reader that has gone (EPIPE), a full
 disk (ENOSPC, EIO), a journald that does not read: what cannot be written is dropped and counted, and the next write
-tries again. A reader that is merely slow is waited for, `PATIENCE` seconds; once something was lost, nobody waits any
-more until a write has succeeded.
+tries again. A slow reader gets `WRITE_TIMEOUT` seconds; once something was lost, nobody waits until a write succeeds.
 
 The descriptors of the standard streams are shared with the service manager, a shell, the application's children: their
 flags are not ours to change. So a socket is written to with MSG_DONTWAIT, and a pipe or a terminal through an open file
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-PATIENCE = 0.5  # seconds that a write waits for a reader that is slow
+WRITE_TIMEOUT = 0.5  # seconds that a write waits for a reader that is slow
 REOPEN_AFTER = 1.0  # seconds between two attempts to bring a dead stream back to life
 ATOMIC = select.PIPE_BUF  # bytes that a pipe which polls as writable takes at once (pipe(7))
 
@@ -37,7 +36,7 @@ Reopen = Callable[[int, Identity], bool]
 
 
 class Output(io.RawIOBase):
-    """Writes to what `fd` is; never raises, and never blocks for longer than `PATIENCE`.
+    """Writes to what `fd` is; never raises, and never blocks for longer than `WRITE_TIMEOUT`.
 
     lost: how many writes have been lost since the last one that succeeded; `reason` says why
     name: of a standard stream, or the path of a file
@@ -61,7 +60,7 @@ class Output(io.RawIOBase):
     def put(self, data: bytes) -> bool:
         """Writes all of `data`; false if (some of) it was lost."""
         left = memoryview(b"\n" + data if self._torn else data)
-        until = 0.0 if self.lost else monotonic() + PATIENCE
+        until = 0.0 if self.lost else monotonic() + WRITE_TIMEOUT
         while left:
             try:
                 sent = self._send(left)

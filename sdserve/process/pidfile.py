@@ -28,7 +28,7 @@ class Pidfile:
     def rename(self, fname: str) -> None:
         """Moves to another path: how a promoted master drops the `.2`. Raises PidfileError.
 
-        The new file is there before the old one goes: who looks for the pid finds it at any moment.
+        The new file is there before the old one goes, so readers find the pid at any moment.
         """
         pid, old = self.pid, self.fname
         if pid is None or fname == old:

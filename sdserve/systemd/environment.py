@@ -1,6 +1,6 @@
 """The environment that a unit gives to its commands, and whether it has changed since the service was started.
 
-systemd reads `EnvironmentFile=` anew for each command (systemd.exec(5)), also for ExecReload=: that command sees what
+systemd reads `EnvironmentFile=` again for each command (systemd.exec(5)), also for ExecReload=: that command sees what
 the running service does not. Values may be secrets, so only digests of them leave a process.
 """
 

@@ -27,9 +27,14 @@ def offered(environ: MutableMapping[str, str]) -> bool:
 
 
 class Proof:
-    """Becomes readable when what was stored before it is not kept, or not any more. Raises OSError like pipe(2)."""
+    """Has systemd keep copies of `fds`, by name; becomes readable when they are not kept, or not any more.
 
-    def __init__(self, notifier: Notifier) -> None:
+    Raises OSError like pipe(2).
+    """
+
+    def __init__(self, notifier: Notifier, fds: dict[str, int]) -> None:
+        for name, fd in fds.items():
+            notifier.store(name, fd)
         self._fd, kept = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         notifier.store(PROOF, kept)
         os.close(kept)
@@ -39,10 +44,3 @@ class Proof:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def store(notifier: Notifier, fds: dict[str, int]) -> Proof:
-    """Has systemd keep copies of descriptors, by name. The proof is the caller's to watch and to close."""
-    for name, fd in fds.items():
-        notifier.store(name, fd)
-    return Proof(notifier)

@@ -3,7 +3,8 @@
 import pytest
 
 from sdserve.config import SETTINGS
-from sdserve.config.commandline import Arguments, parse
+from sdserve.config.commandline import parse
+from sdserve.config.setting import Source
 
 
 def values(*argv: str) -> dict[str, object]:
@@ -138,7 +139,7 @@ def test_help_and_version(argv: list[str], wants: str) -> None:
 
 
 def test_arguments_of_the_environment_say_so() -> None:
-    parsed: Arguments = parse(["-w", "x", "--zzz"], SETTINGS, "environment SDSERVE_CMD_ARGS")
+    parsed: Source = parse(["-w", "x", "--zzz"], SETTINGS, "environment SDSERVE_CMD_ARGS")
     assert parsed.problems == ["SDSERVE_CMD_ARGS: --zzz is not an option"]
     assert parsed.given["workers"].problem("workers", "bad") == "SDSERVE_CMD_ARGS: -w: bad"
     assert parsed.given["workers"].source == "environment SDSERVE_CMD_ARGS"

@@ -9,23 +9,24 @@ from textwrap import dedent
 import pytest
 
 from sdserve.config import SETTINGS
-from sdserve.config.file import FileContents, default_location, read
+from sdserve.config.file import default_location, read
+from sdserve.config.setting import Source
 
-Reader = Callable[[str], FileContents]
+Reader = Callable[[str], Source]
 
 
 @pytest.fixture
 def given(tmp_path: Path) -> Reader:
     """Reads a config file with this text."""
 
-    def run(text: str) -> FileContents:
+    def run(text: str) -> Source:
         (tmp_path / "c.py").write_text(dedent(text))
         return read("c.py", str(tmp_path), SETTINGS)
 
     return run
 
 
-def plain(contents: FileContents) -> dict[str, object]:
+def plain(contents: Source) -> dict[str, object]:
     return {name: given.value for name, given in contents.given.items()}
 
 

@@ -358,7 +358,7 @@ def test_modules_beside_the_config_file_stay_importable_under_another_chdir(
     cfg = loaded("--chdir", "deep", SDSERVE_ON_EXIT="beside.hook")
     before = os.getcwd()
     try:
-        cfg.enter_directory()
+        cfg.enter()
         assert sys.path[:2] == [str(tmp_path / "deep"), str(tmp_path)]
     finally:
         os.chdir(before)

@@ -22,7 +22,7 @@ def test_systemd_says_how_many_it_keeps(most: str, keeps: bool) -> None:
 
 def test_both_ends_of_the_queue_are_stored_by_name(short_path: Path) -> None:
     with NotifySocket(str(short_path / "notify")) as manager, open(os.devnull) as file:
-        proof = fdstore.store(Notifier(manager.address), dict.fromkeys(fdstore.NAMES, file.fileno()))
+        proof = fdstore.Proof(Notifier(manager.address), dict.fromkeys(fdstore.NAMES, file.fileno()))
         for name in (*fdstore.NAMES, fdstore.PROOF):
             assert "FDSTORE=1" in manager.wait(f"FDNAME={name}")
         proof.close()
@@ -31,7 +31,7 @@ def test_both_ends_of_the_queue_are_stored_by_name(short_path: Path) -> None:
 def test_a_store_that_keeps_nothing_is_found_out(short_path: Path) -> None:
     """The socket of these tests closes all descriptors that it gets, as a full store does."""
     with NotifySocket(str(short_path / "notify")) as manager:
-        proof = fdstore.store(Notifier(manager.address), {})
+        proof = fdstore.Proof(Notifier(manager.address), {})
         assert select.select([proof], [], [], 15)[0]
         proof.close()
 
@@ -39,7 +39,7 @@ def test_a_store_that_keeps_nothing_is_found_out(short_path: Path) -> None:
 def test_a_store_that_keeps_it_is_believed(short_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(short_path / "notify"))
-        proof = fdstore.store(Notifier(str(short_path / "notify")), {})
+        proof = fdstore.Proof(Notifier(str(short_path / "notify")), {})
         _, fds, _ = rights.receive(manager, 4096)
         assert not select.select([proof], [], [], 0)[0]
         os.close(fds[0])
@@ -48,6 +48,6 @@ def test_a_store_that_keeps_it_is_believed(short_path: Path) -> None:
 
 
 def test_without_anybody_who_listens_nothing_is_kept() -> None:
-    proof = fdstore.store(Notifier(None), {})
+    proof = fdstore.Proof(Notifier(None), {})
     assert select.select([proof], [], [], 15)[0]
     proof.close()
