@@ -115,18 +115,17 @@ class Notifier:
         if self.muted or self._socket_path is None:
             return True
         message = "\n".join(field.replace("\n", " ") for field in fields)
-        if self.send_again() and self._deliver(message, fds):
+        momentary = message.partition("=")[0] in MOMENTARY
+        if (momentary or self.send_again()) and self._deliver(message, fds):
             return True
-        self._keep(message, fds)
+        if not momentary:  # a sign of life or a wish for time is worth nothing later
+            self._keep(message, fds)
         self.on_failure()
         return False
 
     def _keep(self, message: str, fds: Sequence[int]) -> None:
-        """For later; a sign of life or a wish for time is worth nothing then, and of states the last one counts."""
-        name = message.partition("=")[0]
-        if name in MOMENTARY:
-            return
-        if name == "STATUS" and self.unsent and self.unsent[-1][0].startswith("STATUS="):
+        """For later; of statuses in a row the last one counts."""
+        if message.startswith("STATUS=") and self.unsent and self.unsent[-1][0].startswith("STATUS="):
             del self.unsent[-1]
         self.unsent.append((message, fds))
 

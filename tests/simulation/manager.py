@@ -78,5 +78,5 @@ def well(main: "MasterProcess") -> bool:
     if arbiter is None or main.stopped:
         return False
     goal = arbiter.service.goal
-    gap = goal.exclusive and any((each.alive and not each.booted) or each.told for each in main.workers)
+    gap = goal.exclusive and any((each.alive and not each.booted) or each.told_to_end for each in main.workers)
     return goal.size == 0 or arbiter.service.state in (Master.STARTING, *LEAVING) or main.serving > 0 or gap

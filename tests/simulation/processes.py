@@ -94,7 +94,11 @@ class WorkerProcess(Process):
     @property
     def untold(self) -> bool:
         """It lives, and nobody has told it to end."""
-        return self.alive and not self.told & {signal.SIGTERM, signal.SIGQUIT, signal.SIGABRT, signal.SIGKILL}
+        return self.alive and not self.told_to_end
+
+    @property
+    def told_to_end(self) -> bool:
+        return not self.told.isdisjoint((signal.SIGTERM, signal.SIGQUIT, signal.SIGABRT, signal.SIGKILL))
 
     @property
     def answers(self) -> bool:

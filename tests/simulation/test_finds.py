@@ -222,6 +222,15 @@ def test_a_wish_for_time_that_was_not_heard() -> None:
     assert not any(process.alive for process in world.processes())
 
 
+def test_who_reopens_its_logs_leaves_no_gap() -> None:
+    """The simulation's own: to have been sent USR1 is not to have been told to leave."""
+    world = service(surge=EXCLUSIVE, watchdog=4)
+    happen(world, What.USR1)
+    happen(world, What.STOPPED)
+    world.happens(What.TIME, 0, 5.0)
+    assert not any(process.alive for process in world.processes())
+
+
 def test_a_worker_that_hangs_before_anybody_can_know_counts() -> None:
     """The simulation's own: it was busy for too long while a hook kept the master from looking."""
     world = World(Plan(3))

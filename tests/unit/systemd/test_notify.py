@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -105,3 +105,16 @@ def test_a_descriptor_to_keep(manager: NotifySocket) -> None:
     with open(os.devnull) as file:
         notifier.store("queue", file.fileno())
     assert said(manager, notifier) == [{"FDSTORE": "1", "FDNAME": "queue"}]
+
+
+def test_a_sign_of_life_does_not_wait_for_what_systemd_did_not_take(manager: NotifySocket) -> None:
+    class Refused(Notifier):
+        def _deliver(self, message: str, fds: Sequence[int]) -> bool:
+            return not message.startswith("STATUS=") and super()._deliver(message, fds)
+
+    notifier = Refused(manager.address)
+    notifier.status("Running")
+    assert notifier.watchdog()
+    notifier.extend_timeout(5)
+    assert said(manager, notifier) == [{"WATCHDOG": "1"}, {"EXTEND_TIMEOUT_USEC": "5000000"}]
+    assert [message for message, _ in notifier.unsent] == ["STATUS=Running"]
