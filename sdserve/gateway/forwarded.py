@@ -12,7 +12,6 @@ hearsay, and so is what stands left of a hop that is hidden or malformed. Contra
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
@@ -61,12 +60,12 @@ class Trusted:
         self.everyone = "*" in names
         self._known: dict[str, bool] = {}
         self._exact = frozenset(name for name in names if "/" not in name)
-        networks = [ip_network(name) for name in names if name != "*"]
         # As numbers, by the bytes of an address: masks, and what addresses of a network come to under them.
         self._networks: dict[int, dict[int, set[int]]] = {4: {}, 16: {}}
-        for each in networks:
-            same = self._networks[each.max_prefixlen // 8].setdefault(int(each.netmask), set())
-            same.add(int(each.network_address))
+        for name in names:
+            if name != "*":
+                size, mask, address = _network(name)
+                self._networks[size].setdefault(mask, set()).add(address)
 
     def __contains__(self, address: str) -> bool:
         """`address` as the kernel or a proxy writes it; the empty one is a Unix socket's."""
@@ -89,6 +88,17 @@ class Trusted:
             if number & mask in networks:
                 return True
         return packed.startswith(MAPPED) and self._look_up(inet_ntop(AF_INET, packed[12:]))
+
+
+def _network(name: str) -> tuple[int, int, int]:
+    """Of an address or a network: the bytes of an address, the mask, the address. Raises ValueError."""
+    packed = parse_address(name)
+    if packed is not None and "%" not in name:
+        return len(packed), (1 << 8 * len(packed)) - 1, int.from_bytes(packed, "big")
+    from ipaddress import ip_network  # few name networks, and each start would wait for it
+
+    network = ip_network(name)
+    return network.max_prefixlen // 8, int(network.netmask), int(network.network_address)
 
 
 class Forwarding:

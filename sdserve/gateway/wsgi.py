@@ -7,7 +7,6 @@ afterwards an aborted response, and the log names the request.
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import Leave
@@ -52,6 +51,24 @@ def variable(name: str) -> str:
 def cgi_name(name: str) -> str:
     """The same, but "" where another header has the same key: what is to become of these depends on who sends them."""
     return "" if "_" in name else variable(name)
+
+
+def unquoted(path: str) -> str:
+    """A path with each %XX as the byte that it stands for (PEP 3333's latin-1); any other % stays.
+
+    As urllib.parse does it, whose import would be a twentieth of the start.
+    """
+    first, *rest = path.split("%")
+    return first + "".join([_byte(part[:2]) + part[2:] for part in rest])
+
+
+def _byte(digits: str) -> str:
+    if len(digits) == 2 and digits.isalnum():
+        try:
+            return chr(int(digits, 16))
+        except ValueError:
+            pass
+    return "%" + digits
 
 
 class Gateway:
@@ -127,7 +144,7 @@ class Gateway:
         environ["RAW_URI"] = environ["REQUEST_URI"] = request.uri
         environ["QUERY_STRING"] = request.query
         path = request.path
-        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        environ["PATH_INFO"] = unquoted(path) if "%" in path else path
         if standing:
             if standing & TRUSTED:
                 self._heed_proxy(environ)

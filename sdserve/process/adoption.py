@@ -13,7 +13,6 @@ the same: a stream socket, connected, of the expected family, or it is closed.
 import binascii
 import errno
 import itertools
-import json
 import math
 import os
 import socket
@@ -130,6 +129,8 @@ class AdoptionQueue:
 
 def _message(connections: Sequence[HandedConnection], longest: int) -> tuple[Sequence[HandedConnection], bytes]:
     """As many of the first connections as one message holds, and the message."""
+    import json  # few workers give connections away while a client waits for the start
+
     entries: list[str] = []
     size, taken = len("[]"), 0
     for said, alike in itertools.groupby(map(_told, connections)):
@@ -158,6 +159,8 @@ def _told(handed: HandedConnection) -> dict[str, str | float]:
 
 def _parsed(message: bytes) -> list[dict[str, Any]] | None:
     """What was said of each connection, in the order of the descriptors; None if that is nonsense."""
+    import json
+
     try:
         entries = json.loads(message)
     except (ValueError, RecursionError):  # the latter: nested too deep

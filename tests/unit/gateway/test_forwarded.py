@@ -1,5 +1,6 @@
 """Who is believed about the client, and how much."""
 
+from contextlib import nullcontext
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -151,6 +152,18 @@ def test_addresses_are_what_pythons_ipaddress_takes_for_addresses(text: str, oth
         mapped = getattr(known, "ipv4_mapped", None)
         inside = known in network or (mapped is not None and mapped in network)
         assert (text in Trusted([str(network)])) is inside
+
+
+@given(ADDRESSES)
+@settings(max_examples=300, deadline=None)
+def test_who_is_trusted_is_named_as_for_pythons_ipaddress(text: str) -> None:
+    try:
+        ip_network(text.strip())
+    except ValueError:
+        with pytest.raises(ValueError, match="does not appear to be|^$") if text.strip() else nullcontext():
+            Trusted([text])
+    else:
+        assert text.strip() in Trusted([text])
 
 
 @pytest.mark.parametrize(
