@@ -8,27 +8,22 @@ states (lifecycle.py) with deadlines.
 import signal
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from signal import Signals
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sdserve import SERVER_SOFTWARE
-from sdserve.arbiter.commands import Commands
-from sdserve.arbiter.control import Control
 from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import LEAVING, Master, MasterEvent
 from sdserve.arbiter.loop import TRY_AGAIN, Loop
-from sdserve.arbiter.new_master import NewMaster
-from sdserve.arbiter.old_master import OldMaster
 from sdserve.arbiter.pidfile_claim import PidfileClaim
 from sdserve.arbiter.pool import Pool
 from sdserve.arbiter.preimport import preimport
-from sdserve.arbiter.reload import Reload
 from sdserve.arbiter.server import Server
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.service_manager import ServiceManager
-from sdserve.arbiter.shutdown import Shutdown
 from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.start import Start
 from sdserve.arbiter.steps import Steps
@@ -36,6 +31,15 @@ from sdserve.config import Config
 from sdserve.errors import AppImportError, BootError, SdserveError
 from sdserve.gateway.blame import account
 from sdserve.process.handover import VARIABLE
+
+if TYPE_CHECKING:
+    from sdserve.arbiter.commands import Commands
+    from sdserve.arbiter.control import Control
+    from sdserve.arbiter.new_master import NewMaster
+    from sdserve.arbiter.old_master import OldMaster
+    from sdserve.arbiter.policy import Parts
+    from sdserve.arbiter.reload import Reload
+    from sdserve.arbiter.shutdown import Shutdown
 
 CRASHED = 255
 SURVIVES = (Master.RUNNING, Master.RELOADING, *LEAVING)  # here an unforeseen error is no reason to end
@@ -47,7 +51,8 @@ class Arbiter(Server):
 
     def __init__(self, cfg: Config, load: Callable[[], Config], host: Host | None = None) -> None:
         self.host = host = host or Host()
-        program = host.program()
+        self._load = load
+        self._program = host.program()
         launched_with = {name: value for name, value in host.environ.items() if name != VARIABLE}
         host.environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
         self.loop = loop = Loop(host.selector(), host.now, self._note_failure)
@@ -55,21 +60,61 @@ class Arbiter(Server):
         self.signals = SignalQueue(host.pipe())
         self.service = service = Service(cfg, loop, host.log(cfg), host.pid(), launched_with)
         service.log.echo(True)
-        handover = host.handover()
-        notifier = host.notifier(muted=handover is not None)
+        self._handover = host.handover()
+        succeeds = self._handover is not None
+        notifier = host.notifier(muted=succeeds)
         self.manager = manager = ServiceManager(service, notifier, host.watchdog(), lambda: self.pool.healthy())
-        steps = Steps(host, manager)
-        hooks = Hooks(service, steps, self)
+        self._steps = steps = Steps(host, manager)
+        self._hooks = hooks = Hooks(service, steps, self)
         self.claim = claim = PidfileClaim(host, service.log)
         self.pool = pool = Pool(service, host, hooks, lambda reason: self.reloading.roll_back(reason), self.halt)
-        self.commands = commands = Commands(service, self.handle_hup, self.handle_usr2, lambda: self.old_master.refusal)
-        self.control = control = Control(loop, service.log, commands.table(), host.bind)
-        parts = (service, host, pool, manager, claim, control, commands, hooks, steps)
-        self.old_master = OldMaster(parts, program, self.stop)
-        self.new_master = NewMaster(parts, handover, self.handle_hup, self.handle_rtmin, self.old_master.catch_up)
-        self.reloading = Reload(parts, load, self.old_master.pass_on_reload)
-        self.shutdown = Shutdown(parts, self.reloading, self.old_master, self.new_master)
-        self.starting = Start(parts, self.new_master, self._handle_signals, self.stop)
+        parts = (service, host, pool, manager, claim, hooks, steps)
+        self.starting = Start(parts, self.new_master if succeeds else None, self._handle_signals)
+
+    # --- rooms that no start needs, and no client shall wait for: made at their first use, imported by preimport.py --
+
+    @cached_property
+    def commands(self) -> "Commands":
+        from sdserve.arbiter.commands import Commands
+
+        return Commands(self.service, self.handle_hup, self.handle_usr2, lambda: self.old_master.refusal)
+
+    @cached_property
+    def control(self) -> "Control":
+        from sdserve.arbiter.control import Control
+
+        return Control(self.loop, self.service.log, self.commands.table(), self.host.bind)
+
+    @cached_property
+    def _parts(self) -> "Parts":
+        shared = (self.service, self.host, self.pool, self.manager, self.claim)
+        return (*shared, self.control, self.commands, self._hooks, self._steps)
+
+    @cached_property
+    def old_master(self) -> "OldMaster":
+        from sdserve.arbiter.old_master import OldMaster
+
+        return OldMaster(self._parts, self._program, self.stop)
+
+    @cached_property
+    def new_master(self) -> "NewMaster":
+        from sdserve.arbiter.new_master import NewMaster
+
+        return NewMaster(self._parts, self._handover, self.handle_hup, self.handle_rtmin, self.old_master.catch_up)
+
+    @cached_property
+    def reloading(self) -> "Reload":
+        from sdserve.arbiter.reload import Reload
+
+        return Reload(self._parts, self._load, self.old_master.pass_on_reload)
+
+    @cached_property
+    def shutdown(self) -> "Shutdown":
+        from sdserve.arbiter.shutdown import Shutdown
+
+        return Shutdown(self._parts, self.reloading, self.old_master, self.new_master)
+
+    # --- the run ----------------------------------------------------------------------------------------------------
 
     def run(self) -> NoReturn:
         """Serves until told to stop. Exits with 0, the code of the error that ended it, or 255 after a crash."""
@@ -111,13 +156,27 @@ class Arbiter(Server):
         self.log.exception("Exception in the master, which goes on and tries again in %g s", TRY_AGAIN)
 
     def start(self) -> None:
-        """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded; then workers."""
+        """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded; then workers.
+
+        The first one boots while the master makes itself ready for all that may follow; the others are forked after
+        that, and have it in memory as well.
+        """
         self.starting.daemonize()
         self.init_signals()
         if self.starting.claim():
+            self.spawn_worker(0)
+            self._prepare()
             self.manage_workers()
             self._complete()  # the very first worker could not be forked
-            preimport()  # while the workers boot
+
+    def _prepare(self) -> None:
+        """The rest of a start, which no client waits for."""
+        preimport()
+        from sdserve.arbiter.idle import watch_idleness
+
+        if self._handover is None:
+            self.control.keep_open(self.cfg.control_socket)
+        watch_idleness(self.service, self.stop)
 
     def turn(self) -> None:
         """Waits for something to happen, and does what follows."""

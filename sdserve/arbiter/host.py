@@ -1,5 +1,7 @@
 """What a master asks of the machine it runs on: the one seam beneath the decisions.
 
+What no start needs is imported where it is used, and stands in preimport.py.
+
 The real one is here, thin enough to need no test of its own; the simulation puts a world of its own in its place
 (tests/simulation), so the masters that it drives are the very ones that serve.
 """
@@ -9,18 +11,17 @@ import select
 import selectors
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.adoption import Adoption
 from sdserve.arbiter.daemon import daemonize
 from sdserve.arbiter.loop import Loop, Pipe
-from sdserve.arbiter.reexec import Reexec, fork_twice
 from sdserve.arbiter.signals import Handler, catch
 from sdserve.arbiter.spawn import fork_worker
 from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import Config
 from sdserve.log import Logger
-from sdserve.process import control_group, listeners, output
+from sdserve.process import listeners, output
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfd import PidFd, room
@@ -33,6 +34,9 @@ from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
 from sdserve.workers.base import Worker
 from sdserve.workers.boot import set_title
+
+if TYPE_CHECKING:
+    from sdserve.arbiter.reexec import Reexec
 
 
 class Host:
@@ -109,7 +113,6 @@ class Host:
 
     process = staticmethod(PidFd)
     handover_pair = staticmethod(Handover.pair)  # the old master's end, and the new one's
-    end_leftovers = staticmethod(control_group.end_others)
 
     def fork_worker(
         self, worker: Worker, server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
@@ -117,10 +120,18 @@ class Host:
         """Raises OSError when there is no room for another process."""
         return fork_worker(worker, server, scoreboard, title, forget, self.now)
 
-    def execute(self, reexec: Reexec, passed: Sequence[Listener], handover: Handover) -> int:
+    def execute(self, reexec: "Reexec", passed: Sequence[Listener], handover: Handover) -> int:
         """A new master's pid, whose pidfd can be had next. Raises OSError when there is no room for another process."""
+        from sdserve.arbiter.reexec import fork_twice
+
         with room():
             return fork_twice(lambda: reexec.execute(passed, handover))
+
+    def end_leftovers(self) -> list[int]:
+        """Ends what workers left running in this service; returns the pids."""
+        from sdserve.process import control_group
+
+        return control_group.end_others()
 
     def examine(
         self,

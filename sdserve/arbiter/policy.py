@@ -17,7 +17,7 @@ Parts = tuple[Service, Host, Pool, ServiceManager, PidfileClaim, Control, Comman
 
 
 class Policy:
-    """Base of Start, Reload, OldMaster, NewMaster and Shutdown."""
+    """Base of Reload, OldMaster, NewMaster and Shutdown."""
 
     def __init__(self, parts: Parts) -> None:
         self._service, self._host, self._pool, self._manager, self._claim, self._control = parts[:6]

@@ -19,7 +19,7 @@ from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_r
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.systemd.notify import Notifier
-from sdserve.workers.base import RETIRE, Worker
+from sdserve.workers.base import PREIMPORT, RETIRE, Worker
 
 
 class Pool:
@@ -201,6 +201,7 @@ class Pool:
 
     def worker_ready(self, handle: WorkerHandle) -> None:
         """A worker serves."""
+        handle.tell(PREIMPORT)
         self._boot_kills = 0
 
     def worker_gone(self, handle: WorkerHandle, status: int) -> None:

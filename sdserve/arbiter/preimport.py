@@ -2,32 +2,35 @@
 
 A deploy replaces files under a running service: a package that is being installed, an old release that was pruned. So
 may a disk be gone. None of that may keep a master from supervising, or from forking workers: nothing is imported later
-than this, and nothing earlier than it must, for the first workers boot meanwhile and no client waits.
+than this. Nor earlier than it must be: the first worker is forked before, with what it takes to answer the client that
+woke the service. It imports the rest by itself (workers/preimport.py), once the master has heard that it serves.
 
 Each costs memory, of the master's own and of what it shares with its workers and writes to: what only an application's
 import can ask for, which needs the disk itself, is not here. tests/scenarios/test_no_disk.py fails for what is missing.
 """
 
 import gc
-import importlib
-from contextlib import suppress
+
+from sdserve.workers import preimport as workers
 
 MODULES = (
-    # the master's own, for what is rare: back-outs, mistakes in a configuration, orphans of a journal
+    # the master's rooms that no start needs, and what they lean on
+    "sdserve.arbiter.commands", "sdserve.arbiter.control", "sdserve.arbiter.idle", "sdserve.arbiter.new_master",
+    "sdserve.arbiter.old_master", "sdserve.arbiter.postmortem", "sdserve.arbiter.reload", "sdserve.arbiter.shutdown",
+    "sdserve.process.control_group", "sdserve.process.handover", "sdserve.process.pidfile",
+    # what is rare: back-outs, mistakes in a configuration, orphans of a journal
     "ast", "difflib", "ipaddress", "random", "shlex", "socket", "subprocess", "tokenize",
     "importlib.util",
-    "sdserve.arbiter.postmortem", "sdserve.config.unknown_names",
-    # what workers import at boot or later: those forked from here on find it in memory
-    "faulthandler", "grp", "pwd", "traceback",
-    "sdserve.access", "sdserve.gateway.loader", "sdserve.http.proxy", "sdserve.workers.wsgi",
+    "sdserve.config.unknown_names",
+    # what workers import at boot
+    "faulthandler", "grp", "pwd",
+    "sdserve.gateway.loader", "sdserve.workers.wsgi.worker",
 )  # fmt: skip
 
 
 def preimport() -> None:
     """Imports what is not there yet."""
-    for name in MODULES:
-        with suppress(ImportError):  # whatever needs it will say so
-            importlib.import_module(name)
+    workers.preimport(MODULES)
     if not gc.isenabled():
         gc.freeze()  # a collection would touch, and so copy, the pages that workers share
         gc.enable()

@@ -1,41 +1,51 @@
 """How a master starts: what it has to hold before it may fork its first worker."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sdserve import __version__
 from sdserve.arbiter.generation import Generation, goal_of
-from sdserve.arbiter.idle import watch_idleness
+from sdserve.arbiter.hooks import Hooks
+from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import Master
-from sdserve.arbiter.new_master import NewMaster
-from sdserve.arbiter.policy import Parts, Policy
+from sdserve.arbiter.pidfile_claim import PidfileClaim
+from sdserve.arbiter.pool import Pool
+from sdserve.arbiter.service import Service
+from sdserve.arbiter.service_manager import ServiceManager
+from sdserve.arbiter.steps import Steps
 from sdserve.errors import AddressInUse
 from sdserve.process.listeners import Listener
+
+if TYPE_CHECKING:
+    from sdserve.arbiter.new_master import NewMaster
 
 IN_USE_PAUSE = 1.0  # seconds between two attempts to listen on an address that is in use
 IN_USE_TIMEOUT = 5.0  # seconds for all of them, as in gunicorn
 
 
-class Start(Policy):
-    """The start of one master; `handle_signals` is called while it waits, `stop` when the service is idle later."""
+class Start:
+    """The start of one master: `new_master` where there is an old one. `handle_signals` is called while it waits."""
 
     def __init__(
-        self, parts: Parts, new_master: NewMaster, handle_signals: Callable[[], None], stop: Callable[[], None]
+        self,
+        parts: tuple[Service, Host, Pool, ServiceManager, PidfileClaim, Hooks, Steps],
+        new_master: "NewMaster | None",
+        handle_signals: Callable[[], None],
     ) -> None:
-        super().__init__(parts)
+        self._service, self._host, self._pool, self._manager, self._claim, self._hooks, self._steps = parts
         self._new_master = new_master
         self._handle_signals = handle_signals
-        self._stop = stop
 
     def daemonize(self) -> None:
         """Detaches from the terminal, if the configuration says so; its pid is another one then."""
         service, cfg = self._service, self._service.cfg
-        if cfg.daemon and not self._new_master.succeeding:
+        if cfg.daemon and self._new_master is None:
             self._host.daemonize()
             service.log.setup(cfg.errorlog, cfg.accesslog, cfg.loglevel)
         service.pid = self._host.pid()
 
     def claim(self) -> bool:
-        """Claims pidfile, listeners, the application if it is preloaded, and the control socket.
+        """Claims pidfile, listeners, and the application if it is preloaded.
 
         False when a signal said to stop meanwhile. Raises SdserveError when something cannot be had.
         """
@@ -47,7 +57,8 @@ class Start(Policy):
         self._claim.make(service.cfg.pidfile, second=bool(service.master_pid))
         self._hooks.call("on_starting")
         old = self._new_master
-        found, service.adoption = self._host.found(old.described, old.queue, service.cfg.fd_store)
+        passed = (None, []) if old is None else (old.described, old.queue)
+        found, service.adoption = self._host.found(*passed, service.cfg.fd_store)
         service.systemd = any(listener.activated for listener in found)
         if not self._open_listeners(generation, found):
             return False
@@ -61,10 +72,8 @@ class Start(Policy):
         self._manager.ping()
         self._manager.ask_for_time(True)
         self._steps.step("the import of the application", service.cfg.boot_timeout, generation.preload)
-        if not old.succeeding:
-            self._control.keep_open(service.cfg.control_socket)
-        old.listen()
-        watch_idleness(service, self._stop)
+        if old is not None:
+            old.listen()
         self._hooks.call("when_ready")
         return True
 

@@ -19,8 +19,8 @@ from sdserve.immutable import Immutable
 
 AT_EXECFN = 31
 PATH_MAX = 4096
-_TRAMPOLINE = re.compile(rb"#!\s*/bin/sh\s*\n'''exec' .*\"\$0\" \"\$@\"")
-_PYTHON = re.compile(rb"#!\s*(\S*python[\w.]*)")
+_TRAMPOLINE = rb"#!\s*/bin/sh\s*\n'''exec' .*\"\$0\" \"\$@\""
+_PYTHON = rb"#!\s*(\S*python[\w.]*)"
 
 
 class Program(Immutable):
@@ -42,7 +42,7 @@ class Program(Immutable):
             executed in argv[1:3] and executed is not None
         ):  # by its first line, which may give the interpreter an option
             return cls(executed, tuple(argv[argv.index(executed, 1) :]))
-        if len(argv) > 1 and _TRAMPOLINE.match(_beginning(argv[1])):
+        if len(argv) > 1 and re.match(_TRAMPOLINE, _beginning(argv[1])):
             return cls(argv[1], tuple(argv[1:]))
         return cls(executed or argv[0], tuple(argv))
 
@@ -52,7 +52,7 @@ class Program(Immutable):
         beginning = _beginning(os.path.join(directory, self.path))
         if not beginning.startswith(b"#!"):
             return [self.path, *code]
-        python = _PYTHON.match(beginning)
+        python = re.match(_PYTHON, beginning)
         return [os.fsdecode(python[1]), *code] if python else [self.path, "--version"]
 
 

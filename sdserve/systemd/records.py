@@ -11,14 +11,14 @@ LONGEST = 40 << 10  # bytes of a line; LineMax= is 48 KiB if nobody changed it
 
 # What journald takes for a line end (LF and NUL), and what a terminal or a pager would not show as it is: controls,
 # line and paragraph separators, marks that turn the direction of text, and surrogates, which no stream can encode.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|<(?=[0-9]{1,3}>)"
-)
+_UNSAFE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|<(?=[0-9]{1,3}>)"
 
 
 def harmless(text: str) -> str:
     """`text` without anything that could begin a record of its own, but for its line ends; tabs stay."""
-    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1] if found[0] != "<" else "\\x3c", text)
+    if text.isprintable() and "<" not in text:
+        return text
+    return re.sub(_UNSAFE, lambda found: ascii(found[0])[1:-1] if found[0] != "<" else "\\x3c", text)
 
 
 def prefixed(text: str, priority: int) -> str:

@@ -32,6 +32,7 @@ from sdserve.process import output
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.heartbeat import Heartbeat
 from sdserve.workers.orphan import end_within
+from sdserve.workers.preimport import preimport
 from sdserve.workers.recycling import Recycling
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ FAILED = b"failed:"
 
 # What a master says to its worker, besides the signal of the same meaning: the application may have taken that.
 RETIRE = b"retire"
+
+# Its answer to READY: a worker imports what it may need later. The first one of a start did not wait for that.
+PREIMPORT = b"preimport"
 
 STACKS = signal.SIGRTMIN + 1  # writes the stacks of all threads, and changes nothing
 STDERR = 2  # the descriptor: sys.stderr may be anything that a hook or an application made of it
@@ -397,6 +401,8 @@ class Worker:
         if message == RETIRE:
             self._told = True
             self.retire()
+        elif message == PREIMPORT:
+            preimport()
         elif not message:
             self.outlive_master()
 

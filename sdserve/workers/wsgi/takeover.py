@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GUNICORN, WERKZEUG, HINTS = "gunicorn.socket", "werkzeug.socket", "wsgi.early_hints"
 LOOKS = frozenset(("family", "type", "proto", "getpeername", "getsockname", "getsockopt", "gettimeout", "timeout"))
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2}[ -~]*)\r\n")
+STATUS_LINE = rb"HTTP/1\.[01] ([1-9][0-9]{2}[ -~]*)\r\n"
 
 
 class ClientSocket:
@@ -70,7 +70,7 @@ class ClientSocket:
         taken = self._taken
         assert taken is not None
         self._now().sock.setblocking(False)
-        found = STATUS_LINE.match(taken.start)
+        found = re.match(STATUS_LINE, taken.start)
         if found is not None:
             response.status = found[1].decode("ascii")
         response.sent = taken.sent

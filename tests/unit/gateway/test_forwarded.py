@@ -160,7 +160,7 @@ def test_who_is_trusted_is_named_as_for_pythons_ipaddress(text: str) -> None:
     try:
         ip_network(text.strip())
     except ValueError:
-        with pytest.raises(ValueError, match="does not appear to be|^$") if text.strip() else nullcontext():
+        with pytest.raises(ValueError, match=r"does not appear to be|^$") if text.strip() else nullcontext():
             Trusted([text])
     else:
         assert text.strip() in Trusted([text])
