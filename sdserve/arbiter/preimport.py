@@ -24,7 +24,7 @@ MODULES = (
     "sdserve.config.unknown_names",
     # what workers import at boot
     "faulthandler", "grp", "pwd",
-    "sdserve.gateway.loader", "sdserve.workers.wsgi.worker",
+    "sdserve.gateway.loader", "sdserve.workers.wsgi.warmup", "sdserve.workers.wsgi.worker",
 )  # fmt: skip
 
 

@@ -15,7 +15,6 @@ may be of different versions of sdserve.
 The end of file means that the other end is gone.
 """
 
-import json
 import os
 import socket
 import struct
@@ -65,6 +64,8 @@ class Handover:
 
         Raises OSError, with rights.NO_ROOM among others, when the kernel does not take it.
         """
+        import json  # a start without an old master passes by here, and need not wait for it
+
         try:
             socket.send_fds(self._sock, [json.dumps({"type": type, **fields}).encode()], list(fds))
         except (BrokenPipeError, ConnectionResetError):
@@ -76,6 +77,8 @@ class Handover:
 
         `fds` lists the descriptors that came with it; they are the caller's to close.
         """
+        import json
+
         try:
             data, fds, _ = self._received()
         except BlockingIOError:

@@ -19,7 +19,19 @@ def application(environ, start_response):
 # Each costs as much as ten modules of our own, or brings such ones along.
 HEAVY = {
     *("argparse", "ast", "asyncio", "dataclasses", "difflib", "dis", "email", "hashlib", "http.client", "inspect"),
-    *("multiprocessing", "pathlib", "random", "shutil", "ssl", "subprocess", "sysconfig", "tempfile"),
+    *(
+        "ipaddress",
+        "json",
+        "multiprocessing",
+        "pathlib",
+        "random",
+        "shutil",
+        "ssl",
+        "subprocess",
+        "sysconfig",
+        "tempfile",
+    ),
+    *("urllib.parse", "sdserve.arbiter.control", "sdserve.arbiter.old_master", "sdserve.arbiter.reload"),
 }
 
 

@@ -23,7 +23,6 @@ from sdserve.workers.wsgi import stuck
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.exchange import Exchange
 from sdserve.workers.wsgi.loop import Loop
-from sdserve.workers.wsgi.warmup import warm_up
 
 if TYPE_CHECKING:
     from sdserve.access import AccessLog
@@ -76,6 +75,8 @@ class WSGIWorker(Worker):
         demand_wsgi(app, uri)
 
     def warm_up(self, target: str) -> None:
+        from sdserve.workers.wsgi.warmup import warm_up
+
         warm_up(self.gateway, target, self.options.limits, self.log)
 
     def run(self) -> None:
