@@ -1,11 +1,13 @@
 """The first client of an activated service waits for what is imported: what no first answer needs is not among it."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.server import Server, answer
+from tests.support.waiting import eventually
 
 Start = Callable[..., Server]
 
@@ -19,27 +21,34 @@ def application(environ, start_response):
 # Each costs as much as ten modules of our own, or brings such ones along.
 HEAVY = {
     *("argparse", "ast", "asyncio", "dataclasses", "difflib", "dis", "email", "hashlib", "http.client", "inspect"),
-    *(
-        "ipaddress",
-        "json",
-        "multiprocessing",
-        "pathlib",
-        "random",
-        "shutil",
-        "ssl",
-        "subprocess",
-        "sysconfig",
-        "tempfile",
-    ),
-    *("urllib.parse", "sdserve.arbiter.control", "sdserve.arbiter.old_master", "sdserve.arbiter.reload"),
+    *("ipaddress", "json", "multiprocessing", "pathlib", "random", "shutil", "ssl", "subprocess", "sysconfig"),
+    *("tempfile", "urllib.parse"),
 }
+# Rooms of the master that open later, and what workers may need.
+LATER = {"sdserve.access", "sdserve.arbiter.control", "sdserve.arbiter.old_master", "sdserve.arbiter.reload"}
 
 
 def test_the_first_answer_waits_for_no_heavy_module(start: Start, short_path: Path) -> None:
     (short_path / "app.py").write_text(APP)
-    start("-b", f"unix:{short_path}/s", "app", cwd=short_path).wait_ready()
-    loaded = set(answer(f"{short_path}/s").body.decode().split())
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(short_path / "s"))
+        listener.listen()
+        client.connect(str(short_path / "s"))
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        start("-w", "2", "app", sockets=[(listener, "http")], cwd=short_path)
+        with client.makefile("rb") as reply:
+            loaded = set(reply.read().decode().split())
     # What an environment for development loads by itself, by its .pth files.
     program = "import sys; print(*sys.modules)"
     bare = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert sorted((loaded - set(bare.split())) & HEAVY) == []
+    assert sorted((loaded - set(bare.split())) & (HEAVY | LATER)) == []
+
+
+def test_workers_import_what_they_may_need_once_they_serve(start: Start, short_path: Path) -> None:
+    """The first one, too, which was forked before the master did."""
+    (short_path / "app.py").write_text(APP)
+    start("-w", "1", "-b", f"unix:{short_path}/s", "app", cwd=short_path).wait_ready()
+    eventually(
+        lambda: {"json", "sdserve.access"} <= set(answer(f"{short_path}/s").body.decode().split()),
+        "the first worker has what others find in memory",
+    )
