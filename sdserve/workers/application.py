@@ -1,10 +1,15 @@
 """The application that a generation of workers serves: imported once in each process that needs it."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdserve.config import Config
+
+
+RARELY = 50_000  # objects that are made, and live, between two collections
 
 
 class Application:
@@ -28,4 +33,22 @@ class Application:
         """Imports the callable. Raises AppImportError, BootError."""
         from sdserve.gateway import loader
 
-        return loader.load(self.app_uri)
+        with rare_collections():
+            return loader.load(self.app_uri)
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Has the garbage collector look seldom: next to nothing that an import makes is garbage.
+
+    It would look a hundred times while Flask or Django is imported, which is a tenth of the time that takes. What the
+    application says itself of collections, in gc, is left as it is.
+    """
+    before = gc.get_threshold()
+    rare = (max(before[0], RARELY), *before[1:]) if before[0] else before  # 0: never
+    gc.set_threshold(*rare)
+    try:
+        yield
+    finally:
+        if gc.get_threshold() == rare:
+            gc.set_threshold(*before)

@@ -276,7 +276,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (judging(forgets_the_surge), "surge"),
     (judging(forgets_that_it_is_exclusive), "exclusive"),
     (judging(replaces_all_worn_at_once), "recycling"),
-    (judging(does_not_see_who_boots), "idempotent"),
+    (judging(does_not_see_who_boots), "recycling"),
     (judging(acts_by_and_by), "idempotent"),
     (judging(forgets_the_gpus), "balance"),
     (crowded_gpus_are_not_noticed, "balance"),
