@@ -1,10 +1,12 @@
 """The descriptors of the simulated machine: readable or not, and never waited for."""
 
+import os
 import selectors
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sdserve.arbiter.loop import Pipe
@@ -14,6 +16,19 @@ from sdserve.workers.base import READY
 if TYPE_CHECKING:
     from tests.simulation.processes import MasterProcess, Process, WorkerProcess
     from tests.simulation.world import World
+
+
+@contextmanager
+def real_ones_closed() -> Iterator[None]:
+    """A master holds its working directory and a spare descriptor, real ones, which nobody closes when it is killed."""
+    before = set(os.listdir("/proc/self/fd"))
+    try:
+        yield
+    finally:
+        for name in set(os.listdir("/proc/self/fd")) - before:
+            with suppress(OSError):  # that of the listing
+                if os.readlink(f"/proc/self/fd/{name}") in (os.getcwd(), os.devnull):
+                    os.close(int(name))
 
 
 def name_of(signum: int) -> str:

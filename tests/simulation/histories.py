@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from hypothesis import strategies as st
 
+from tests.simulation.descriptors import real_ones_closed
 from tests.simulation.events import Event, Step, What
 from tests.simulation.plan import EXCLUSIVE, Plan
 from tests.simulation.promises import Broken
@@ -114,11 +115,12 @@ def _much(what: What, dice: random.Random) -> float:
 
 def live(plan: Plan, history: Sequence[Step]) -> World:
     """One whole life of a service: its start, all that happens, its rest and its end."""
-    world = World(plan)
-    for step in history:
-        world.step(step)
-    world.calm_down()
-    world.end()
+    with real_ones_closed():
+        world = World(plan)
+        for step in history:
+            world.step(step)
+        world.calm_down()
+        world.end()
     return world
 
 
