@@ -1,7 +1,6 @@
-"""One WSGI response: what the application says is checked, framed and written to a sink.
+"""One WSGI response: what the application says, in which order, and how it is written to a sink.
 
-Whatever the application does, the bytes on the wire are a well-formed response or an aborted one: too few bytes end the
-connection, too many are cut, and nothing is sent before all of the head is known to be sendable.
+What goes on the wire is http/writer.py's. Here it is iterated as its client takes it, and as others have their turns.
 """
 
 import io
@@ -15,25 +14,17 @@ from typing import Any, Protocol
 from sdserve import SERVER_SOFTWARE
 from sdserve.http.errors import InvalidResponse
 from sdserve.http.request import Request
-from sdserve.http.response import NO_BODY, Head, HeadWriter
+from sdserve.http.response import Head, HeadWriter
+from sdserve.http.writer import ClientGone, Parts, Writer
 from sdserve.log import Logger
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 
 
-LARGE = 16384  # bytes of a body that is cheaper to send from where it is than to copy
 OWN = 5.0  # seconds for which an iterable has its thread to itself, others may wait or not
 SLICE = 0.02  # seconds for which it goes on at a time afterwards, while others wait
 FIRST_PIECE = -1.0  # in the place of a time: it is not known yet whether there will be another one
 REAL_FILES = (io.BufferedReader, io.BufferedRandom, io.FileIO)
-
-
-class ClientGone(ConnectionError):
-    """The reader of a response has gone, or reads nothing any more."""
-
-
-class NoRoom(ClientGone):
-    """What the application sends has no room, and its reader takes it too slowly to be waited for."""
 
 
 class NothingSent(Exception):
@@ -115,19 +106,12 @@ class FileWrapper:
         return fd, offset, found.st_size - offset
 
 
-class Response:
-    """One answer. `keep_alive` and `broken` say what must become of the connection afterwards."""
+class Response(Writer):
+    """One answer, as an application makes it and as hooks know it."""
 
-    _head: Head | None = None
-    _left = -1  # bytes that Content-Length still promises, -1: no promise
-    _bodyless = False
     _advance: Callable[[], bytes] = iter(()).__next__  # the next piece of the result
     result: Any = None  # what the application returned, while it has more to send
-    broken = False  # the answer is cut short: the connection must be aborted
-    complete = False
     error: BaseException | None = None  # what the application raised
-    chunked = False
-    head_sent = False
     turns = 0  # slices of time that the iterable has used up
     _own_until = 0.0  # monotonic seconds; before, the iterable gives nobody else a turn
     _so_far: object = None  # what `_progress` was when `_quiet_since` was set
@@ -138,10 +122,11 @@ class Response:
     headers: Sequence[tuple[str, str]] = ()
 
     def __init__(self, gateway: Source, sink: Sink, request: Request) -> None:
-        self._gateway = gateway
-        self._sink = sink
+        self.heads = gateway.writer  # as Writer has it, but for a call in each request
         self.request = request
         self.keep_alive = request.keep_alive
+        self._gateway = gateway
+        self._sink = sink
 
     # --- for hooks, by gunicorn's names -----------------------------------------------------------------------------
 
@@ -181,11 +166,11 @@ class Response:
 
     @property
     def response_length(self) -> int | None:
-        return self._head.length if self._head and self._head.length >= 0 else None
+        return self.head.length if self.head and self.head.length >= 0 else None
 
     @property
     def status_code(self) -> int:
-        return self._head.code if self._head else int(self.status[:3] or 0)
+        return self.head.code if self.head else int(self.status[:3] or 0)
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -198,9 +183,9 @@ class Response:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # no cycle through the traceback
-        elif self._head is not None:
+        elif self.head is not None:
             raise AssertionError("start_response was called twice without exc_info")
-        self._head = self._gateway.writer.head(status, headers)
+        self.head = self.heads.head(status, headers)
         self.status = status
         self.headers = headers
         return self.write
@@ -213,12 +198,14 @@ class Response:
         kind = type(result)
         if (kind is list or kind is tuple) and not self.head_sent:
             if len(result) != 1:  # type: ignore[arg-type]
-                self._several(result)  # type: ignore[arg-type]
+                for piece in result:
+                    _demand_bytes(piece)
+                self._send_whole(self.several(result))  # type: ignore[arg-type]
                 return True
             body = result[0]  # type: ignore[index]
             if type(body) is not bytes:
-                raise TypeError(f"the application returned {type(body).__name__}, not bytes")
-            self._whole(body)
+                _demand_bytes(body)
+            self._send_whole(self.whole(body))
             return True
         if kind is FileWrapper and not self.head_sent:
             region = result.region()  # type: ignore[attr-defined]
@@ -226,12 +213,12 @@ class Response:
                 return self._file(*region)
         self._advance = iter(result).__next__
         if not self.head_sent and _single(result):
-            piece = next(iter(self._advance, None), None)
-            if self._head is not None and type(piece) is bytes:
-                self._whole(piece)
-                return True
-            if piece is not None:
+            for piece in iter(self._advance, None):
+                if self.head is not None and type(piece) is bytes:
+                    self._send_whole(self.whole(piece))
+                    return True
                 self.write(piece)
+                break
         return self.go_on()
 
     def go_on(self) -> bool:
@@ -248,7 +235,7 @@ class Response:
                 self._finish()
                 return True
             self.write(piece)
-            if self._bodyless:  # nothing of the rest would be sent
+            if self.bodyless:  # nothing of the rest would be sent
                 self._finish()
                 return True
             if not until:
@@ -288,7 +275,7 @@ class Response:
     def early_hints(self, fields: Iterable[tuple[str, str]]) -> None:
         """Sends 103 (RFC 8297) ahead of the response, where the client may know of it. Raises InvalidResponse."""
         if self.request.minor and not self.head_sent:
-            self._sink.send(self._gateway.writer.interim("103 Early Hints", fields))
+            self._sink.send(self.heads.interim("103 Early Hints", fields))
 
     def divert(self, taken: Any) -> None:
         """The connection belongs to the application now: whatever it answers here goes nowhere."""
@@ -298,158 +285,72 @@ class Response:
 
     def write(self, data: bytes) -> None:
         """PEP 3333's write(), and one piece of an iterable."""
-        if not isinstance(data, bytes):
-            raise TypeError(f"the application returned {type(data).__name__}, not bytes")
-        if self._head is None:
+        _demand_bytes(data)
+        if self.head is None:
             raise InvalidResponse("the application did not call start_response before it sent data")
         if not data:
             return
-        head = b"" if self.head_sent else self._start(-1)
-        if self._bodyless:
-            data = b""
-        elif self._left >= 0:
-            data = self._bounded(data)
-        if self.chunked and data:
-            if len(data) > LARGE:
-                self._sink.send_parts((b"%b%x\r\n" % (head, len(data)), data, b"\r\n"), whole=False)
-            else:
-                self._sink.send(b"%b%x\r\n%b\r\n" % (head, len(data), data))
-        elif head and len(data) > LARGE:
-            self._sink.send_parts((head, data), whole=False)
-        elif head or data:
-            self._sink.send(head + data if head else data)
-        self.sent += len(data)
+        parts = self.piece(data)
+        if not isinstance(parts, bytes):
+            self._sink.send_parts(parts, whole=False)
+        elif parts:
+            self._sink.send(parts)
+        self.sent += self.size
 
-    def _whole(self, body: bytes) -> None:
-        """The complete body is known: one head, one write."""
-        head, heads, request = self._head, self._gateway.writer, self.request
-        usual = head.usual if head is not None and head.length == len(body) and self.keep_alive and heads.keeps else b""
-        if usual and request.minor and request.method != "HEAD":  # what `_start` would come to, without its questions
-            self.head_sent = True
-            if len(body) > LARGE:
-                self._sink.send_parts((usual + heads.ending, body), whole=True)
-            else:
-                self._sink.send(b"".join((usual, heads.ending, body)))
+    def _send_whole(self, parts: Parts) -> None:
+        """The complete answer is known."""
+        if isinstance(parts, bytes):
+            self._sink.send(parts)
+        else:
+            self._sink.send_parts(parts, whole=True)
+        self.sent = self.size
+        if self.left > 0:
+            self._end()
+        else:
             self.complete = True
-            self.sent = len(body)
-            return
-        start = self._start(len(body))
-        if self._bodyless:
-            body = b""
-        elif self._left != len(body):
-            body = self._bounded(body)
-        else:
-            self._left = 0
-        if len(body) > LARGE:
-            self._sink.send_parts((start, body), whole=True)
-        else:
-            self._sink.send(start + body)
-        self.sent = len(body)
-        self._end()
 
-    def _several(self, pieces: Sequence[bytes]) -> None:
-        """The complete body is known, in several pieces: large ones are sent from where they are."""
-        for piece in pieces:
-            if not isinstance(piece, bytes):
-                raise TypeError(f"the application returned {type(piece).__name__}, not bytes")
-        total = sum(map(len, pieces))
-        head = self._head
-        if total <= LARGE or head is None or self.request.method == "HEAD" or head.length not in (-1, total):
-            self._whole(b"".join(pieces))
-            return
-        start = self._start(total)
-        if self._bodyless:
-            self._sink.send(start)
-        else:
-            self._sink.send_parts([start, *_blocks(pieces)], whole=True)
-            self._left = 0
-            self.sent = total
-        self._end()
-
-    def _start(self, total: int) -> bytes:
-        """The head's bytes; `total` is the body's length if it is known, else -1. Decides framing and persistence."""
-        head = self._head
-        if head is None:
-            raise InvalidResponse("the application did not call start_response")
-        request = self.request
-        length = head.length
-        if head.code in NO_BODY:
-            self._bodyless = True
-            framing = b"Content-Length: %d\r\n" % length if head.code == 304 and length >= 0 else b""
-        else:
-            self._bodyless = request.method == "HEAD"
-            if length < 0 and not (self._bodyless and not total):
-                length = total
-            if length >= 0:
-                self._left = length
-                framing = b"Content-Length: %d\r\n" % length
-            elif self._bodyless:
-                framing = b""
-            elif request.minor:
-                self.chunked = True
-                framing = b"Transfer-Encoding: chunked\r\n"
-            else:
-                self.keep_alive = False
-                framing = b""
-        if head.close or not self._gateway.writer.keeps:
-            self.keep_alive = False
-        if not self.keep_alive:
-            framing += b"Connection: close\r\n"
-        elif not request.minor:
-            framing += b"Connection: keep-alive\r\n"
-        self.head_sent = True
-        return self._gateway.writer.framed(head, framing)
-
-    def _bounded(self, data: bytes) -> bytes:
-        """What of `data` Content-Length allows."""
-        if len(data) > self._left:
-            self._gateway.log.warning(
-                "%s %s: the application sent more than its Content-Length; the rest is cut",
-                *(self.request.method, self.request.uri),
-            )
-            data = data[: self._left]
-        self._left -= len(data)
-        return data
+    def exceeded(self) -> None:
+        self._gateway.log.warning(
+            "%s %s: the application sent more than its Content-Length; the rest is cut",
+            *(self.request.method, self.request.uri),
+        )
 
     def _file(self, fd: int, offset: int, count: int) -> bool:
-        head = self._start(count)
-        if self._bodyless:
+        head = self.start(count)
+        if self.bodyless:
             count = 0
-        elif self._left < count:
-            count = self._left
+        elif self.left < count:
+            count = self.left
         self._sink.send(head)
         if count:
             self._sink.send_file(fd, offset, count)
         self.sent = count
-        if not self._bodyless:
-            self._left -= count
+        if not self.bodyless:
+            self.left -= count
         if self._sink.full:
             return False  # there is nothing more, but the file must stay open while it is sent
         self._finish()
         return True
 
     def _finish(self) -> None:
-        if not self.head_sent:
-            self._whole(b"")
-            return
-        if self.chunked:
-            self._sink.send(b"0\r\n\r\n")
-        self._end()
+        if self.head_sent:
+            self._end()
+        else:
+            self._send_whole(self.whole(b""))
 
     def _end(self) -> None:
-        self.complete = True
-        if self._left > 0 and not self._bodyless:
+        if last := self.end():
+            self._sink.send(last)
+        if self.broken:
             self._gateway.log.warning(
                 "%s %s: the application sent %d bytes less than its Content-Length; the connection is closed",
-                *(self.request.method, self.request.uri, self._left),
+                *(self.request.method, self.request.uri, self.left),
             )
-            self.keep_alive = False
-            self.broken = True
 
     def fail(self, answer: bytes, status: int) -> None:
         """Sends a ready-made answer instead of the application's."""
         self.status = answer[9:].partition(b"\r\n")[0].decode("ascii")
-        self._head = Head(status)
+        self.head = Head(status)
         self.headers = []
         self.sent = len(answer) - answer.index(b"\r\n\r\n") - 4
         self.head_sent = self.complete = True
@@ -459,23 +360,9 @@ class Response:
             self.broken = True
 
 
-def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, small pieces joined."""
-    small: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        if len(piece) > LARGE:
-            yield from (b"".join(small),) if small else ()
-            small, size = [], 0
-            yield piece
-            continue
-        small.append(piece)
-        size += len(piece)
-        if size > LARGE:
-            yield b"".join(small)
-            small, size = [], 0
-    if small:
-        yield b"".join(small)
+def _demand_bytes(data: object) -> None:
+    if not isinstance(data, bytes):
+        raise TypeError(f"the application returned {type(data).__name__}, not bytes")
 
 
 def _single(result: Any) -> bool:

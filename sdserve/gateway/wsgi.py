@@ -11,12 +11,13 @@ from typing import Any
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import Leave
 from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Forwarding
-from sdserve.gateway.response import ClientGone, FileWrapper, NoRoom, NothingSent, Response
+from sdserve.gateway.response import FileWrapper, NothingSent, Response
 from sdserve.http.errors import BadRequest, HTTPError
 from sdserve.http.names import REMEMBERED, Names
 from sdserve.http.request import CHUNKED, Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import split_host
+from sdserve.http.writer import ClientGone, NoRoom
 from sdserve.immutable import Immutable
 from sdserve.log import Logger
 

@@ -34,6 +34,7 @@ from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers import base
 from sdserve.workers.application import Application
 from sdserve.workers.http import acceptor, body, spool, write_buffer
+from sdserve.workers.http import client as one_client
 from sdserve.workers.http import clients as open_clients
 from sdserve.workers.wsgi import clients, leader_followers, loop
 from sdserve.workers.wsgi import input as incoming
@@ -439,6 +440,8 @@ class World:
             found += [f"left open: {client.phase.name}" for client in left]
         if self._waits_in_vain:
             found.append("the worker sleeps while somebody waits at its door")
+        found += ILLEGAL
+        ILLEGAL.clear()
         if Made.open:
             found.append(f"{len(Made.open)} iterables were not closed")
             Made.open.clear()
@@ -451,6 +454,22 @@ class World:
         for fd in self.arrived:
             os.close(fd)
         OWNERS.clear()
+
+
+def watch_moves() -> None:
+    """Holds every move of a client against the table of moves."""
+    slot = one_client.Client.__dict__["phase"]
+
+    def move(self: one_client.Client, phase: one_client.Phase) -> None:
+        try:
+            before = slot.__get__(self)
+        except AttributeError:  # it is being made
+            before = None
+        if before is not None and phase is not one_client.Phase.CLOSED and phase not in one_client.MOVES[before]:
+            ILLEGAL.append(f"a client moved from {before.name} to {phase.name}")
+        slot.__set__(self, phase)
+
+    one_client.Client.phase = property(slot.__get__, move)  # type: ignore[assignment]
 
 
 def descriptors() -> int:
@@ -471,6 +490,7 @@ def prepare() -> None:
     KEEP.append(master)
     WORKER._wake_read, WORKER._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     WORKER.tell = lambda message: True  # type: ignore[method-assign]
+    watch_moves()
     anchor = os.eventfd(0)  # is polled for, and never ready: connections arrive when the script says so
     LISTENER = SimpleNamespace(
         sock=SimpleNamespace(_accept=None),
@@ -491,6 +511,7 @@ def prepare() -> None:
 WORKER: Any
 LISTENER: Any
 KEEP: list[Any] = []
+ILLEGAL: list[str] = []
 
 
 def main() -> int:

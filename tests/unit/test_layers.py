@@ -131,6 +131,26 @@ def test_a_planted_circle_is_refused(tmp_path: Path, back: str) -> None:
     assert house.circles(house.graph(package)) == [{f"sdserve.arbiter.{name}" for name in "abc"}]
 
 
+def test_what_all_worker_classes_share_knows_none_of_them() -> None:
+    """Nor the protocols that they speak with applications."""
+    shared = {name: others for name, others in house.graph(PACKAGE).items() if name.startswith("sdserve.workers.http")}
+    own = ("sdserve.workers.wsgi", "sdserve.gateway.wsgi", "sdserve.gateway.response")
+    assert shared
+    assert not [f"{name}: {other}" for name, others in shared.items() for other in others if other.startswith(own)]
+
+
+def test_a_clients_moves_have_one_door() -> None:
+    """Its phase, and what epoll is told of it, are set where all connections are kept, and nowhere else."""
+    door = {"workers/http/client.py", "workers/http/clients.py"}
+    found = set()
+    for file in [file for file in FILES if unit(file) == "workers"]:
+        for node in nodes(file):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if any(isinstance(each, ast.Attribute) and each.attr in ("phase", "mask") for each in targets):
+                found.add(label(file))
+    assert found == door
+
+
 @pytest.mark.parametrize("file", FILES, ids=label)
 def test_only_the_arbiter_forks_and_executes(file: Path) -> None:
     if unit(file) == "arbiter":

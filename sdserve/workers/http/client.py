@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import TypeVar
 
-from sdserve.gateway.response import ClientGone
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
+from sdserve.http.writer import ClientGone
 from sdserve.workers.http.body import Body
 from sdserve.workers.http.deadlines import NEVER, Arrival
 from sdserve.workers.http.write_buffer import Store, WriteBuffer
@@ -39,10 +39,10 @@ class Phase(IntEnum):
     READ = 7  # the application has it, and waits for more of its body
 
 
-# What each phase may be followed by, besides CLOSED.
+# What each phase may be followed by, besides CLOSED. A client is new in HEAD.
 MOVES: dict[Phase, tuple[Phase, ...]] = {
     Phase.PREFACE: (Phase.HEAD,),
-    Phase.HEAD: (Phase.BODY, Phase.CALL, Phase.LINGER),
+    Phase.HEAD: (Phase.PREFACE, Phase.BODY, Phase.CALL, Phase.LINGER),
     Phase.BODY: (Phase.BODY, Phase.CALL),
     Phase.CALL: (Phase.HEAD, Phase.READ, Phase.FLUSH, Phase.LINGER),
     Phase.READ: (Phase.READ, Phase.CALL),

@@ -90,7 +90,8 @@ class Clients(Deadlines, Generic[C]):
         if client.fd in self.open:  # the application has closed that descriptor, and the kernel has given it out again
             self._forget(self.open[client.fd])
         self.open[client.fd] = client
-        client.phase = phase
+        if phase is not HEAD:
+            client.phase = phase
         client.began = now
         self.set_deadline(client, now, seconds)
 

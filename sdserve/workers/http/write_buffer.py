@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sdserve.gateway.response import ClientGone, NoRoom
+from sdserve.http.writer import ClientGone, NoRoom
 from sdserve.workers.http.spool import Quota, SpoolFile
 
 IN_MEMORY = 32 << 20  # bytes that the clients of a worker have not taken; an object many wait for counts once

@@ -12,10 +12,10 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sdserve.gateway.response import ClientGone
 from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request, RequestReader
+from sdserve.http.writer import ClientGone
 from sdserve.workers.http.body import IN_MEMORY, Body
 from sdserve.workers.http.client import HEADS, RECEIVE, Phase
 from sdserve.workers.http.clients import BODY, CALL, CLOSED, FLUSH, HEAD, LINGER, PREFACE, READ, Clients
@@ -121,13 +121,13 @@ class WSGIClients(Clients[WSGIClient]):
                     client.send_continue()
                 client.request = request
                 client.body = Body(self._store.disk)
-                self._begin_body(client, now - client.waited)
+                client.began = now - client.waited
                 client.waited = 0.0
-            body, arrival = client.body, client.arrival
-            assert body is not None and arrival is not None and client.request is not None
+            body = client.body
+            assert body is not None and client.request is not None
+            before = body.size
             while data := conn.read_body():
                 body.append(data)
-                arrival.received(len(data), now)
         except HTTPError as error:
             self.refuse(client, error, now)
             return True
@@ -136,6 +136,10 @@ class WSGIClients(Clients[WSGIClient]):
             return True
         if data is None:
             return self._serve(client, client.request, now)
+        if client.arrival is None:
+            self._begin_body(client)
+        if client.arrival is not None and body.size > before:
+            client.arrival.received(body.size - before, now)
         self._flush_between(client)
         return True
 
@@ -160,13 +164,13 @@ class WSGIClients(Clients[WSGIClient]):
                 self.close(client)
                 return
             if done and client.phase is BODY:  # it was 100 Continue: the client is asked for its body only now
-                self._begin_body(client, monotonic())
+                client.began = monotonic()
+                self._begin_body(client)
                 return
         self.wait(client)
 
-    def _begin_body(self, client: WSGIClient, began: float) -> None:
-        client.began = began
-        client.arrival = Arrival(self._times, began)
+    def _begin_body(self, client: WSGIClient) -> None:
+        client.arrival = Arrival(self._times, client.began)
         self._receive_body(client, BODY)
 
     def _await_head(self, client: WSGIClient, now: float) -> None:

@@ -8,12 +8,13 @@ from contextvars import Context, copy_context
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from sdserve.gateway.response import ClientGone, Response
+from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Environ, Gateway, set_body
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import glimpse
+from sdserve.http.writer import ClientGone
 from sdserve.workers.options import Options
 from sdserve.workers.rate_limit import RateLimit
 from sdserve.workers.wsgi import hooked

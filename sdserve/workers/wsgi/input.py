@@ -12,10 +12,11 @@ from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sdserve.gateway.response import ClientGone, Response
+from sdserve.gateway.response import Response
 from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError, RequestTimedOut
 from sdserve.http.request import Request
+from sdserve.http.writer import ClientGone
 from sdserve.workers.http.client import RECEIVE, Client, Phase
 from sdserve.workers.http.deadlines import Arrival
 

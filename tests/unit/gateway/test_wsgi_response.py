@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Forwarding, Trusted
-from sdserve.gateway.response import ClientGone, Response
+from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Gateway, Terms, variable
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
 from sdserve.http.response import HeadWriter
+from sdserve.http.writer import ClientGone
 from sdserve.log import Logger
 
 LOG = Logger("-", None, "critical")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdserve.gateway.response import ClientGone, NoRoom
+from sdserve.http.writer import ClientGone, NoRoom
 from sdserve.workers.http import write_buffer
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import IN_MEMORY, NEVER, PATIENCE, PUSHED, Memory, Store, Waits, WriteBuffer
