@@ -208,8 +208,6 @@ class Gateway:
             if not response.send_result(result):
                 response.result = result
                 return
-        except Leave:
-            raise
         except BaseException as error:  # noqa: BLE001 - nothing that an application raises may end the worker
             self._failed(environ, response, error)
         if type(result) is not list:
@@ -220,8 +218,6 @@ class Gateway:
         try:
             if not response.go_on():
                 return
-        except Leave:
-            raise
         except BaseException as error:  # noqa: BLE001 - as above
             self._failed(environ, response, error)
         self.drop(environ, response)
@@ -236,12 +232,12 @@ class Gateway:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
-        except Leave:
-            raise
         except BaseException as error:  # noqa: BLE001 - as above
             self._failed(environ, response, error)
 
     def _failed(self, environ: Environ, response: Response, error: BaseException) -> None:
+        if isinstance(error, Leave):
+            raise error
         response.keep_alive = False
         response.error = error
         what = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"

@@ -41,11 +41,12 @@ class Acceptor(Generic[C]):
         self._options = options
         self._epoll = epoll
         self._clients = clients
-        self._balance = AcceptBalance(worker.cell, options.workers)
+        self.balance = AcceptBalance(worker.cell, options.workers)
         self._proxies = Trusted(options.proxy_allow_ips) if options.proxy_protocol != "off" else None
         self.listeners: dict[int, Listener] = {listener.fileno(): listener for listener in worker.sockets}
         self._adoption = worker.adoption
         self.adopting = -1 if self._adoption is None else self._adoption.receive_end.fileno()
+        self.alone = options.reuse_port  # the queues of the listeners are this worker's own
         self.open = False
         self._masks = dict.fromkeys(self.listeners, IN_TURN)
         if self.adopting >= 0:
@@ -80,11 +81,10 @@ class Acceptor(Generic[C]):
             self._polled.discard(fd)
 
     def start(self) -> None:
-        """Connections are taken from now on, in turn where workers share their queue; with reuse_port each has its
-        own."""
+        """Connections are taken from now on, in turn where workers share their queue."""
         self.set_open(True)
-        if not self._options.reuse_port:
-            self._balance.join()
+        if not self.alone:
+            self.balance.join()
 
     def reopen(self) -> None:
         """A worker that was full and is not any more takes connections again."""
@@ -95,15 +95,11 @@ class Acceptor(Generic[C]):
             else:  # a sweep knows nothing of this
                 self._clients.look_by(self._full_until)
 
-    def leave(self) -> None:
-        """Nobody waits for this worker any more."""
-        self._balance.leave()
-
     def tell_others(self) -> None:
         """How many connections this worker holds, as others want to know."""
         held = len(self._clients)
-        if held != self._balance.held:
-            self._balance.hold(held)
+        if held != self.balance.held:
+            self.balance.hold(held)
 
     def _pause(self, seconds: float) -> None:
         """Leaves the line; `reopen` brings the worker back."""
@@ -116,18 +112,18 @@ class Acceptor(Generic[C]):
         if len(self._clients) < self._options.connections:
             return False
         self.set_open(False)
-        self._balance.leave()
+        self.balance.leave()
         return True
 
     # --- they come ----------------------------------------------------------------------------------------------------
 
     def accept_in_turn(self, fd: int) -> C | None:
         """One connection of a listener that is ready, unless it is another worker's turn."""
-        if self._balance.steps_aside(monotonic()):
+        if self.balance.steps_aside(monotonic()):
             self._pause(STEP_ASIDE)
             return None
         client = self.accept(self.listeners[fd])
-        if client is not None and self._balance.took(len(self._clients)):
+        if client is not None and self.balance.took(len(self._clients)):
             self.to_the_end_of_the_line(fd)
         return client
 

@@ -57,33 +57,9 @@ class Client:
     whether the peer may speak for others (gateway/forwarded.py)."""
 
     __slots__ = (
-        "arrival",
-        "began",
-        "body",
-        "called",
-        "close_after",
-        "conn",
-        "deadline",
-        "failed",
-        "fd",
-        "last",
-        "lingers",
-        "listener",
-        "mask",
-        "peer",
-        "phase",
-        "port",
-        "preface",
-        "proxied",
-        "queued",
-        "request",
-        "reset",
-        "sent",
-        "sock",
-        "standing",
-        "store",
-        "unsent",
-        "waited",
+        *("sock", "fd", "conn", "peer", "port", "listener", "proxied", "standing", "store", "preface"),
+        *("phase", "mask", "queued", "deadline", "began", "waited", "called", "last"),
+        *("request", "body", "arrival", "unsent", "close_after", "lingers", "sent", "failed", "reset"),
     )
 
     def __init__(self, sock: socket.SocketType, conn: Connection, peer: tuple[str, str], store: Store) -> None:

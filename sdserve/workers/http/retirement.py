@@ -37,22 +37,15 @@ CUT = 0.25  # seconds in which the application ends responses that are cut short
 
 
 class Retirement:
-    """The end of one loop. `heads` are told when answers end their connections; `reuse_port`: the listeners are this
-    worker's alone."""
+    """The end of one loop. `heads` are told when answers end their connections."""
 
     def __init__(
-        self,
-        worker: "Worker",
-        clients: "Clients[Any]",
-        acceptor: "Acceptor[Any]",
-        heads: "HeadWriter",
-        reuse_port: bool,
+        self, worker: "Worker", clients: "Clients[Any]", acceptor: "Acceptor[Any]", heads: "HeadWriter"
     ) -> None:
         self._worker = worker
         self._clients = clients
         self._acceptor = acceptor
         self._heads = heads
-        self._reuse_port = reuse_port
         self.begun = False
         self._giving = False
         self._give_until = self._ask_until = self._cut_by = NEVER
@@ -82,14 +75,14 @@ class Retirement:
         """Leaves the listeners."""
         worker = self._worker
         self.begun = True
-        self._acceptor.leave()
+        self._acceptor.balance.leave()
         if worker.orphaned:  # who asks again at once gets its last answer here while there is time for it
             self._give_until = now + ACTIVE
         elif worker.drain_by is not None:
             self._give_until = now + GIVING * (worker.drain_by - now)
         self._ask_until = now + ASKING
         self._giving = self._heads.keeps = worker.hands_on()
-        if worker.has_successors() or self._reuse_port:
+        if worker.has_successors() or self._acceptor.alone:
             # Takes what is queued, to be given away unread, or served where nobody adopts. An exclusive wake-up is for
             # one worker: a connection that only we were told of would wait for the next one. And with reuse_port the
             # queue of a listener is this worker's own: what is in it would be lost.

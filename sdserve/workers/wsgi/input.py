@@ -7,7 +7,6 @@ the loop serves others until something is. What bounds a body that is received b
 
 import io
 import select
-from collections.abc import Iterable
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from sdserve.gateway.response import Response
 from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError, RequestTimedOut
 from sdserve.http.request import Request
-from sdserve.http.writer import ClientGone
+from sdserve.http.writer import ClientGone, Parts
 from sdserve.workers.http.client import RECEIVE, Client, Phase
 from sdserve.workers.http.deadlines import Arrival
 
@@ -134,21 +133,16 @@ class EarlyResponse(Response):
         super().__init__(gateway, client, request)
         self._incoming = incoming
 
-    def _settle(self) -> None:
-        if not self.head_sent:
-            self.keep_alive = self.request.keep_alive and self._incoming.finished()
-
     def _progress(self) -> object:
         return self.sent, self._incoming.given
 
-    def send_result(self, result: Iterable[bytes]) -> bool:
+    def whole(self, body: bytes) -> Parts:
         self._settle()
-        return super().send_result(result)
+        return super().whole(body)
 
-    def write(self, data: bytes) -> None:
+    def start(self, total: int) -> bytes:
         self._settle()
-        super().write(data)
+        return super().start(total)
 
-    def _finish(self) -> None:
-        self._settle()
-        super()._finish()
+    def _settle(self) -> None:
+        self.keep_alive = self.request.keep_alive and self._incoming.finished()

@@ -33,8 +33,6 @@ JOB_WAITS = 30.0  # seconds that a job waits for its thread where no time-out is
 RETRY = 1.0  # seconds until a thread that could not be started is tried again; twice as long each time
 RETRY_CEILING = 60.0
 
-Answer = Callable[[WSGIClient, Request, float], None]
-
 
 class Job(NamedTuple):
     """Work on a client that its own thread should do; since when it waits."""
@@ -53,40 +51,26 @@ class Run(NamedTuple):
     progress: int = -1  # WSGIClient.progress at that time
 
 
+class Callbacks(NamedTuple):
+    """What the loop is asked and told by the lead that it gave."""
+
+    answer: Callable[[WSGIClient, Request, float], None]  # calls the application
+    give_back: Callable[[WSGIClient, bool], None]  # a call or step has ended; in the leader's own thread?
+    broken: Callable[[WSGIClient], None]  # it has raised, and this is its `except` block: the connection must end
+    too_long: Callable[[WSGIClient, float, int], None]  # no progress for the time-out: seconds, and in which thread
+    well: Callable[[float], None]  # all threads work and not all of them are stuck: that is no hang
+    in_demand: Callable[[], bool]  # whether something is ready to be polled
+    wake: Callable[[], None]  # ends a poll
+
+
 class LeaderFollowers:
-    """The lead among `threads` threads. The loop gives it, and hears of it:
+    """The lead among `threads` threads. A call without progress for `timeout` seconds is stuck; 0: never."""
 
-    - `answer(client, request, now)` calls the application;
-    - `give_back(client, leads)` takes a client whose call or step has ended, `leads`: in the leader's own thread;
-    - `broken(client)` takes the exception that a call or step has raised, in an `except` block: its client must end;
-    - `too_long(client, seconds, thread)` hears of calls without progress for `timeout` seconds (0: never);
-    - `well(now)` is called when all threads work and not all of them are stuck: that is no hang;
-    - `in_demand()` says whether something is ready to be polled, `wake()` ends a poll.
-    """
-
-    def __init__(
-        self,
-        threads: int,
-        timeout: float,
-        *,
-        answer: Answer,
-        give_back: Callable[[WSGIClient, bool], None],
-        broken: Callable[[WSGIClient], None],
-        too_long: Callable[[WSGIClient, float, int], None],
-        well: Callable[[float], None],
-        in_demand: Callable[[], bool],
-        wake: Callable[[], None],
-        log: "Logger",
-    ) -> None:
+    def __init__(self, threads: int, timeout: float, tell: Callbacks, log: "Logger") -> None:
         self._threads = threads
         self._timeout = timeout
-        self._answer = answer
-        self._give_back = give_back
-        self._broken = broken
-        self._too_long = too_long
-        self._well = well
-        self._in_demand = in_demand
-        self._wake = wake
+        self._tell = tell
+        self._answer = tell.answer
         self._log = log
         self._turns: Callable[[], None] = lambda: None
         self._mutex = allocate_lock()  # held for moves of the roster
@@ -155,7 +139,7 @@ class LeaderFollowers:
         try:
             self._answer(client, request, now)
         except BaseException:  # noqa: BLE001 - one connection ends, nothing else
-            self._broken(client)
+            self._tell.broken(client)
         if table.pop(client, None) is None:
             self._comes_back(client)
             return False
@@ -189,7 +173,7 @@ class LeaderFollowers:
         if self._table.pop(client, None) is None:
             self._comes_back(client)
             return False
-        self._give_back(client, True)
+        self._tell.give_back(client, True)
         return True
 
     def take_orphan(self) -> bool:
@@ -198,7 +182,7 @@ class LeaderFollowers:
             job = self._roster.orphans.popleft() if self._roster.orphans else None
         if job is None:
             return True
-        self._wake()  # there may be more
+        self._tell.wake()  # there may be more
         return self.resume(job.client, 0, job.step)
 
     def leads(self) -> bool:
@@ -223,14 +207,14 @@ class LeaderFollowers:
         try:
             self._answer(client, request, now)
         except BaseException:  # noqa: BLE001 - as above
-            self._broken(client)
+            self._tell.broken(client)
         self._comes_back(client)
 
     def _step(self, client: WSGIClient, step: Callable[[], None]) -> None:
         try:
             step()
         except BaseException:  # noqa: BLE001 - as above
-            self._broken(client)
+            self._tell.broken(client)
 
     # --- what threads without the lead do -----------------------------------------------------------------------------
 
@@ -242,7 +226,7 @@ class LeaderFollowers:
                 self.stuck.discard(client)
                 if run is not None:
                     self._roster.found(run.seat)
-        self._give_back(client, False)
+        self._tell.give_back(client, False)
 
     def _live(self) -> None:
         """A thread's life: leads, does what was kept for it, rests."""
@@ -300,7 +284,7 @@ class LeaderFollowers:
             if since:
                 quiet = 0
                 age = now - since
-                if overstays(age, age >= IN_DEMAND and self._in_demand()):
+                if overstays(age, age >= IN_DEMAND and self._tell.in_demand()):
                     self._promote()
                     keen = KEEN
                     continue
@@ -370,16 +354,16 @@ class LeaderFollowers:
             vacant = self._roster.leader is None
             lost = sum(seat.lost for seat in self._roster.seats)
         for client, run, thread in stuck:
-            self._too_long(client, now - run.since, thread)
+            self._tell.too_long(client, now - run.since, thread)
         if lost >= self._threads and not self._reinforced:
             self._reinforced = True  # one more thread, for what else this worker holds
             self._threads += 1
             self._hire(now)
             lost -= 1
         if vacant and lost < self._threads:
-            self._well(now)
+            self._tell.well(now)
         elif orphans or self.running:
-            self._wake()
+            self._tell.wake()
 
     def _find_stuck(self, now: float) -> list[tuple[WSGIClient, Run, int]]:
         """Calls that exceed the time-out, each once."""

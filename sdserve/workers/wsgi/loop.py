@@ -33,7 +33,7 @@ from sdserve.workers.options import Options
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.clients import WSGIClients
 from sdserve.workers.wsgi.exchange import Exchange
-from sdserve.workers.wsgi.leader_followers import LeaderFollowers
+from sdserve.workers.wsgi.leader_followers import Callbacks, LeaderFollowers
 
 EVENTS = 32  # of one poll
 # Of clients in `ready`: a request to read, a call whose body does not come, a response whose client has gone, or one
@@ -61,19 +61,13 @@ class Loop:
         store = Store(Quota(options.spool), worker.log.warning, options.times.send, waits)
         self._clients = WSGIClients(worker, options, self._epoll, exchange, store, self._taken_over)
         self._acceptor = Acceptor(worker, options, self._epoll, self._clients)
-        self._lead = LeaderFollowers(
-            *(options.threads, options.timeout),
-            answer=exchange.answer,
-            give_back=self._give_back,
-            broken=self._clients.broken,
-            too_long=too_long,
-            well=worker.request_begins,
-            in_demand=self._in_demand,
-            wake=self._end_poll,
-            log=worker.log,
+        tell = Callbacks(
+            *(exchange.answer, self._give_back, self._clients.broken, too_long, worker.request_begins),
+            *(self._in_demand, self._end_poll),
         )
+        self._lead = LeaderFollowers(options.threads, options.timeout, tell, worker.log)
         exchange.gateway.others_wait = self._lead.is_alone
-        self._retirement = Retirement(worker, self._clients, self._acceptor, exchange.heads, options.reuse_port)
+        self._retirement = Retirement(worker, self._clients, self._acceptor, exchange.heads)
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._returned: deque[WSGIClient] = deque()  # clients whose call ended without the lead
         self._polled = 0.0  # when the last poll returned

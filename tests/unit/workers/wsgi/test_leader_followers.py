@@ -17,7 +17,7 @@ from sdserve.log import Logger
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.wsgi.client import WSGIClient
-from sdserve.workers.wsgi.leader_followers import LeaderFollowers
+from sdserve.workers.wsgi.leader_followers import Callbacks, LeaderFollowers
 from tests.support.waiting import eventually
 
 PATIENCE = 10  # seconds; a test that waits so long has failed
@@ -40,8 +40,7 @@ class Crew:
         self.failing = 0  # looks of the watcher that will fail
         self._work: dict[WSGIClient, Work] = {}
         self._reader = RequestReader(Limits())
-        self.lead = LeaderFollowers(
-            *(threads, timeout),
+        tell = Callbacks(
             answer=self._answer,
             give_back=lambda client, leads: self.given_back.put(client),
             broken=lambda client: self.broken.put((client, sys.exception())),
@@ -49,8 +48,8 @@ class Crew:
             well=lambda now: None,
             in_demand=self._in_demand,
             wake=lambda: self.turns.put(self.lead.take_orphan),
-            log=LOG,
         )
+        self.lead = LeaderFollowers(threads, timeout, tell, LOG)
         self._watcher = threading.Thread(target=self.lead.share, args=(self._turn,))
         self._watcher.start()
 
