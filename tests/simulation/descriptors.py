@@ -21,14 +21,21 @@ if TYPE_CHECKING:
 @contextmanager
 def real_ones_closed() -> Iterator[None]:
     """A master holds its working directory and a spare descriptor, real ones, which nobody closes when it is killed."""
-    before = set(os.listdir("/proc/self/fd"))
+    before = _open_here()
     try:
         yield
     finally:
-        for name in set(os.listdir("/proc/self/fd")) - before:
-            with suppress(OSError):  # that of the listing
-                if os.readlink(f"/proc/self/fd/{name}") in (os.getcwd(), os.devnull):
-                    os.close(int(name))
+        for fd, path in _open_here() - before:
+            if path in (os.getcwd(), os.devnull):
+                os.close(fd)
+
+
+def _open_here() -> set[tuple[int, str]]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing
+            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
+    return found
 
 
 def name_of(signum: int) -> str:
