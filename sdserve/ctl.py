@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace) -> int:
             answer = ask(options.socket, options.command, options.timeout)
     except OSError as error:
         if isinstance(error, ConnectionError) and options.command == "reload" and "INVOCATION_ID" in os.environ:
-            _await_orphans()
+            _outlive_the_master()
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
         print(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket)}", file=sys.stderr)
         return NOBODY
@@ -55,27 +55,20 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _await_orphans() -> None:
-    """As the ExecReload= of the unit, whose master has died: systemd kills its workers once we have ended.
+def _outlive_the_master() -> None:
+    """As the ExecReload= of the unit, whose master has died: waits for its workers, and ends the reload in its place.
 
-    With KillMode=mixed it does not wait for requests then. They end by themselves after SDSERVE_ORPHAN_TIMEOUT.
+    Once we have ended, systemd kills the workers: with KillMode=mixed it does not wait for requests. They end by
+    themselves after SDSERVE_ORPHAN_TIMEOUT. Since 253 it would wait for the READY=1 of this reload until
+    TimeoutStartSec= is over, and restart the service only then.
     """
     from sdserve.process import control_group
+    from sdserve.systemd.notify import Notifier
 
     try:
         control_group.await_others(ORPHANS)
     except OSError as error:
         print(f"sdservectl: cannot wait for the workers of the master that died: {error}", file=sys.stderr)
-    _end_the_reload()
-
-
-def _end_the_reload() -> None:
-    """As the ExecReload= of the unit, in place of the master that began the reload, told systemd so, and died.
-
-    Since 253, systemd would wait for its READY=1 until TimeoutStartSec= is over, and restart the service only then.
-    """
-    from sdserve.systemd.notify import Notifier
-
     notifier = Notifier.from_environ(os.environ)
     notifier.ready("The master died during a reload")
     if notifier.trouble is not None:

@@ -190,8 +190,6 @@ class Arbiter(Server):
         if self.service.state is Master.DOWN:
             self.shutdown.complete()
 
-    # --- signals ----------------------------------------------------------------------------------------------------
-
     def init_signals(self) -> None:
         """Catches the signals of a master; the loop hears of them through a pipe."""
         self.host.catch_signals(self.signal, self.signals.pipe)
@@ -272,8 +270,6 @@ class Arbiter(Server):
         self.service.children.note_stops()
         self.reap_workers()
 
-    # --- workers ----------------------------------------------------------------------------------------------------
-
     def manage_workers(self) -> None:
         """Brings the pool nearer to the goal, then moves on if what the present state waits for has come."""
         self.pool.manage()
@@ -315,8 +311,6 @@ class Arbiter(Server):
         """Sends `sig` to all workers."""
         for handle in self.service.children:
             handle.send(sig)
-
-    # --- changes of state -------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Begins a reload; during a start or another reload, the next one after it."""

@@ -27,12 +27,10 @@ from sdserve.process.listeners import Listener
 from sdserve.process.pidfd import PidFd, room
 from sdserve.process.pidfile import Pidfile
 from sdserve.process.program import Program
-from sdserve.process.scoreboard import Scoreboard
 from sdserve.process.timelimit import limited
 from sdserve.systemd import activation, fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
-from sdserve.workers.base import Worker
 from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
@@ -43,8 +41,6 @@ class Host:
     """The machine, as one process sees it. `environ` is its environment."""
 
     environ: MutableMapping[str, str] = os.environ
-
-    # --- this process -------------------------------------------------------------------------------------------------
 
     pid = staticmethod(os.getpid)
     now = staticmethod(time.monotonic)  # seconds (CLOCK_MONOTONIC): no step of the wall clock moves it
@@ -67,8 +63,6 @@ class Host:
 
     def on_terminal(self) -> bool:
         return any(os.isatty(fd) for fd in (0, 1, 2))
-
-    # --- what it was given, and what it holds by name -----------------------------------------------------------------
 
     adopt = staticmethod(listeners.adopt)
     bind = staticmethod(listeners.bind)
@@ -98,8 +92,6 @@ class Host:
             described = [{"activated": True}] * len(passed)
         return [self.adopt(each.fd, each.name, told) for each, told in zip(passed, described, strict=True)], adoption
 
-    # --- whom it tells ------------------------------------------------------------------------------------------------
-
     def log(self, cfg: Config) -> Logger:
         return Logger(cfg.errorlog, cfg.accesslog, cfg.loglevel)
 
@@ -109,16 +101,9 @@ class Host:
     def watchdog(self) -> Watchdog:
         return Watchdog.from_environ(self.environ)
 
-    # --- other processes ----------------------------------------------------------------------------------------------
-
     process = staticmethod(PidFd)
+    fork_worker = staticmethod(fork_worker)
     handover_pair = staticmethod(Handover.pair)  # the old master's end, and the new one's
-
-    def fork_worker(
-        self, worker: Worker, server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
-    ) -> WorkerHandle:
-        """Raises OSError when there is no room for another process."""
-        return fork_worker(worker, server, scoreboard, title, forget, self.now)
 
     def execute(self, reexec: "Reexec", passed: Sequence[Listener], handover: Handover) -> int:
         """A new master's pid, whose pidfd can be had next. Raises OSError when there is no room for another process."""

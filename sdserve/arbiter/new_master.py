@@ -7,6 +7,7 @@ deadline: a stop of the service waits for it.
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sdserve.arbiter.lifecycle import LEAVING
@@ -45,19 +46,15 @@ class NewMaster(Policy):
         self._process: PidFd | None = None
         self.described: list[dict[str, Any]] | None = None
         self.queue: list[int] = []
-        if handover is not None:
-            self._meet(handover)
-
-    def _meet(self, handover: Handover) -> None:
+        if handover is None:
+            return
         hello = handover.receive() or {}
         self.described = hello.get("listeners", [])
         self.queue = hello.get("fds", [])
         parent = handover.peer_pid()
-        try:
+        with suppress(ProcessLookupError):  # it died meanwhile
             self._process = self._host.process(parent)
             self._service.master_pid = parent
-        except ProcessLookupError:  # it died meanwhile
-            return
 
     @property
     def succeeding(self) -> bool:

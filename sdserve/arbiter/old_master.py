@@ -108,8 +108,6 @@ class OldMaster(Policy):
         if self._service.reexec_pid and workers:
             self._withdrawn = workers
 
-    # --- what becomes of the new master -----------------------------------------------------------------------------
-
     def _successor_serves(self) -> None:
         service = self._service
         service.log.info("Upgrade: the new master (pid %s) serves", service.reexec_pid)
@@ -142,8 +140,6 @@ class OldMaster(Policy):
         service.trouble = f"upgrade failed: {reason}"
         self._manager.report()  # systemd knows before whoever waits, and may ask it
         self._commands.upgraded(reason)
-
-    # --- this master stops ------------------------------------------------------------------------------------------
 
     def pass_on_control(self) -> None:
         """Gives the control socket to the new master.

@@ -3,6 +3,8 @@
 A claim that cannot be made ends a start. Later it is a line in the log, and no reason to stop serving.
 """
 
+from collections.abc import Callable
+
 from sdserve.arbiter.host import Host
 from sdserve.errors import PidfileError
 from sdserve.log import Logger
@@ -39,18 +41,12 @@ class PidfileClaim:
     def promote(self) -> None:
         """Takes the name itself; not that of a configuration which is being tried only."""
         if self.pidfile is not None:
-            try:
-                self.pidfile.rename(self._name)
-            except PidfileError as error:
-                self._log.error("%s", error)
+            self._try(self.pidfile.rename, self._name)
 
     def forget_second(self, pid: int) -> None:
         """Takes away the file of a new master that was killed before it could do so."""
         if self.pidfile is not None:
-            try:
-                self._host.pidfile(f"{self._name}.2").forget(pid)
-            except PidfileError as error:
-                self._log.error("%s", error)
+            self._try(self._host.pidfile(f"{self._name}.2").forget, pid)
 
     def release(self) -> None:
         """Takes the file away, if it is still ours."""
@@ -60,7 +56,10 @@ class PidfileClaim:
     def end(self) -> None:
         """Takes the file away for good; hooks still read which it was."""
         if self.pidfile is not None:
-            try:
-                self.pidfile.unlink()
-            except PidfileError as error:
-                self._log.error("%s", error)
+            self._try(self.pidfile.unlink)
+
+    def _try(self, step: Callable[..., None], *args: object) -> None:
+        try:
+            step(*args)
+        except PidfileError as error:
+            self._log.error("%s", error)

@@ -107,8 +107,6 @@ class Pool:
             self._wake.cancel()
             self._wake = NEVER if when is None else self._service.loop.call_at(when, lambda: None)
 
-    # --- who follows a worker that leaves ---------------------------------------------------------------------------
-
     def store_queue(self, notifier: Notifier) -> None:
         """Has systemd keep the adoption queue beyond this master, and believes that it does till the contrary shows."""
         proof = self._service.adoption.store(notifier)
@@ -145,8 +143,6 @@ class Pool:
         follows = self._service.successor_serves or (goal.size > 0 and not goal.stopping)
         self._service.adoption.allow(handle.cell, successors=follows)
 
-    # --- forking ----------------------------------------------------------------------------------------------------
-
     def spawn(self, slot: int) -> int:
         """Forks a worker into `slot` and returns its pid, or 0 if that failed and was dealt with.
 
@@ -163,8 +159,8 @@ class Pool:
             return 0
         try:
             title = f"sdserve: worker [{service.cfg.proc_name}]"  # without `.2`, which would outlive the upgrade
-            scoreboard = self._children.scoreboard
-            handle = self._host.fork_worker(worker, self._hooks.server, scoreboard, title, self._forget)
+            inherited = self._hooks.server, self._children.scoreboard, title
+            handle = self._host.fork_worker(worker, *inherited, self._forget, service.loop.now)
         except OSError as error:
             backoff = self._not_forked(outside=True)
             verdict = on_no_room(service.state, backoff.rounds)
@@ -196,8 +192,6 @@ class Pool:
         now = self._service.loop.now()
         self._generation.backoff = self._generation.backoff.after_death(now, None, now, outside=outside)
         return self._generation.backoff
-
-    # --- what becomes of workers ------------------------------------------------------------------------------------
 
     def worker_ready(self, handle: WorkerHandle) -> None:
         """A worker serves."""

@@ -63,7 +63,11 @@ class Reload(Policy):
         self._candidate = self._new = None
         try:
             self._steps.step("loading the configuration", service.cfg.boot_timeout, self._install)
-            self._bound()
+            cfg = service.cfg
+            limit = decide.reload_limit(service.goal, cfg.boot_timeout, cfg.graceful_timeout)
+            if limit is not None:
+                late = f"the new generation did not serve within {limit:g} seconds"
+                self._deadline = service.loop.call_at(service.loop.now() + limit, lambda: self.roll_back(late))
         except Interruption:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, the old generation serves on
@@ -89,14 +93,6 @@ class Reload(Policy):
         self._new_size = cfg.workers
         call_hook("nworkers_changed", self._hooks.call, "nworkers_changed", cfg.workers, before)
         call_hook("on_reload", self._hooks.call, "on_reload")
-
-    def _bound(self) -> None:
-        """Rolls back what has not come to an end in time, whatever it waits for."""
-        service, cfg = self._service, self._service.cfg
-        limit = decide.reload_limit(service.goal, cfg.boot_timeout, cfg.graceful_timeout)
-        if limit is not None:
-            reason = f"the new generation did not serve within {limit:g} seconds"
-            self._deadline = service.loop.call_at(service.loop.now() + limit, lambda: self.roll_back(reason))
 
     def roll_back(self, reason: str) -> None:
         """Back to the generation that serves; `reason` goes to the log, to systemd, and to who waits for the reload."""

@@ -61,8 +61,6 @@ class Service:
         self._goal = goal
         self.loop.call_at(self.loop.now(), lambda: None)
 
-    # --- changes of state -------------------------------------------------------------------------------------------
-
     def advance(self, event: MasterEvent) -> None:
         before, self.state = self.state, advance(MASTER, self.state, event)
         now = self.state.value
@@ -83,8 +81,6 @@ class Service:
         self.generation = generation
         self.cfg = generation.cfg
         self.log.use(generation.logs)
-
-    # --- what follows from it ---------------------------------------------------------------------------------------
 
     @property
     def listeners(self) -> list[Listener]:

@@ -36,11 +36,7 @@ class _Unreadable(Exception):
 
 def default_location(directory: str) -> str:
     """The config file that is read when none is named, "" if there is none."""
-    for name in DEFAULT_FILES:
-        path = os.path.join(directory, name)
-        if os.path.exists(path):
-            return path
-    return ""
+    return next(filter(os.path.exists, (os.path.join(directory, name) for name in DEFAULT_FILES)), "")
 
 
 def read(location: str, directory: str, settings: Mapping[str, Setting]) -> Source:

@@ -126,7 +126,11 @@ class _Loading:
             try:
                 better = SettingValue(name, self._value(name, given.value), given.source)
                 if settled.source.startswith("file ") and better.value != settled.value:
-                    self._warnings.append(_override(settled, better))
+                    before, after = show(settled.value), show(better.value)
+                    if name == "raw_env":  # where secrets are
+                        before, after = "its items", "others"
+                    said = f"{name}: {better.source} says {after} and overrides {before} of the config {settled.source}"
+                    self._warnings.append(said)
                 settled = better
             except ValueError as exc:
                 self._problems.append(given.problem(name, " ".join(str(exc).split())))
@@ -221,13 +225,6 @@ def _inherited_umask() -> int:
         umask = os.umask(0o077)
         os.umask(umask)
         return umask
-
-
-def _override(lesser: SettingValue, better: SettingValue) -> str:
-    before, after = show(lesser.value), show(better.value)
-    if lesser.name == "raw_env":  # where secrets are
-        before, after = "its items", "others"
-    return f"{lesser.name}: {better.source} says {after} and overrides {before} of the config {lesser.source}"
 
 
 def from_environment(environ: Mapping[str, str]) -> Source:

@@ -82,23 +82,16 @@ class Usage:
         for node in _module_level(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 self.defined[node.name] = node.lineno
-            elif isinstance(node, ast.Assign):
-                for target in node.targets:
-                    self._assign(target)
-            elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
-                self._assign(node.target)
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+                # Parts of an unpacking are helpers: a setting is not assigned together with one that is not.
+                self.assigned |= {target.id: target.lineno for target in targets if isinstance(target, ast.Name)}
         self.read.update(self._exported(tree))
         self.looks_up = not self.read.isdisjoint(_LOOKUPS)
 
     def line(self, name: str) -> int:
         """The line on which the module binds `name` itself, the last one if there are several, 0 if it does not."""
         return self.assigned.get(name) or self.defined.get(name) or 0
-
-    def _assign(self, target: ast.expr) -> None:
-        # Parts of an unpacking are helpers: a setting is not assigned that way together with one that is not.
-        name = getattr(target, "id", None)
-        if name is not None:
-            self.assigned[name] = target.lineno
 
     @staticmethod
     def _exported(tree: ast.Module) -> Iterator[str]:

@@ -251,24 +251,20 @@ def _host(name: str) -> bytes | str | None:
 def _address_of(sock: socket.socket) -> tuple[str, int] | str:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
-        if isinstance(name, bytes):
-            return "@" + name[1:].decode(errors="surrogateescape")
-        return str(name)
+        return "@" + name[1:].decode(errors="surrogateescape") if isinstance(name, bytes) else str(name)
     return str(name[0]), int(name[1])
 
 
 def _explain(error: OSError, address: Address) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the address is in use by another process"
     if error.errno == errno.EACCES and isinstance(address, str):
         return f"this user may not make files in {os.path.dirname(address) or '.'}: permission denied"
-    if error.errno == errno.EACCES:
-        return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE, or let systemd open the socket)"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine does not have the address"
-    if error.errno == errno.EINVAL:  # of addresses, only a link-local one without its interface
-        return "a link-local address needs its interface, as in [fe80::1%eth0]:8000"
-    return error.strerror or str(error)
+    return {
+        errno.EADDRINUSE: "the address is in use by another process",
+        errno.EACCES: "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE, or let systemd open the socket)",
+        errno.EADDRNOTAVAIL: "this machine does not have the address",
+        # of addresses, only a link-local one without its interface
+        errno.EINVAL: "a link-local address needs its interface, as in [fe80::1%eth0]:8000",
+    }.get(error.errno or 0) or str(error.strerror or error)
 
 
 def pass_on(fds: Sequence[int], extra: Sequence[int] = ()) -> list[int]:

@@ -83,8 +83,6 @@ class Output(io.RawIOBase):
         told, self.lost = (self.lost, self.reason), 0
         return told
 
-    # --- what Python expects of a stream ------------------------------------------------------------------------------
-
     def write(self, data: ReadableBuffer, /) -> int:
         data = bytes(data)
         self.put(data)
@@ -108,8 +106,6 @@ class Output(io.RawIOBase):
             self._socket.close()
         elif own >= 0:
             os.close(own)
-
-    # --- the descriptor -----------------------------------------------------------------------------------------------
 
     def _take(self) -> None:
         """Makes a descriptor of our own from what the number stands for.

@@ -63,8 +63,6 @@ class Pidfile:
         pid = self._read(self.fname)
         return pid if pid is not None and self._runs(pid) else None
 
-    # --- the machine --------------------------------------------------------------------------------------------------
-
     def _read(self, fname: str) -> int | None:
         try:
             with open(fname, encoding="ascii", errors="replace") as file:
@@ -96,9 +94,11 @@ class Pidfile:
             raise PidfileError(f"cannot remove the pidfile {fname}: {error.strerror}") from error
 
     def _runs(self, pid: int) -> bool:
-        if _has_ended(pid):
-            return False
-        try:
+        """Not while it only waits for its parent to reap it, as an old master may when its successor is promoted."""
+        with suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            if file.read().rpartition(") ")[2][:1] in ("Z", "X"):
+                return False
+        try:  # /proc may hide it (proc(5), hidepid)
             os.kill(pid, 0)
         except ProcessLookupError:
             return False
@@ -111,16 +111,6 @@ def _where_to_write() -> str:
     """The place that a unit makes for pidfiles and sockets (RuntimeDirectory=, systemd.exec(5)), if there is one."""
     place = os.environ.get("RUNTIME_DIRECTORY", "")
     return f"; this unit's place for it is {place}" if place else ""
-
-
-def _has_ended(pid: int) -> bool:
-    """Whether `pid` only waits for its parent to take note, as an old master may when its successor is promoted."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            state = file.read().rpartition(") ")[2][:1]
-    except OSError:  # reaped, or hidden from us (proc(5), hidepid): a signal tells
-        return False
-    return state in ("Z", "X")
 
 
 def remove(path: str) -> None:

@@ -38,9 +38,7 @@ class Program(Immutable):
     @classmethod
     def of(cls, argv: Sequence[str], executed: str | None) -> "Program":
         """What was started: an interpreter got `argv`, the kernel was told to execute `executed` (None: unknown)."""
-        if (
-            executed in argv[1:3] and executed is not None
-        ):  # by its first line, which may give the interpreter an option
+        if executed is not None and executed in argv[1:3]:  # behind the interpreter and an option of the first line
             return cls(executed, tuple(argv[argv.index(executed, 1) :]))
         if len(argv) > 1 and re.match(_TRAMPOLINE, _beginning(argv[1])):
             return cls(argv[1], tuple(argv[1:]))

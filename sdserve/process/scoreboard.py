@@ -15,7 +15,6 @@ so, once. An idle service thus costs no wake-ups, and a busy one costs one messa
 
 import errno
 import mmap
-from collections.abc import Iterator
 
 CELL_BYTES = 64
 WORDS = CELL_BYTES // 8
@@ -120,7 +119,3 @@ class Scoreboard:
     def give_back(self, cell: Cell) -> None:
         cell.set_word(PLACE, 0)  # its neighbours still look
         self._free.append(cell.index)
-
-    def __iter__(self) -> Iterator[Cell]:
-        taken = set(range(len(self._words) // WORDS)) - set(self._free)
-        return (Cell(index, self._words, self._floats) for index in sorted(taken))

@@ -260,7 +260,13 @@ class SimulatedHost(Host):
         raise ProcessLookupError
 
     def fork_worker(
-        self, worker: Worker, server: Any, scoreboard: Scoreboard, title: str, forget: Callable[[], None]
+        self,
+        worker: Worker,
+        server: Any,
+        scoreboard: Scoreboard,
+        title: str,
+        forget: Callable[[], None],
+        clock: Callable[[], float],
     ) -> WorkerHandle:
         master = self.master
         self.world.effects += 1
@@ -276,7 +282,7 @@ class SimulatedHost(Host):
         master.workers.append(process)
         self.world.tell(f"{master} forks {process}, slot {worker.slot}, generation {worker.generation}")
         child = ChildDescriptor(process)
-        return WorkerHandle(worker, child, process.channel, worker.cell, self.now)  # type: ignore[arg-type]
+        return WorkerHandle(worker, child, process.channel, worker.cell, clock)  # type: ignore[arg-type]
 
     def handover_pair(self) -> Any:
         ours, theirs = HandoverEnd(self.world, self.master.pid), HandoverEnd(self.world, self.master.pid)

@@ -23,7 +23,7 @@ FULL = Path("/dev/full")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "PATIENCE", 0.01)
+    monkeypatch.setattr(output, "WRITE_TIMEOUT", 0.01)
 
 
 @pytest.fixture

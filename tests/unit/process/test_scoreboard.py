@@ -68,13 +68,6 @@ def test_a_cell_is_cleared_for_its_next_owner() -> None:
     assert (second.busy_since, second.last_busy, second.word(REQUESTS), second.word(WATCHED)) == (0.0, 0.0, 0, 0)
 
 
-def test_only_taken_cells_are_shown() -> None:
-    board = Scoreboard(4)
-    cells = [board.take() for _ in range(3)]
-    board.give_back(cells[1])
-    assert {cell.index for cell in board} == {cells[0].index, cells[2].index}
-
-
 def test_full() -> None:
     board = Scoreboard(1)
     board.take()
