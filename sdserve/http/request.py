@@ -32,7 +32,6 @@ FAMILIAR = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 MINOR = {"HTTP/1.1": 1, "HTTP/1.0": 0}
 CODINGS = frozenset(("gzip", "x-gzip", "deflate", "compress", "x-compress"))
 HEADS, SMALL = 64, 256  # heads that are remembered, and bytes of the longest one
-LINE = 100  # characters of a request line that is remembered
 HOST = 255 + 6  # characters of a host that is: a domain name (RFC 1035) and a port
 MAX_LENGTH_DIGITS = 18  # what fits 63 bits, whatever the configured limit
 BLANKS = " \t"
@@ -106,8 +105,8 @@ class _Judge:
 class RequestReader:
     """Reads heads, one at a time. One reader serves all connections of a loop.
 
-    It remembers, in bounds, request lines, names, hosts and some small heads that it has read: they change how fast a
-    head is read, never how. `names` says under which keys the layer above wants the fields.
+    It remembers, in bounds, names, hosts and some small heads that it has read: they change how fast a head is read,
+    never how. `names` says under which keys the layer above wants the fields.
     """
 
     def __init__(self, limits: Limits, names: Names | None = None) -> None:
@@ -119,7 +118,6 @@ class RequestReader:
         self._transfer, self._expect, self._upgrade = map(names.key, ("transfer-encoding", "expect", "upgrade"))
         self._once = {names.key(name): name for name in ("Host", "Content-Length", "Transfer-Encoding", "Content-Type")}
         self._hosts: set[str] = set()
-        self._lines: dict[str, Line] = {}
         self._heads: dict[bytes, tuple[Line, str, dict[str, str]]] = {}
         self._again = b""  # the last small head
         self._plain = min(limits.field_size, limits.head)  # bytes of a head that no limit but on lines can refuse
@@ -139,21 +137,24 @@ class RequestReader:
             return request
         if len(head) > self._plain:
             return self._slowly(head, fresh)
-        lines = head.decode("latin-1").split("\r\n")
-        line = self._lines.get(lines[0]) or self._line(lines[0])
+        text = head.decode("latin-1")
+        lines = text.split("\r\n")
+        line = self._line(lines[0])
         if line is None or not self._accepts(head):
             return self._slowly(head, fresh)
-        if len(lines) - 3 > self._limits.fields:
+        count = len(lines) - 3
+        if count > self._limits.fields:
             self._renew()
             raise FieldsTooLarge(f"more than {self._limits.fields} header fields")
         request = Request(line, head)
         named = fresh() if fresh is not None else {}
-        expected = len(named) + len(lines) - 3
+        # strip() knows more blanks than HTTP does. Of ASCII they are control characters, which llhttp does not take.
+        expected = len(named) + count if text.isascii() else -1
         names = self._names.known
         try:
-            for text in lines[1:-2]:
-                name, _, value = text.partition(":")
-                named[names[name]] = value.strip(BLANKS)
+            for field in lines[1:-2]:
+                name, _, value = field.partition(":")
+                named[names[name]] = value.strip()
         except KeyError:  # a name that is new, or wants care
             expected = -1
         try:
@@ -204,21 +205,19 @@ class RequestReader:
 
     def _line(self, raw: str) -> Line | None:
         """A request line without its end, None when the exact reader must decide. Raises HTTPError."""
-        words = raw.split(" ")
-        if len(words) != 3 or len(raw) > self._limits.request_line:
+        try:
+            method, target, version = raw.split(" ")
+        except ValueError:
             return None
-        method, target, version = words
         minor = MINOR.get(version)
-        if minor is None or method not in FAMILIAR or not scan.TARGET_TEXT.fullmatch(target):
-            return None  # a lone line feed, for one, would end the line for llhttp
+        if minor is None or method not in FAMILIAR or not target or len(raw) > self._limits.request_line:
+            return None
+        # A fragment is never sent (RFC 9112 section 3.2), and a lone line feed would end the line for llhttp.
+        if not (target.isascii() and target.isprintable()) or "#" in target:
+            return None
         if target[0] != "/":
             scan.check_target(method.encode("ascii"), target.encode("ascii"))
-        line = split_line(method, target, minor)
-        if len(raw) <= LINE:
-            if len(self._lines) >= REMEMBERED:
-                self._lines.clear()
-            self._lines[raw] = line
-        return line
+        return split_line(method, target, minor)
 
     def _slowly(self, head: bytes, fresh: Fresh | None) -> Request:
         """Reads an unusual or refused head by the exact reader. httptools must agree about its fields.

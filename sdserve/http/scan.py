@@ -20,7 +20,7 @@ from sdserve.http.errors import (
 from sdserve.http.limits import Limits
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-TARGET_TEXT = re.compile(r"[!\"$-~]++")  # a fragment is never sent (RFC 9112 section 3.2)
+# A fragment is never sent (RFC 9112 section 3.2).
 REQUEST_LINE_PREFIX = re.compile(rb"(?:" + TOKEN + rb"++(?: (?:[!\"$-~]++(?: [!-~]*+(?:\r\n?)?)?)?)?)?")
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n")
 FIELD_LINE = re.compile(rb"(" + TOKEN + rb"++):[ \t]*+([\t -~\x80-\xff]*+)\r\n")
