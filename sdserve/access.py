@@ -112,6 +112,8 @@ ATOMS = {
     "X": "ended",
     "p": 'f"<{getpid()}>"',
 }
+NOW = "\0"  # in a template: the time
+STANDING = {"l": "-", "t": NOW}  # what is the same in all records of a batch
 NUMBERS = frozenset("bBTMD")
 OURS = frozenset("ltsbBTMDLpX")  # what no client and no application can choose
 
@@ -145,6 +147,9 @@ class Format:
                 template += "%%"
                 continue
             atom, shape, kind = found.groups()
+            if not shape and kind == "s" and atom in STANDING:
+                template += STANDING[atom]
+                continue
             expression = _expression(atom) or '"-"'
             if kind != "s" and atom not in NUMBERS:
                 raise ValueError(f"access_log_format: %({atom}){shape}{kind} is not a number: use %({atom}){shape}s")
@@ -162,17 +167,18 @@ class Format:
             number if (32 <= number < 127 and number != 92) or chr(number) in self._counts else 0
             for number in range(256)
         )
+        self._clock = _text_of_time()
         self.take = self._compiled(expressions)
 
     def lines(self, batch: Sequence[Taken]) -> list[str]:
         """Records of `batch`. As a rule nothing in them must be escaped, and one look at all of them shows that."""
-        template = self._template
+        template = self._template.replace(NOW, self._clock())
         with suppress(Exception):  # what an application left in its environ and headers may be anything
             found = [template % taken for taken in batch]
             text = "\n".join([*found, ""])
             if max(map(len, found)) <= LONGEST_FIELD and self._is_safe(text, len(batch)):
                 return found
-        return [self._escaped(taken) for taken in batch]
+        return [self._escaped(template, taken) for taken in batch]
 
     def _is_safe(self, text: str, count: int) -> bool:
         if not text.isascii():
@@ -182,21 +188,20 @@ class Format:
             text.count(char) == number * count for char, number in self._counts.items()
         )
 
-    def _escaped(self, taken: Taken) -> str:
+    def _escaped(self, template: str, taken: Taken) -> str:
         values = (escape(str(value)) if foreign else value for value, foreign in zip(taken, self._foreign, strict=True))
         try:
-            whole = self._template % tuple(values)
+            whole = template % tuple(values)
         except Exception as error:  # noqa: BLE001 - as above
             whole = escape(f"a record cannot be written: {error!r}")
         return whole if len(whole) <= LONGEST_RECORD else whole[: LONGEST_RECORD - len(CUT)] + CUT
 
-    @staticmethod
-    def _compiled(expressions: list[str]) -> Callable[..., Taken]:
+    def _compiled(self, expressions: list[str]) -> Callable[..., Taken]:
         """One function of all expressions: a call for each atom would take as long as all the rest of a record.
 
         Nothing but names of fields comes from the format, each as a literal.
         """
-        known = {"user": _user, "clock": _text_of_time(), "request_line": _request_line, "header": _header}
+        known = {"user": _user, "clock": self._clock, "request_line": _request_line, "header": _header}
         values = "".join(f"{expression}, " for expression in expressions)
         code = (
             f"def take(environ, status, sent, seconds, headers, ended):\n    get = environ.get\n    return ({values})\n"
@@ -256,10 +261,9 @@ class AccessLog:
 
     def flush(self) -> None:
         """Writes what was recorded."""
-        batch = []
-        with suppress(IndexError):
-            while True:
-                batch.append(self.pending.popleft())
+        batch: list[Taken] = []
+        with suppress(IndexError):  # when there are no more; what came before is in the list by then
+            batch.extend(iter(self.pending.popleft, None))
         if batch:
             self._write(self._lines(batch))
 

@@ -355,12 +355,6 @@ class _AccessFormatter(logging.Formatter):
     def pieces(self, lines: Sequence[str]) -> Iterator[str]:
         """Many records, in pieces that a pipe takes whole: those of several workers are not mixed up."""
         mark = f"<{PRIORITIES[INFO]}>" if self._to_journal else ""
-        piece, size = list[str](), 0
-        for line in lines:
-            size += len(mark) + len(line) + 1
-            if piece and size > output.ATOMIC:
-                yield "\n".join(piece)
-                piece, size = [], len(mark) + len(line) + 1
-            piece.append(mark + line)
-        if piece:
-            yield "\n".join(piece)
+        together = max(1, output.ATOMIC // (max(map(len, lines)) + len(mark) + 1))
+        for at in range(0, len(lines), together):
+            yield mark + f"\n{mark}".join(lines[at : at + together])
