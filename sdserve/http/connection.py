@@ -9,6 +9,7 @@ The states and every legal move:
 
     HEAD   --next_request--> HEAD (incomplete) | BODY (a body follows) | HEAD (none does) | CLOSED (it was the last one)
     BODY   --read_body-----> BODY | HEAD (the body ended) | CLOSED (and the request was the last one)
+    BODY   --whole_body----> BODY (it has not all come) | HEAD | CLOSED (likewise)
     any    --an error, close()--> CLOSED
 
 The result depends only on the bytes, not on how they were split into `receive` calls.
@@ -162,10 +163,25 @@ class Connection:
             self._at = at
             if data or not body.done:
                 return data
+        self._end_body()
+        return None
+
+    def whole_body(self) -> bytes | None:
+        """All of the body where it came with its head, as small ones do. Else None: it is to be read piece by piece."""
+        body = self._body
+        if type(body) is not Sized or (end := self._at + body.left) > len(self.buffered):
+            return None
+        data = self.buffered[self._at : end]
+        if end == len(self.buffered):
+            self.buffered, end = b"", 0
+        self._at = end
+        self._end_body()
+        return data
+
+    def _end_body(self) -> None:
         self.state = State.HEAD
         if self._last:
             self.close()
-        return None
 
     def close(self) -> None:
         """Nothing more will be read, whatever was received."""

@@ -38,21 +38,21 @@ DROPPED_TRAILERS = frozenset(
 class Sized:
     """A body of `length` bytes."""
 
-    __slots__ = ("_left", "done")
+    __slots__ = ("done", "left")
 
     trailers: Fields = []  # noqa: RUF012 - a sized body never has any
 
     def __init__(self, length: int) -> None:
-        self._left = length
+        self.left = length
         self.done = length == 0
 
     def take(self, data: bytes, at: int) -> tuple[bytes, int]:
         """(body, where it ends) in `data` from `at`."""
-        end = at + self._left
+        end = at + self.left
         if len(data) < end:
-            self._left = end - len(data)
+            self.left = end - len(data)
             return data[at:], len(data)
-        self._left = 0
+        self.left = 0
         self.done = True
         return data[at:end], end
 

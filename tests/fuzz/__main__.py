@@ -67,6 +67,8 @@ class Feeder:
                     return
                 check_fields(request, self._limits)
                 out.append((request.method, request.uri, request.fields, request.length, request.keep_alive))
+                if request.length and (whole := conn.whole_body()) is not None:
+                    out += [whole, ("end", list(conn.trailers))]
                 continue
             data = conn.read_body()
             if data is None:

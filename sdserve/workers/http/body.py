@@ -55,6 +55,22 @@ class Body:
             self._file.close()
 
 
+class WholeBody:
+    """A body that came with its head: nothing of it is collected, or timed."""
+
+    __slots__ = ("_data", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def reader(self) -> IO[bytes]:
+        return io.BytesIO(self._data)
+
+    def close(self) -> None:
+        """It holds nothing but memory."""
+
+
 def no_room(error: OSError) -> HTTPError:
     """What the client of a body is told that could not be kept; the text is for the log."""
     if isinstance(error, LimitReached):

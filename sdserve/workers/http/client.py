@@ -15,7 +15,7 @@ from typing import TypeVar
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
 from sdserve.http.writer import ClientGone
-from sdserve.workers.http.body import Body
+from sdserve.workers.http.body import Body, WholeBody
 from sdserve.workers.http.deadlines import NEVER, Arrival
 from sdserve.workers.http.write_buffer import Store, WriteBuffer
 
@@ -80,7 +80,7 @@ class Client:
         self.called = 0.0  # when the application got the request
         self.last = 0.0  # when the last response was finished
         self.request: Request | None = None
-        self.body: Body | None = None
+        self.body: Body | WholeBody | None = None
         self.arrival: Arrival | None = None
         self.unsent: WriteBuffer | None = None
         self.close_after = False  # the response being sent is the last

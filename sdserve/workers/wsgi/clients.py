@@ -16,7 +16,7 @@ from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request, RequestReader
 from sdserve.http.writer import ClientGone
-from sdserve.workers.http.body import IN_MEMORY, Body
+from sdserve.workers.http.body import IN_MEMORY, Body, WholeBody
 from sdserve.workers.http.client import HEADS, RECEIVE, Phase
 from sdserve.workers.http.clients import BODY, CALL, CLOSED, FLUSH, HEAD, LINGER, PREFACE, READ, Clients
 from sdserve.workers.http.deadlines import NEVER, Arrival, after
@@ -114,6 +114,10 @@ class WSGIClients(Clients[WSGIClient]):
                     return True
                 if not request.length:
                     return self._serve(client, request, now)
+                if (whole := conn.whole_body()) is not None:
+                    client.body = WholeBody(whole)
+                    client.waited = 0.0
+                    return self._serve(client, request, now)
                 if self._begins_early(client, request):
                     client.arrival = Arrival(self._times, now)
                     return self._serve(client, request, now)
@@ -124,7 +128,7 @@ class WSGIClients(Clients[WSGIClient]):
                 client.began = now - client.waited
                 client.waited = 0.0
             body = client.body
-            assert body is not None and client.request is not None
+            assert isinstance(body, Body) and client.request is not None
             before = body.size
             while data := conn.read_body():
                 body.append(data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sdserve.http.request import Request
 
 if TYPE_CHECKING:
-    from sdserve.workers.http.body import Body
+    from sdserve.workers.http.body import Body, WholeBody
     from sdserve.workers.wsgi.client import WSGIClient
 
 PeerAddress = tuple[str, int] | str  # "" for a Unix socket's peer
@@ -88,7 +88,7 @@ class HookedRequest(Request):
             self.named = None  # made anew of them
 
 
-def reader(request: Request, body: "Body") -> Any:
+def reader(request: Request, body: "Body | WholeBody") -> Any:
     """The body's one reader, for the application: a hook may have asked for it before."""
     asked = request.__dict__.get("body")
     if asked is None:

@@ -180,6 +180,8 @@ def feed(conn: Connection, pieces: list[bytes]) -> tuple[list[Any], int | None]:
                     if request is None:
                         break
                     out.append((request.method, request.uri, request.fields, request.length, request.keep_alive))
+                    if request.length and (whole := conn.whole_body()) is not None:
+                        out += [whole, ("end", conn.trailers)]
     except HTTPError as error:
         return out, error.status
     return out, None
