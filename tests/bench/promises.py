@@ -44,7 +44,8 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
             pass
     if path == "/healthy":
         others, calls["/pipelined"] = calls["/pipelined"], 0
-        return [b"%06d" % others]
+        waited = time.monotonic_ns() - int(environ["QUERY_STRING"])
+        return [b"%012d%012d" % (others, waited // 1000)]
     if path == "/pipelined":
         calls["/pipelined"] += 1
     return [b"hello"]
@@ -119,16 +120,17 @@ def readers(threads: int) -> bool:
 def pipelined(threads: int) -> bool:
     """300 clients that pipeline for 15 s: 32 MiB more, and the p99 of others within three times the quiet one."""
     with Served(threads) as served:
-        quiet, _ = _healthy(served, 5)
+        quiet, _, _ = _healthy(served, 5)
         before = served.pss()
         load = multiprocessing.Process(target=_pipeline, args=(served.address, 300, 17))
         load.start()
         time.sleep(1)
-        beside, others = _healthy(served, 15)
+        beside, others, waits = _healthy(served, 15)
         more = served.pss() - before
         load.join()
     print(
-        f"p50/p99/max of 8 clients: quiet {_ms(quiet)}, beside 300 that pipeline {_ms(beside)}; "
+        f"p50/p99/max of 8 clients: quiet {_ms(quiet)}, beside 300 that pipeline {_ms(beside)}, "
+        f"of that until the application was called {_ms(waits)}; "
         f"answers to others between two of their own: median {others[len(others) // 2]}, "
         f"p99 {others[len(others) * 99 // 100]}, most {others[-1]}; {more:+.1f} MiB"
     )
@@ -179,22 +181,25 @@ def expect(threads: int) -> bool:
     return " 401 " in status
 
 
-def _healthy(served: Served, seconds: float) -> tuple[list[float], list[int]]:
-    """Eight clients that ask one at a time: their times, and how many others were answered meanwhile, sorted."""
+def _healthy(served: Served, seconds: float) -> tuple[list[float], list[int], list[float]]:
+    """Eight clients that ask one at a time: their times, how many others were answered meanwhile, and how long each
+    request waited for its call: what the server adds, without what a crowded machine keeps the client waiting. Sorted.
+    """
     socks = [socket.create_connection(served.address) for _ in range(8)]
-    request, times, others = b"GET /healthy HTTP/1.1\r\nHost: a\r\n\r\n", [], []
+    request, times, others, waits = b"GET /healthy?%d HTTP/1.1\r\nHost: a\r\n\r\n", [], [], []
     asked, until = {}, time.monotonic() + seconds
     for sock in socks:
         asked[sock] = time.monotonic()
-        sock.sendall(request)
+        sock.sendall(request % time.monotonic_ns())
     while time.monotonic() < until:
         for sock in select.select(socks, [], [], 1)[0]:
             answer = sock.recv(4096)
             times.append(time.monotonic() - asked[sock])
-            others.append(int(answer[-6:]))
+            others.append(int(answer[-24:-12]))
+            waits.append(int(answer[-12:]) / 1e6)
             asked[sock] = time.monotonic()
-            sock.sendall(request)
-    return sorted(times), sorted(others)
+            sock.sendall(request % time.monotonic_ns())
+    return sorted(times), sorted(others), sorted(waits)
 
 
 def _pipeline(address: tuple[str, int], clients: int, seconds: float) -> None:

@@ -39,7 +39,7 @@ EVENTS = 32  # of one poll
 # Of clients in `ready`: a request to read, a call whose body does not come, a response whose client has gone, or one
 # that has had its slice of time.
 TURNS = (Phase.HEAD, Phase.READ, Phase.CLOSED, Phase.FLUSH)
-BATCH = 16  # of them between two polls: who sends one request at a time does not wait for those who send many
+BATCH = 4  # of them between two polls: who sends one request at a time does not wait for those who send many
 
 
 class Loop:
