@@ -285,7 +285,8 @@ class Response(Writer):
 
     def write(self, data: bytes) -> None:
         """PEP 3333's write(), and one piece of an iterable."""
-        _demand_bytes(data)
+        if type(data) is not bytes:
+            _demand_bytes(data)
         if self.head is None:
             raise InvalidResponse("the application did not call start_response before it sent data")
         if not data:

@@ -106,15 +106,16 @@ class Writer:
     def piece(self, data: bytes) -> Parts:
         """One more piece of the body, behind the head if that was not sent yet."""
         start = b"" if self.head_sent else self.start(-1)
-        data = self._bounded(data)
-        self.size = len(data)
-        if self.chunked and data:
-            parts: Sequence[bytes] = (b"%b%x\r\n" % (start, len(data)), data, b"\r\n")
-        elif start:
-            parts = (start, data)
-        else:
+        if self.left >= 0 or self.bodyless:
+            data = self._bounded(data)
+        self.size = size = len(data)
+        if self.chunked:
+            if size > LARGE:
+                return b"%b%x\r\n" % (start, size), data, b"\r\n"
+            return b"%b%x\r\n%b\r\n" % (start, size, data)
+        if not start:
             return data
-        return parts if len(data) > LARGE else b"".join(parts)
+        return (start, data) if size > LARGE else start + data
 
     def end(self) -> bytes:
         """The body is over: what says so, b"" where its length did. It is `broken` where something is missing."""

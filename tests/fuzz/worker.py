@@ -36,7 +36,7 @@ from sdserve.workers.application import Application
 from sdserve.workers.http import acceptor, body, spool, write_buffer
 from sdserve.workers.http import client as one_client
 from sdserve.workers.http import clients as open_clients
-from sdserve.workers.wsgi import clients, leader_followers, loop
+from sdserve.workers.wsgi import clients, leader_followers, loop, watcher
 from sdserve.workers.wsgi import input as incoming
 from sdserve.workers.wsgi.exchange import Exchange
 from sdserve.workers.wsgi.loop import Loop
@@ -504,7 +504,7 @@ def prepare() -> None:
     spool.os = write_buffer.os = base.os = Os()
     body.IN_MEMORY = clients.IN_MEMORY = MEMORY
     loop.time = CLOCK  # type: ignore[attr-defined]
-    for module in (acceptor, open_clients, loop, clients, incoming, leader_followers):
+    for module in (acceptor, open_clients, loop, clients, incoming, leader_followers, watcher):
         module.monotonic = CLOCK  # type: ignore[attr-defined]
 
 

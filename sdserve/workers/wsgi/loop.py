@@ -33,7 +33,8 @@ from sdserve.workers.options import Options
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.clients import WSGIClients
 from sdserve.workers.wsgi.exchange import Exchange
-from sdserve.workers.wsgi.leader_followers import Callbacks, LeaderFollowers
+from sdserve.workers.wsgi.leader_followers import LeaderFollowers
+from sdserve.workers.wsgi.watcher import Callbacks
 
 EVENTS = 32  # of one poll
 # Of clients in `ready`: a request to read, a call whose body does not come, a response whose client has gone, or one

@@ -17,7 +17,8 @@ from sdserve.log import Logger
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.wsgi.client import WSGIClient
-from sdserve.workers.wsgi.leader_followers import Callbacks, LeaderFollowers
+from sdserve.workers.wsgi.leader_followers import LeaderFollowers
+from sdserve.workers.wsgi.watcher import Callbacks
 from tests.support.waiting import eventually
 
 PATIENCE = 10  # seconds; a test that waits so long has failed
