@@ -17,7 +17,7 @@ from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers.base import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS
+from sdserve.workers.told import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS
 
 KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
 DEAF_AFTER = 0.75  # seconds after ABRT at which a worker that did nothing is stuck in C code

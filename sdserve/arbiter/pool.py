@@ -19,7 +19,8 @@ from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_r
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.systemd.notify import Notifier
-from sdserve.workers.base import PREIMPORT, RETIRE, Worker
+from sdserve.workers.base import Worker
+from sdserve.workers.told import PREIMPORT, RETIRE
 
 
 class Pool:

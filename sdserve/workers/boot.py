@@ -19,8 +19,9 @@ from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.gateway.blame import account
 from sdserve.immutable import Immutable
 from sdserve.process import output
-from sdserve.workers.base import FAILED, Worker
+from sdserve.workers.base import Worker
 from sdserve.workers.orphan import watch_master
+from sdserve.workers.told import FAILED
 
 SERVED_AND_BROKE = 1
 

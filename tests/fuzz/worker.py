@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 from sdserve.config import load
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers import base
+from sdserve.workers import told
 from sdserve.workers.application import Application
 from sdserve.workers.http import acceptor, body, spool, write_buffer
 from sdserve.workers.http import client as one_client
@@ -501,7 +501,7 @@ def prepare() -> None:
     )
     WORKER.sockets = [LISTENER]
     acceptor.socket = SimpleNamespace(**{**vars(socket), "SocketType": Sock})  # type: ignore[attr-defined]
-    spool.os = write_buffer.os = base.os = Os()
+    spool.os = write_buffer.os = told.os = Os()
     body.IN_MEMORY = clients.IN_MEMORY = MEMORY
     loop.time = CLOCK  # type: ignore[attr-defined]
     for module in (acceptor, open_clients, loop, clients, incoming, leader_followers, watcher):

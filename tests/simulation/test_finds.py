@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from sdserve.arbiter.lifecycle import Master
-from sdserve.workers.base import READY
+from sdserve.workers.told import READY
 from tests.simulation.events import What
 from tests.simulation.plan import EXCLUSIVE, Plan
 from tests.simulation.world import World

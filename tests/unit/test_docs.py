@@ -11,7 +11,7 @@ import pytest
 from sdserve.arbiter.signals import QUEUED
 from sdserve.config.gunicorn import ACCEPTED, REFUSED
 from sdserve.config.hooks import HOOK_PARAMETERS
-from sdserve.workers.base import HANDLED, IGNORED
+from sdserve.workers.told import HANDLED, IGNORED
 from tests.unit.test_layers import LAYERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]

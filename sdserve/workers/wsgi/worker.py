@@ -17,8 +17,9 @@ from sdserve.gateway.loader import demand_wsgi
 from sdserve.gateway.wsgi import ErrorStream, Gateway, Terms, variable
 from sdserve.http.response import HeadWriter
 from sdserve.http.strict import demand_strict
-from sdserve.workers.base import RETIRING, Worker
+from sdserve.workers.base import Worker
 from sdserve.workers.options import Options
+from sdserve.workers.told import RETIRING
 from sdserve.workers.wsgi import stuck
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.exchange import Exchange

@@ -23,7 +23,8 @@ from sdserve.process.scoreboard import (
     Scoreboard,
 )
 from sdserve.workers.application import Application
-from sdserve.workers.base import BUSY, RECYCLE, RETIRE, RETIRING, Worker
+from sdserve.workers.base import Worker
+from sdserve.workers.told import BUSY, RECYCLE, RETIRE, RETIRING
 
 
 class Made:

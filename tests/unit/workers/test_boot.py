@@ -20,7 +20,8 @@ from sdserve.config import load as configuration
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers.application import Application
-from sdserve.workers.base import READY, Worker
+from sdserve.workers.base import Worker
+from sdserve.workers.told import READY
 
 
 class Sample(Worker):
