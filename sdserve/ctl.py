@@ -89,17 +89,13 @@ def _compare_environment(options: argparse.Namespace) -> None:
 def _advice(error: OSError, path: str) -> str:
     if isinstance(error, PermissionError):
         return "Run it as root, or as the user of the service"
-    others = _others(path)
-    named = f" With -s it finds {', '.join(others)}." if others else ""
-    return f"Is sdserve running, with this control socket?{named}"
-
-
-def _others(path: str) -> list[str]:
-    """The control sockets of instances of the template, whose runtime directories lie beside that of `path`."""
     import glob
 
+    # Instances of the template have their runtime directories beside that of `path`.
     directory, name = os.path.split(path)
-    return sorted(glob.glob(os.path.join(glob.escape(directory) + "-*", glob.escape(name))))
+    others = sorted(glob.glob(os.path.join(glob.escape(directory) + "-*", glob.escape(name))))
+    named = f" With -s it finds {', '.join(others)}." if others else ""
+    return f"Is sdserve running, with this control socket?{named}"
 
 
 def ask(path: str, command: str, timeout: float | None) -> dict[str, Any]:

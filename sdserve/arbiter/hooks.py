@@ -6,32 +6,32 @@ from sdserve.arbiter.service import Service
 from sdserve.arbiter.steps import Steps
 from sdserve.errors import AppImportError, HookError, SdserveError
 from sdserve.gateway.blame import account
+from sdserve.immutable import Immutable
 from sdserve.log import Logger
 
 
-class Hooks:
+class Hooks(Immutable):
     """The hooks of the configuration in force. `server` is what hooks get."""
 
-    def __init__(self, service: Service, steps: Steps, server: object) -> None:
-        self._service = service
-        self._steps = steps
-        self.server = server
+    service: Service
+    steps: Steps
+    server: object
 
     def call(self, name: str, *args: object) -> None:
         """Calls a hook, bounded by `boot_timeout`. What it raises is the caller's."""
-        cfg = self._service.cfg
-        self._steps.hook(name, getattr(cfg, name), cfg.boot_timeout, self.server, *args)
+        cfg = self.service.cfg
+        self.steps.hook(name, getattr(cfg, name), cfg.boot_timeout, self.server, *args)
 
     def tell(self, name: str, *args: object) -> None:
         """Calls a hook that only hears of something: what it raises is logged."""
         try:
             self.call(name, *args)
         except Exception:
-            self._service.log.exception("Exception in the %s hook", name)
+            self.service.log.exception("Exception in the %s hook", name)
 
     def pre_exec(self) -> Callable[[], object]:
         """The hook of that name; the process that is about to become a new master calls it."""
-        hook, server = self._service.cfg.pre_exec, self.server
+        hook, server = self.service.cfg.pre_exec, self.server
         return lambda: hook(server)
 
 

@@ -58,13 +58,9 @@ def read(location: str, directory: str, settings: Mapping[str, Setting]) -> Sour
             contents.given[name] = Given(value, here, f"file {path}")
     unknown = {name: value for name, value in names.items() if _may_be_misread(name, value, settings)}
     if unknown:
-        from sdserve.config.unknown_names import Usage, Verdicts
+        from sdserve.config.unknown_names import Usage, judge
 
-        verdicts = Verdicts(path, Usage(source), unknown, settings)
-        contents.problems += verdicts.problems
-        contents.warnings += verdicts.warnings
-        for name, value in verdicts.foreign.items():
-            contents.given[name] = Given(value, here.line, f"file {path}")
+        judge(unknown, path, Usage(source), settings, contents)
     return contents
 
 
@@ -84,13 +80,10 @@ class _Locator(Immutable):
     source: bytes
 
     def __call__(self, name: str) -> str:
-        return f"{self.line(name)}: {name}"
-
-    def line(self, name: str) -> str:
         from sdserve.config.unknown_names import Usage
 
         line = Usage(self.source).line(name)
-        return f"{self.path}:{line}" if line else self.path
+        return f"{self.path}:{line}: {name}" if line else f"{self.path}: {name}"
 
 
 def _run(location: str, directory: str) -> tuple[str, bytes, dict[str, object]]:

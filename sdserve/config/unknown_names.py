@@ -20,40 +20,34 @@ from collections.abc import Iterator, Mapping
 
 from sdserve.config import gunicorn
 from sdserve.config.convert import show
-from sdserve.config.setting import Setting
+from sdserve.config.setting import Given, Setting, Source
 
 CLOSE = 0.8  # difflib ratio from which on a name counts as another one misspelt
 _PLAIN = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset, type(None))
 _LOOKUPS = frozenset({"globals", "locals", "vars", "eval", "exec"})
 
 
-class Verdicts:
-    """What unknown names of one file are: `problems` and `warnings` by the line, and gunicorn's settings, `foreign`."""
-
-    def __init__(self, path: str, usage: Usage, unknown: Mapping[str, object], settings: Mapping[str, Setting]) -> None:
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
-        self.foreign: dict[str, object] = {}
-        for name, value in unknown.items():
-            line = usage.line(name)
-            where = f"{path}:{line}" if line else path
-            if gunicorn.is_foreign(name):
-                if line or isinstance(value, _PLAIN):  # else it is an imported helper
-                    self.foreign[name] = value
-            elif name in usage.read:
-                continue
-            elif name in usage.assigned:
-                said = f"{where}: {name} = {show(value)} is not a setting"
-                if close := _meant(name, settings):
-                    self.problems.append(f"{said}; did you mean {close}?")
-                elif isinstance(value, _PLAIN) and not usage.looks_up:
-                    self.warnings.append(f"{said}: it has no effect")
-            elif name in usage.defined and (hook := gunicorn.nearest(name, _hooks(settings), CLOSE)):
-                self.problems.append(f"{where}: the function {name} is not a hook; did you mean {hook}?")
-
-
-def _hooks(settings: Mapping[str, Setting]) -> list[str]:
-    return [setting.name for setting in settings.values() if setting.section == "Hooks"]
+def judge(
+    unknown: Mapping[str, object], path: str, usage: Usage, settings: Mapping[str, Setting], contents: Source
+) -> None:
+    """Adds to `contents` what the unknown names of one file are: problems, warnings, or settings of gunicorn's."""
+    hooks = [setting.name for setting in settings.values() if setting.section == "Hooks"]
+    for name, value in unknown.items():
+        line = usage.line(name)
+        where = f"{path}:{line}" if line else path
+        if gunicorn.is_foreign(name):
+            if line or isinstance(value, _PLAIN):  # else it is an imported helper
+                contents.given[name] = Given(value, where, f"file {path}")
+        elif name in usage.read:
+            continue
+        elif name in usage.assigned:
+            said = f"{where}: {name} = {show(value)} is not a setting"
+            if close := _meant(name, settings):
+                contents.problems.append(f"{said}; did you mean {close}?")
+            elif isinstance(value, _PLAIN) and not usage.looks_up:
+                contents.warnings.append(f"{said}: it has no effect")
+        elif name in usage.defined and (hook := gunicorn.nearest(name, hooks, CLOSE)):
+            contents.problems.append(f"{where}: the function {name} is not a hook; did you mean {hook}?")
 
 
 def _meant(name: str, settings: Mapping[str, Setting]) -> str:

@@ -3,28 +3,28 @@
 import os
 from collections.abc import MutableMapping
 
+from sdserve.immutable import Immutable
+
 OFTEN = 10  # pings within the time that systemd allows, at most
 
 
-class Watchdog:
+class Watchdog(Immutable):
     """What systemd expects of the main process; nothing when WATCHDOG_USEC= is not set."""
 
-    def __init__(self, usec: int | None) -> None:
-        self._usec = usec
+    usec: int | None
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> "Watchdog":
         """Reads WATCHDOG_USEC and WATCHDOG_PID and takes them out of `environ`."""
         usec = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", "")
-        if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
-            return cls(None)
-        return cls(int(usec))
+        is_meant = usec.isdigit() and pid in ("", str(os.getpid()))
+        return cls(int(usec) or None if is_meant else None)
 
     @property
     def limit(self) -> float | None:
         """The seconds after which systemd ends a service that gives no sign of life; None: it does not."""
-        return None if self._usec is None else self._usec / 1e6
+        return None if self.usec is None else self.usec / 1e6
 
     def interval(self, spare: float) -> float | None:
         """Seconds between two pings, half of what systemd allows at most; None when nobody waits for them.
@@ -41,4 +41,4 @@ class Watchdog:
 
     def variables(self, pid: int) -> dict[str, str]:
         """The environment that arms the watchdog in a successor: without WATCHDOG_PID it would never ping."""
-        return {} if self._usec is None else {"WATCHDOG_USEC": str(self._usec), "WATCHDOG_PID": str(pid)}
+        return {} if self.usec is None else {"WATCHDOG_USEC": str(self.usec), "WATCHDOG_PID": str(pid)}

@@ -56,25 +56,39 @@ def is_up(port: int) -> bool:
     return True
 
 
+def with_files(config: str, static: Path) -> str:
+    """nginx's example with the page's location for static files, which are in `static` here."""
+    found = re.search(r"```nginx\n(    location /static/.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    return config.replace(
+        "    location / {", found[1].replace("/srv/project/static/", f"{static}/") + "    location / {"
+    )
+
+
 Behind = Callable[..., tuple[int, Server]]
 
 
 @pytest.fixture(params=["nginx", "haproxy"])
 def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
-    """`behind(app, tcp=False)`: starts sdserve and a proxy in front of it; where the proxy listens, and the server."""
+    """`behind(app, tcp=False, static=None)`: starts sdserve and a proxy in front of it.
+
+    Returns where the proxy listens, and the server.
+    """
     program = shutil.which(request.param, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if program is None:
         pytest.skip(f"{request.param} is not installed")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp")))
 
-        def run(app: str, tcp: bool = False) -> tuple[int, Server]:
+        def run(app: str, tcp: bool = False, static: Path | None = None) -> tuple[int, Server]:
             backend = f"127.0.0.1:{free_port()}" if tcp else f"{directory}/backend"
             bind = backend if tcp else f"unix:{backend}"
             server = stack.enter_context(Server("-b", bind, "--keep-alive", "60", app)).wait_ready()
             port = free_port()
             template = NGINX if request.param == "nginx" else HAPROXY
-            (directory / "config").write_text(template.format(directory, example(request.param, port, backend)))
+            config = example(request.param, port, backend)
+            config = config if static is None else with_files(config, static)
+            (directory / "config").write_text(template.format(directory, config))
             options = ["-p", str(directory), "-c"] if request.param == "nginx" else ["-db", "-f"]
             proxy = subprocess.Popen([program, *options, str(directory / "config")], stdin=subprocess.DEVNULL)
             stack.callback(proxy.wait)
@@ -137,3 +151,14 @@ def test_a_form_of_django_passes_its_csrf_check(behind: Behind, tcp: bool) -> No
     client.request("POST", "/", "x", {**fields, "X-CSRFToken": token, "Cookie": cookie})
     answer = client.getresponse()
     assert (answer.status, answer.read()) == (200, b"http://project.example:8080/")
+
+
+@pytest.mark.parametrize("behind", ["nginx"], indirect=True)
+def test_static_files_are_the_proxys(behind: Behind, short_path: Path) -> None:
+    (short_path / "site.css").write_text("body { }")
+    port, _ = behind("web", static=short_path)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    client.request("GET", "/static/site.css")
+    assert client.getresponse().read() == b"body { }"
+    client.request("GET", "/environ")
+    assert b"PATH_INFO=/environ" in client.getresponse().read()
