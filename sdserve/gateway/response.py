@@ -75,6 +75,24 @@ class Nowhere:
     def send_file(self, fd: int, offset: int, count: int) -> None: ...
 
 
+class Over:
+    """The sink of an answer that is over, or was given up: whoever still has a part of it reaches no other client."""
+
+    full = False
+
+    def gone(self, quiet: float) -> bool:
+        return True
+
+    def send(self, data: bytes) -> None:
+        raise ValueError("the response to this request is over")
+
+    def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
+        self.send(b"")
+
+    def send_file(self, fd: int, offset: int, count: int) -> None:
+        self.send(b"")
+
+
 class FileWrapper:
     """wsgi.file_wrapper: an iterable over a file, which the server may send without reading it."""
 
@@ -106,10 +124,14 @@ class FileWrapper:
         return fd, offset, found.st_size - offset
 
 
+OVER = Over()
+NOTHING = iter(()).__next__
+
+
 class Response(Writer):
     """One answer, as an application makes it and as hooks know it."""
 
-    _advance: Callable[[], bytes] = iter(()).__next__  # the next piece of the result
+    _advance: Callable[[], bytes] = NOTHING  # the next piece of the result
     result: Any = None  # what the application returned, while it has more to send
     error: BaseException | None = None  # what the application raised
     turns = 0  # slices of time that the iterable has used up
@@ -282,6 +304,14 @@ class Response(Writer):
         self.taken = taken
         self.head_sent = self.complete = True
         self._sink = Nowhere()
+
+    def let_go(self) -> None:
+        """The exchange is over. What leads from here to its client, to the application's iterable, or by a traceback to
+        whatever they hold, may lead back: a cycle, which would stay in memory until a garbage collection."""
+        self._sink = OVER
+        self._advance = NOTHING
+        if self.error is not None:
+            self.error = None
 
     def write(self, data: bytes) -> None:
         """PEP 3333's write(), and one piece of an iterable."""

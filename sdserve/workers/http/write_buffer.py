@@ -125,7 +125,8 @@ class WriteBuffer:
         self._sock = sock
         self._store = store
         self._called = called  # monotonic seconds; 0: nobody has called the application
-        self._failure: NoRoom | None = None  # something is missing: nothing may follow
+        # Why something is missing: nothing may follow. No exception, whose traceback would lead back here: a cycle.
+        self._failure = ""
         self._parts: deque[tuple[memoryview, bytes] | Region] = deque()
         self._spill: Region | None = None
         self._patience = PATIENCE
@@ -166,8 +167,8 @@ class WriteBuffer:
         except OSError as error:
             self._store.no_room(error)
             if whole:  # waiting here would keep others waiting, and keeping it would have no bound
-                self._failure = NoRoom(f"no room for a response that its client does not read: {error.strerror}")
-                raise self._failure from error
+                self._failure = f"no room for a response that its client does not read: {error.strerror}"
+                raise NoRoom(self._failure) from error
             self._wait_until_empty(error)
             self._hold(data, start)
 
@@ -178,8 +179,8 @@ class WriteBuffer:
 
     def flush(self) -> bool:
         """Sends what the socket takes; True when nothing is left. Raises ClientGone."""
-        if self._failure is not None:
-            raise self._failure
+        if self._failure:
+            raise NoRoom(self._failure)
         parts = self._parts
         try:
             while parts:
@@ -263,11 +264,11 @@ class WriteBuffer:
         while not self.flush():
             now = time.monotonic()
             if now >= until or not self._is_ready(until - now):
-                self._failure = NoRoom(
+                self._failure = (
                     f"no room for what write() sends ({error.strerror}), "
                     f"and {time.monotonic() - began:.1f} s were not enough for its client to take it"
                 )
-                raise self._failure from error
+                raise NoRoom(self._failure) from error
 
     def _is_ready(self, seconds: float) -> bool:
         poll = select.poll()

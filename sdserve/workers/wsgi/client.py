@@ -86,6 +86,10 @@ class WSGIClient(Client):
     def running_since(self) -> float:
         return self.called if self.reply is None else self.reply.began
 
+    def forget(self) -> None:
+        """Its request is over. A hook's request, for one, knows its client."""
+        self.request = self.response = None
+
     def describe(self, seconds: float) -> str:
         """A call that takes so long, for the log."""
         request, response = self.request, self.response
@@ -97,5 +101,7 @@ class WSGIClient(Client):
 
     def close(self) -> None:
         super().close()
+        if self.reply is None:  # else it has to be ended first
+            self.forget()
         if self.on_close is not None:
             self.on_close()

@@ -212,9 +212,9 @@ class WSGIClients(Clients[WSGIClient]):
         return True
 
     def abandon(self, client: WSGIClient) -> None:
-        client.response = None
         if client.phase not in WAITING:  # else the application has not ended what it began, and hears of it
             self._exchange.forget(client)
+        client.response = None
 
     def broken(self, client: WSGIClient) -> None:
         """Logs the exception in progress, which came out of what answers requests: the connection must end."""
@@ -228,6 +228,8 @@ class WSGIClients(Clients[WSGIClient]):
     def answered(self, client: WSGIClient, now: float) -> None:
         """The application has been called for a request, or has gone on with it: as far as its client has room."""
         if client.phase is not CALL:
+            if client.reply is None:
+                client.forget()
             return
         if client.unsent is not None or client.reply is not None:
             self._suspend(client, now)

@@ -198,10 +198,15 @@ class Exchange:
 
     def forget(self, client: WSGIClient) -> None:
         """Something went wrong with a response that was not over: nothing more becomes of it."""
+        response, client.response = client.response, None
+        if response is not None:
+            response.let_go()
         reply, client.reply = client.reply, None
         self._end_early(client)
         if reply is None:
             return
+        if reply.incoming is not None:
+            reply.incoming.let_go()
         self._owed.pop(reply.response, None)
         if reply.fiber is None and reply.context is None:
             self._contexts.taken.discard(reply.thread)
@@ -210,8 +215,6 @@ class Exchange:
         """The client has taken the whole response, or there will be no more of it."""
         if response.taken is not None:
             response.taken.end(response)
-        if response.error is not None:  # its traceback leads back here: a cycle, with all that the application held
-            response.error = None
         if response.broken:
             self._abort(client, response)
         elif not response.keep_alive:
@@ -228,16 +231,17 @@ class Exchange:
         # Not so if a worker that ends has told the hook already (`interrupted`), in another thread.
         if self._after is not None and self._owed.pop(response, None) is not None:
             self._hook(self._after, self._worker, response.request, environ, response)
+        response.let_go()
 
     def _hooked(self, client: WSGIClient, request: Request) -> None:
         """Gives a request to pre_request, and to post_request later, as they know requests."""
-        gateway = self.gateway
-        seen = hooked.hook(
-            request, client, self._worker.cfg, lambda: gateway.environ(client.base, request, client.standing)
-        )
+        seen = hooked.hook(request, client, self._worker.cfg, self._environ)
         if self._before is not None:
             self._hook(self._before, self._worker, seen)
             seen.heed()
+
+    def _environ(self, client: WSGIClient, request: Request) -> Environ:
+        return self.gateway.environ(client.base, request, client.standing)
 
     def interrupted(self) -> None:
         """At the end of a worker: post_request for the requests that never came back from the application."""
@@ -278,7 +282,7 @@ class Exchange:
         if request is None:
             return refused(*glimpse(head), client.base["REMOTE_ADDR"])
         try:
-            return self.gateway.environ(client.base, request, client.standing)
+            return self._environ(client, request)
         except HTTPError:
             line = f"{request.method} {request.uri} HTTP/1.{request.minor}".encode("ascii")
             return refused(line, request.fields, client.base["REMOTE_ADDR"])

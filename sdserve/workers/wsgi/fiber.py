@@ -12,6 +12,10 @@ from threading import get_ident
 from sdserve.errors import Leave
 
 
+def _nothing() -> None:
+    """The work of a fiber that has none."""
+
+
 class Fiber:
     """`work` in a thread of its own, which ends with it. The thread is there before there is any work for it."""
 
@@ -19,7 +23,7 @@ class Fiber:
 
     def __init__(self) -> None:
         """Raises RuntimeError when there can be no more threads."""
-        self.work: Callable[[], None] = lambda: None
+        self.work: Callable[[], None] = _nothing
         self._go = allocate_lock()
         self._go.acquire()
         self._back = allocate_lock()
@@ -35,7 +39,10 @@ class Fiber:
         self._back.acquire()
         if self._error is not None:
             error, self._error = self._error, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads back here: a cycle
 
     def pause(self) -> None:
         """Said by the work: back to who resumed it, until it is resumed."""
@@ -62,4 +69,5 @@ class Fiber:
             self._error = error
         finally:
             self.ended = True
+            self.work = _nothing  # it knows whose fiber this is
             self._back.release()

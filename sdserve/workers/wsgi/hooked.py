@@ -22,7 +22,7 @@ class HookedRequest(Request):
     """See `hook`, which makes it of a request."""
 
     _client: "WSGIClient"
-    _environ: Callable[[], dict[str, Any]]
+    _environ: Callable[["WSGIClient", Request], dict[str, Any]]
     cfg: Any
     proxy_protocol_info = None
     must_close = False
@@ -55,12 +55,12 @@ class HookedRequest(Request):
     @property
     def remote_addr(self) -> PeerAddress:
         """The client, as far as proxies that are trusted say who it is."""
-        return self._address(self._environ())
+        return self._address(self._environ(self._client, self))
 
     @property
     def scheme(self) -> str:
         """http or https, as a trusted proxy says."""
-        return str(self._environ()["wsgi.url_scheme"])
+        return str(self._environ(self._client, self)["wsgi.url_scheme"])
 
     @property
     def req_number(self) -> int:
@@ -97,7 +97,9 @@ def reader(request: Request, body: "Body | WholeBody") -> Any:
     return asked
 
 
-def hook(request: Request, client: "WSGIClient", cfg: Any, environ: Callable[[], dict[str, Any]]) -> HookedRequest:
+def hook(
+    request: Request, client: "WSGIClient", cfg: Any, environ: Callable[["WSGIClient", Request], dict[str, Any]]
+) -> HookedRequest:
     """Makes `request` one for hooks. `environ` builds what the application would get."""
     request.__class__ = HookedRequest
     assert isinstance(request, HookedRequest)

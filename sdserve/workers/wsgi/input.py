@@ -7,6 +7,8 @@ the loop serves others until something is. What bounds a body that is received b
 
 import io
 import select
+from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -41,7 +43,8 @@ class Incoming(io.RawIOBase):
         self._arrival = arrival
         self._left = b""
         self.given = monotonic()  # when the application got something
-        self._failure: BaseException | None = None
+        # What each read raises anew. One exception for all of them would lead back here by its traceback: a cycle.
+        self._failure: Callable[[], BaseException] | None = None
 
     def readable(self) -> bool:
         return True
@@ -65,11 +68,11 @@ class Incoming(io.RawIOBase):
 
     def fail(self, error: BaseException) -> None:
         """Has the next read raise `error`, and each after it."""
-        self._failure = error
+        self._failure = partial(type(error), *error.args)
 
     def let_go(self) -> None:
         """The response is over: who reads now reads nothing of the next request."""
-        self._client = None
+        self._client = self.fiber = self.response = None
 
     def _next(self) -> bytes:
         """What comes next, b"" at the end. Raises HTTPError, ClientGone."""
@@ -79,7 +82,7 @@ class Incoming(io.RawIOBase):
             if client is None:
                 raise ValueError("the response to this request is over")
             if self._failure is not None:
-                raise self._failure
+                raise self._failure()
             if client.phase is Phase.CLOSED:
                 raise ClientGone("the client has gone, or was too slow")
             if client.conn.state is not State.BODY:
@@ -87,7 +90,7 @@ class Incoming(io.RawIOBase):
             try:
                 data = client.conn.read_body()
             except HTTPError as error:
-                self._failure = error
+                self.fail(error)
                 raise
             if data is None:
                 return b""
