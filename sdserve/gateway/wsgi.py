@@ -20,6 +20,7 @@ from sdserve.http.scan import split_host
 from sdserve.http.writer import ClientGone, NoRoom
 from sdserve.immutable import Immutable
 from sdserve.log import Logger
+from sdserve.process import forked
 
 Environ = dict[str, Any]
 WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -203,24 +204,30 @@ class Gateway:
         Where the client has no room for all of it, `response.result` is set, and `go_on` must be called when it has.
         """
         result: Any = None
+        whole = True
         try:
             result = self.app(environ, response.start_response)
-            if not response.send_result(result):
-                response.result = result
-                return
+            whole = response.send_result(result)
         except BaseException as error:  # noqa: BLE001 - nothing that an application raises may end the worker
             self._failed(environ, response, error)
-        if type(result) is not list:
+        if forked.child:
+            forked.leave(self.log.error)
+        if not whole:
+            response.result = result
+        elif type(result) is not list:
             self._close(environ, response, result)
 
     def go_on(self, environ: Environ, response: Response) -> None:
         """Goes on with a response whose `result` is set, as `call` began it."""
+        whole = True
         try:
-            if not response.go_on():
-                return
+            whole = response.go_on()
         except BaseException as error:  # noqa: BLE001 - as above
             self._failed(environ, response, error)
-        self.drop(environ, response)
+        if forked.child:
+            forked.leave(self.log.error)
+        if whole:
+            self.drop(environ, response)
 
     def drop(self, environ: Environ, response: Response) -> None:
         """Nothing more is wanted of a response whose `result` is set."""
@@ -234,13 +241,17 @@ class Gateway:
                 close()
         except BaseException as error:  # noqa: BLE001 - as above
             self._failed(environ, response, error)
+        if forked.child:
+            forked.leave(self.log.error)
 
     def _failed(self, environ: Environ, response: Response, error: BaseException) -> None:
         if isinstance(error, Leave):
             raise error
+        what = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
+        if forked.child:  # where its connection is closed: that is no error
+            forked.leave(self.log.error, None if isinstance(error, ClientGone) else error, what)
         response.keep_alive = False
         response.error = error
-        what = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
         if response.taken is not None:
             level = self.log.debug if isinstance(error, StopIteration | OSError) else self.log.error
             level("%s: %r ended the call that had taken the connection over", what, error, exc_info=error)

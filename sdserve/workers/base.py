@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import BootError, call_hook
+from sdserve.process.forked import Border
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.recycling import Recycling
 from sdserve.workers.told import BUSY, READY, RECYCLE, Told
@@ -102,13 +103,15 @@ class Worker(Told):
         Raises AppImportError when the application cannot be loaded, HookError when a hook raises, BootError when a
         warm-up request fails.
         """
-        self.load_wsgi()
-        call_hook("post_worker_init", self.cfg.post_worker_init, self)
+        with Border(self.log.error):
+            self.load_wsgi()
+            call_hook("post_worker_init", self.cfg.post_worker_init, self)
         for target in self.cfg.warmup:
             self.warming = target
             self.warm_up(target)
         self.warming = ""
-        call_hook("post_worker_warmup", self.cfg.post_worker_warmup, self)
+        with Border(self.log.error):
+            call_hook("post_worker_warmup", self.cfg.post_worker_warmup, self)
         self.booted = True
         if not self.tell(READY):
             raise BootError("the master cannot be told that this worker can serve")
@@ -196,3 +199,12 @@ class Worker(Told):
             return False
         wanted = HAND_ON_CRASH if self._orphaned else HAND_ON_SUCCESSORS | HAND_ON_RESTART
         return bool(self.cell.word(HAND_ON) & wanted)
+
+    def let_go(self) -> None:
+        """Said in a process that the application has forked: it keeps nothing of this worker."""
+        self.hear_nothing()
+        for listener in self.sockets:
+            listener.close()
+        if self.adoption is not None:
+            for end in (self.adoption.send_end, self.adoption.receive_end):
+                end.close()

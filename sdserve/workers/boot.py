@@ -18,10 +18,11 @@ from typing import Any, NoReturn
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.gateway.blame import account
 from sdserve.immutable import Immutable
-from sdserve.process import output
+from sdserve.process import forked, output
+from sdserve.process.forked import Border
 from sdserve.workers.base import Worker
 from sdserve.workers.orphan import watch_master
-from sdserve.workers.told import FAILED
+from sdserve.workers.told import FAILED, OWN_SIGNALS
 
 SERVED_AND_BROKE = 1
 
@@ -48,10 +49,12 @@ def become(worker: Worker, server: Any, birth: Birth) -> NoReturn:
     gc.freeze()  # what came from the master shares its pages until a collection touches them
     gc.enable()
     worker.pid = os.getpid()
+    forked.watch(worker.let_go, OWN_SIGNALS)
     worker.say_goodbye = lambda: _say_goodbye(worker, server)
     code = BootError.exit_code
     try:
-        code = _live(worker, server, birth)
+        with Border(worker.log.error):
+            code = _live(worker, server, birth)
     except SystemExit as leaving:
         code = _code_of(worker, leaving)
     finally:
@@ -104,7 +107,8 @@ def _live(worker: Worker, server: Any, birth: Birth) -> int:
         os.environ.update(birth.environ)
         log.info("Booting worker with pid: %s", worker.pid)
         log.trace("worker %s: slot %s, generation %s, booting", worker.pid, worker.slot, worker.generation)
-        call_hook("post_fork", worker.cfg.post_fork, server, worker)
+        with Border(log.error):
+            call_hook("post_fork", worker.cfg.post_fork, server, worker)
         set_identity(birth)
         watch_master(worker.lifeline, worker.outlive_master)
         worker.init_process()
@@ -126,11 +130,7 @@ def _live(worker: Worker, server: Any, birth: Birth) -> int:
 
 def _code_of(worker: Worker, leaving: SystemExit) -> int:
     """The exit code of a worker that hooks or the application ended by SystemExit, or a signal while it booted."""
-    if leaving.code is None or isinstance(leaving.code, int):
-        code = leaving.code or 0
-    else:
-        worker.log.error("%s", leaving.code)
-        code = SERVED_AND_BROKE
+    code = forked.exit_code(leaving, worker.log.error)
     if not worker.booted and worker.alive:
         worker.tell(FAILED + f"it exited with code {code} before it served".encode())
         return BootError.exit_code
@@ -140,7 +140,8 @@ def _code_of(worker: Worker, leaving: SystemExit) -> int:
 def _say_goodbye(worker: Worker, server: Any) -> None:
     try:
         worker.log.info("Worker exiting (pid: %s)", worker.pid)
-        worker.cfg.worker_exit(server, worker)
+        with Border(worker.log.error):
+            worker.cfg.worker_exit(server, worker)
     except Exception:
         worker.log.exception("Exception in the worker_exit hook")
 

@@ -18,12 +18,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from sdserve.errors import Leave
 from sdserve.process import output
-from sdserve.workers.orphan import end_within
+from sdserve.process.forked import Border
+from sdserve.workers.orphan import NEWS, end_within
 from sdserve.workers.preimport import preimport
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ IGNORED = (
     signal.SIGRTMIN,
 )
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
+OWN_SIGNALS = (signal.SIGABRT, NEWS, *HANDLED)  # they mean something to a worker, and nothing to what it forks
 
 NEVER = float("inf")
 LEAVE = 0.5  # seconds for the hook worker_exit and the way out, once the time for requests is over
@@ -145,6 +148,22 @@ class Told:
             return False
         return True
 
+    def hear_nothing(self) -> None:
+        """Undoes `init_signals` in a process that the application has forked: its signals are its own.
+
+        A request to open the log files anew is still heard: it may come to all processes of a unit.
+        """
+        for signum in OWN_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, lambda signum, frame: self.log.reopen_files())
+        signal.set_wakeup_fd(-1)
+        self.channel.close()
+        fds = self._wake_read, self._wake_write, self.lifeline
+        self._wake_read = self._wake_write = self.lifeline = -1
+        for fd in fds:
+            with suppress(OSError):  # it has none
+                os.close(fd)
+
     def init_signals(self) -> None:
         """Replaces the master's signal handling by a worker's. Called in the child while all signals are blocked."""
         self._open_wake_up_pipe()
@@ -189,7 +208,8 @@ class Told:
             self.alive = False
             self.quick = True
             try:
-                self.cfg.worker_int(self)
+                with Border(self.log.error):
+                    self.cfg.worker_int(self)
             except Exception:
                 self.log.exception("Exception in the worker_int hook")
         elif signum == signal.SIGUSR1:
@@ -208,7 +228,8 @@ class Told:
             limit = f"{self.cfg.boot_timeout:g} seconds (boot_timeout)"
             self.tell(FAILED + f"it did not boot within {limit}: warm-up of {self.warming} was not answered".encode())
         try:
-            self.cfg.worker_abort(self)
+            with Border(self.log.error):
+                self.cfg.worker_abort(self)
         except Exception:
             self.log.exception("Exception in the worker_abort hook")
         try:

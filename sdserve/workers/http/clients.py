@@ -258,6 +258,12 @@ class Clients(Deadlines, Generic[C]):
                 self.close(client)
         return False
 
+    def let_go(self) -> None:
+        """In a process that the application has forked: these are not its connections, and it must not touch epoll."""
+        for client in self.open.values():
+            client.sock.close()
+            client.fd = -1
+
     def close_idle(self, now: float) -> int:
         """Closes a few connections on which no request has begun, for want of room; returns how many.
 

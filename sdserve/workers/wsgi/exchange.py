@@ -15,6 +15,7 @@ from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import glimpse
 from sdserve.http.writer import ClientGone
+from sdserve.process.forked import Border
 from sdserve.workers.options import Options
 from sdserve.workers.rate_limit import RateLimit
 from sdserve.workers.wsgi import hooked
@@ -295,6 +296,7 @@ class Exchange:
 
     def _hook(self, hook: Hook, *args: Any) -> None:
         try:
-            hook(*args)
+            with Border(self._worker.log.error):
+                hook(*args)
         except Exception:
             self._worker.log.exception("Exception in the hook %s", getattr(hook, "__name__", hook))

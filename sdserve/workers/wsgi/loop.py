@@ -19,6 +19,7 @@ from collections.abc import Callable
 from os import eventfd, eventfd_read, eventfd_write
 from time import monotonic
 
+from sdserve.process import forked
 from sdserve.process.adoption import SPREAD
 from sdserve.workers.base import Worker
 from sdserve.workers.guard import Guard
@@ -131,6 +132,14 @@ class Loop:
         if self._exchange.access is not None:
             self._exchange.access.flush()
 
+    def let_go(self) -> None:
+        """In a process that the application has forked: closes what polls, and all that is polled."""
+        self._epoll.close()
+        self._clients.let_go()
+        if self._wake >= 0:
+            wake, self._wake = self._wake, -1
+            os.close(wake)
+
     def calls(self) -> list[str]:
         """The requests that the application has now, for the log."""
         now = monotonic()
@@ -208,6 +217,8 @@ class Loop:
         Where no connection is to blame the same may happen at once again: guard.py says what becomes of the loop.
         """
         worker = self._worker
+        if forked.child:
+            forked.leave(worker.log.error, error)
         if self._options.threads > 1 and not self._lead.leads():
             worker.log.exception("Error in a thread of worker %s that had lost the lead", worker.pid)
             return False

@@ -153,6 +153,11 @@ class WSGIWorker(Worker):
                 self.log.error("It is at:\n%s", stuck.stack(sys._current_frames().get(own) if own else frame))
         super().handle_abort(signum, frame)
 
+    def let_go(self) -> None:
+        super().let_go()
+        if self._loop is not None:
+            self._loop.let_go()
+
     def _retire(self) -> None:
         super()._retire()
         if self._loop is not None and self.cfg.threads <= 1 and self._loop.calls():
