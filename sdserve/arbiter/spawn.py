@@ -34,7 +34,7 @@ def fork_worker(
     with room() as give_free, ExitStack() as undo:
         worker.cell = cell = scoreboard.take()
         undo.callback(scoreboard.give_back, cell)
-        ours, worker.channel, worker.lifeline = _line()
+        ours, worker.channel, worker.lifeline = _channel()
         undo.callback(ours.close)
         cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear it is busy
         birth = birth_of(worker.cfg, worker.slot, title)
@@ -78,7 +78,7 @@ class _MasterEnd(socket.socket):
             os.close(lifeline)
 
 
-def _line() -> tuple[_MasterEnd, socket.socket, int]:
+def _channel() -> tuple[_MasterEnd, socket.socket, int]:
     """The channel's two ends, and what the worker has of the lifeline: a pipe that nothing is written to."""
     one, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours = _MasterEnd(fileno=one.detach())
@@ -96,12 +96,6 @@ def _line() -> tuple[_MasterEnd, socket.socket, int]:
 def birth_of(cfg: Config, slot: int, title: str) -> Birth:
     """What the configuration gives the worker in `slot`. GPUs are dealt by slot: a replacement keeps its GPU."""
     environ = {"CUDA_VISIBLE_DEVICES": cfg.gpus[slot % len(cfg.gpus)]} if cfg.gpus else {}
-    explicit = {name for name in ("user", "group", "umask") if cfg.settings[name].source != "default"}
-    return Birth(
-        title=title,
-        environ=environ,
-        uid=cfg.uid if "user" in explicit else None,
-        gid=cfg.gid if "group" in explicit else None,
-        initgroups=cfg.initgroups,
-        umask=cfg.umask if "umask" in explicit else None,
-    )
+    values = {"user": cfg.uid, "group": cfg.gid, "umask": cfg.umask}
+    uid, gid, umask = (value if cfg.settings[name].source != "default" else None for name, value in values.items())
+    return Birth(title=title, environ=environ, uid=uid, gid=gid, initgroups=cfg.initgroups, umask=umask)

@@ -1,4 +1,4 @@
-"""The master's view of one worker: the process, the line to it, and the phase of its life.
+"""The master's view of one worker: the process, the channel to it, and the phase of its life.
 
 The worker object that hooks see is made before the fork and stays here as the master's copy; the handle adds what only
 the master needs. Phases change through `advance` alone.
@@ -19,7 +19,7 @@ from sdserve.workers.base import Worker
 
 
 class Channel(Protocol):
-    """The master's end of the line to a worker: a non-blocking socket."""
+    """The master's end of the channel to a worker: a non-blocking socket."""
 
     def fileno(self) -> int: ...
 

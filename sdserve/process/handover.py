@@ -1,4 +1,4 @@
-"""The line between an old and a new master during an upgrade.
+"""The connection between an old and a new master during an upgrade.
 
 A SOCK_SEQPACKET socketpair (unix(7)) that the new master inherits across exec; its number travels in one environment
 variable. Each message is one JSON object with a `type`, and readers ignore fields that they do not know: the two ends
@@ -28,7 +28,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Handover:
-    """One end of the line."""
+    """One end of the connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)

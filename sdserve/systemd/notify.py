@@ -40,7 +40,7 @@ def awaited(environ: Mapping[str, str]) -> bool:
 
 
 class Notifier:
-    """The line to the service manager."""
+    """The connection to the service manager."""
 
     def __init__(self, socket_path: str | None, *, muted: bool = False) -> None:
         self._socket_path = socket_path
