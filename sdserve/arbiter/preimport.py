@@ -19,8 +19,7 @@ MODULES = (
     "sdserve.arbiter.old_master", "sdserve.arbiter.postmortem", "sdserve.arbiter.reload", "sdserve.arbiter.shutdown",
     "sdserve.process.control_group", "sdserve.process.handover", "sdserve.process.pidfile",
     # what is rare: back-outs, mistakes in a configuration, orphans of a journal
-    "ast", "difflib", "ipaddress", "random", "shlex", "socket", "subprocess", "tokenize",
-    "importlib.util",
+    "ast", "importlib.util", "shlex", "subprocess",  # traceback asks for ast as well, to show columns
     "sdserve.config.unknown_names",
     # what workers import at boot
     "faulthandler", "grp", "pwd",

@@ -139,9 +139,7 @@ def worn_at(serving_since: float, max_age: float) -> float | None:
     """When a worker has served for `max_age` seconds (0: never), and a random tenth more: never all in step."""
     if not max_age:
         return None
-    import random
-
-    return serving_since + max_age * random.uniform(1.0, 1.1)
+    return serving_since + max_age * (1.0 + int.from_bytes(os.urandom(4)) / 2**32 / 10)
 
 
 def describe(status: int) -> str:

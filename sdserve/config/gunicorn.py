@@ -173,10 +173,27 @@ def instead_of_class(name: str) -> str:
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name most like `name`, if any is alike enough."""
-    import difflib
+    close, best = max(((likeness(each, name), each) for each in known), default=(0.0, ""))
+    return best if close >= cutoff else None
 
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return found[0] if found else None
+
+def likeness(one: str, other: str) -> float:
+    """From 0 to 1, the share of letters that stand in both in the same order: difflib's ratio of two short words.
+
+    A master whose configuration is mistaken says so without a disk, and difflib takes more memory than it is worth.
+    """
+    return 2 * _common(one, other) / (len(one) + len(other) or 1)
+
+
+def _common(one: str, other: str) -> int:
+    """The letters of the longest common part, of what the two have in common before it, and after it."""
+    size, at, there = 0, 0, 0
+    for i in range(len(one)):
+        while i + size < len(one) and (found := other.find(one[i : i + size + 1])) >= 0:
+            size, at, there = size + 1, i, found
+    if not size:
+        return 0
+    return size + _common(one[:at], other[:there]) + _common(one[at + size :], other[there + size :])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from sdserve.config import gunicorn
 from sdserve.config.convert import show
 from sdserve.config.setting import Given, Setting, Source
 
-CLOSE = 0.8  # difflib ratio from which on a name counts as another one misspelt
+CLOSE = 0.8  # likeness from which on a name counts as another one misspelt
 _PLAIN = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset, type(None))
 _LOOKUPS = frozenset({"globals", "locals", "vars", "eval", "exec"})
 

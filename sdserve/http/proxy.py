@@ -7,7 +7,6 @@ since a client could send it otherwise. Source: haproxy's doc/proxy-protocol.txt
 import re
 import socket
 import struct
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from sdserve.http.errors import BadRequest
 from sdserve.immutable import Immutable
@@ -50,15 +49,15 @@ def _version_1(data: bytes) -> Header | None:
     family, source, target, port, target_port = found.groups()
     if family is None:
         return Header(end + 1, None)
-    kind = IPv4Address if family == b"TCP4" else IPv6Address
+    kind = socket.AF_INET if family == b"TCP4" else socket.AF_INET6
     try:
-        address = kind(source.decode("ascii"))
-        kind(target.decode("ascii"))
-    except AddressValueError as error:
-        raise BadRequest(f"the PROXY header has a malformed address: {error}") from error
+        address = socket.inet_ntop(kind, socket.inet_pton(kind, source.decode("ascii")))
+        socket.inet_pton(kind, target.decode("ascii"))
+    except OSError:
+        raise BadRequest("the PROXY header has a malformed address") from None
     if int(port) > 65535 or int(target_port) > 65535:
         raise BadRequest("the PROXY header has a port beyond 65535")
-    return Header(end + 1, (str(address), str(int(port))))
+    return Header(end + 1, (address, str(int(port))))
 
 
 def _version_2(data: bytes) -> Header | None:

@@ -43,11 +43,7 @@ class Recycling:
 
 def at_random(most: int) -> int:
     """A whole number from 0 to `most`."""
-    if not most:
-        return 0
-    import random
-
-    return random.randint(0, most)
+    return int.from_bytes(os.urandom(8)) % (most + 1)
 
 
 def resident() -> int:

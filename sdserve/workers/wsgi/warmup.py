@@ -13,7 +13,6 @@ from collections.abc import Callable
 from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import BootError
@@ -62,6 +61,8 @@ def warm_up(gateway: "Gateway", target: str, limits: Limits, log: "Logger") -> N
 
 
 def _answer(gateway: "Gateway", target: str, limits: Limits) -> Response:
+    from urllib.parse import urlsplit  # at a boot, which imports the application as well
+
     url = urlsplit(target if "://" in target else f"http://localhost{target}")
     uri = (url.path or "/") + (f"?{url.query}" if url.query else "")
     head = f"GET {uri} HTTP/1.1\r\nHost: {url.netloc}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n\r\n"
