@@ -23,7 +23,8 @@ MODULES = (
     "sdserve.config.unknown_names",
     # what workers import at boot
     "faulthandler", "grp", "pwd",
-    "sdserve.gateway.loader", "sdserve.workers.wsgi.warmup", "sdserve.workers.wsgi.worker",
+    "sdserve.access", "sdserve.gateway.loader", "sdserve.http.proxy",
+    "sdserve.workers.wsgi.warmup", "sdserve.workers.wsgi.worker",
 )  # fmt: skip
 
 

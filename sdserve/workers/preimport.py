@@ -1,14 +1,15 @@
-"""What a worker may need once it serves, imported while the disk still has it; see arbiter/preimport.py for the reason.
+"""What a worker may need of the standard library once it serves; see arbiter/preimport.py for the reason.
 
 Workers find it in memory, since the master imports it too: all but the first one of a start, which was forked before.
 That one does so when the master has heard that it serves. By then it has answered the client that woke the service.
+What it may need of sdserve it has when it serves: nothing of another version may come into a running process.
 """
 
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 
-MODULES = ("json", "traceback", "sdserve.access", "sdserve.http.proxy")
+MODULES = ("json", "traceback")
 
 
 def preimport(more: Iterable[str] = ()) -> None:

@@ -42,7 +42,10 @@ class Acceptor(Generic[C]):
         self._epoll = epoll
         self._clients = clients
         self.balance = AcceptBalance(worker.cell, options.workers)
-        self._proxies = Trusted(options.proxy_allow_ips) if options.proxy_protocol != "off" else None
+        self._proxies: Trusted | None = None
+        if options.proxy_protocol != "off":
+            self._proxies = Trusted(options.proxy_allow_ips)
+            import sdserve.http.proxy  # noqa: F401 - while the disk has it: the first connection may come late
         self.listeners: dict[int, Listener] = {listener.fileno(): listener for listener in worker.sockets}
         self._adoption = worker.adoption
         self.adopting = -1 if self._adoption is None else self._adoption.receive_end.fileno()
