@@ -139,7 +139,8 @@ class Promises:
         slots = Counter(each.worker.slot for each in current)
         if sum(number > 1 for number in slots.values()) > 1 or max(slots.values(), default=0) > 2:
             self.breaks("recycling", f"{master} replaces several at once: {_list(current)}")
-        if len(current) > goal.size + bool(goal.size):
+        rolled_back = goal.generation < before.generation and master.ready  # it turns again, and tells who is too many
+        if len(current) > goal.size + bool(goal.size) and not rolled_back:
             self.breaks("surge", f"{master} has {_list(current)}, wanted are {goal.size}")
         if goal.generation == before.generation and len(live) - len(current) > before.others:
             self.breaks("surge", f"another generation of {master} grew")

@@ -141,6 +141,8 @@ class World:
             self.tell(f"{master}: a step took {min(seconds, limit or seconds):g} s")
             if master is self.promises.main:
                 self.promises.watchdog.look(master, inside=True)
+            else:  # the main one would have turned meanwhile
+                self.promises.watchdog.stood_still(min(seconds, limit or seconds))
             if not master.alive:
                 raise Died
             if limit and seconds > limit:
