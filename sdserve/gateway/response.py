@@ -24,6 +24,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 OWN = 5.0  # seconds for which an iterable has its thread to itself, others may wait or not
 SLICE = 0.02  # seconds for which it goes on at a time afterwards, while others wait
 FIRST_PIECE = -1.0  # in the place of a time: it is not known yet whether there will be another one
+ENDED = "the response to this request is over"
 REAL_FILES = (io.BufferedReader, io.BufferedRandom, io.FileIO)
 
 
@@ -84,7 +85,7 @@ class Over:
         return True
 
     def send(self, data: bytes) -> None:
-        raise ValueError("the response to this request is over")
+        raise ValueError(ENDED)
 
     def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
         self.send(b"")
@@ -295,7 +296,12 @@ class Response(Writer):
         return self.sent
 
     def early_hints(self, fields: Iterable[tuple[str, str]]) -> None:
-        """Sends 103 (RFC 8297) ahead of the response, where the client may know of it. Raises InvalidResponse."""
+        """wsgi.early_hints: sends 103 (RFC 8297) ahead of the response, as gunicorn does. Raises InvalidResponse.
+
+        Nothing happens in HTTP/1.0, and once the response has begun. Raises ValueError once it has ended.
+        """
+        if self.complete and self.taken is None:
+            raise ValueError(ENDED)
         if self.request.minor and not self.head_sent:
             self._sink.send(self.heads.interim("103 Early Hints", fields))
 
@@ -310,15 +316,20 @@ class Response(Writer):
         whatever they hold, may lead back: a cycle, which would stay in memory until a garbage collection."""
         self._sink = OVER
         self._advance = NOTHING
+        self.complete = True
+        if self.taken is not None:
+            self.taken = None
         if self.error is not None:
             self.error = None
 
     def write(self, data: bytes) -> None:
-        """PEP 3333's write(), and one piece of an iterable."""
+        """PEP 3333's write(), and one piece of an iterable. Raises ValueError once the response has ended."""
         if type(data) is not bytes:
             _demand_bytes(data)
         if self.head is None:
             raise InvalidResponse("the application did not call start_response before it sent data")
+        if self.complete and self.taken is None:
+            raise ValueError(ENDED)
         if not data:
             return
         parts = self.piece(data)

@@ -27,7 +27,8 @@ WSGIApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 # Every environ has these; a connection's own part keeps a place for them.
-PER_REQUEST = ["REQUEST_METHOD", "SERVER_PROTOCOL", "RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input"]
+PER_REQUEST = ["REQUEST_METHOD", "SERVER_PROTOCOL", "RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO"]
+PER_REQUEST += ["wsgi.input", "wsgi.early_hints"]
 SPARE = 6  # makes the table the next size: room for some twenty headers
 
 
@@ -205,6 +206,7 @@ class Gateway:
         """
         result: Any = None
         whole = True
+        environ["wsgi.early_hints"] = response.early_hints
         try:
             result = self.app(environ, response.start_response)
             whole = response.send_result(result)

@@ -1,9 +1,8 @@
 """A client of the WSGI worker: what its environs share, the response that it waits for, and how long its call runs."""
 
-from collections.abc import Callable
 from contextvars import Context
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Environ
@@ -41,10 +40,18 @@ class Reply:
         return self.incoming is not None and self.incoming.waits
 
 
-class WSGIClient(Client):
-    """`base` is what all environs of this connection share. `on_close` hears of its end."""
+class Handle(Protocol):
+    """A connection as applications see it: see takeover.py."""
 
-    __slots__ = ("base", "on_close", "reply", "response")
+    def let_go(self) -> None:
+        """It is of no use any more."""
+
+
+class WSGIClient(Client):
+    """`base` is what all environs of this connection share. `handle` is the socket
+    that applications see; nobody else's than that of the request in hand."""
+
+    __slots__ = ("base", "handle", "reply", "response")
 
     def __init__(
         self, sock: "socket.SocketType", conn: "Connection", base: Environ, peer: tuple[str, str], store: "Store"
@@ -53,7 +60,7 @@ class WSGIClient(Client):
         self.base = base
         self.response: Response | None = None  # while the application has the request
         self.reply: Reply | None = None
-        self.on_close: Callable[[], None] | None = None
+        self.handle: Handle | None = None
 
     def name_peer(self, peer: tuple[str, str]) -> None:
         super().name_peer(peer)
@@ -103,5 +110,5 @@ class WSGIClient(Client):
         super().close()
         if self.reply is None:  # else it has to be ended first
             self.forget()
-        if self.on_close is not None:
-            self.on_close()
+        if self.handle is not None:
+            self.handle.let_go()

@@ -9,6 +9,7 @@ import select
 import socket
 from collections.abc import Callable
 from functools import partial
+from sys import getrefcount
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.input import TooSlow
-from sdserve.workers.wsgi.takeover import expose
+from sdserve.workers.wsgi.takeover import UNKEPT, expose
 
 if TYPE_CHECKING:
     from sdserve.process.listeners import Listener
@@ -108,6 +109,8 @@ class WSGIClients(Clients[WSGIClient]):
             return self._resume(client, now)
         try:
             if phase is HEAD:
+                if getrefcount(client.handle) != UNKEPT:
+                    expose(client, self._on_take)
                 request = conn.next_request()
                 if request is None:
                     self._await_head(client, now)

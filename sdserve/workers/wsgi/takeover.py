@@ -1,9 +1,12 @@
 """A connection in the application's hands: `environ["gunicorn.socket"]`, as Flask-Sock and simple-websocket use it.
 
-Every environ has a `ClientSocket`, one for each connection. Looking at it costs nothing: at its addresses, at its
-descriptor, at what comes by `recv` with MSG_PEEK. The first call that sends, receives or changes something takes the
+Every environ has a `ClientSocket`. Looking at it costs nothing: at its addresses, at its descriptor, at what comes by
+`recv` with MSG_PEEK. The first call that sends, receives or changes something takes the
 connection over: from then on it is a blocking socket, with what the server had read of it already, and what the
 application answers by WSGI goes nowhere. When the call returns, the server closes the connection.
+
+It is that of one request, and of no use afterwards: behind a proxy the next one is somebody else's. Where nobody has
+kept it, as its references tell (`UNKEPT`), the next request has it again: most applications never look at it.
 
 A connection that was taken over may last: `timeout` does not count. A worker that must leave waits for it as for any
 request, within `graceful_timeout`.
@@ -13,7 +16,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +25,11 @@ from sdserve.workers.wsgi.client import WSGIClient
 if TYPE_CHECKING:
     from sdserve.gateway.response import Response
 
-GUNICORN, WERKZEUG, HINTS = "gunicorn.socket", "werkzeug.socket", "wsgi.early_hints"
-LOOKS = frozenset(("family", "type", "proto", "getpeername", "getsockname", "getsockopt", "gettimeout", "timeout"))
+GUNICORN, WERKZEUG = "gunicorn.socket", "werkzeug.socket"
+UNKEPT = 4  # references to a socket, as getrefcount() counts: two keys of `base`, its client, who asks
+OVER = "the request of this socket is over"
+VALUES = frozenset(("family", "type", "proto", "timeout"))
+LOOKS = frozenset(("getpeername", "getsockname", "getsockopt", "gettimeout"))
 STATUS_LINE = rb"HTTP/1\.[01] ([1-9][0-9]{2}[ -~]*)\r\n"
 
 
@@ -41,14 +47,20 @@ class ClientSocket:
         """What a socket has and this has not."""
         if name[:1] == "_" or not hasattr(socket.socket, name):
             raise AttributeError(name)
-        if self._taken is None and name not in LOOKS:
-            return lambda *args, **options: getattr(self._taken or self._take(), name)(*args, **options)
-        return getattr(self._taken or self._now().sock, name)
+        if self._taken is not None or name in VALUES:
+            return getattr(self._taken or self._now().sock, name)
+
+        def method(*args: Any, **options: Any) -> Any:
+            sock = self._taken or (self._now().sock if name in LOOKS else self._take())
+            return getattr(sock, name)(*args, **options)
+
+        return method
 
     def fileno(self) -> int:
         if self._taken is not None:
             return self._taken.fileno()
-        return -1 if self._client is None else self._client.fd
+        client = self._client
+        return -1 if client is None or client.response is None else client.fd
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         if self._taken is None and flags & socket.MSG_PEEK:
@@ -56,20 +68,12 @@ class ClientSocket:
             return client.conn.rest[:size] or client.sock.recv(size, flags)
         return (self._taken or self._take()).recv(size, flags)
 
-    def early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
-        """wsgi.early_hints: sends 103 with `headers` ahead of the response, as gunicorn does. Raises InvalidResponse.
-
-        Nothing happens in HTTP/1.0, and once the response has begun.
-        """
-        response = self._client.response if self._client is not None else None
-        if response is not None:
-            response.early_hints(headers)
-
     def end(self, response: "Response") -> None:
         """The call that took the connection over has ended. Tells `response` what was sent."""
         taken = self._taken
         assert taken is not None
-        self._now().sock.setblocking(False)
+        if self._client is not None:
+            self._client.sock.setblocking(False)
         found = re.match(STATUS_LINE, taken.start)
         if found is not None:
             response.status = found[1].decode("ascii")
@@ -77,22 +81,23 @@ class ClientSocket:
         response.keep_alive = response.broken = False
 
     def let_go(self) -> None:
-        """The connection is being closed. Whoever still reads from it in a thread of the application wakes up."""
+        """It is of no use any more. Who still reads from what was taken, in a thread of the application, wakes up."""
         self._client = None
         if self._taken is not None:
             with suppress(OSError):
                 self._taken.shutdown(socket.SHUT_RDWR)
 
     def _now(self) -> WSGIClient:
-        if self._client is None:
-            raise OSError(errno.EBADF, "the connection is closed")
-        return self._client
+        client = self._client
+        if client is None or client.response is None:
+            raise OSError(errno.EBADF, OVER)
+        return client
 
     def _take(self) -> "TakenSocket":
         client = self._now()
         response = client.response
-        if response is None:
-            raise OSError(errno.EBADF, "the request of this socket is over")
+        if response is None or self._client is None:  # it has ended meanwhile, in its own thread
+            raise OSError(errno.EBADF, OVER)
         if client.full:
             raise OSError(errno.EBUSY, "the client has not taken yet what was answered before")
         self._taken = taken = TakenSocket(os.dup(client.fd), client.conn.rest)
@@ -103,11 +108,10 @@ class ClientSocket:
 
 
 def expose(client: WSGIClient, on_take: Callable[[WSGIClient], None]) -> None:
-    """Shows a connection to its applications."""
-    base = client.base
-    base[GUNICORN] = base[WERKZEUG] = seen = ClientSocket(client, on_take)
-    base[HINTS] = seen.early_hints
-    client.on_close = seen.let_go
+    """Shows a connection to the application, by what its next environ has."""
+    if client.handle is not None:
+        client.handle.let_go()
+    client.base[GUNICORN] = client.base[WERKZEUG] = client.handle = ClientSocket(client, on_take)
 
 
 class TakenSocket(socket.socket):

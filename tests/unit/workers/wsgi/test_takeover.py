@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from sys import getrefcount
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
 from sdserve.workers.wsgi.client import WSGIClient
-from sdserve.workers.wsgi.takeover import GUNICORN, ClientSocket, expose
+from sdserve.workers.wsgi.takeover import GUNICORN, UNKEPT, ClientSocket, expose
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -105,9 +106,8 @@ def test_after_the_connection_there_is_nothing_left_to_take() -> None:
         lambda: call.sock.sendall(b"x"),
         lambda: call.sock.recv(1, socket.MSG_PEEK),
     ):
-        with pytest.raises(OSError, match="closed"):
+        with pytest.raises(OSError, match="is over"):
             act()
-    call.sock.early_hints([])
     call.peer.close()
 
 
@@ -115,6 +115,21 @@ def test_between_two_requests_nothing_can_be_taken(call: Call) -> None:
     call.client.response = None
     with pytest.raises(OSError, match="is over"):
         call.sock.recv(1)
+    with pytest.raises(OSError, match="is over"):
+        call.sock.recv(1, socket.MSG_PEEK)
+    assert call.sock.fileno() == -1
+
+
+def test_what_nobody_has_kept_serves_the_next_request_too(call: Call) -> None:
+    """What is kept would be another one's: it is let go, and the next request has one of its own."""
+    kept = call.sock
+    del call.sock
+    references = getrefcount(call.client.handle)
+    assert references == UNKEPT + 1
+    expose(call.client, call.taken.append)
+    assert call.client.handle is not kept and kept.fileno() == -1
+    references = getrefcount(call.client.handle)
+    assert references == UNKEPT
 
 
 def test_who_still_reads_when_the_connection_is_closed_sees_its_end(call: Call) -> None:
