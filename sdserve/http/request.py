@@ -277,7 +277,9 @@ class RequestReader:
         else:
             self._check_host(request, host)
         connection = named.get(self._connection)
-        if connection is not None and not (connection == "keep-alive" and request.minor):
+        if connection == "keep-alive":  # as most that say anything do, of HTTP/1.0 and of HTTP/1.1
+            request.keep_alive = True
+        elif connection is not None:
             self._persistence(request, connection)
         length = named.get(self._length)
         if length is not None:
