@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import signal
 import socket
 import threading
@@ -178,6 +179,27 @@ def test_pipelined_requests_wait_as_bytes_and_hold_up_nobody(start: Callable[...
         sender.join()
     assert answers == 10_000
     assert peak_memory(worker.pid) - before < 4 << 20
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_who_sends_one_request_at_a_time_waits_for_few_of_those_that_pipeline(
+    start: Callable[..., Server], threads: str
+) -> None:
+    address = ("127.0.0.1", free_port())
+    start("-b", "{}:{}".format(*address), "--threads", threads, "crowd").wait_ready()
+    crowd = [connector(address)() for _ in range(30)]
+    for sock in crowd:
+        sock.sendall(b"GET /crowd HTTP/1.1\r\nHost: a\r\n\r\n" * 200)
+    for sock in crowd:
+        answers = b""
+        while answers.count(b"\r\n\r\n") < 200:
+            data = sock.recv(65536)
+            assert data
+            answers += data
+    waits = json.loads(answer(address, "/waits").body)
+    settled = sorted(waits[len(waits) // 2 :])  # all have come by then
+    # Not of every one: on a crowded machine the kernel takes its time to bring a packet from one end to the other.
+    assert len(settled) > 10 and settled[len(settled) * 3 // 4] <= 4, waits
 
 
 def test_clients_that_pipeline_cost_a_buffer_each(start: Callable[..., Server]) -> None:
