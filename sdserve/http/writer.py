@@ -31,7 +31,7 @@ class Writer:
 
     head: Head | None = None
     left = -1  # bytes that Content-Length still promises, -1: no promise
-    bodyless = False
+    bodyless = False  # no body is sent, or none of what comes now
     chunked = False
     head_sent = False
     complete = False
@@ -44,7 +44,7 @@ class Writer:
         self.keep_alive = request.keep_alive
 
     def exceeded(self) -> None:
-        """The application sends more than its Content-Length; the rest is cut."""
+        """The application sends more than its Content-Length; the rest is cut. Said once."""
 
     def start(self, total: int) -> bytes:
         """The head's bytes; `total` is the body's length if it is known, else -1. Decides framing and persistence."""
@@ -132,6 +132,7 @@ class Writer:
         if self.left >= 0:
             if len(data) > self.left:
                 self.exceeded()
+                self.bodyless = True
                 data = data[: self.left]
             self.left -= len(data)
         return data

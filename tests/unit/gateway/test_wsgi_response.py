@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -341,3 +342,48 @@ def test_what_clients_and_applications_say_is_remembered_in_bounds() -> None:
         assert sum(len(repr(key)) for key in held) < 400_000
     assert len(gate._templates) <= 1000
     assert "X-2499" in gate.names.known
+
+
+class Endless:
+    """An iterable without an end; `asked` says how often it was asked for more."""
+
+    asked = closed = 0
+
+    def __iter__(self) -> "Endless":
+        return self
+
+    def __next__(self) -> bytes:
+        self.asked += 1
+        return b"ab"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("request_", [GET, HEAD])
+def test_what_is_longer_than_its_content_length_is_asked_for_no_more_and_named_once(request_: Request) -> None:
+    said: list[Any] = []
+    result, wire = Endless(), Wire()
+    gate = gateway(saying(result, headers=[("Content-Length", "5")]))
+    gate.log = cast(Any, SimpleNamespace(warning=lambda *args: said.append(args)))
+    response = Response(gate, wire, request_)
+    gate.call({"REQUEST_METHOD": request_.method, "RAW_URI": "/"}, response)
+    sent = wire.data.partition(b"\r\n\r\n")[2]
+    assert (result.asked, sent, len(said)) == ((3, b"ababa", 1) if request_ is GET else (1, b"", 0))
+    assert (result.closed, response.complete, response.keep_alive) == (1, True, True)
+
+
+def test_write_beyond_content_length_is_named_once() -> None:
+    said: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        write = start_response("200 OK", [("Content-Length", "5")])
+        for _ in range(100):
+            write(b"ab")
+        return [b"more"]
+
+    wire, gate = Wire(), gateway(app)
+    gate.log = cast(Any, SimpleNamespace(warning=lambda *args: said.append(args)))
+    gate.call({"REQUEST_METHOD": "GET", "RAW_URI": "/"}, Response(gate, wire, GET))
+    assert wire.data.endswith(b"\r\n\r\nababa")
+    assert len(said) == 1
