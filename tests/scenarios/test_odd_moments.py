@@ -10,6 +10,7 @@ import pytest
 
 from sdserve.ctl import ask
 from tests.support.server import Server, answer, free_port
+from tests.support.waiting import eventually
 
 APP = """
 import os
@@ -76,6 +77,8 @@ def test_an_upgrade_that_is_asked_for_during_the_start_is_refused(
     control = str(short_path / "c")
     server = start("-b", f"unix:{short_path}/s", "--control-socket", control, "web:application", cwd=short_path)
     with gate.arrived():
+        with socket.socket(socket.AF_UNIX) as probe:
+            eventually(lambda: probe.connect_ex(control) == 0, "the master listens, while its first worker boots")
         assert ask(control, "upgrade", 15) == {"ok": False, "text": "no upgrade now: The server is starting."}
     server.wait_ready()
 
