@@ -273,3 +273,66 @@ def test_a_worker_whose_threads_are_done_is_idle(start: Callable[..., Server], t
         return sdservectl(str(tmp_path / "control"), "status", None)["status"]["workers"][0]["busy"]
 
     eventually(lambda: busy() is None, "an idle worker", timeout=5)
+
+
+LOCKED = """
+import threading
+
+LOCK = threading.Lock()
+PIECES = [0]
+
+def pieces():
+    with LOCK:
+        for PIECES[0] in range(20_000):
+            yield b"x" * 1000
+        PIECES[0] = 0
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/pieces":
+        return pieces()
+    if environ["PATH_INFO"] == "/locked":
+        with LOCK:
+            return [b"locked"]
+    return [b"%d" % PIECES[0]]
+"""
+
+
+def waits_at(address: Address) -> bytes:
+    """The piece at which the response has stopped, for want of room."""
+    seen = [b"0"]
+
+    def look() -> bool:
+        seen.append(answer(address, "/").body)
+        return seen[-1] == seen[-2] != b"0"
+
+    eventually(look)
+    return seen[-1]
+
+
+def test_calls_wait_for_a_lock_that_a_response_holds_whose_client_is_slow(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    """The thread that holds such a response is given other calls last: it must go on where the lock was taken."""
+    (tmp_path / "app.py").write_text(LOCKED)
+    address = ("127.0.0.1", free_port())
+    args = ("--threads", "4", "--timeout", "30", "app")
+    server = start("-b", "{}:{}".format(*address), *args, cwd=tmp_path).wait_ready()
+    for _ in range(3):  # whichever thread leads
+        with socket.socket() as slow:
+            slow.settimeout(20)
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            slow.connect(address)
+            slow.sendall(b"GET /pieces HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            at = waits_at(address)
+            waiting = [send(address, "/locked") for _ in range(3)]
+            assert answer(address, "/").body == at
+            assert not readable(*waiting, timeout=0)
+            got = 0
+            while data := slow.recv(1 << 20):
+                got += len(data)
+            assert got > 20_000_000
+        for sock in waiting:
+            assert sock.recv(65536).endswith(b"locked")
+            sock.close()
+    assert "has run for" not in server.log

@@ -133,7 +133,9 @@ class World:
 
 def rests(world: World, number: int) -> None:
     task = world.roster.rest(world.seats[number])
-    if isinstance(task, str):
+    if isinstance(task, str) and world.roster.leader is world.seats[number]:
+        world.put(number, At.BEGINS, task)
+    elif isinstance(task, str):
         world.running[task] = number
         world.put(number, At.APART, task)
     else:
@@ -156,6 +158,14 @@ def gives_up(world: World, number: int, stream: str) -> None:
     world.running[stream] = number
     world.ring(world.roster.pass_on())
     world.put(number, At.APART, stream)
+
+
+def hands_over(world: World, number: int, stream: str) -> None:
+    woken = world.roster.hand_over(stream)
+    world.ring(woken)
+    if woken:
+        world.free.discard(stream)
+        world.put(number, At.REST)
 
 
 def resumes(world: World, number: int, stream: str, owner: int) -> None:
@@ -246,6 +256,7 @@ def moves(state: State) -> Iterator[Move]:
             for stream in sorted(state.free):
                 yield calls, (number, stream)
                 yield gives_up, (number, stream)
+                yield hands_over, (number, stream)
                 for owner in range(len(state.threads)):
                     yield resumes, (number, stream, owner)
         if thread.jobs:

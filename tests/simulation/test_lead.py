@@ -69,6 +69,21 @@ def test_long_histories_of_many_threads(seed: int) -> None:
     wander(begin(5, "abcdef"), EVENTS // 4, seed)
 
 
+def test_who_holds_a_response_that_waits_is_given_calls_last() -> None:
+    roster = Real()
+    leader, holder, other = Seat[str](), Seat[str](), Seat[str]()
+    for seat in (leader, other, holder):
+        roster.join(seat)
+        roster.rest(seat)
+    leader.held.add("slow")
+    holder.held.add("slow too")
+    assert roster.hand_over("call") == [other] and roster.leader is other
+    assert roster.rest(other) == "call" and roster.leader is other
+    assert roster.rest(leader) is Next.WAIT
+    assert roster.pass_on() == [leader], "nobody else is left"
+    assert roster.hand_over("another") == [] and roster.leader is leader
+
+
 # --- planted faults: each is caught by a promise ----------------------------------------------------------------------
 
 
@@ -125,6 +140,14 @@ class DropsWhatIsShared(Real):
         return []
 
 
+class HandsTheLeadOverAlone(Real):
+    def hand_over(self, job: str) -> list[Seat[str]]:
+        woken = super().hand_over(job)
+        for seat in woken:
+            seat.jobs.clear()
+        return woken
+
+
 @pytest.mark.parametrize(
     ("fault", "promise"),
     [
@@ -135,6 +158,7 @@ class DropsWhatIsShared(Real):
         (DoesNotWakeTheOwner, "does not come"),
         (WaitsForTheLost, "idle"),
         (DropsWhatIsShared, "is lost"),
+        (HandsTheLeadOverAlone, "is lost"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -62,6 +62,7 @@ class Exchange:
         self._record = access.record if access is not None else None
         self._complaints = defaultdict[str, RateLimit](RateLimit)  # by level
         gateway.complain = partial(self.complain, worker.log.info)
+        self.held: dict[int, set[object]] = {}  # by thread, of several: responses that wait there (roster.py)
         self._early: dict[WSGIClient, Fiber] = {}  # calls whose bodies arrive meanwhile, and their threads
         self._contexts = Contexts(copy_context() if options.threads == 1 else Context())  # as threads begin
         # Requests in the application whose post_request is owed, by the response that goes with them.
@@ -116,6 +117,8 @@ class Exchange:
             client.reply = reply = Reply(environ, response, began, get_ident())
             if response.result is not None:
                 reply.context = context
+                if (held := self.held.get(reply.thread)) is not None:
+                    held.add(reply)
                 if context is None:
                     self._contexts.taken.add(reply.thread)
 
@@ -195,6 +198,7 @@ class Exchange:
             response.broken = True
             response.sent = max(0, response.sent - reply.lost)
         client.reply = None
+        self._let_go(reply)
         self._over(client, reply.environ, response, reply.began)
 
     def forget(self, client: WSGIClient) -> None:
@@ -209,8 +213,13 @@ class Exchange:
         if reply.incoming is not None:
             reply.incoming.let_go()
         self._owed.pop(reply.response, None)
+        self._let_go(reply)
         if reply.fiber is None and reply.context is None:
             self._contexts.taken.discard(reply.thread)
+
+    def _let_go(self, reply: Reply) -> None:
+        if (held := self.held.get(reply.thread)) is not None:
+            held.discard(reply)
 
     def _over(self, client: WSGIClient, environ: Environ, response: Response, began: float) -> None:
         """The client has taken the whole response, or there will be no more of it."""

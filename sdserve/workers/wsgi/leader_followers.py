@@ -11,6 +11,7 @@ the application holds may belong to that thread (`resume`).
 import threading
 from _thread import allocate_lock
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from sdserve.http.request import Request
@@ -57,6 +58,9 @@ class LeaderFollowers(Watcher):
 
     def call(self, client: WSGIClient, request: Request, now: float) -> bool:
         """Answers a request in this thread, with the lead as long as it lasts. False when the lead was lost."""
+        leader = self._roster.leader
+        if leader is not None and leader.held and self._hand_over(client, request, now):
+            return False
         pace, name = self._pace, ""
         if not pace.calm:
             name = path_of(request)
@@ -97,15 +101,7 @@ class LeaderFollowers(Watcher):
             if not woken and self._parked:
                 self.rouse()  # it must be seen that this waits
             return True
-        self._table[client] = now
-        if self._parked:
-            self.rouse()
-        self._step(client, step)
-        if self._table.pop(client, None) is None:
-            self._comes_back(client)
-            return False
-        self._tell.give_back(client, True)
-        return True
+        return self._do(client, step, now)
 
     def take_orphan(self) -> bool:
         """Does one job whose thread is lost. False when the lead was lost."""
@@ -123,6 +119,25 @@ class LeaderFollowers(Watcher):
                 return False
             self._table.clear()
             return True
+
+    def _do(self, client: WSGIClient, step: Callable[[], None], now: float) -> bool:
+        """A step in this thread, with the lead as long as it lasts. False when the lead was lost."""
+        self._table[client] = now
+        if self._parked:
+            self.rouse()
+        self._step(client, step)
+        if self._table.pop(client, None) is None:
+            self._comes_back(client)
+            return False
+        self._tell.give_back(client, True)
+        return True
+
+    def _hand_over(self, client: WSGIClient, request: Request, now: float) -> bool:
+        """Gives a call and the lead to a thread that holds no response which waits; False if none is idle."""
+        with self._mutex:
+            woken = self._roster.hand_over(Job(client, partial(self._answer, client, request, now), now))
+            self._ring_bells(woken)
+        return bool(woken)
 
     def _expects_slow(self, name: str) -> bool:
         with self._mutex:
@@ -169,16 +184,20 @@ class LeaderFollowers(Watcher):
             with mutex:
                 self._seats[threading.get_ident()] = seat
                 self._bells[seat] = bell
+                self.held[threading.get_ident()] = seat.held
                 roster.join(seat)
             while True:
                 with mutex:
                     task = roster.rest(seat)
-                    if isinstance(task, Job):
+                    leads = roster.leader is seat
+                    if isinstance(task, Job) and not leads:
                         self._runs(task.client, monotonic(), seat)
                 if task is Next.WAIT:
                     bell.acquire()
                 elif task is Next.LEAD:
                     self._turns()
+                elif isinstance(task, Job) and leads:
+                    self._do(task.client, task.step, monotonic())
                 elif isinstance(task, Job):
                     self._step(task.client, task.step)
                     self._comes_back(task.client)
@@ -189,6 +208,7 @@ class LeaderFollowers(Watcher):
         finally:
             with mutex:
                 self._seats.pop(threading.get_ident(), None)
+                self.held.pop(threading.get_ident(), None)
                 self._bells.pop(seat, None)
                 self._ring_bells(roster.leave(seat))
                 self._alive -= 1

@@ -69,6 +69,7 @@ class Loop:
         )
         self._lead = LeaderFollowers(options.threads, options.timeout, tell, worker.log)
         exchange.gateway.others_wait = self._lead.is_alone
+        exchange.held = self._lead.held
         self._retirement = Retirement(worker, self._clients, self._acceptor, exchange.heads)
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._returned: deque[WSGIClient] = deque()  # clients whose call ended without the lead

@@ -11,6 +11,10 @@ thread leads). A token is the call's own: a call that returns takes its token or
 
 A *job* is work that one certain thread should do. It waits for that thread, which does it before it rests.
 
+A thread may hold responses that wait for their clients, and with them whatever the application has locked. A call that
+waited for such a lock in that very thread would wait for ever, so calls go to threads that hold none, if one is idle:
+the lead passes to these first, and a leader that holds some hands the lead over together with the call (`hand_over`).
+
 All methods are called under one lock, but for the leader's two moves at the table, `put` and `take`, which are one
 atomic step of a dictionary each. Methods return the threads that must be woken.
 """
@@ -35,9 +39,10 @@ class Next(Enum):
 class Seat(Generic[Job]):
     """One thread's place among the others."""
 
-    __slots__ = ("jobs", "lost")
+    __slots__ = ("held", "jobs", "lost")
 
     def __init__(self) -> None:
+        self.held: set[object] = set()  # responses that were begun here, and wait
         self.jobs: deque[Job] = deque()  # for this thread alone
         self.lost = False  # it is stuck, or has ended: nothing waits for it
 
@@ -96,8 +101,22 @@ class Roster(Generic[Call, Job]):
 
     def pass_on(self) -> list[Seat[Job]]:
         """The leader gives up the lead, or has it taken away; nobody has it when nobody is idle."""
-        self.leader = self.idle.pop() if self.idle else None
+        self.leader = None
+        if self.idle:
+            self.leader = next((seat for seat in reversed(self.idle) if not seat.held), self.idle[-1])
+            self.idle.remove(self.leader)
         return [] if self.leader is None else [self.leader]
+
+    def hand_over(self, job: Job) -> list[Seat[Job]]:
+        """The leader gives an idle thread that holds no response the lead, and a call as its first job; [] if none is.
+
+        That thread begins its job with the lead, and puts the token on the table as for any call.
+        """
+        if all(seat.held for seat in self.idle):
+            return []
+        woken = self.pass_on()
+        woken[0].jobs.append(job)
+        return woken
 
     def promote(self) -> tuple[Taken[Call, Job] | None, list[Seat[Job]]]:
         """Takes the token of the leader's call, and the lead with it; (None, []) when no call is in progress."""

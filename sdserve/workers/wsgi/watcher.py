@@ -73,6 +73,7 @@ class Watcher:
         self._idle = self._roster.idle
         self._bells: dict[Seat[Job], LockType] = {}
         self._seats: dict[int, Seat[Job]] = {}  # by the thread's identity
+        self.held: dict[int, set[object]] = {}  # the same: responses that were begun there, and wait
         self._pace = Pace()
         self._alive = 0  # threads that were started and have not ended
         self._reinforced = False
