@@ -17,8 +17,8 @@ from sdserve import __version__
 
 NOBODY = 2
 ORPHANS = 60.0  # seconds to wait for workers whose master has died; TimeoutStartSec= of the unit is longer
-MASTERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
-"""Signals that `systemctl kill` sends to all processes of the unit, and means for the master."""
+MASTERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGABRT)
+"""Signals that are meant for the master, and reach an ExecReload= as well: from `systemctl kill`, from the watchdog."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -100,7 +100,7 @@ class Arbiter(Server):
     def new_master(self) -> "NewMaster":
         from sdserve.arbiter.new_master import NewMaster
 
-        return NewMaster(self._parts, self._handover, self.handle_hup, self.handle_rtmin, self.old_master.catch_up)
+        return NewMaster(self._parts, self._handover, self.handle_hup, self.stop, self.old_master.catch_up)
 
     @cached_property
     def reloading(self) -> "Reload":

@@ -54,9 +54,10 @@ class Upgrade(Enum):
 
     NONE = "none"
     BOOTING = "booting"  # the new master exists
-    DROPPED = "dropped"  # it was too slow or is not wanted any more, and has still to end
+    DROPPED = "dropped"  # it was too slow, is not wanted any more or leaves by itself, and has still to end
     SERVING = "serving"  # its workers serve beside ours
     HANDED_OVER = "handed over"  # it is the main process; we drain
+    ENDING = "ending"  # it ends as we do: the service is being stopped
 
 
 class UpgradeEvent(Enum):
@@ -64,6 +65,7 @@ class UpgradeEvent(Enum):
     READY = "ready"
     DROP = "drop"
     HAND_OVER = "hand over"
+    END = "end"  # it was told to stop
     LOST = "lost"  # it failed, was dropped, or died
 
 
@@ -102,8 +104,9 @@ UPGRADE: Table[Upgrade, UpgradeEvent] = {
     U.NONE: {V.REEXEC: U.BOOTING},
     U.BOOTING: {V.READY: U.SERVING, V.DROP: U.DROPPED, V.LOST: U.NONE},
     U.DROPPED: {V.LOST: U.NONE},
-    U.SERVING: {V.HAND_OVER: U.HANDED_OVER, V.LOST: U.NONE},
-    U.HANDED_OVER: {V.LOST: U.HANDED_OVER},  # too late to take the unit back: systemd watches it now
+    U.SERVING: {V.HAND_OVER: U.HANDED_OVER, V.END: U.DROPPED, V.LOST: U.NONE},
+    U.HANDED_OVER: {V.END: U.ENDING, V.LOST: U.HANDED_OVER},  # too late to take the unit back: systemd watches it now
+    U.ENDING: {V.END: U.ENDING, V.LOST: U.ENDING},
 }
 
 LEAVING = (Master.HANDING_OVER, Master.STOPPING)  # the workers leave, and the master follows them

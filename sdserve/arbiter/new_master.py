@@ -16,14 +16,15 @@ from sdserve.process.handover import Handover
 from sdserve.process.pidfd import PidFd
 from sdserve.systemd.notify import is_main_process
 
+LEFT_ALONE = 255  # exit status: no mistake of the operator's, so a restart helps
 LATE = 5.0  # seconds for what comes after its workers, on_exit for one; then its loop does not turn any more
 
 
 class NewMaster(Policy):
     """This master as the new one of an upgrade; one that was started without an old one never does anything here.
 
-    `reload` is called when the old one was asked for a reload that it leaves to this one, `leave` when it died before
-    it handed over, `promoted` when it has ended.
+    `reload` is called when the old one was asked for a reload that it leaves to this one, `stop` (graceful, restart)
+    when it stops and takes this one along, or died before it handed over, `promoted` when it has ended.
 
     described: what the old master said of each listener that it passed on, in their order; None without an old master.
     queue: the two ends of the adoption queue, from the old master; [] without one.
@@ -34,13 +35,13 @@ class NewMaster(Policy):
         parts: Parts,
         handover: Handover | None,
         reload: Callable[[], None],
-        leave: Callable[[], None],
+        stop: Callable[[bool, bool], None],
         promoted: Callable[[], None],
     ) -> None:
         super().__init__(parts)
         self._handover = handover
         self._reload = reload
-        self._leave = leave
+        self._stop = stop
         self._promoted = promoted
         self._is_main = False
         self._process: PidFd | None = None
@@ -81,6 +82,11 @@ class NewMaster(Policy):
         if self._handover is not None:
             self._handover.send("ready", status=self._service.status_line())
 
+    def ends(self, restart: bool) -> None:
+        """Tells the old master that this one was told to stop, and that nobody else serves on."""
+        if self._handover is not None:
+            self._handover.send("ending", restart=restart, drains_for=self._service.children.timeout())
+
     def failed(self, reason: str) -> None:
         """Tells the old master why this one ends."""
         if self._handover is not None:
@@ -94,8 +100,11 @@ class NewMaster(Policy):
             elif message["type"] == "main":
                 self._become_main()
                 self._bound(message.get("drains_for"))
-            elif message["type"] == "heard":
+            elif message["type"] == "heard" and self._is_main:
                 self._announce()
+            elif message["type"] == "stop":
+                self._is_main, self._manager.notifier.muted = False, True  # the old one is, to the end of the service
+                self._stop(message["graceful"], message["restart"])
             elif message["type"] == "reload":
                 self._reload()
             elif message["type"] == "gone":
@@ -142,11 +151,15 @@ class NewMaster(Policy):
         service.log.info("Master has been promoted.")
         self._claim.promote()
         self._host.title(service.title)
-        if not self._is_main and is_main_process(service.launched_with, service.pid):
-            # systemd listens to the main process only, and that is dead: it can take us for nothing but a leftover.
+        if self._is_main or service.state in LEAVING:
+            pass
+        elif is_main_process(service.launched_with, service.pid):
+            # systemd listens to the main process only, and that is dead: it can take us for nothing but a leftover. Or
+            # it has just been told of us, which we cannot know: then our exit status is the one that counts.
             service.log.error("The old master died before it handed over: this one leaves, systemd starts another")
-            self._leave()
-        elif not self._is_main and service.state not in LEAVING:
+            service.exit_status = LEFT_ALONE
+            self._stop(True, True)
+        else:
             self._control.keep_open(service.cfg.control_socket)
             self._manager.become_main()
         self._promoted()

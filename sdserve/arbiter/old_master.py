@@ -10,7 +10,7 @@ from sdserve.arbiter.decide import Backoff
 from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.reexec import Reexec
-from sdserve.arbiter.successor import Successor
+from sdserve.arbiter.successor import LATE, Successor
 from sdserve.process.program import Program
 from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor, main_process
@@ -26,7 +26,8 @@ class OldMaster(Policy):
         super().__init__(parts)
         self._program = program
         self._stop = stop
-        self._successor = Successor(self._service, self._host, self._successor_serves, self._successor_lost)
+        heard = self._successor_serves, self._successor_ends, self._successor_lost
+        self._successor = Successor(self._service, self._host, *heard)
         self._again = False
         self._withdrawn = 0  # how many workers retired to let a new master serve alone
 
@@ -118,6 +119,14 @@ class OldMaster(Policy):
             done = f"the new master, pid {service.reexec_pid}, serves as well: {self._successor.said}"
             self._commands.upgraded("", done)
 
+    def _successor_ends(self, restart: bool) -> None:
+        """Whoever adopts our connections leaves as well, or has left: who asks again here gets a last answer."""
+        service = self._service
+        service.log.info("The new master (pid %s) is being stopped", service.reexec_pid)
+        if service.state in LEAVING:
+            service.adoption.ends(restart=restart)
+        self._pool.tell_successors()
+
     def _successor_lost(self, pid: int, reason: str) -> None:
         service, withdrawn = self._service, self._withdrawn
         self._claim.forget_second(pid)
@@ -157,18 +166,28 @@ class OldMaster(Policy):
             return
         service.log.info("Handing over to the new master (pid %s)", pid)
         self._manager.main_pid(pid, late=self._successor.is_heard)
-        self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
         self._successor.hand_over(service.children.timeout())
+        self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
 
-    def abandon(self) -> None:
-        """This master stops without handing over: a new one that boots is dropped if it is ours to drop."""
-        if self._service.upgrade is Upgrade.BOOTING and self.automatic:
+    def take_along(self, graceful: bool, restart: bool) -> None:
+        """This master stops and does not hand over, or has done so: the new one stops as well if that is meant.
+
+        RTMIN means the service, and so does what systemd sends while it may not have heard of the new main process: a
+        unit that is being stopped keeps the one that it has. Otherwise the operator means this master alone, but for
+        a new one that boots and would take over by itself.
+        """
+        upgrade = self._service.upgrade
+        if upgrade is Upgrade.BOOTING and (self.automatic or restart):
             self._successor.drop("the service is being stopped")
+        elif self._manager.may_mean_us or (upgrade is Upgrade.SERVING and restart):
+            self._successor.stop(graceful, restart, self._service.cfg.graceful_timeout + LATE)
+            if self._service.state is Master.HANDING_OVER:
+                self._manager.stays_main()
 
     @property
     def waits(self) -> bool:
-        """Whether a new master that was dropped has still to end: nobody else would end it."""
-        return self._service.upgrade is Upgrade.DROPPED
+        """Whether a new master that was dropped, or stops with this one, has still to end."""
+        return self._successor.ends_first
 
     def pass_on_reload(self) -> bool:
         """Whether a new master that has taken over does the reload that was asked of this one."""

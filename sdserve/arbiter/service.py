@@ -104,8 +104,8 @@ class Service:
 
     @property
     def handed_over(self) -> bool:
-        """Whether a new master is the main process."""
-        return self.upgrade is Upgrade.HANDED_OVER
+        """Whether a new master has become the main process, and may have ended since."""
+        return self.upgrade in (Upgrade.HANDED_OVER, Upgrade.ENDING)
 
     @property
     def master_name(self) -> str:

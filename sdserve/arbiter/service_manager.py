@@ -39,6 +39,7 @@ class ServiceManager:
         self._wait = FIRST_WAIT
         self._late: Callable[[], object] | None = None
         self._complained = False
+        self.may_mean_us = False  # MAINPID= is under way: what systemd sends to its main process may still come here
 
     @property
     def _spare(self) -> float:
@@ -111,10 +112,34 @@ class ServiceManager:
 
         `late` is called where systemd hears of it only afterwards: it has ignored what the successor said before.
         """
+        self.may_mean_us = self.notifier.enabled
         self.notifier.main_pid(pid)
         self.notifier.muted = True
         if self.notifier.unsent:
             self._late = late
+        else:
+            self._await_hearing()
+
+    def _await_hearing(self) -> None:
+        """Notes when systemd has heard of the new main process: no signal that it sends comes here any more."""
+        barrier = self.notifier.barrier()
+        if barrier is None:
+            self.may_mean_us = False
+            return
+        turns: list[None] = []
+
+        def passed() -> None:
+            turns.append(None)
+            if len(turns) > 1:  # in the turn between, the signals that it had sent before have been handled
+                self._service.loop.drop(barrier)
+                self.may_mean_us = False
+
+        self._service.loop.watch(barrier, passed)
+
+    def stays_main(self) -> None:
+        """systemd was stopping the unit when it heard of another main process: that changes nothing any more."""
+        self.may_mean_us = self.notifier.muted = False
+        self.stopping()
 
     def _ask(self) -> None:
         if (
@@ -139,6 +164,7 @@ class ServiceManager:
             return
         if self._late is not None and not self.notifier.unsent:
             self._late()
+            self._await_hearing()
         self.notifier.unsent.clear()
         self._again, self._wait, self._late = NEVER, FIRST_WAIT, None
 

@@ -38,8 +38,11 @@ class Shutdown(Policy):
         first = service.state not in LEAVING
         if first:
             self._reload.abandon()
-        service.advance(MasterEvent.HAND_OVER if first and self._old_master.can_hand_over else MasterEvent.STOP)
+        hands_over = first and self._old_master.can_hand_over and not restart
+        service.advance(MasterEvent.HAND_OVER if hands_over else MasterEvent.STOP)
         service.goal = service.goal.replace(stopping=True)
+        if not hands_over:
+            self._old_master.take_along(graceful, restart)
         if not service.successor_serves:
             service.adoption.ends(restart=restart)
         self._pool.tell_successors()
@@ -48,6 +51,7 @@ class Shutdown(Policy):
                 service.children.retire(handle, graceful=False)
         if first:
             self._let_go()
+        self._new_master.ends(restart)
 
     def _let_go(self) -> None:
         """Lets go of what a new master takes over, or nobody."""
@@ -58,8 +62,6 @@ class Shutdown(Policy):
         self._pool.manage()
         if handing_over:
             self._old_master.hand_over()
-        else:
-            self._old_master.abandon()
         self._commands.upgraded("the service is being stopped")
         self._reload.pass_on()
         self._manager.stopping()

@@ -18,27 +18,36 @@ from sdserve.process.pidfd import PidFd
 from sdserve.process.rights import NO_ROOM
 
 TERM_TIMEOUT = 5.0  # seconds between TERM and KILL for a new master that is dropped
+LATE = 5.0  # seconds for what comes after its workers, on_exit for one
 
 
 class Successor:
     """At most one new master at a time; `service.upgrade` says how far it has come.
 
-    `on_ready` is called when the new master serves, `on_lost` with its pid and the reason when there is none any more:
-    "" when it ended before it served and said nothing.
+    `on_ready` is called when the new master serves, `on_ending` when it was told to stop, with whether a restart
+    follows, `on_lost` with its pid and the reason when there is none any more: "" when it ended before it served and
+    said nothing.
     """
 
     def __init__(
-        self, service: Service, host: Host, on_ready: Callable[[], None], on_lost: Callable[[int, str], None]
+        self,
+        service: Service,
+        host: Host,
+        on_ready: Callable[[], None],
+        on_ending: Callable[[bool], None],
+        on_lost: Callable[[int, str], None],
     ) -> None:
         self._service = service
         self._host = host
         self._on_ready = on_ready
+        self._on_ending = on_ending
         self._on_lost = on_lost
         self.said = ""  # what the new master said of itself when it served
         self._handover: Handover | None = None
         self._process: PidFd | None = None
         self._deadline = NEVER
         self._reason = ""
+        self._stopped = False  # by us
 
     def start(self, listeners: Sequence[Listener], queue: AdoptionQueue, reexec: Reexec, timeout: float | None) -> None:
         """Executes the new master, which must serve within `timeout` seconds (None: whenever it does).
@@ -57,6 +66,7 @@ class Successor:
         self._service.advance_upgrade(UpgradeEvent.REEXEC)
         self._service.reexec_pid = pid
         self._reason = ""
+        self._stopped = False
         self._handover = ours
         loop = self._service.loop
         loop.watch(ours, self._hear)
@@ -104,6 +114,28 @@ class Successor:
         """Has the new master, which is the main process, reload; false if it is gone."""
         return self._handover is not None and self._handover.send("reload")
 
+    def stop(self, graceful: bool, restart: bool, timeout: float) -> None:
+        """Has a new master that serves stop as this one does; KILL if it has not ended after `timeout` seconds.
+
+        An older version does not know what it is told, and is killed then.
+        """
+        if self._handover is None or not allows(UPGRADE, self._service.upgrade, UpgradeEvent.END):
+            return
+        self._service.advance_upgrade(UpgradeEvent.END)
+        self._stopped = True
+        self._handover.send("stop", graceful=graceful, restart=restart)
+        self._must_end_within(timeout)
+
+    @property
+    def ends_first(self) -> bool:
+        """Whether this master has to outlive the new one: nobody else would end it."""
+        upgrade = self._service.upgrade
+        return upgrade is Upgrade.DROPPED or (upgrade is Upgrade.ENDING and self._stopped and self._process is not None)
+
+    def _must_end_within(self, seconds: float) -> None:
+        self._deadline.cancel()
+        self._deadline = self._service.loop.call_at(self._service.loop.now() + seconds, self._kill)
+
     def drop(self, reason: str) -> None:
         """Ends a new master that does not serve yet: TERM now, KILL if it stays.
 
@@ -115,8 +147,7 @@ class Successor:
         self._reason = self._reason or reason
         self._process.send(signal.SIGTERM)
         self._process.send(signal.SIGCONT)
-        self._deadline.cancel()
-        self._deadline = self._service.loop.call_at(self._service.loop.now() + TERM_TIMEOUT, self._kill)
+        self._must_end_within(TERM_TIMEOUT)
 
     def _kill(self) -> None:
         if self._process is not None:
@@ -130,6 +161,11 @@ class Successor:
                 self.said = str(message.get("status", "it serves"))  # an older version says nothing
                 self._deadline.cancel()
                 self._on_ready()
+            elif message["type"] == "ending" and allows(UPGRADE, self._service.upgrade, UpgradeEvent.END):
+                self._service.advance_upgrade(UpgradeEvent.END)
+                if self.ends_first:
+                    self._must_end_within(message["drains_for"] + LATE)
+                self._on_ending(message["restart"])
             elif message["type"] == "failed":
                 self._reason = str(message.get("reason", ""))
             elif message["type"] == "gone":
@@ -144,6 +180,6 @@ class Successor:
         self._handover = self._process = None
         self._deadline.cancel()
         self._service.advance_upgrade(UpgradeEvent.LOST)
-        if was is not Upgrade.HANDED_OVER:
+        if not self._service.handed_over:
             pid, self._service.reexec_pid = self._service.reexec_pid, 0
             self._on_lost(pid, reason)

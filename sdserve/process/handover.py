@@ -1,8 +1,8 @@
 """The connection between an old and a new master during an upgrade.
 
 A SOCK_SEQPACKET socketpair (unix(7)) that the new master inherits across exec; its number travels in one environment
-variable. Each message is one JSON object with a `type`, and readers ignore fields that they do not know: the two ends
-may be of different versions of sdserve.
+variable. Each message is one JSON object with a `type`, and readers ignore types and fields that they do not know: the
+two ends may be of different versions of sdserve.
 
     old → new   hello   what the listeners are, written before the new master even exists
     new → old   ready   its workers serve
@@ -11,6 +11,8 @@ may be of different versions of sdserve.
     old → new   main    systemd has been told: you are the main process now,
                         and how long the old one's workers may take to leave
     old → new   reload  somebody asked the old one for a reload, which it does not finish
+    old → new   stop    systemd stops the service, and knows the old one alone as its main process
+    new → old   ending  it was told to stop, whether a restart follows, and how long its workers may take to leave
 
 The end of file means that the other end is gone.
 """

@@ -102,6 +102,22 @@ class Notifier:
         """Hands the unit to another process. With NotifyAccess=exec only the main process of the moment does."""
         self._send(f"MAINPID={pid}")
 
+    def barrier(self) -> "Barrier | None":
+        """What tells when systemd has handled all messages up to now; None where that cannot be known."""
+        if self._socket_path is None:
+            return None
+        try:
+            barrier = Barrier()
+        except OSError as error:
+            self.trouble = error
+            return None
+        handled = self._deliver("BARRIER=1", [barrier.theirs])
+        os.close(barrier.theirs)
+        if handled:
+            return barrier
+        barrier.close()
+        return None
+
     def store(self, name: str, fd: int) -> None:
         """Has systemd keep a copy of `fd` as `name`; without FileDescriptorStoreMax= it only logs that it cannot."""
         self._send("FDSTORE=1", f"FDNAME={name}", fds=[fd])
@@ -149,3 +165,19 @@ class Notifier:
         finally:
             del os.environ["NOTIFY_SOCKET"]
         return True
+
+
+class Barrier:
+    """A pipe whose end systemd closes, and so makes readable, in its turn: sd_notify_barrier(3), without waiting.
+
+    Raises OSError like pipe(2).
+    """
+
+    def __init__(self) -> None:
+        self._fd, self.theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        os.close(self._fd)

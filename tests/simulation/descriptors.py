@@ -171,6 +171,8 @@ class HandoverEnd(Descriptor):
             self.user.world.promises.says_ready(self.user)
         if self.other.holders <= 0:
             return False
+        if type == "stop" and (told := self.other.user) is not None:
+            told.told_to_leave, told.told_to_restart = True, fields["restart"]
         self.other.messages.append({"type": type, **fields, "fds": list(fds) if type == "control" else []})
         return True
 
@@ -181,6 +183,13 @@ class HandoverEnd(Descriptor):
 
     def close(self) -> None:
         self.holders -= 1
+
+
+class SimulatedBarrier(Descriptor):
+    """systemd has heard."""
+
+    def readable(self) -> bool:
+        return True
 
 
 class SimulatedSocket(Descriptor):

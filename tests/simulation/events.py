@@ -41,6 +41,8 @@ class What(Enum):
     MASTER_KILLED = "is sent KILL"
     MASTER_STOPPED = "is sent STOP"
     MASTER_CONTINUED = "is sent CONT"
+    UNIT_STOPS = "systemctl stop"
+    UNIT_RESTARTS = "systemctl restart"
     SERVICE_STARTS = "the service is started"
     ASKED_TO_RELOAD = "sdservectl reload"
     ASKED_TO_UPGRADE = "sdservectl upgrade"
@@ -138,7 +140,7 @@ ON_MASTERS: dict[What, Callable[[MasterProcess], bool]] = {
     What.MASTER_FAILS: lambda each: each.arbiter is None and not each.stopped,
     What.MASTER_KILLED: lambda each: True,
     What.MASTER_STOPPED: lambda each: not each.stopped,
-    What.MASTER_CONTINUED: lambda each: each.stopped and not (each.world.calm and each.handed_over),
+    What.MASTER_CONTINUED: lambda each: each.stopped and not (each.world.calm and each.has_handed_over),
     What.ASKED_TO_RELOAD: _runs,
     What.ASKED_TO_UPGRADE: _runs,
 }

@@ -40,6 +40,8 @@ WEIGHTS = {
     What.MASTER_KILLED: 1,
     What.TERM: 1,
     What.RTMIN: 1,
+    What.UNIT_STOPS: 1,
+    What.UNIT_RESTARTS: 2,
     What.INT: 0.3,
     What.QUIT: 0.3,
     What.USR1: 0.5,

@@ -32,6 +32,7 @@ from tests.simulation.descriptors import (
     ChildDescriptor,
     HandoverEnd,
     ProcessDescriptor,
+    SimulatedBarrier,
     SimulatedListener,
     SimulatedPipe,
     SimulatedSelector,
@@ -114,6 +115,10 @@ class SimulatedNotifier(Notifier):
     def __init__(self, process: MasterProcess, *, muted: bool) -> None:
         super().__init__("/notify" if process.world.systemd else None, muted=muted)
         self._process = process
+
+    def barrier(self) -> Any:
+        """systemd handles a message as soon as it hears it."""
+        return SimulatedBarrier(self._process.world) if self.enabled else None
 
     def ready(self, status: str) -> None:
         """It is said now, whenever systemd hears of it."""

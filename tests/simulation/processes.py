@@ -190,10 +190,11 @@ class MasterProcess(Process):
         self.questions -= 1
 
     @property
-    def handed_over(self) -> bool:
+    def has_handed_over(self) -> bool:
         """Another master is the main process, and waits for its end."""
         service = self.arbiter.service if self.arbiter else None
-        return service is not None and service.handed_over and self.world.lives(service.reexec_pid)
+        handed_over = service is not None and service.handed_over and self.world.lives(service.reexec_pid)
+        return handed_over and self is not self.world.promises.main
 
     @property
     def ready(self) -> bool:

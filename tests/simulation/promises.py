@@ -25,7 +25,7 @@ error       no error that nobody foresaw, and no move that a table does not have
 asleep      a master that has nothing to do sleeps
 balance     at rest no GPU has more than its share, and each slot has one worker
 rest        when processes boot and leave as told, the wanted number serves, and nothing else lives
-end         a stop ends with an empty process table, in bounded time
+end         a stop ends with an empty process table, in bounded time, also one of systemd's that meets a hand-over
 """
 
 import math
@@ -100,6 +100,8 @@ class Promises:
         self.main: MasterProcess | None = None
         self.reloading = False
         self.stopping = False
+        self.unit_ends = False
+        self.refused: list[int] = []  # who was named as the main process while the unit ended
         self.watchdog = WatchdogTimer(world, world.plan.watchdog)
 
     def breaks(self, promise: str, text: str) -> None:
@@ -293,6 +295,11 @@ class Promises:
         if list(fields) not in (["STATUS"], ["EXTEND_TIMEOUT_USEC"], ["WATCHDOG_USEC"]):
             world.effects += 1
             world.tell(f"{master} tells systemd " + message.split("\n")[0])
+        if "MAINPID" in fields and self.unit_ends:  # service.c hears nothing of it in these states
+            self.refused.append(int(fields["MAINPID"]))
+            return
+        if master.pid in self.refused:
+            return
         self.watchdog.hears(fields)
         if master is not self.main:
             self.breaks("mainpid", f"{master} speaks to systemd, and {self.main} is the main process")

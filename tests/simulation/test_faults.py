@@ -221,6 +221,10 @@ def waits_for_ever_for_the_old_master(patch: Patch) -> None:
     patch.setattr(NewMaster, "_bound", lambda self, seconds: None)
 
 
+def leaves_the_new_master_to_itself(patch: Patch) -> None:
+    patch.setattr(OldMaster, "take_along", lambda self, graceful, restart: None)
+
+
 def refuses_nothing(patch: Patch) -> None:
     patch.setattr(OldMaster, "refusal", "")
 
@@ -286,6 +290,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (never_loses_patience_with_who_should_leave, "end"),
     (ends_while_the_old_master_drains, "end"),
     (waits_for_ever_for_the_old_master, "rest"),
+    (leaves_the_new_master_to_itself, "end"),
     (waits_for_nothing_after_deaths, "storm"),
     (lets_nobody_try_before_the_others, "outage"),
     (tries_a_failed_boot_again_during_a_reload, "verdict"),
@@ -334,6 +339,7 @@ KINDS = {
     "a_stop_during_a_reload_is_a_bug": Kind((What.HUP, What.TERM)),
     "hands_over_to_the_dead": Kind((What.USR2, What.MASTER_STARTS, What.MASTER_KILLED), {"systemd": True}),
     "waits_for_ever_for_the_old_master": Kind((What.USR2, What.MASTER_STARTS, What.MASTER_STOPPED)),
+    "leaves_the_new_master_to_itself": Kind((What.USR2, What.MASTER_STARTS, What.UNIT_RESTARTS), {"systemd": True}),
     "forgets_an_early_usr2": Kind((What.USR2, What.MASTER_STARTS)),
     "pings_whatever_happens": Kind((What.STOPPED, What.TIME), {"workers": 1, "watchdog": 4, "systemd": True}),
     "asks_for_no_time_before_a_step": Kind((What.STEP_LASTS, What.DIES), {"watchdog": 4, "systemd": True}),

@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from sdserve.arbiter.lifecycle import Master
+from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.told import READY
 from tests.simulation.events import What
 from tests.simulation.plan import EXCLUSIVE, Plan
@@ -149,7 +150,7 @@ def test_an_old_master_that_hangs_after_the_hand_over_is_killed() -> None:
     upgraded(world)
     happen(world, What.READY)
     old, new = world.masters
-    assert old.handed_over and world.promises.main is new
+    assert old.has_handed_over and world.promises.main is new
     happen(world, (What.MASTER_STOPPED, 0), (What.TERM, 1))
     world.happens(What.TIME, 0, 40.0)
     assert not old.alive and old.status == signal.SIGKILL
@@ -240,6 +241,65 @@ def test_a_worker_that_hangs_before_anybody_can_know_counts() -> None:
         assert world.happens(*what)
     world.settle()
     assert world.masters[0].said_ready
+    finish(world)
+
+
+@pytest.mark.parametrize("ends", [What.UNIT_STOPS, What.UNIT_RESTARTS])
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_stop_of_the_unit_that_meets_the_hand_over_ends_both_masters(ends: What, heard: bool) -> None:
+    """systemd stops the old master, and hears no more of the new one: that served on until it was killed.
+
+    heard: the old master had heard that the new one serves, and had not come to look at its signals
+    """
+    world = service()
+    upgraded(world)
+    old, new = world.masters
+    world.happens(What.READY)
+    world.turn(new)
+    assert world.happens(ends)
+    if heard:
+        assert old.arbiter is not None
+        old.arbiter.sleep()
+    world.settle()
+    assert world.promises.main is old
+    assert all(signal.SIGTERM in each.told for master in (old, new) for each in master.workers)
+    word = {each.worker.cell.word(HAND_ON) for master in (old, new) for each in master.workers}
+    assert word == ({HAND_ON_RESTART | HAND_ON_CRASH} if ends is What.UNIT_RESTARTS else {0})
+    while world.happens(What.LEAVES):
+        world.settle()
+    assert (old.alive, new.alive) == (False, False)
+
+
+def test_a_restart_of_the_unit_ends_both_masters_that_wait_for_the_operator() -> None:
+    world = service(manual=True)
+    upgraded(world)
+    happen(world, What.READY, What.UNIT_RESTARTS)
+    while world.happens(What.LEAVES):
+        world.settle()
+    assert not any(each.alive for each in world.masters)
+
+
+def test_who_drains_hears_that_nobody_adopts_any_more() -> None:
+    """The new master was stopped, too: what the old one's workers gave away was never answered."""
+    world = service()
+    upgraded(world)
+    happen(world, What.READY)
+    [leaving] = world.masters[0].workers
+    assert leaving.worker.cell.word(HAND_ON) & HAND_ON_SUCCESSORS
+    happen(world, What.UNIT_STOPS)
+    assert world.masters[0].alive and leaving.worker.cell.word(HAND_ON) == 0
+    finish(world)
+
+
+def test_a_term_to_who_has_handed_over_is_not_meant_for_the_new_master() -> None:
+    """Scripts for other servers send it to the old master; systemd does so only before it has heard of the new one."""
+    world = service()
+    upgraded(world)
+    happen(world, What.READY, (What.TERM, 0))
+    old, new = world.masters
+    while world.happens(What.LEAVES):
+        world.settle()
+    assert not old.alive and new.alive and world.promises.main is new
     finish(world)
 
 

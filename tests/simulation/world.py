@@ -237,6 +237,8 @@ class World:
         elif what is What.NO_ROOM:
             self.no_room = 1 + who % 7
             self.tell(f"no room for {self.no_room} processes")
+        elif what in (What.UNIT_STOPS, What.UNIT_RESTARTS):
+            return self._unit_ends(What.RTMIN if what is What.UNIT_RESTARTS else What.TERM)
         elif self._alive():
             return False
         else:
@@ -247,6 +249,17 @@ class World:
             self.tell(f"{master} is started")
             self.broken_config = False
             self._starts(master)
+        return True
+
+    def _unit_ends(self, signal: What) -> bool:
+        """systemd's one signal goes to whom it takes for the main process. Beside two masters that wait for the
+        operator, TERM means that the first hands over."""
+        main = self.promises.main
+        undecided = self.plan.manual and len(self._alive()) > 1
+        if main is None or not main.alive or self.promises.unit_ends or (undecided and signal is What.TERM):
+            return False
+        self.promises.unit_ends = True
+        self._befalls(signal, main)
         return True
 
     def _alive(self) -> list[MasterProcess]:
@@ -348,7 +361,7 @@ class World:
         self.calm = True
         self.deaf, self.raising, self.lasting = 0, [], 0.0
         for master in self._alive():
-            if master.handed_over and not master.stopped:
+            if master.has_handed_over and not master.stopped:
                 self._befalls(What.MASTER_STOPPED, master)
         self.no_room = 0
         until = self.now + PATIENT

@@ -188,6 +188,22 @@ def test_requests_are_finished_where_no_thread_can_be_started(machine: Machine) 
     assert not any("Exception" in line for line in machine.unit_messages(service.unit))
 
 
+def test_requests_are_finished_when_the_watchdog_ends_a_reload(machine: Machine) -> None:
+    """Its ABRT goes to the ExecReload=, too, which must outlive the master: systemd kills the workers after it."""
+    service = deploy(machine, settings={"THREADS": "8"}, drop_in="[Service]\nWatchdogSec=10\n")
+    service.wake()
+    service.check(workers=2)
+    with service.load(clients=4, path="/sleep/2") as load:
+        service.wait_busy(1)
+        service.master.kill(signal.SIGSTOP)
+        machine.systemctl("reload", "--no-block", service.unit)
+        machine.wait_for(service.unit, 40, NRestarts="1")
+        load.wait_answers(4)
+    assert not load.record.lost, (load.record, machine.story())
+    assert any("Watchdog timeout" in line for line in machine.messages())
+    service.check(workers=2)
+
+
 def test_requests_are_finished_when_the_master_dies_during_a_reload(machine: Machine) -> None:
     """systemd kills what is left as soon as its ExecReload= has ended, so that one waits."""
     app = "import os, time\nwhile os.path.exists('/srv/app/hold'):\n    time.sleep(0.01)\n" + PLAIN

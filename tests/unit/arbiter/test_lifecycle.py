@@ -87,4 +87,4 @@ def test_a_service_that_stops_does_not_start_again() -> None:
 
 
 def test_a_unit_that_was_handed_over_is_never_taken_back() -> None:
-    assert reachable(UPGRADE, Upgrade.HANDED_OVER) == {Upgrade.HANDED_OVER}
+    assert reachable(UPGRADE, Upgrade.HANDED_OVER) == {Upgrade.HANDED_OVER, Upgrade.ENDING}

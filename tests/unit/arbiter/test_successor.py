@@ -37,7 +37,9 @@ class Hasty(Host):
 def test_the_reason_of_one_that_ended_at_once_is_told() -> None:
     lost: list[str] = []
     upgraded = service()
-    successor = Successor(upgraded, Hasty(), lambda: None, lambda pid, reason: lost.append(reason))
+    successor = Successor(
+        upgraded, Hasty(), lambda: None, lambda restart: None, lambda pid, reason: lost.append(reason)
+    )
     queue = AdoptionQueue.new()
     try:
         successor.start([], queue, cast(Reexec, None), timeout=None)
@@ -80,7 +82,8 @@ def test_one_that_was_dropped_takes_nothing_over_any_more(monkeypatch: pytest.Mo
     heard: list[str] = []
     turning, queue = Upgrading(), AdoptionQueue.new()
     upgraded = service(turning.loop)
-    successor = Successor(upgraded, Late(), lambda: heard.append("ready"), lambda pid, reason: lost.append(reason))
+    said = (lambda: heard.append("ready"), lambda restart: heard.append("ending"))
+    successor = Successor(upgraded, Late(), *said, lambda pid, reason: lost.append(reason))
     try:
         successor.start([], queue, cast(Reexec, None), timeout=0)
         pid = upgraded.reexec_pid
