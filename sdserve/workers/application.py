@@ -50,5 +50,6 @@ def rare_collections() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()  # else the next collection, of all that has been made, is what the first request waits for
         if gc.get_threshold() == rare:
             gc.set_threshold(*before)

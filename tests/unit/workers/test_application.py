@@ -44,3 +44,14 @@ def test_no_collections_stay_none(tmp_path: Path) -> None:
     (tmp_path / "none_app.py").write_text("import gc\nseen = gc.get_threshold()\ndef application(*_): return seen\n")
     gc.set_threshold(0)
     assert Application("none_app").wsgi()()[0] == 0
+
+
+def test_no_collection_looks_at_it_again(tmp_path: Path) -> None:
+    """The first one after the import would take as long as all that were left out."""
+    (tmp_path / "kept_app.py").write_text("made = [[] for _ in range(10_000)]\ndef application(*_): pass\n")
+    before = gc.get_freeze_count()
+    try:
+        Application("kept_app").wsgi()
+        assert gc.get_freeze_count() >= before + 10_000
+    finally:
+        gc.unfreeze()
