@@ -10,11 +10,17 @@ from sdserve.config.setting import Setting, count, seconds, size, switch
 
 _LOCAL = ["127.0.0.1", "::1"]
 _MAX_FIELDS = 32768
+_MAX_HEAD = 1 << 20  # what arrives of a head is looked at as a whole, so it has an end
 
 
 def _fields(value: object) -> int:
     """A number of header fields; what is beyond the greatest one, and 0, mean the greatest, as in gunicorn."""
     return min(convert.whole()(value) or _MAX_FIELDS, _MAX_FIELDS)
+
+
+def _head_bytes(value: object) -> int:
+    """A size of a head, or of a part of one, with its greatest value as in `_fields`."""
+    return min(convert.size(value) or _MAX_HEAD, _MAX_HEAD)
 
 
 class HTTP:
@@ -24,16 +30,24 @@ class HTTP:
         flags=("--keep-alive",),
     )
     keepalive_requests = count(0, "Requests after which a connection is closed. 0 means no limit.")
-    limit_request_line = count(
-        4094, "Bytes of a request line (method, target and version). 0 means no limit.", metavar="BYTES"
+    limit_request_line = Setting(
+        _head_bytes,
+        4094,
+        "Bytes of a request line (method, target and version), 1 MiB at most. 0 means 1 MiB.",
+        metavar="BYTES",
     )
     limit_request_fields = Setting(
         _fields, 100, "Header fields of a request, 32768 at most. 0 means 32768.", metavar="N"
     )
-    limit_request_field_size = count(
-        8190, "Bytes of one header field, name and value. 0 means no limit.", metavar="BYTES"
+    limit_request_field_size = Setting(
+        _head_bytes, 8190, "Bytes of one header field, name and value, 1 MiB at most. 0 means 1 MiB.", metavar="BYTES"
     )
-    limit_request_head = size(65536, "Bytes of the request line and all header fields together. 0 means no limit.")
+    limit_request_head = Setting(
+        _head_bytes,
+        65536,
+        "Bytes of the request line and all header fields together, 1 MiB at most. 0 means 1 MiB.",
+        metavar="BYTES",
+    )
     limit_request_body = size(
         1 << 30,
         """Bytes of a request's body. What does not stay in memory takes so much of the disk, or the client's upload is

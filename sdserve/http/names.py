@@ -34,19 +34,20 @@ class Names:
         (RFC 9110 section 5.3, RFC 9113 section 8.2.3 for cookies). `odd` is asked for the keys of names that have none;
         where it says "" the field is left out."""
         seen: set[str] = set()
-        repeated: set[str] = set()
+        repeated: dict[str, list[str]] = {}
         for name, value in fields:
             spelling, text = name.decode("latin-1"), value.decode("latin-1")
             key = self.known.get(spelling) or self._learn(spelling) or odd(spelling)
             if not key:
                 continue
             if key in seen:
-                repeated.add(key)
-                into[key] = f"{into[key]}{'; ' if key == self._cookie else ','}{text}"
+                repeated.setdefault(key, [into[key]]).append(text)
             else:
                 seen.add(key)
                 into[key] = text
-        return repeated
+        for key, texts in repeated.items():
+            into[key] = ("; " if key == self._cookie else ",").join(texts)
+        return set(repeated)
 
     def _learn(self, spelling: str) -> str:
         key = self.key(spelling)

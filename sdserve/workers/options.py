@@ -39,10 +39,10 @@ class Options(Immutable):
     @classmethod
     def of(cls, cfg: "Config") -> "Options":
         limits = Limits(
-            request_line=cfg.limit_request_line or 1 << 20,
+            request_line=cfg.limit_request_line,
             fields=cfg.limit_request_fields,
-            field_size=cfg.limit_request_field_size or 1 << 20,
-            head=cfg.limit_request_head or 1 << 30,
+            field_size=cfg.limit_request_field_size,
+            head=cfg.limit_request_head,
             body=cfg.limit_request_body,
             requests=cfg.keepalive_requests,
         )

@@ -185,6 +185,9 @@ proc_name = None
 forwarded_allow_ips = '10.0.0.0/8,::1'
 proxy_protocol = True
 limit_request_fields = 0
+limit_request_line = 0
+limit_request_field_size = "2M"
+limit_request_head = 0
 
 def post_fork(server, worker):
     server.log.info("spawned %s", worker.pid)
@@ -201,6 +204,7 @@ def post_request(worker, req):
     assert cfg.loglevel == "warning"
     assert cfg.proxy_protocol == "auto"
     assert cfg.limit_request_fields == 32768
+    assert cfg.limit_request_line == cfg.limit_request_field_size == cfg.limit_request_head == 1 << 20
     assert cfg.env == {"SECRET": "x", "SPAM": "eggs"}
     assert cfg.settings["umask"].source != "default"
     assert cfg.settings["user"].source == "default"

@@ -297,3 +297,12 @@ def test_a_request_does_not_change_when_others_are_read() -> None:
     reader.read(b"GET /newer" + known)
     again = reader.read(b"GET /two HTTP/1.1\r\nHost: c\r\n\r\n")
     assert first.fields == again.fields == [(b"Host", b"c")]
+
+
+def test_a_field_that_comes_very_often_is_one_list() -> None:
+    """And each value is copied once: joined one by one, this would take seconds."""
+    values = [b"%08d" % number for number in range(32768)]
+    into: dict[str, Any] = {}
+    repeated = Names().gather([(b"A", value) for value in values] + [(b"Cookie", b"b=1"), (b"cookie", b"c=2")], into)
+    assert repeated == {"a", "cookie"}
+    assert into == {"a": b",".join(values).decode(), "cookie": "b=1; c=2"}
