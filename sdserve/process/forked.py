@@ -3,7 +3,8 @@
 A child inherits all that its worker holds. What it kept open would outlive the worker: connections whose clients wait
 for their end, listeners that nobody serves. What it answered would be a second answer; and its signals would be heard
 by the worker as well, whose wake-up pipe it shares. So a child lets go of all that first of all (`watch`), and one that
-comes back from the application's code to ours ends there (`leave`).
+comes back from the application's code to ours ends there (`leave`). What another thread was about to open meanwhile it
+keeps: so a process that has forked (`parent`) shuts down what it closes.
 
 What is executed afterwards (exec(2)) has lost its descriptors anyway. A fork in C code that Python does not hear of
 (PyOS_AfterFork_Child) is not seen here.
@@ -19,6 +20,7 @@ from typing import NoReturn
 from sdserve.process import output
 
 child = False  # whether this process is one
+parent = False  # whether it has had one
 
 Tell = Callable[..., None]  # as Logger.error
 
@@ -33,6 +35,11 @@ def watch(let_go: Callable[[], None], signals: Iterable[signal.Signals]) -> None
     def restore() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop(get_ident()))
 
+    def go_on() -> None:
+        global parent
+        parent = True
+        restore()
+
     def begin() -> None:
         global child
         child = True
@@ -41,7 +48,7 @@ def watch(let_go: Callable[[], None], signals: Iterable[signal.Signals]) -> None
         finally:
             restore()
 
-    os.register_at_fork(before=before, after_in_parent=restore, after_in_child=begin)
+    os.register_at_fork(before=before, after_in_parent=go_on, after_in_child=begin)
 
 
 def leave(tell: Tell, error: BaseException | None = None, what: str = "") -> NoReturn:

@@ -113,6 +113,11 @@ def application(environ, start_response):
     elif where == "hold":  # a process that lives until a file goes
         LAST[0] = multiprocessing.get_context("fork").Process(target=held, args=(environ["QUERY_STRING"],))
         LAST[0].start()
+    elif where == "copy":  # as if the connection had been accepted just then, in another thread
+        copy = os.dup(environ["gunicorn.socket"].fileno())
+        LAST[0] = multiprocessing.get_context("fork").Process(target=held, args=(environ["QUERY_STRING"],))
+        LAST[0].start()
+        os.close(copy)
     elif where == "terminate":
         LAST[0].terminate()
         LAST[0].join()
@@ -289,6 +294,22 @@ def test_a_connection_ends_though_a_child_lives_on(
     worker.kill(signal.SIGKILL)  # nobody shuts anything down, and nobody else holds a connection
     assert idle.recv(1) == b""
     assert child.alive
+    door.unlink()
+
+
+@THREADS
+def test_a_connection_ends_though_a_child_has_a_copy_of_it(
+    serve: Callable[..., tuple[Server, Address]], tmp_path: Path, threads: str
+) -> None:
+    _, address = serve("--threads", threads)
+    door = tmp_path / "door"
+    door.touch()
+    with connector(address)() as sock:
+        sock.sendall(f"GET /copy?{door} HTTP/1.0\r\nHost: a\r\n\r\n".encode())
+        got = b""
+        while data := sock.recv(65536):
+            got += data
+        assert got.endswith(b"hello")
     door.unlink()
 
 

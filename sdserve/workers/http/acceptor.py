@@ -240,5 +240,6 @@ class Acceptor(Generic[C]):
             return [], False
         gone, again = handoff.give_away(self._adoption, clients, now, most)
         for client in gone:
+            client.given = True
             self._clients.close(client)
         return gone, again

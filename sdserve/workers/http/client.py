@@ -9,12 +9,14 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import TypeVar
 
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
 from sdserve.http.writer import ClientGone
+from sdserve.process import forked
 from sdserve.workers.http.body import Body, WholeBody
 from sdserve.workers.http.deadlines import NEVER, Arrival
 from sdserve.workers.http.write_buffer import Store, WriteBuffer
@@ -58,7 +60,7 @@ class Client:
 
     __slots__ = (
         *("sock", "fd", "conn", "peer", "port", "listener", "proxied", "standing", "store", "preface"),
-        *("phase", "mask", "queued", "deadline", "began", "waited", "called", "last"),
+        *("given", "phase", "mask", "queued", "deadline", "began", "waited", "called", "last"),
         *("request", "body", "arrival", "unsent", "close_after", "lingers", "sent", "failed", "reset"),
     )
 
@@ -87,6 +89,7 @@ class Client:
         self.lingers = True  # the peer may be sending still
         self.sent = 0  # body bytes of the last response
         self.failed = False  # it had a status of 500 or above
+        self.given = False  # to another worker, which has it now
         self.reset = False  # and it was cut short where only a reset can say so
         self.preface = b""
 
@@ -203,6 +206,7 @@ class Client:
 
     def reset_at_close(self) -> None:
         """Has the end of this connection say that something is missing, where nothing else does."""
+        self.reset = True
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def close(self) -> None:
@@ -212,6 +216,9 @@ class Client:
         self.conn.close()
         self.forget_unsent()
         self.forget_body()
+        if forked.parent and not (self.given or self.reset):  # a child may have a copy, accepted as it was forked
+            with suppress(OSError):  # it is gone already
+                self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
 
 
