@@ -162,7 +162,7 @@ class Children:
             log = self._log.debug
         elif phase is Phase.SERVING or (phase is Phase.BOOTING and not handle.reason):
             log = self._log.error
-        log("Worker (pid:%s) %s", handle.pid, describe(status))
+        log("Worker (pid:%s) %s", handle.pid, describe(status, ordered=phase is Phase.KILLED or handle.worker.aborted))
 
 
 def backoff_after(backoff: Backoff, handle: WorkerHandle, now: float) -> Backoff:

@@ -220,7 +220,7 @@ class Pool:
         self._boot_kills += killed
         app = code == AppImportError.exit_code
         what = "App failed to load" if app else "Worker failed to boot"
-        reason = f"{what}: {handle.reason or f'it {describe(status)}'}"
+        reason = f"{what}: {handle.reason or f'it {describe(status, ordered=handle.worker.aborted)}'}"
         self._children.listen()
         newest = handle.generation == self._service.goal.generation
         error = AppImportError(reason) if app else BootError(reason)

@@ -142,12 +142,12 @@ def worn_at(serving_since: float, max_age: float) -> float | None:
     return serving_since + max_age * (1.0 + int.from_bytes(os.urandom(4)) / 2**32 / 10)
 
 
-def describe(status: int) -> str:
-    """A wait status in words."""
+def describe(status: int, *, ordered: bool = False) -> str:
+    """A wait status in words; `ordered`: the master itself may have killed it."""
     if os.WIFSIGNALED(status):
         try:
             name = signal.Signals(os.WTERMSIG(status)).name
         except ValueError:
             name = f"signal {os.WTERMSIG(status)}"
-        return f"was sent {name}" + ("! Perhaps out of memory?" if name == "SIGKILL" else "!")
+        return f"was sent {name}" + ("! Perhaps out of memory?" if name == "SIGKILL" and not ordered else "!")
     return f"exited with code {os.WEXITSTATUS(status)}"

@@ -236,7 +236,7 @@ class Response(Writer):
                 return self._file(*region)
         self._advance = iter(result).__next__
         if not self.head_sent and _single(result):
-            for piece in iter(self._advance, None):
+            for piece in iter(self._advance, NOTHING):  # to the first one, if there is one
                 if self.head is not None and type(piece) is bytes:
                     self._send_whole(self.whole(piece))
                     return True

@@ -14,6 +14,7 @@ class HTTPError(Exception):
 
     status: int = 400
     reason: str = "Bad Request"
+    ours = False  # whose fault it is: the server has no room, and its operator should know
     retry_after = 0  # seconds; 0: trying again is not suggested
     head: bytes = b""
 
@@ -57,11 +58,14 @@ class VersionNotSupported(HTTPError, status=505, reason="HTTP Version Not Suppor
 class Unavailable(HTTPError, status=503, reason="Service Unavailable"):
     """There is no room for the request now, and there may be soon."""
 
+    ours = True
     retry_after = 5
 
 
 class InsufficientStorage(HTTPError, status=507, reason="Insufficient Storage"):
     """The body cannot be kept (RFC 4918)."""
+
+    ours = True
 
 
 class IllegalMove(RuntimeError):

@@ -112,7 +112,7 @@ class HeadWriter:
         if known is None:
             known = self._status(status)
         found = Head(known[0])
-        start = known[1]
+        lines = [known[1]]
         remembered = self._lines
         for field in fields:
             try:
@@ -123,8 +123,8 @@ class HeadWriter:
                 line = self._line(field)
             if line[0]:
                 self._special(found, line)
-            start += line[1]
-        found.start = start
+            lines.append(line[1])
+        found.start = start = b"".join(lines)
         if found.length > 0 and not (found.close or found.dated or found.served or found.code in NO_BODY):
             found.usual = b"%bContent-Length: %d\r\n" % (start, found.length)
         if key is not None and len(start) <= 500:

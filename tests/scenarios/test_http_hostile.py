@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.server import Server, answer, free_port
+from tests.support.server import Server, answer, connector, free_port
 from tests.unit.http.test_hostile import GOOD, ROWS
 
 Address = tuple[str, int]
@@ -112,3 +112,15 @@ def test_a_flood_of_them_writes_a_few_lines(start: Callable[..., Server]) -> Non
     assert answer(address).status == 200
     server.wait_log("400 Bad Request: no Host")
     assert server.log.count("400 Bad Request") < 200
+
+
+@pytest.mark.parametrize(("request_", "status"), [("CONNECT a:1 HTTP/1.1", 501), ("GET / HTTP/2.0", 505)])
+def test_what_is_a_clients_fault_is_no_error_of_the_server(
+    start: Callable[..., Server], request_: str, status: int
+) -> None:
+    address = ("127.0.0.1", free_port())
+    server = start("-b", "{}:{}".format(*address), "plain").wait_ready()
+    with connector(address)() as sock:
+        sock.sendall(f"{request_}\r\nHost: a\r\n\r\n".encode())
+        assert sock.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
+    assert "[INFO]" in server.wait_log(f".* {status} .*")[0]

@@ -166,3 +166,17 @@ def test_a_connection_that_is_reset_leaves_no_descriptor_behind(tmp_path: Path) 
                 assert client.recv(5) == b"taken"
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset at its close
         eventually(lambda: count() <= before, f"{before} descriptors as before")
+
+
+@pytest.mark.parametrize(("threads", "with_what"), [("1", "with one thread"), ("2", "with all of its 2 threads")])
+def test_the_log_says_when_no_thread_is_left_for_anybody_else(threads: str, with_what: str) -> None:
+    with Server("-b", "127.0.0.1:0", "--threads", threads, "sock") as server:
+        server.wait_ready()
+        clients = []
+        for _ in range(int(threads)):
+            assert "serves nothing else" not in server.log
+            clients.append(web_socket(server))
+            assert ask(clients[-1], "hello") == "hello"
+        server.wait_log(f"took the connection of GET /echo over: worker .*, {with_what}")
+        for client in clients:
+            client.close()

@@ -262,7 +262,7 @@ class Exchange:
     def refuse(self, client: WSGIClient, error: HTTPError, now: float) -> None:
         """Sends the answer to a request that cannot be served."""
         self.heads.clock(now)
-        log = self._worker.log.error if error.status >= 500 else self._worker.log.info
+        log = self._worker.log.error if error.ours else self._worker.log.info
         self.complain(log, "%s: %d %s: %s", client.peer or "unix", error.status, error.reason, error)
         head = error.head or client.conn.rest
         client.conn.close()

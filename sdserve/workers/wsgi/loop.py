@@ -324,17 +324,19 @@ class Loop:
 
         With one thread nothing else is served meanwhile: what can go to other workers goes.
         """
-        if self._options.threads > 1:
-            return
-        self._worker.request_ends()
-        self._worker.interrupts(True)  # the call may wait for long, and a stop must be heard
-        self._interrupts = True
-        if self._options.workers > 1:
-            self._acceptor.give_away([each for each in self._clients if may_move(each)], monotonic(), SPREAD)
-        if not self._told_of_takeover:
+        threads = self._options.threads
+        if threads == 1:
+            self._worker.request_ends()
+            self._worker.interrupts(True)  # the call may wait for long, and a stop must be heard
+            self._interrupts = True
+            if self._options.workers > 1:
+                self._acceptor.give_away([each for each in self._clients if may_move(each)], monotonic(), SPREAD)
+        taken = sum(each.response is not None and each.response.taken is not None for each in self._clients)
+        if taken >= threads and not self._told_of_takeover:
             self._told_of_takeover = True
+            what = f"{client.request.method} {client.request.uri}" if client.request else "a request"
             self._worker.log.warning(
-                "The application took the connection of %s over: worker %s, with one thread, serves nothing else "
-                "until it is given back; see threads",
-                *(f"{client.request.method} {client.request.uri}" if client.request else "a request", self._worker.pid),
+                "The application took the connection of %s over: worker %s, with %s, serves nothing else "
+                "until one is given back; see threads",
+                *(what, self._worker.pid, "one thread" if threads == 1 else f"all of its {threads} threads taken so"),
             )

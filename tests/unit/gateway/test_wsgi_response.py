@@ -387,3 +387,21 @@ def test_write_beyond_content_length_is_named_once() -> None:
     gate.call({"REQUEST_METHOD": "GET", "RAW_URI": "/"}, Response(gate, wire, GET))
     assert wire.data.endswith(b"\r\n\r\nababa")
     assert len(said) == 1
+
+
+def test_one_piece_that_is_none_is_no_empty_answer() -> None:
+    class One:
+        def __len__(self) -> int:
+            return 1
+
+        def __iter__(self) -> Any:
+            return iter([None])
+
+    assert respond(saying(One()))[0].startswith(b"HTTP/1.1 500 ")
+
+
+def test_very_many_headers_are_sent_in_their_order() -> None:
+    """And copied once: added one by one, they would take seconds."""
+    headers = [(f"X-{number}", "v" * 50) for number in range(20000)]
+    head = respond(saying([b"x"], headers=headers))[0].decode()
+    assert [line for line in head.split("\r\n") if line.startswith("X-")] == [f"{name}: {v}" for name, v in headers]
