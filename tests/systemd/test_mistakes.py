@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.machine import Machine
 from tests.support.service import PLAIN, deploy
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,30 @@ def test_the_status_says_what_to_do(machine: Machine, settings: dict[str, str], 
     machine.systemctl("start", service.unit, check=False)
     assert machine.get(service.unit, "ActiveState") == "failed", machine.story()
     assert said in service.status
+
+
+@pytest.mark.parametrize(
+    ("drop_in", "result"),
+    [
+        ("ReadWritePaths=/srv/project/media", "exit-code"),
+        ("DynamicUser=no\nUser=nobody-of-that-name", "exit-code"),
+        ("WorkingDirectory=/srv/project", "exit-code"),
+        ("EnvironmentFile=/etc/sdserve/typo.env", "resources"),
+        ("ExecStart=\nExecStart=/bin/sh -c 'kill -SEGV $$$$'", "signal"),
+        ("UnsetEnvironment=SDSERVE_WSGI_APP", "exit-code"),
+    ],
+)
+def test_what_cannot_start_is_tried_about_once_a_second(machine: Machine, drop_in: str, result: str) -> None:
+    """By systemd, or by a client that waits: no loop of either may cost more."""
+    service = deploy(machine, drop_in=f"[Service]\n{drop_in}\n")
+
+    def failures() -> list[int]:
+        said = [entry for entry in machine.journal("UNIT=" + service.unit) if "Failed with" in str(entry["MESSAGE"])]
+        assert all(f"'{result}'" in str(entry["MESSAGE"]) for entry in said), machine.story()
+        return [int(entry["__MONOTONIC_TIMESTAMP"]) for entry in said]
+
+    with service.connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually(lambda: len(failures()) >= 4, "four failures")
+        times = failures()
+    assert times[3] - times[0] > 2_500_000, machine.story()
