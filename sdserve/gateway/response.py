@@ -7,6 +7,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from time import monotonic
 from types import TracebackType
 from typing import Any, Protocol
@@ -155,23 +156,12 @@ class Response(Writer):
 
     version = SERVER_SOFTWARE
     upgrade = False
-
-    @property
-    def req(self) -> Request:
-        return self.request
-
-    @property
-    def sock(self) -> Any:
-        """The client's socket."""
-        return getattr(self._sink, "sock", None)
-
-    @property
-    def cfg(self) -> Any:
-        return getattr(self.request, "cfg", None)
-
-    @property
-    def must_close(self) -> bool:
-        return not self.keep_alive
+    req = property(attrgetter("request"))
+    headers_sent = property(attrgetter("head_sent"))
+    must_close = property(lambda self: not self.keep_alive)
+    sock = property(lambda self: getattr(self._sink, "sock", None))
+    cfg = property(lambda self: getattr(self.request, "cfg", None))
+    response_length = property(lambda self: self.head.length if self.head and self.head.length >= 0 else None)
 
     def should_close(self) -> bool:
         return not self.keep_alive
@@ -182,14 +172,6 @@ class Response(Writer):
 
     def is_chunked(self) -> bool:
         return self.chunked
-
-    @property
-    def headers_sent(self) -> bool:
-        return self.head_sent
-
-    @property
-    def response_length(self) -> int | None:
-        return self.head.length if self.head and self.head.length >= 0 else None
 
     @property
     def status_code(self) -> int:

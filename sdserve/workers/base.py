@@ -189,7 +189,7 @@ class Worker(Told):
 
     def has_successors(self) -> bool:
         """Whether other workers serve on when this one leaves: it may pass on even what it has just accepted."""
-        if self.adoption is None or self._orphaned:
+        if self.adoption is None or self.orphaned:
             return False
         return bool(self.cell.word(HAND_ON) & HAND_ON_SUCCESSORS)
 
@@ -197,7 +197,7 @@ class Worker(Told):
         """Whether this worker, which leaves, may pass its idle connections on: somebody will adopt them."""
         if self.adoption is None:
             return False
-        wanted = HAND_ON_CRASH if self._orphaned else HAND_ON_SUCCESSORS | HAND_ON_RESTART
+        wanted = HAND_ON_CRASH if self.orphaned else HAND_ON_SUCCESSORS | HAND_ON_RESTART
         return bool(self.cell.word(HAND_ON) & wanted)
 
     def let_go(self) -> None:

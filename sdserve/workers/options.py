@@ -53,19 +53,15 @@ class Options(Immutable):
             body_grace=cfg.header_timeout or 30.0,
             body_idle=cfg.body_timeout,
         )
+        same = ("request_buffering", "timeout", "workers", "forwarded_headers", "proxy_protocol", "reuse_port")
         return cls(
             limits=limits,
             times=times,
             threads=max(1, cfg.threads),
             connections=_connections(),
-            request_buffering=cfg.request_buffering,
             spool=cfg.spool_limit,
-            timeout=cfg.timeout,
-            workers=cfg.workers,
             forwarded_allow_ips=tuple(cfg.forwarded_allow_ips),
-            forwarded_headers=cfg.forwarded_headers,
-            secure_scheme_headers=dict(cfg.secure_scheme_headers),
-            proxy_protocol=cfg.proxy_protocol,
             proxy_allow_ips=tuple(cfg.proxy_allow_ips),
-            reuse_port=bool(cfg.reuse_port),
+            secure_scheme_headers=dict(cfg.secure_scheme_headers),
+            **{name: getattr(cfg, name) for name in same},
         )

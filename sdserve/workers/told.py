@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     from sdserve.config import Config
     from sdserve.log import Logger
 
-IGNORED = (
-    *(signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH),
-    signal.SIGRTMIN,
-)
+IGNORED = signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGRTMIN
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
 OWN_SIGNALS = (signal.SIGABRT, NEWS, *HANDLED)  # they mean something to a worker, and nothing to what it forks
 
@@ -75,7 +72,7 @@ class Told:
     quick = False
     drain_by: float | None = None
     _told = False  # the master has said that this worker shall leave, and by that, whether somebody follows
-    _orphaned = False
+    orphaned = False  # the master has died
     _wake_read = _wake_write = -1
 
     def __init__(self) -> None:
@@ -103,18 +100,13 @@ class Told:
         """The pipe that signals write to: its reading and its writing end."""
         return self._wake_read, self._wake_write
 
-    @property
-    def orphaned(self) -> bool:
-        """Whether the master has died."""
-        return self._orphaned
-
     def knows_who_follows(self) -> bool:
         """Whether the master has said what becomes of the service.
 
         SIGTERM may come from somebody else, to this worker or to all processes at once (KillMode=control-group): then
         the master answers RETIRING with RETIRE, once it has heard all signals itself.
         """
-        return self._told or self._orphaned
+        return self._told or self.orphaned
 
     def interrupts(self, wanted: bool) -> None:
         """Whether a signal interrupts the call that the main thread waits in: its handler then runs at once."""
@@ -271,10 +263,10 @@ class Told:
 
     def outlive_master(self) -> None:
         """The master has died: nobody takes what this worker holds before it leaves, and nobody else would end it."""
-        if self._orphaned:
+        if self.orphaned:
             return
         self.log.info("The master is gone, worker %s finishes its requests and leaves", self.pid)
-        self._orphaned = True
+        self.orphaned = True
         self.retire()
         patience = float(self.cfg.orphan_timeout)
         self.drain_by = min(self.drain_by or NEVER, time.monotonic() + patience)

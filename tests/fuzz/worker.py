@@ -416,7 +416,7 @@ class World:
     def run(self) -> None:
         loop.select = SimpleNamespace(epoll=lambda: Epoll(self), poll=select.poll, POLLIN=select.POLLIN)
         WORKER.alive, WORKER.quick, WORKER.drain_by = True, False, None
-        exchange = Exchange(WORKER, WORKER.gateway, WORKER.gateway.writer, WORKER.options)
+        exchange = Exchange(WORKER, WORKER.gateway, WORKER.options)
         self.loop = Loop(WORKER, WORKER.options, exchange, WORKER.request_stuck)
         if FAULTS.storm is not None:
             self.loop._clients._keepalive = 60.0  # its pauses are longer than the usual one

@@ -11,19 +11,17 @@ import errno
 import select
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
 from sdserve.gateway.forwarded import Trusted
 from sdserve.process.accept_balance import AcceptBalance
+from sdserve.process.listeners import Listener
+from sdserve.workers.base import Worker
 from sdserve.workers.http import handoff
 from sdserve.workers.http.client import EPOLLIN, C, Phase
 from sdserve.workers.http.clients import Clients
 from sdserve.workers.http.deadlines import NEVER, SWEEP
 from sdserve.workers.options import Options
-
-if TYPE_CHECKING:
-    from sdserve.process.listeners import Listener
-    from sdserve.workers.base import Worker
 
 STREAM = int(socket.SOCK_STREAM)
 IN_TURN = EPOLLIN | select.EPOLLEXCLUSIVE
@@ -36,7 +34,7 @@ STEP_ASIDE = 0.002  # seconds that a worker with more than its share leaves new 
 class Acceptor(Generic[C]):
     """Adds the connections that reach `worker` to its `clients`."""
 
-    def __init__(self, worker: "Worker", options: Options, epoll: select.epoll, clients: Clients[C]) -> None:
+    def __init__(self, worker: Worker, options: Options, epoll: select.epoll, clients: Clients[C]) -> None:
         self._worker = worker
         self._options = options
         self._epoll = epoll
@@ -62,8 +60,6 @@ class Acceptor(Generic[C]):
         for listener in self.listeners.values():
             if isinstance(listener.address, tuple):
                 listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
-
-    # --- whether it is open -------------------------------------------------------------------------------------------
 
     def set_open(self, wanted: bool) -> None:
         """Whether connections are taken. Raises OSError where epoll has no memory; to be said again then."""
@@ -118,8 +114,6 @@ class Acceptor(Generic[C]):
         self.balance.leave()
         return True
 
-    # --- they come ----------------------------------------------------------------------------------------------------
-
     def accept_in_turn(self, fd: int) -> C | None:
         """One connection of a listener that is ready, unless it is another worker's turn."""
         if self.balance.steps_aside(monotonic()):
@@ -138,7 +132,7 @@ class Acceptor(Generic[C]):
             self._poll_for(fd, True)
             self.open = True
 
-    def accept(self, listener: "Listener") -> C | None:
+    def accept(self, listener: Listener) -> C | None:
         """One connection from the queue of a listener; room is made for it where none is left."""
         clients, worker = self._clients, self._worker
         if len(clients) >= self._options.connections and not self._has_made_room() and self._is_full():
@@ -158,7 +152,7 @@ class Acceptor(Generic[C]):
                 self._pause(SWEEP)
                 return None
 
-    def _accept(self, listener: "Listener") -> C | None:
+    def _accept(self, listener: Listener) -> C | None:
         while True:
             try:
                 # What `accept` calls. The object that it makes of the descriptor costs more than a whole request.
@@ -230,8 +224,6 @@ class Acceptor(Generic[C]):
             self._clients.adopt(client, handed, now)
             adopted.append(client)
         return adopted
-
-    # --- they leave ---------------------------------------------------------------------------------------------------
 
     def give_away(self, clients: list[C], now: float, most: int) -> tuple[list[C], bool]:
         """Offers connections to others, up to `most` at a time, and closes those that went; returns them, and whether

@@ -12,18 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from heapq import nsmallest
 from time import monotonic
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
 from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Trusted
 from sdserve.http.errors import BadRequest, HTTPError, IllegalMove, RequestTimedOut
+from sdserve.log import Logger
+from sdserve.process.adoption import HandedConnection
+from sdserve.process.listeners import Listener
 from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, MOVES, RECEIVE, C, Phase
 from sdserve.workers.http.deadlines import NEVER, Deadlines, after
 from sdserve.workers.options import Options
-
-if TYPE_CHECKING:
-    from sdserve.log import Logger
-    from sdserve.process.adoption import HandedConnection
-    from sdserve.process.listeners import Listener
 
 LATE = 1.0  # seconds more for what has arrived in time and was not read in time
 SETTLED = 1.0  # seconds in which the next request of a connection is expected, for want of room or not
@@ -37,7 +35,7 @@ READING = (PREFACE, HEAD, BODY, READ)
 class Clients(Deadlines, Generic[C]):
     """Clients by descriptor. `busy(now)` marks the process busy."""
 
-    def __init__(self, epoll: select.epoll, options: Options, log: "Logger", busy: Callable[[float], None]) -> None:
+    def __init__(self, epoll: select.epoll, options: Options, log: Logger, busy: Callable[[float], None]) -> None:
         self._epoll = epoll
         self._options = options
         self._times = options.times
@@ -60,7 +58,7 @@ class Clients(Deadlines, Generic[C]):
 
     # --- what a worker class says of its own --------------------------------------------------------------------------
 
-    def make(self, sock: socket.SocketType, listener: "Listener", peer: tuple[str, str]) -> C:
+    def make(self, sock: socket.SocketType, listener: Listener, peer: tuple[str, str]) -> C:
         """The client of a new connection. Raises OSError when it has gone already."""
         raise NotImplementedError
 
@@ -74,9 +72,7 @@ class Clients(Deadlines, Generic[C]):
     def abandon(self, client: C) -> None:
         """Something went wrong with what was done for a client: nothing more becomes of it."""
 
-    # --- they come ----------------------------------------------------------------------------------------------------
-
-    def welcome(self, sock: socket.SocketType, listener: "Listener", peer: tuple[str, str]) -> C:
+    def welcome(self, sock: socket.SocketType, listener: Listener, peer: tuple[str, str]) -> C:
         """A client that came in by `listener`; `peer` is its address and port. Raises OSError as `make` does."""
         client = self.make(sock, listener, peer)
         client.listener = listener.label
@@ -95,7 +91,7 @@ class Clients(Deadlines, Generic[C]):
         client.began = now
         self.set_deadline(client, now, seconds)
 
-    def adopt(self, client: C, handed: "HandedConnection", now: float) -> None:
+    def adopt(self, client: C, handed: HandedConnection, now: float) -> None:
         """A client from another worker, idle or with a part of a request."""
         patience = self._times.keepalive or self._times.head
         self.add(client, now, patience)
@@ -135,8 +131,6 @@ class Clients(Deadlines, Generic[C]):
     def complain(self, client: C, error: Exception) -> None:
         """Says what a client did that is no request."""
         self._log.warning("%s: %s", client.peer, error)
-
-    # --- they move ----------------------------------------------------------------------------------------------------
 
     def enter(self, client: C, phase: Phase, due: float) -> None:
         """A client waits for something, until `due` at most."""
@@ -194,8 +188,6 @@ class Clients(Deadlines, Generic[C]):
         else:
             self._epoll.unregister(client.fd)
         client.mask = mask
-
-    # --- they leave ---------------------------------------------------------------------------------------------------
 
     def end(self, client: C) -> None:
         """Closes a connection so that its client can still read what was sent.
@@ -284,8 +276,6 @@ class Clients(Deadlines, Generic[C]):
         """From now on connections are kept idle for no longer than this."""
         self._keepalive = min(self._keepalive, seconds)
 
-    # --- they are due -------------------------------------------------------------------------------------------------
-
     def sweep(self, now: float) -> None:
         """Looks at every deadline."""
         for client in [client for client in self.open.values() if client.deadline <= now]:
@@ -314,8 +304,6 @@ class Clients(Deadlines, Generic[C]):
     def body_is_due(self, client: C, now: float) -> None:
         """The deadline of a body that arrives has passed; more of it may have come since that was set."""
         self.close(client)
-
-    # --- the process is busy, and has answered ------------------------------------------------------------------------
 
     def turn(self, now: float) -> None:
         """The loop has polled, or the application is called."""

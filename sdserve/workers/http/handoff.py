@@ -11,14 +11,11 @@ heard it, since nobody knows how long the start takes, and whether it succeeds.
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from sdserve.http.request import CHUNKED, Request
 from sdserve.process.adoption import CARRIED, AdoptionQueue, HandedConnection
+from sdserve.process.listeners import Listener
 from sdserve.workers.http.client import C, Client, Phase
-
-if TYPE_CHECKING:
-    from sdserve.process.listeners import Listener
 
 
 def may_move(client: Client) -> bool:
@@ -73,7 +70,7 @@ def peer_of(handed: HandedConnection) -> tuple[str, str]:
     return (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
 
 
-def listener_of(handed: HandedConnection, listeners: Iterable["Listener"]) -> "Listener | None":
+def listener_of(handed: HandedConnection, listeners: Iterable[Listener]) -> Listener | None:
     """The listener that a connection came in by; any other if that one is gone, None if there is none at all."""
     candidates = list(listeners)
     return next((each for each in candidates if str(each) == handed.listener), next(iter(candidates), None))

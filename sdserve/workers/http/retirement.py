@@ -15,18 +15,16 @@ The listeners are left at once. What follows depends on who comes after this wor
 When the time is over, or at a quick stop, what still waits for its client is cut.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sdserve.http.response import HeadWriter
 from sdserve.process.adoption import DENSE, SPREAD
+from sdserve.workers.base import Worker
+from sdserve.workers.http.acceptor import Acceptor
 from sdserve.workers.http.client import Phase
+from sdserve.workers.http.clients import Clients
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.handoff import may_move
-
-if TYPE_CHECKING:
-    from sdserve.http.response import HeadWriter
-    from sdserve.workers.base import Worker
-    from sdserve.workers.http.acceptor import Acceptor
-    from sdserve.workers.http.clients import Clients
 
 ACTIVE = 1.0  # seconds after its last response in which a client's next request is waited for
 AGAIN = 0.02  # seconds until those who could not take all connections are offered the rest
@@ -39,9 +37,7 @@ CUT = 0.25  # seconds in which the application ends responses that are cut short
 class Retirement:
     """The end of one loop. `heads` are told when answers end their connections."""
 
-    def __init__(
-        self, worker: "Worker", clients: "Clients[Any]", acceptor: "Acceptor[Any]", heads: "HeadWriter"
-    ) -> None:
+    def __init__(self, worker: Worker, clients: Clients[Any], acceptor: Acceptor[Any], heads: HeadWriter) -> None:
         self._worker = worker
         self._clients = clients
         self._acceptor = acceptor

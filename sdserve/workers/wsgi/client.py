@@ -1,20 +1,17 @@
 """A client of the WSGI worker: what its environs share, the response that it waits for, and how long its call runs."""
 
+import socket
 from contextvars import Context
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Environ
+from sdserve.http.connection import Connection
 from sdserve.workers.http.client import Client, Phase
-
-if TYPE_CHECKING:
-    import socket
-
-    from sdserve.http.connection import Connection
-    from sdserve.workers.http.write_buffer import Store
-    from sdserve.workers.wsgi.fiber import Fiber
-    from sdserve.workers.wsgi.input import Incoming
+from sdserve.workers.http.write_buffer import Store
+from sdserve.workers.wsgi.fiber import Fiber
+from sdserve.workers.wsgi.input import Incoming
 
 
 class Reply:
@@ -54,7 +51,7 @@ class WSGIClient(Client):
     __slots__ = ("base", "handle", "reply", "response")
 
     def __init__(
-        self, sock: "socket.SocketType", conn: "Connection", base: Environ, peer: tuple[str, str], store: "Store"
+        self, sock: socket.SocketType, conn: Connection, base: Environ, peer: tuple[str, str], store: Store
     ) -> None:
         super().__init__(sock, conn, peer, store)
         self.base = base

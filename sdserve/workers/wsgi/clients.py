@@ -11,12 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from sys import getrefcount
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request, RequestReader
 from sdserve.http.writer import ClientGone
+from sdserve.process.listeners import Listener
+from sdserve.workers.base import Worker
 from sdserve.workers.http.body import IN_MEMORY, Body, WholeBody
 from sdserve.workers.http.client import HEADS, RECEIVE, Phase
 from sdserve.workers.http.clients import BODY, CALL, CLOSED, FLUSH, HEAD, LINGER, PREFACE, READ, Clients
@@ -24,15 +25,12 @@ from sdserve.workers.http.deadlines import NEVER, Arrival, after
 from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 from sdserve.workers.wsgi.client import WSGIClient
+from sdserve.workers.wsgi.exchange import Exchange
 from sdserve.workers.wsgi.input import TooSlow
+from sdserve.workers.wsgi.leader_followers import LeaderFollowers
 from sdserve.workers.wsgi.takeover import UNKEPT, expose
 
-if TYPE_CHECKING:
-    from sdserve.process.listeners import Listener
-    from sdserve.workers.base import Worker
-    from sdserve.workers.wsgi.exchange import Exchange
-    from sdserve.workers.wsgi.leader_followers import LeaderFollowers
-
+OnTake = Callable[[WSGIClient], None]
 WAITING = (FLUSH, READ)  # for its client, perhaps in the middle of a response
 
 
@@ -44,13 +42,7 @@ class WSGIClients(Clients[WSGIClient]):
     """
 
     def __init__(
-        self,
-        worker: "Worker",
-        options: Options,
-        epoll: select.epoll,
-        exchange: "Exchange",
-        store: Store,
-        on_take: Callable[[WSGIClient], None],
+        self, worker: Worker, options: Options, epoll: select.epoll, exchange: Exchange, store: Store, on_take: OnTake
     ) -> None:
         super().__init__(epoll, options, worker.log, worker.not_polling)
         self._exchange = exchange
@@ -61,11 +53,11 @@ class WSGIClients(Clients[WSGIClient]):
         self._lead: LeaderFollowers | None = None
         self._owed: list[WSGIClient] = []  # at the end: whose responses the application has to end
 
-    def use(self, lead: "LeaderFollowers") -> None:
+    def use(self, lead: LeaderFollowers) -> None:
         """Calls the application through `lead` from now on."""
         self._lead = lead
 
-    def make(self, sock: socket.SocketType, listener: "Listener", peer: tuple[str, str]) -> WSGIClient:
+    def make(self, sock: socket.SocketType, listener: Listener, peer: tuple[str, str]) -> WSGIClient:
         base = self._exchange.base(listener, sock, peer)
         conn = Connection(self._reader, self._options.limits, base.copy)
         client = WSGIClient(sock, conn, base, peer, self._store)

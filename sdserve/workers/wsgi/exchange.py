@@ -12,10 +12,11 @@ from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Environ, Gateway, set_body
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
-from sdserve.http.response import HeadWriter
 from sdserve.http.scan import glimpse
 from sdserve.http.writer import ClientGone
 from sdserve.process.forked import Border
+from sdserve.process.listeners import Listener
+from sdserve.workers.base import Worker
 from sdserve.workers.options import Options
 from sdserve.workers.rate_limit import RateLimit
 from sdserve.workers.wsgi import hooked
@@ -26,8 +27,6 @@ from sdserve.workers.wsgi.input import EarlyResponse, Incoming
 
 if TYPE_CHECKING:
     from sdserve.access import AccessLog
-    from sdserve.process.listeners import Listener
-    from sdserve.workers.base import Worker
 
 from functools import partial
 from io import BufferedReader, BytesIO
@@ -38,26 +37,15 @@ Hook = Callable[..., Any]
 
 
 class Exchange:
-    """Answers requests. `before` and `after` are the hooks pre_request and post_request, None when nobody set them;
-    `access` writes access records, None when nobody reads them."""
+    """Answers requests. `access` writes access records, None when nobody reads them."""
 
-    def __init__(
-        self,
-        worker: "Worker",
-        gateway: Gateway,
-        writer: HeadWriter,
-        options: Options,
-        *,
-        before: Hook | None = None,
-        after: Hook | None = None,
-        access: "AccessLog | None" = None,
-    ) -> None:
+    def __init__(self, worker: Worker, gateway: Gateway, options: Options, access: "AccessLog | None" = None) -> None:
         self._worker = worker
         self.gateway = gateway
-        self.heads = writer
+        self.heads = gateway.writer
         self._last = options.limits.requests
-        self._before = before
-        self._after = after
+        self._before = self._hook_named("pre_request")  # None when nobody set it
+        self._after = self._hook_named("post_request")
         self.access = access
         self._record = access.record if access is not None else None
         self._complaints = defaultdict[str, RateLimit](RateLimit)  # by level
@@ -68,7 +56,7 @@ class Exchange:
         # Requests in the application whose post_request is owed, by the response that goes with them.
         self._owed: dict[Response, tuple[Request, Environ]] = {}
 
-    def base(self, listener: "Listener", sock: socket.SocketType, peer: tuple[str, str]) -> Environ:
+    def base(self, listener: Listener, sock: socket.SocketType, peer: tuple[str, str]) -> Environ:
         """What the environs of a new connection share."""
         address = listener.address
         if isinstance(address, str):
@@ -226,7 +214,9 @@ class Exchange:
         if response.taken is not None:
             response.taken.end(response)
         if response.broken:
-            self._abort(client, response)
+            client.close_after = True  # and its client must notice: its body has not ended where the connection ends
+            client.conn.close()
+            client.reset = not response.chunked and response.response_length is None
         elif not response.keep_alive:
             client.close_after = True
             request = response.request
@@ -276,9 +266,7 @@ class Exchange:
             client.send(answer)
         except ClientGone as gone:
             self._worker.log.debug("%s: the client went away: %s", client.peer, gone)
-            if client.unsent is not None:
-                client.unsent.close()
-                client.unsent = None
+            client.forget_unsent()
 
     def complain(self, log: Callable[..., None], what: str, *args: Any) -> None:
         """Says by `log` what a client did, or could bring about."""
@@ -297,11 +285,9 @@ class Exchange:
             line = f"{request.method} {request.uri} HTTP/1.{request.minor}".encode("ascii")
             return refused(line, request.fields, client.base["REMOTE_ADDR"])
 
-    def _abort(self, client: WSGIClient, response: Response) -> None:
-        """The response is cut short, and the client must notice: its body has not ended where the connection ends."""
-        client.close_after = True
-        client.conn.close()
-        client.reset = not response.chunked and response.response_length is None
+    def _hook_named(self, name: str) -> Hook | None:
+        cfg = self._worker.cfg
+        return None if cfg.settings[name].source == "default" else getattr(cfg, name)
 
     def _hook(self, hook: Hook, *args: Any) -> None:
         try:

@@ -7,13 +7,11 @@ out when it is asked for. What pre_request changes counts: the environ is built 
 from collections.abc import Callable
 from functools import cached_property
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdserve.http.request import Request
-
-if TYPE_CHECKING:
-    from sdserve.workers.http.body import Body, WholeBody
-    from sdserve.workers.wsgi.client import WSGIClient
+from sdserve.workers.http.body import Body, WholeBody
+from sdserve.workers.wsgi.client import WSGIClient
 
 PeerAddress = tuple[str, int] | str  # "" for a Unix socket's peer
 
@@ -21,8 +19,8 @@ PeerAddress = tuple[str, int] | str  # "" for a Unix socket's peer
 class HookedRequest(Request):
     """See `hook`, which makes it of a request."""
 
-    _client: "WSGIClient"
-    _environ: Callable[["WSGIClient", Request], dict[str, Any]]
+    _client: WSGIClient
+    _environ: Callable[[WSGIClient, Request], dict[str, Any]]
     cfg: Any
     proxy_protocol_info = None
     must_close = False
@@ -88,7 +86,7 @@ class HookedRequest(Request):
             self.named = None  # made anew of them
 
 
-def reader(request: Request, body: "Body | WholeBody") -> Any:
+def reader(request: Request, body: Body | WholeBody) -> Any:
     """The body's one reader, for the application: a hook may have asked for it before."""
     asked = request.__dict__.get("body")
     if asked is None:
@@ -98,7 +96,7 @@ def reader(request: Request, body: "Body | WholeBody") -> Any:
 
 
 def hook(
-    request: Request, client: "WSGIClient", cfg: Any, environ: Callable[["WSGIClient", Request], dict[str, Any]]
+    request: Request, client: WSGIClient, cfg: Any, environ: Callable[[WSGIClient, Request], dict[str, Any]]
 ) -> HookedRequest:
     """Makes `request` one for hooks. `environ` builds what the application would get."""
     request.__class__ = HookedRequest

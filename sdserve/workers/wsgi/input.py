@@ -11,19 +11,16 @@ from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from sdserve.gateway.response import Response
+from sdserve.gateway.wsgi import Gateway
 from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError, RequestTimedOut
 from sdserve.http.request import Request
 from sdserve.http.writer import ClientGone, Parts
 from sdserve.workers.http.client import RECEIVE, Client, Phase
 from sdserve.workers.http.deadlines import Arrival
-
-if TYPE_CHECKING:
-    from sdserve.gateway.wsgi import Gateway
-    from sdserve.workers.wsgi.fiber import Fiber
+from sdserve.workers.wsgi.fiber import Fiber
 
 
 class TooSlow(RequestTimedOut, OSError):
@@ -33,7 +30,7 @@ class TooSlow(RequestTimedOut, OSError):
 class Incoming(io.RawIOBase):
     """The raw side; `io.BufferedReader` around it gives read, readline, readlines and iteration."""
 
-    fiber: "Fiber | None" = None
+    fiber: Fiber | None = None
     response: Response | None = None
     waits = False  # the call has paused, until there is more: whoever resumed it says so to the loop, nobody before
 
@@ -132,7 +129,7 @@ class EarlyResponse(Response):
     """A response that may begin before its request's body has been read. Then it is the last of its connection:
     nobody could tell whether the client still sends the body, or its next request."""
 
-    def __init__(self, gateway: "Gateway", client: Client, request: Request, incoming: Incoming) -> None:
+    def __init__(self, gateway: Gateway, client: Client, request: Request, incoming: Incoming) -> None:
         super().__init__(gateway, client, request)
         self._incoming = incoming
 

@@ -64,9 +64,12 @@ class LeaderFollowers(Watcher):
         pace, name = self._pace, ""
         if not pace.calm:
             name = path_of(request)
-            if self._idle and pace.remembers(name) and self._expects_slow(name):
-                self._call_as_follower(client, request, now)
-                return False
+            if self._idle and pace.remembers(name):
+                with self._mutex:
+                    slow = pace.expect_slow(name)
+                if slow:
+                    self._call_as_follower(client, request, now)
+                    return False
         table = self._table
         table[client] = now
         if self._parked:
@@ -139,10 +142,6 @@ class LeaderFollowers(Watcher):
             self._ring_bells(woken)
         return bool(woken)
 
-    def _expects_slow(self, name: str) -> bool:
-        with self._mutex:
-            return self._pace.expect_slow(name)
-
     def _call_as_follower(self, client: WSGIClient, request: Request, now: float) -> None:
         """Gives up the lead before a call that is expected to last."""
         with self._mutex:
@@ -150,16 +149,13 @@ class LeaderFollowers(Watcher):
             assert seat is not None
             self._runs(client, now, seat)
             self._ring_bells(self._roster.pass_on())
-        try:
-            self._answer(client, request, now)
-        except BaseException:  # noqa: BLE001 - as above
-            self._tell.broken(client)
+        self._step(client, partial(self._answer, client, request, now))
         self._comes_back(client)
 
     def _step(self, client: WSGIClient, step: Callable[[], None]) -> None:
         try:
             step()
-        except BaseException:  # noqa: BLE001 - as above
+        except BaseException:  # noqa: BLE001 - one connection ends, nothing else
             self._tell.broken(client)
 
     # --- what threads without the lead do -----------------------------------------------------------------------------

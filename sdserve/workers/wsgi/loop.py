@@ -42,19 +42,14 @@ EVENTS = 32  # of one poll
 # that has had its slice of time.
 TURNS = (Phase.HEAD, Phase.READ, Phase.CLOSED, Phase.FLUSH)
 BATCH = 4  # of them between two polls: who sends one request at a time does not wait for those who send many
+TooLong = Callable[[WSGIClient, float, int], None]
 
 
 class Loop:
     """Serves the worker's listeners until `worker` says otherwise. `exchange` answers one request of one client;
     `too_long(client, seconds, thread)` hears of calls that hang in one of several threads."""
 
-    def __init__(
-        self,
-        worker: Worker,
-        options: Options,
-        exchange: Exchange,
-        too_long: Callable[[WSGIClient, float, int], None],
-    ) -> None:
+    def __init__(self, worker: Worker, options: Options, exchange: Exchange, too_long: TooLong) -> None:
         self._worker = worker
         self._options = options
         self._exchange = exchange
@@ -108,21 +103,16 @@ class Loop:
         """
         for client in self._clients:
             if client.phase is Phase.CALL:
-                self._abandon(client)
+                try:  # a call in a thread of its own was not interrupted with the one that waits for it
+                    if client.reply is not None and client.reply.fiber is not None:
+                        client.reply.fiber.abandon()
+                except (ImportError, OSError, MemoryError) as error:
+                    self._worker.log.warning("A request that is stuck goes on beside the others: %s", error)
                 client.reset_at_close()
                 self._clients.close(client)
         if not self._is_over(monotonic()):
             self._turns()
         self._close_all()
-
-    def _abandon(self, client: WSGIClient) -> None:
-        """A call in a thread of its own was not interrupted with the one that waits for it."""
-        fiber = client.reply.fiber if client.reply is not None else None
-        try:
-            if fiber is not None:
-                fiber.abandon()
-        except (ImportError, OSError, MemoryError) as error:
-            self._worker.log.warning("A request that is stuck goes on beside the others: %s", error)
 
     def _close_all(self) -> None:
         for client in self._clients:

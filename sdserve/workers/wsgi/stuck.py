@@ -3,6 +3,7 @@
 ABRT interrupts the stuck call (system calls end with EINTR, signal(7)), and its handler runs on top of it. The handler
 starts a thread and waits for that, so the stuck request goes no further, and nothing of the application runs at the
 same time as anything else of it. A call that has a thread of its own (fiber.py) ends where it is, or when it comes back
+from sdserve.log import Logger
 from C code. The new thread retires the worker: connections are given to other workers, also those with half a request;
 what cannot be given away is answered, requests that nobody adopts by the application itself, in this thread. Then the
 process ends, without ever going back into the stuck call.
@@ -15,12 +16,9 @@ import _thread
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING
 
+from sdserve.log import Logger
 from sdserve.workers.wsgi.exchange import Exchange
-
-if TYPE_CHECKING:
-    from sdserve.log import Logger
 
 BEGINNINGS = (Exchange.answer.__code__, Exchange.go_on.__code__, Exchange.in_fiber.__code__)
 LEAVE = 0.25  # seconds before the master's KILL that are left for the hook worker_exit
@@ -49,7 +47,7 @@ def _depth(frame: FrameType | None) -> int | None:
     return None
 
 
-def outlive(finish: Callable[[], None], until: float, log: "Logger") -> None:
+def outlive(finish: Callable[[], None], until: float, log: Logger) -> None:
     """Called by the interrupted thread: has another one `finish` what is held, till `until` (monotonic seconds)."""
     finished = _thread.allocate_lock()
     finished.acquire()

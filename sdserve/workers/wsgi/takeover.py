@@ -18,12 +18,10 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sdserve.gateway.response import Response
 from sdserve.workers.wsgi.client import WSGIClient
-
-if TYPE_CHECKING:
-    from sdserve.gateway.response import Response
 
 GUNICORN, WERKZEUG = "gunicorn.socket", "werkzeug.socket"
 UNKEPT = 4  # references to a socket, as getrefcount() counts: two keys of `base`, its client, who asks
@@ -68,7 +66,7 @@ class ClientSocket:
             return client.conn.rest[:size] or client.sock.recv(size, flags)
         return (self._taken or self._take()).recv(size, flags)
 
-    def end(self, response: "Response") -> None:
+    def end(self, response: Response) -> None:
         """The call that took the connection over has ended. Tells `response` what was sent."""
         taken = self._taken
         assert taken is not None

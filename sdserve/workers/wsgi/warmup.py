@@ -12,18 +12,15 @@ import logging
 from collections.abc import Callable
 from io import BytesIO
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import BootError
 from sdserve.gateway.response import Nowhere, Response
+from sdserve.gateway.wsgi import Environ, Gateway
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
-
-if TYPE_CHECKING:
-    from sdserve.gateway.wsgi import Environ, Gateway
-    from sdserve.log import Logger
+from sdserve.log import Logger
 
 USER_AGENT = f"{SERVER_SOFTWARE} (warm-up)"
 CLIENT = ("127.0.0.1", "")  # address and port, which nobody has
@@ -40,7 +37,7 @@ class Overheard(logging.Handler):
             self.error = record.exc_info[1]
 
 
-def warm_up(gateway: "Gateway", target: str, limits: Limits, log: "Logger") -> None:
+def warm_up(gateway: Gateway, target: str, limits: Limits, log: Logger) -> None:
     """Has the application answer a GET of `target`, a path or an http(s) URL.
 
     Raises BootError unless the answer is complete and its status below 500.
@@ -60,7 +57,7 @@ def warm_up(gateway: "Gateway", target: str, limits: Limits, log: "Logger") -> N
     say("Warm-up of %s: answered %s in %.3f s", target, response.status, monotonic() - began)
 
 
-def _answer(gateway: "Gateway", target: str, limits: Limits) -> Response:
+def _answer(gateway: Gateway, target: str, limits: Limits) -> Response:
     from urllib.parse import urlsplit  # at a boot, which imports the application as well
 
     url = urlsplit(target if "://" in target else f"http://localhost{target}")

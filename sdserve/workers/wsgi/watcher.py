@@ -8,16 +8,14 @@ import threading
 from _thread import LockType, allocate_lock
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from sdserve.http.request import Request
+from sdserve.log import Logger
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.pace import IN_DEMAND, LOOK_EVERY, Pace, overstays
 from sdserve.workers.wsgi.roster import Roster, Seat
-
-if TYPE_CHECKING:
-    from sdserve.log import Logger
 
 QUIET = 20  # looks of the watcher at an empty table before it sleeps
 KEEN = 50  # closer looks after a call that lasted: they come together
@@ -60,7 +58,7 @@ class Callbacks(NamedTuple):
 class Watcher:
     """What is known of `threads` threads. A call without progress for `timeout` seconds is stuck; 0: never."""
 
-    def __init__(self, threads: int, timeout: float, tell: Callbacks, log: "Logger") -> None:
+    def __init__(self, threads: int, timeout: float, tell: Callbacks, log: Logger) -> None:
         self._threads = threads
         self._timeout = timeout
         self._tell = tell

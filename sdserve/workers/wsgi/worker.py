@@ -17,6 +17,7 @@ from sdserve.gateway.loader import demand_wsgi
 from sdserve.gateway.wsgi import ErrorStream, Gateway, Terms, variable
 from sdserve.http.response import HeadWriter
 from sdserve.http.strict import demand_strict
+from sdserve.log import Logger
 from sdserve.workers.base import Worker
 from sdserve.workers.options import Options
 from sdserve.workers.told import RETIRING
@@ -28,7 +29,6 @@ from sdserve.workers.wsgi.loop import Loop
 if TYPE_CHECKING:
     from sdserve.access import AccessLog
     from sdserve.config import Config
-    from sdserve.log import Logger
 
 
 HEAP = 2 << 20  # bytes
@@ -51,7 +51,7 @@ class WSGIWorker(Worker):
     _outlives = False  # aborted, and finishes what it holds
 
     @classmethod
-    def check_config(cls, cfg: "Config", log: "Logger") -> None:
+    def check_config(cls, cfg: "Config", log: Logger) -> None:
         demand_strict()
         problems = []
         for name in ("forwarded_allow_ips", "proxy_allow_ips"):
@@ -82,14 +82,8 @@ class WSGIWorker(Worker):
 
     def run(self) -> None:
         keep_heap()
-        options, gateway = self.options, self.gateway
-        exchange = Exchange(
-            *(self, gateway, gateway.writer, options),
-            before=self._hook("pre_request"),
-            after=self._hook("post_request"),
-            access=self._access,
-        )
-        self._loop = Loop(self, options, exchange, self.request_stuck)
+        exchange = Exchange(self, self.gateway, self.options, self._access)
+        self._loop = Loop(self, self.options, exchange, self.request_stuck)
         try:
             self._loop.run()
         finally:
@@ -122,12 +116,6 @@ class WSGIWorker(Worker):
         gateway.pulls = not cfg.response_buffering
         gateway.timeout = options.timeout
         return gateway
-
-    def _hook(self, name: str) -> Callable[..., Any] | None:
-        if self.cfg.settings[name].source == "default":
-            return None
-        hook: Callable[..., Any] = getattr(self.cfg, name)
-        return hook
 
     @cached_property
     def _access(self) -> "AccessLog | None":
