@@ -188,6 +188,27 @@ def test_requests_are_finished_where_no_thread_can_be_started(machine: Machine) 
     assert not any("Exception" in line for line in machine.unit_messages(service.unit))
 
 
+def test_requests_are_finished_when_the_master_dies_while_its_workers_leave(machine: Machine) -> None:
+    """Their time is shorter from then on: who asks again at once gets a last answer while there is time for it."""
+    service = deploy(machine, settings={"THREADS": "16"})
+    service.wake()
+    service.check(workers=2)
+    with ExitStack() as clients:
+        loads = [service.load(clients=2, path=f"/sleep/{pause}") for pause in (1.3, 1.6, 1.9, 2.2, 2.5)]
+        for load in loads:
+            clients.enter_context(load)
+        for load in loads:
+            load.wait_answers(2)
+        old = service.master
+        machine.run("/opt/sdserve/bin/sdservectl", "upgrade")
+        old.kill(signal.SIGKILL)
+        for load in loads:
+            load.wait_answers(8)
+    for load in loads:
+        assert not load.record.lost, (load.record, machine.story())
+    service.check(workers=2)
+
+
 def test_requests_are_finished_when_the_watchdog_ends_a_reload(machine: Machine) -> None:
     """Its ABRT goes to the ExecReload=, too, which must outlive the master: systemd kills the workers after it."""
     service = deploy(machine, settings={"THREADS": "8"}, drop_in="[Service]\nWatchdogSec=10\n")

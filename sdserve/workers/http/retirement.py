@@ -44,6 +44,7 @@ class Retirement:
         self._heads = heads
         self.begun = False
         self._giving = False
+        self._left_alone = False
         self._give_until = self._ask_until = self._cut_by = NEVER
 
     def is_over(self, now: float, hopeless: int) -> bool:
@@ -53,6 +54,9 @@ class Retirement:
             return self._cuts(now, hopeless)
         if not self.begun:
             self._begin(now)
+        if worker.orphaned and not self._left_alone:  # from the beginning, or since a moment ago
+            self._left_alone = True
+            self._give_until = min(self._give_until, now + ACTIVE)  # who asks again at once gets its last answer here
         if self._giving:
             known = worker.knows_who_follows()
             if not worker.hands_on() or now >= (self._give_until if known else self._ask_until):
@@ -72,9 +76,7 @@ class Retirement:
         worker = self._worker
         self.begun = True
         self._acceptor.balance.leave()
-        if worker.orphaned:  # who asks again at once gets its last answer here while there is time for it
-            self._give_until = now + ACTIVE
-        elif worker.drain_by is not None:
+        if worker.drain_by is not None:
             self._give_until = now + GIVING * (worker.drain_by - now)
         self._ask_until = now + ASKING
         self._giving = self._heads.keeps = worker.hands_on()

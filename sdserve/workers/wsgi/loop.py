@@ -144,7 +144,8 @@ class Loop:
     def name_what_is_cut(self) -> None:
         """Tells the log of requests that have not ended when the worker must, or when only such as hang are left."""
         over = monotonic() >= (self._worker.drain_by or 0.0)
-        why = "graceful_timeout is over" if over else "it hangs, and its worker has finished everything else"
+        limit = "orphan_timeout" if self._worker.orphaned else "graceful_timeout"
+        why = f"{limit} is over" if over else "it hangs, and its worker has finished everything else"
         for call in self.calls():
             self._worker.log.warning("%s, and is cut: %s", call, why)
 
