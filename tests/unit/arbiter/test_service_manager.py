@@ -93,6 +93,13 @@ def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
     assert late == []
 
 
+def test_what_is_sent_to_the_main_process_may_come_here_until_systemd_has_heard_of_another(unit: Unit) -> None:
+    unit.speaker.main_pid(17, late=lambda: None)
+    assert unit.speaker.may_mean_us
+    assert unit.heard("BARRIER=1") == 1  # what reads the message without its descriptor closes that
+    unit.turn_until(lambda: not unit.speaker.may_mean_us)
+
+
 def test_a_master_that_leaves_asks_for_time_though_nobody_can_answer(unit: Unit) -> None:
     unit.healthy = False
     unit.service.advance(MasterEvent.SERVES)
