@@ -189,8 +189,11 @@ def replaced(outgoing: Sequence[Member], serving: Sequence[Member], goal: Goal) 
 def makes_way(current: Sequence[Member], outgoing: Sequence[Member], alive: int, goal: Goal) -> Sequence[Member]:
     """The worker of an exclusive pool that leaves for the next one, at a reload or because it is worn.
 
-    One at a time: nobody else boots, leaves or fails to answer, and all places are taken.
+    One at a time: nobody else boots, leaves or fails to answer, and all places are taken. Where fewer are wanted and
+    those of the current generation would be enough, but still boot, the youngest of them makes way for who answers.
     """
+    if len(current) >= goal.size > 1 and some_serve(outgoing) and not some_serve(current):
+        return sorted(current, key=lambda m: -m.age)[:1]
     if len(current) >= goal.size:
         return outgoing or (worn_or_crowding(current, goal) if alive == len(current) else ())
     if alive > len(current) + len(outgoing) or alive < goal.size or not all(map(answers, current)):

@@ -157,6 +157,11 @@ class TestExclusive:
     def test_one_that_is_aborted_is_replaced_when_it_has_ended(self) -> None:
         assert actions([worker(1, 0, Phase.ABORTED)], Goal(1, exclusive=True)) == []
 
+    def test_who_alone_answers_stays_when_a_reload_needs_fewer_than_boot_already(self) -> None:
+        booting = [worker(age, age, Phase.BOOTING, generation=2) for age in (2, 3, 4)]
+        assert actions([worker(1, 0), *booting], Goal(3, generation=2, exclusive=True)) == [Retire(4)]
+        assert actions([worker(1, 0), *booting[:1]], Goal(1, generation=2, exclusive=True)) == [Retire(1)]
+
 
 class TestGpus:
     def test_dealt_evenly(self) -> None:
