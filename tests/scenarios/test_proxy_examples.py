@@ -39,12 +39,13 @@ CLAIMS = {
 
 
 def example(language: str, port: int, backend: str) -> str:
-    """The page's example, with other places to listen at; the backend is a path or, as the page says, HOST:PORT."""
+    """The page's example, with other places to listen at; the backend is HOST:PORT or, as the page says, a path."""
     found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
-    place = re.compile(r"unix[:@]/run/sdserve\.sock")
-    assert place.search(found[1])
-    text = place.sub(lambda match: match[0][:5] + backend if backend.startswith("/") else backend, found[1])
+    assert "127.0.0.1:8000" in found[1]
+    on_unix = {"nginx": "unix:", "haproxy": "unix@"}[language]
+    assert f"`{on_unix}/run/sdserve.sock`" in PAGE
+    text = found[1].replace("127.0.0.1:8000", on_unix + backend if backend.startswith("/") else backend)
     return re.sub(r"(listen |bind :)80\b", rf"\g<1>{port}", text)
 
 
