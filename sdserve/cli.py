@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from sdserve.config import Config, answer, load
-from sdserve.config.paths import logical_cwd
+from sdserve.config import Config, answer, load, paths
 from sdserve.errors import AppImportError, ConfigError, SdserveError
 from sdserve.process.standard import fill
 
@@ -26,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs sdserve with these arguments, by default those of the process. Leaves by SystemExit."""
     fill()
     arguments = sys.argv[1:] if argv is None else list(argv)
-    directory = logical_cwd(os.environ)
+    directory = paths.logical_cwd(os.environ)
 
     def configuration() -> Config:
         """The configuration afresh; relative paths go on meaning what they meant at the start."""
@@ -78,7 +77,7 @@ def demand_application(cfg: Config) -> None:
     if cfg.wsgi_app is None and not cfg.foreign("paste"):
         raise ConfigError(
             "no application: name it as module:callable on the command line, or set wsgi_app"
-            " (SDSERVE_WSGI_APP in the environment)"
+            f" (SDSERVE_WSGI_APP in {paths.environment_name(os.environ)})"
         )
 
 
@@ -88,7 +87,7 @@ def demand_foreground(cfg: Config, environ: Mapping[str, str]) -> None:
 
     if cfg.daemon and awaited(environ):
         source = cfg.settings["daemon"].source
-        raise ConfigError(f"daemon ({source}): systemd supervises this process: leave it out, or use Type=forking")
+        raise ConfigError(f"daemon ({source}): systemd supervises this process: leave it out")
 
 
 def check(cfg: Config, before: ConfigError | None = None) -> None:
@@ -96,7 +95,8 @@ def check(cfg: Config, before: ConfigError | None = None) -> None:
 
     Raises an SdserveError that tells all that is wrong, with what was found `before`; warnings go to standard error.
     """
-    for warning in cfg.warnings:
+    warnings = [*cfg.warnings, *_what_root_does_not_meet()]
+    for warning in warnings:
         print(f"sdserve: warning: {warning}", file=sys.stderr)
     found: list[SdserveError] = [] if before is None else [before]
     for step in (demand_application, Config.enter, _check_worker_class, _load_application):
@@ -106,6 +106,16 @@ def check(cfg: Config, before: ConfigError | None = None) -> None:
             found.append(error)
     if found:
         raise type(found[0])("\n".join(map(str, found))) from found[0].__cause__
+
+
+def _what_root_does_not_meet() -> Iterator[str]:
+    """systemd would say 203/EXEC, and sdserve nothing at all: it never runs."""
+    executable = os.path.realpath(sys.executable)
+    if os.geteuid() == 0 and (closed := paths.barrier(executable, paths.open_to_all)):
+        yield (
+            f"a service with a user of its own cannot execute {executable}: other users may not search {closed};"
+            " make the virtual environment by /usr/bin/python3 -m venv"
+        )
 
 
 def _check_worker_class(cfg: Config) -> None:

@@ -109,6 +109,9 @@ GREENLET_THREADS = 64
 _ASGI_CLASSES = ("uvicorn", "uvicorn_worker", "asgi", "aiohttp", "sanic", "hypercorn", "gaiohttp")
 
 
+CLOSE = 0.8  # likeness from which on a name counts as another one misspelt
+
+
 def is_foreign(name: str) -> bool:
     """Whether gunicorn has a setting of this name, and sdserve has not."""
     return name in ACCEPTED or name in REFUSED
@@ -171,7 +174,7 @@ def instead_of_class(name: str) -> str:
     return ""
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def nearest(name: str, known: Iterable[str], cutoff: float = CLOSE) -> str | None:
     """The known name most like `name`, if any is alike enough."""
     close, best = max(((likeness(each, name), each) for each in known), default=(0.0, ""))
     return best if close >= cutoff else None

@@ -22,7 +22,6 @@ from sdserve.config import gunicorn
 from sdserve.config.convert import show
 from sdserve.config.setting import Given, Setting, Source
 
-CLOSE = 0.8  # likeness from which on a name counts as another one misspelt
 _PLAIN = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset, type(None))
 _LOOKUPS = frozenset({"globals", "locals", "vars", "eval", "exec"})
 
@@ -46,7 +45,7 @@ def judge(
                 contents.problems.append(f"{said}; did you mean {close}?")
             elif isinstance(value, _PLAIN) and not usage.looks_up:
                 contents.warnings.append(f"{said}: it has no effect")
-        elif name in usage.defined and (hook := gunicorn.nearest(name, hooks, CLOSE)):
+        elif name in usage.defined and (hook := gunicorn.nearest(name, hooks)):
             contents.problems.append(f"{where}: the function {name} is not a hook; did you mean {hook}?")
 
 
@@ -57,7 +56,7 @@ def _meant(name: str, settings: Mapping[str, Setting]) -> str:
         for flag in setting.flags:
             if flag.startswith("--") and setting.in_file:
                 spellings.setdefault(flag[2:].replace("-", "_"), setting.name)
-    close = gunicorn.nearest(name, spellings, CLOSE)
+    close = gunicorn.nearest(name, spellings)
     return spellings[close] if close else ""
 
 

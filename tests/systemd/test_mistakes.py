@@ -19,6 +19,11 @@ from tests.support.waiting import eventually
             "the config file /home/me/app/sdserve.conf.py cannot be read: Permission denied; ProtectHome= of the unit",
         ),
         (
+            {"CONFIG": "/srv/closed/sdserve.conf.py"},
+            "the config file /srv/closed/sdserve.conf.py cannot be read: Permission denied: "
+            "this user may not search /srv/closed",
+        ),
+        (
             {"ACCESSLOG": "/var/log/access.log"},
             "cannot open the log file /var/log/access.log: Read-only file system; "
             "this unit's place for log files is /var/log/sdserve",
@@ -30,6 +35,8 @@ from tests.support.waiting import eventually
 def test_the_status_says_what_to_do(machine: Machine, settings: dict[str, str], said: str) -> None:
     machine.write("/home/me/app/plain.py", PLAIN)
     machine.write("/home/me/app/sdserve.conf.py", "workers = 1\n")
+    machine.write("/srv/closed/sdserve.conf.py", "workers = 1\n")
+    machine.run("chmod", "700", "/srv/closed")
     service = deploy(machine, settings=settings, start=False)
     machine.systemctl("start", service.unit, check=False)
     assert machine.get(service.unit, "ActiveState") == "failed", machine.story()

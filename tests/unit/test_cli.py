@@ -83,11 +83,35 @@ def test_no_application_is_a_clear_error(sdserve: Run) -> None:
     ]
 
 
+def test_a_service_without_an_application_is_told_where_to_name_it(sdserve: Run) -> None:
+    [line] = lines(sdserve(INVOCATION_ID="0" * 32))
+    assert line.endswith("(SDSERVE_WSGI_APP in the unit's EnvironmentFile=, /etc/sdserve/sdserve.env)")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="others than root meet it themselves")
+def test_check_config_tells_root_of_an_interpreter_that_others_cannot_reach(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "site_app.py").write_text(APP)
+    environment = tmp_path / "closed" / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--copies", "--without-pip", environment], check=True)
+    result = subprocess.run(
+        [environment / "bin" / "python", "-m", "sdserve", "--check-config", "site_app:app"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": ":".join(sys.path[1:])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    [warning] = result.stderr.splitlines()
+    assert warning.startswith("sdserve: warning: a service with a user of its own cannot execute /")
+    assert result.returncode == 0
+
+
 def test_a_supervised_process_does_not_detach(sdserve: Run) -> None:
     with NotifySocket() as notify:
         result = sdserve("-D", "site_app:app", NOTIFY_SOCKET=notify.address)
         told = notify.wait("STATUS")
-    problem = "daemon (command line): systemd supervises this process: leave it out, or use Type=forking"
+    problem = "daemon (command line): systemd supervises this process: leave it out"
     assert (result.returncode, lines(result)) == (1, [problem])
     assert told.fields["STATUS"] == problem
 

@@ -83,6 +83,7 @@ def test_an_optional_value_is_not_the_application() -> None:
     ("argv", "problem"),
     [
         (("--wrokers", "4"), "--wrokers is not an option; did you mean --workers?"),
+        (("--bogus", "4"), "--bogus is not an option"),
         (("-Z",), "-Z is not an option"),
         (("-w",), "-w needs a value: -w N"),
         (("-b", "--preload"), "-b needs a value: -b ADDRESS"),

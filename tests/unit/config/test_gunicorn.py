@@ -22,4 +22,4 @@ def test_likeness_is_difflibs_ratio(one: str, other: str) -> None:
 @settings(max_examples=300, deadline=None)
 def test_the_nearest_is_difflibs_closest_match(name: str, known: list[str]) -> None:
     found = get_close_matches(name, known, n=1) if name or "" not in known else []
-    assert nearest(name, known) == (found[0] if found else None)
+    assert nearest(name, known, 0.6) == (found[0] if found else None)

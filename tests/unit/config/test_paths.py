@@ -70,6 +70,20 @@ def test_what_others_put_on_the_path_stays_where_it_is(tmp_path: Path) -> None:
     assert sys.path == before
 
 
+@pytest.mark.parametrize(
+    ("path", "closed"),
+    [
+        ("/opt/venv/bin/python", ""),
+        ("/root/.pyenv/bin/python", "/root"),
+        ("/srv/mine/python", "/srv/mine"),
+        ("/srv/mine", ""),
+        ("/python", ""),
+    ],
+)
+def test_the_part_of_a_path_that_is_in_the_way_is_named(path: str, closed: str) -> None:
+    assert paths.barrier(path, lambda directory: directory not in ("/root", "/srv/mine")) == closed
+
+
 def test_modules_that_came_since_are_found(tmp_path: Path) -> None:
     paths.enter(str(tmp_path), [])
     with pytest.raises(ImportError):
