@@ -93,7 +93,7 @@ class _Loading:
         values = {name: self._values[name] for name in SETTINGS}
         config = Config(values, self._directory, environ, foreign, self._warnings)
         if self._problems:
-            error = ConfigError(self._problems)
+            error = ConfigError(sorted(self._problems, key=_line))
             error.usable = config
             raise error from self._cause
         return config
@@ -214,6 +214,12 @@ class _Loading:
         elif isinstance(value, list | dict):
             value = value.copy()  # the schema's default is not the caller's to change
         return SettingValue(settled.name, value, settled.source)
+
+
+def _line(problem: str) -> float:
+    """Where a problem is told: those of the config file first, by their lines, the others as they were found."""
+    number = problem.partition(": ")[0].rpartition(":")[2]
+    return int(number) if number.isdecimal() else float("inf")
 
 
 def _inherited_umask() -> int:

@@ -244,6 +244,15 @@ def test_all_problems_of_all_sources_are_told_at_once(loaded: Load, tmp_path: Pa
     assert len(found) == len(expected)
 
 
+def test_the_problems_of_a_file_are_told_in_the_order_of_its_lines(loaded: Load, tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text(
+        "timeout = -1\nworkers = 'many'\ncertfile = 'x'\nwokers = 2\n" + "\n" * 6 + "bind = 1\n"
+    )
+    found = problems(loaded, "-c", "c.py", "--threads", "0", "a:b")
+    assert [problem.split(":")[1] for problem in found[:-1]] == ["1", "2", "3", "4", "11"]
+    assert found[-1].startswith("--threads: ")
+
+
 @pytest.mark.parametrize(
     ("text", "setting"),
     [
