@@ -118,6 +118,10 @@ class World:
             drains = any(worker.alive for worker in each.workers) and orderly and each.alive
             if drains and each.arbiter is not None and each.arbiter.reexec_pid == master.pid:
                 self.breaks("end", f"{master} ends while {each} drains: systemd kills its workers")
+        if orderly and self.promises.unit_ends:
+            for each in self.masters:
+                if each is not master and each.alive and any(worker.alive for worker in each.workers):
+                    self.breaks("end", f"{master} ends before {each}: systemd kills its workers")
         self.promises.main = None
         for process in self.processes():  # KillMode=: nobody outlives the main process
             if process.alive:
