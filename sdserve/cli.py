@@ -75,9 +75,13 @@ def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
 def demand_application(cfg: Config) -> None:
     """Raises ConfigError when no application is configured; what was said of `paste` is enough."""
     if cfg.wsgi_app is None and not cfg.foreign("paste"):
+        from sdserve.systemd.notify import is_main_process
+
+        unit = is_main_process(os.environ, os.getpid())
+        place = "the unit's EnvironmentFile=, for example /etc/sdserve/sdserve.env" if unit else "the environment"
         raise ConfigError(
             "no application: name it as module:callable on the command line, or set wsgi_app"
-            f" (SDSERVE_WSGI_APP in {paths.environment_name(os.environ)})"
+            f" (SDSERVE_WSGI_APP in {place})"
         )
 
 

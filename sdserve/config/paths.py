@@ -30,7 +30,7 @@ def out_of_sight(path: str) -> str:
         os.stat(path)
     except PermissionError as error:
         home = any(path.startswith(f"{top}/") for top in ("/home", "/root", "/run/user"))
-        if home and in_a_unit(os.environ):
+        if home and "INVOCATION_ID" in os.environ:
             return f": {error.strerror}; ProtectHome= of the unit hides homes"
         closed = barrier(path, lambda directory: os.access(directory, os.X_OK))
         return f": {error.strerror}" + (f": this user may not search {closed}" if closed else "")
@@ -52,16 +52,6 @@ def barrier(path: str, is_open: Callable[[str], bool]) -> str:
 def open_to_all(directory: str) -> bool:
     """Whether users whom the directory does not know may search it. Raises OSError."""
     return bool(os.stat(directory).st_mode & 0o001)
-
-
-def in_a_unit(environ: Mapping[str, str]) -> bool:
-    """Whether systemd started this process (systemd.exec(5))."""
-    return "INVOCATION_ID" in environ
-
-
-def environment_name(environ: Mapping[str, str]) -> str:
-    """What an operator edits to change the environment."""
-    return "the unit's EnvironmentFile=, /etc/sdserve/sdserve.env" if in_a_unit(environ) else "the environment"
 
 
 def enter(directory: str, pythonpath: Sequence[str], *others: str) -> None:

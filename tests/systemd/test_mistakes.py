@@ -28,6 +28,7 @@ from tests.support.waiting import eventually
             "cannot open the log file /var/log/access.log: Read-only file system; "
             "this unit's place for log files is /var/log/sdserve",
         ),
+        ({"WSGI_APP": ""}, "(SDSERVE_WSGI_APP in the unit's EnvironmentFile=, for example /etc/sdserve/sdserve.env)"),
         ({"USER": "root"}, "cannot become user 0: only root may (Operation not permitted); leave the setting user out"),
         ({"DAEMON": "1"}, "daemon (environment SDSERVE_DAEMON): systemd supervises this process: leave it out"),
     ],

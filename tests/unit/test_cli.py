@@ -83,11 +83,6 @@ def test_no_application_is_a_clear_error(sdserve: Run) -> None:
     ]
 
 
-def test_a_service_without_an_application_is_told_where_to_name_it(sdserve: Run) -> None:
-    [line] = lines(sdserve(INVOCATION_ID="0" * 32))
-    assert line.endswith("(SDSERVE_WSGI_APP in the unit's EnvironmentFile=, /etc/sdserve/sdserve.env)")
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="others than root meet it themselves")
 def test_check_config_tells_root_of_an_interpreter_that_others_cannot_reach(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o700)
