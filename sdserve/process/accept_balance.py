@@ -18,7 +18,15 @@ from sdserve.process.scoreboard import BUSY_SINCE, PLACE, Cell
 NEIGHBOURS = 64  # cells that are looked at, at most: of more workers than that the rest are not waited for
 BUSY = 0.25  # seconds: whoever is busy for longer is in one long call; a mark under load is renewed more often
 SLACK = 2  # connections, and an eighth, that a worker may hold more than a neighbour
-COUNT = 0xFFFFFFFF
+COUNT = 0xFFFFFFFF  # the half of the word that counts connections; also the last ticket
+
+
+def behind(places: list[int]) -> int:
+    """The ticket behind all others. After the last one the first is drawn again, and 0 never.
+
+    Who still holds the last one counts as last until it moves: for so long nobody else steps aside.
+    """
+    return (max(places) >> 32) % COUNT + 1
 
 
 class AcceptBalance:
@@ -40,7 +48,7 @@ class AcceptBalance:
 
     def join(self) -> None:
         """The worker has registered for new connections, behind all others."""
-        self._ticket = (max(self._places.tolist()) >> 32) + 1
+        self._ticket = behind(self._places.tolist())
         self._write()
 
     def leave(self) -> None:
@@ -63,7 +71,7 @@ class AcceptBalance:
         places = self._places.tolist()
         others = len(places) - places.count(0) > 1
         if others:
-            self._ticket = (max(places) >> 32) + 1
+            self._ticket = behind(places)
         self._write()
         return others
 

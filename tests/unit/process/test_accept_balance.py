@@ -1,7 +1,7 @@
 """The balance between workers that accept: who steps aside, for whom, and for whom not."""
 
-from sdserve.process.accept_balance import BUSY, AcceptBalance
-from sdserve.process.scoreboard import Scoreboard
+from sdserve.process.accept_balance import BUSY, COUNT, AcceptBalance
+from sdserve.process.scoreboard import PLACE, Scoreboard
 
 
 def worker_with(board: Scoreboard, connections: int) -> AcceptBalance:
@@ -76,3 +76,18 @@ def test_neighbours_that_take_nothing_are_not_waited_for() -> None:
     board.give_back(cell)  # it died
     many.join()
     assert not many.steps_aside(20.0)
+
+
+def test_after_the_last_ticket_the_queue_begins_anew() -> None:
+    board = Scoreboard(64)
+    cells = [board.take(), board.take()]
+    few, many = (AcceptBalance(cell, 4) for cell in cells)
+    cells[0].set_word(PLACE, COUNT - 1 << 32 | 1)  # weeks of connections later
+    many.join()
+    assert cells[1].word(PLACE) >> 32 == COUNT
+    few.join()
+    assert cells[0].word(PLACE) >> 32 == 1
+    for worker, connections in ((few, 1), (many, 6), (few, 2), (many, 7)):
+        assert worker.took(connections)
+    assert all(0 < cell.word(PLACE) >> 32 < 8 for cell in cells)
+    assert many.steps_aside(1.0)
