@@ -30,10 +30,10 @@ class Served:
     def events(self) -> list[str]:
         return self._events.read_text().splitlines()
 
-    def begin(self, path: str, length: int, *fields: str) -> socket.socket:
+    def begin(self, path: str, length: int, *fields: str, version: str = "1.1") -> socket.socket:
         """A client that has sent the head of an upload."""
         sock = connector(self.address)()
-        head = [f"PUT {path} HTTP/1.1", "Host: a", f"Content-Length: {length}", *fields, "", ""]
+        head = [f"PUT {path} HTTP/{version}", "Host: a", f"Content-Length: {length}", *fields, "", ""]
         sock.sendall("\r\n".join(head).encode())
         return sock
 
@@ -66,6 +66,30 @@ def test_who_is_refused_sends_nothing(start: Callable[..., Server], tmp_path: Pa
         assert head.startswith(b"HTTP/1.1 401 ")
         assert b"\r\nConnection: close" in head  # whether the body still comes, nobody knows
         assert body == b"who are you?"
+        assert sock.recv(1) == b""
+
+
+@THREADS
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_no_reset_overtakes_the_answer_to_who_still_uploads(
+    start: Callable[..., Server], tmp_path: Path, threads: str, version: str
+) -> None:
+    """Whoever has said that this is the last request may be in the middle of its body all the same."""
+    served = Served(start, tmp_path, threads, "--request-buffering", "off")
+    body = bytes(32 << 20)  # more than the sockets hold
+    with served.begin("/refuse", len(body), "Connection: close", version=version) as sock:
+        sock.sendall(body)
+        assert head_and_body(sock)[1] == b"who are you?"
+        assert sock.recv(1) == b""
+
+
+def test_no_reset_overtakes_an_answer_that_a_hook_made_the_last(start: Callable[..., Server], tmp_path: Path) -> None:
+    conf = tmp_path / "conf.py"
+    conf.write_text("def pre_request(worker, req):\n    req.force_close()\n")
+    served = Served(start, tmp_path, "1", "-c", str(conf))
+    with connector(served.address)() as sock:
+        sock.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n" * 500_000)  # the client knows nothing of it
+        assert head_and_body(sock)[0].startswith(b"HTTP/1.1 200 ")
         assert sock.recv(1) == b""
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Environ, Gateway, set_body
+from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.scan import glimpse
@@ -219,8 +220,7 @@ class Exchange:
             client.reset = not response.chunked and response.response_length is None
         elif not response.keep_alive:
             client.close_after = True
-            request = response.request
-            client.lingers = request.keep_alive or client.conn.requests == self._last
+            client.lingers = self._may_send(client, response.request)
             client.conn.close()
         client.sent = response.sent
         client.failed = response.status >= "5"
@@ -232,6 +232,13 @@ class Exchange:
         if self._after is not None and self._owed.pop(response, None) is not None:
             self._hook(self._after, self._worker, response.request, environ, response)
         response.let_go()
+
+    def _may_send(self, client: WSGIClient, request: Request) -> bool:
+        """Whether a client may be sending when the answer to its request ends the connection: the rest of the body, or
+        the next request where not the client has said that there is none."""
+        if client.conn.state is State.BODY or client.conn.requests == self._last:
+            return True
+        return request.keep_alive or hooked.was_closed(request)
 
     def _hooked(self, client: WSGIClient, request: Request) -> None:
         """Gives a request to pre_request, and to post_request later, as they know requests."""

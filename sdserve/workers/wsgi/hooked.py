@@ -95,6 +95,11 @@ def reader(request: Request, body: Body | WholeBody) -> Any:
     return asked
 
 
+def was_closed(request: Request) -> bool:
+    """Whether a hook, and perhaps not the client, has made this the last request of its connection."""
+    return isinstance(request, HookedRequest) and request.must_close
+
+
 def hook(
     request: Request, client: WSGIClient, cfg: Any, environ: Callable[[WSGIClient, Request], dict[str, Any]]
 ) -> HookedRequest:
