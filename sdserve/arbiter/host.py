@@ -144,7 +144,7 @@ class Host:
                 break
             for fd, _ in ready:
                 poll.unregister(fd)
-                os.waitpid(by_fd.pop(fd).pid, 0)
+                by_fd.pop(fd).pidfd.reap()
         return list(by_fd.values())
 
     def reap_orphans(self, children: Collection[int]) -> None:

@@ -18,6 +18,7 @@ from sdserve.arbiter.service import Service
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
+from sdserve.process.pidfd import UNKNOWN
 from sdserve.systemd.notify import Notifier
 from sdserve.workers.base import Worker
 from sdserve.workers.told import PREIMPORT, RETIRE
@@ -215,7 +216,7 @@ class Pool:
         self._hooks.tell("child_exit", handle.worker)
 
     def _boot_failed(self, handle: WorkerHandle, status: int) -> None:
-        code = os.waitstatus_to_exitcode(status)
+        code = BootError.exit_code if status == UNKNOWN else os.waitstatus_to_exitcode(status)
         killed = code < 0 and not handle.worker.aborted
         self._boot_kills += killed
         app = code == AppImportError.exit_code

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
-from sdserve.process.pidfd import Child
+from sdserve.process.pidfd import UNKNOWN, Child
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
 from sdserve.workers.base import Worker
@@ -144,6 +144,8 @@ def worn_at(serving_since: float, max_age: float) -> float | None:
 
 def describe(status: int, *, ordered: bool = False) -> str:
     """A wait status in words; `ordered`: the master itself may have killed it."""
+    if status == UNKNOWN:
+        return "ended, and somebody else reaped it: a hook or the application ignores SIGCHLD or calls os.wait()"
     if os.WIFSIGNALED(status):
         try:
             name = signal.Signals(os.WTERMSIG(status)).name

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+UNKNOWN = -1  # in the place of a wait status: the process has ended, and somebody else reaped it
+
 
 @contextmanager
 def room() -> Iterator[Callable[[], None]]:
@@ -68,8 +70,11 @@ class Child(PidFd):
             return True
 
     def reap(self) -> int | None:
-        """The wait status (waitpid(2)) if the process has ended."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        """The wait status (waitpid(2)) if the process has ended, or UNKNOWN."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # an application called os.wait() in this process, or ignores SIGCHLD
+            return UNKNOWN if self.ended() else None
         return status if pid else None
 
     def stops(self) -> bool | None:

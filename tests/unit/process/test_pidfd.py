@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from sdserve.process.pidfd import Child, PidFd
+from sdserve.process.pidfd import UNKNOWN, Child, PidFd
 
 
 def waiting_child() -> tuple[int, int]:
@@ -86,4 +86,14 @@ def test_a_child_that_is_stopped_goes_on_and_ends() -> None:
     os.close(end)
     os.waitpid(pid, 0)
     assert handle.stops() is None
+    handle.close()
+
+
+def test_a_child_that_somebody_else_reaped_has_ended_all_the_same() -> None:
+    pid, end = waiting_child()
+    handle = Child(pid)
+    assert handle.reap() is None
+    os.close(end)
+    os.waitpid(pid, 0)
+    assert handle.reap() == UNKNOWN
     handle.close()
