@@ -266,15 +266,16 @@ class Gateway:
             self.log.debug("%s: the client went away: %s", what, error)
             response.broken = True
             return
+        has_body = environ["REQUEST_METHOD"] != "HEAD"
         if isinstance(error, HTTPError):  # the request's body, read by the application, was at fault
             self.complain("%s: %s", what, error)
-            answer = self.writer.error(error)
+            answer = self.writer.error(error, body=has_body)
         else:
             if isinstance(error, NothingSent):
                 self.log.error("%s %s; it is ended", what, error)
             else:
                 self.log.error("Error handling request %s", what, exc_info=error)
-            answer = self.writer.plain(500, "Internal Server Error", body=environ["REQUEST_METHOD"] != "HEAD")
+            answer = self.writer.plain(500, "Internal Server Error", body=has_body)
         if response.head_sent:
             response.broken = not response.complete
             return

@@ -30,10 +30,10 @@ class Served:
     def events(self) -> list[str]:
         return self._events.read_text().splitlines()
 
-    def begin(self, path: str, length: int, *fields: str, version: str = "1.1") -> socket.socket:
+    def begin(self, path: str, length: int, *fields: str, method: str = "PUT", version: str = "1.1") -> socket.socket:
         """A client that has sent the head of an upload."""
         sock = connector(self.address)()
-        head = [f"PUT {path} HTTP/{version}", "Host: a", f"Content-Length: {length}", *fields, "", ""]
+        head = [f"{method} {path} HTTP/{version}", "Host: a", f"Content-Length: {length}", *fields, "", ""]
         sock.sendall("\r\n".join(head).encode())
         return sock
 
@@ -158,6 +158,18 @@ def test_the_application_sees_a_body_that_does_not_come_as_an_error_of_reading(
         assert sock.recv(100) == CONTINUE
         assert head_and_body(sock)[1] == b"TooSlow"
         assert sock.recv(1) == b""
+
+
+@THREADS
+def test_head_gets_no_body_with_the_error_of_reading_either(
+    start: Callable[..., Server], tmp_path: Path, threads: str
+) -> None:
+    served = Served(start, tmp_path, threads, "--body-timeout", "0.5")
+    with served.begin("/sum", 1000, EXPECT, method="HEAD") as sock:
+        assert sock.recv(100) == CONTINUE
+        head, _, body = b"".join(iter(lambda: sock.recv(4096), b"")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert body == b""
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 26", "Transfer-Encoding: chunked"])

@@ -104,6 +104,18 @@ def test_a_proxy_that_contradicts_itself_is_refused(address: Address) -> None:
     assert statuses(talk(address, [head])) == [400]
 
 
+CONTRADICTION = b"Host: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n"
+
+
+@pytest.mark.parametrize("fields", [CONTRADICTION, b"", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nX: " + b"x" * 300_000])
+def test_the_refusal_of_head_has_no_body(address: Address, fields: bytes) -> None:
+    """RFC 9110 section 9.3.2: what follows the head would be taken for the next answer."""
+    head, _, body = talk(address, [b"HEAD / HTTP/1.1\r\n" + fields + b"\r\n"]).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 4")
+    assert b"Content-Length: " in head
+    assert body == b""
+
+
 def test_a_flood_of_them_writes_a_few_lines(start: Callable[..., Server]) -> None:
     address = ("127.0.0.1", free_port())
     server = start("-b", "{}:{}".format(*address), "web").wait_ready()

@@ -263,7 +263,9 @@ class Exchange:
         self.complain(log, "%s: %d %s: %s", client.peer or "unix", error.status, error.reason, error)
         head = error.head or client.conn.rest
         client.conn.close()
-        answer = self.heads.error(error)
+        request = client.request
+        has_body = request.method != "HEAD" if request is not None else not head.startswith(b"HEAD ")
+        answer = self.heads.error(error, body=has_body)
         if self._record is not None:
             sent = len(answer) - answer.index(b"\r\n\r\n") - 4
             self._record(
