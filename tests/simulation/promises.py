@@ -300,6 +300,8 @@ class Promises:
             return
         if master.pid in self.refused:
             return
+        if master is not self.main and master.told_to_leave:  # by hand, as it handed over: taken for systemd's word
+            return
         self.watchdog.hears(fields)
         if master is not self.main:
             self.breaks("mainpid", f"{master} speaks to systemd, and {self.main} is the main process")

@@ -337,8 +337,13 @@ KINDS = {
     "lets_nobody_try_before_the_others": Kind((What.BOOT_FAILS, What.DIES, What.TIME), {"workers": 1, "idle": 0}),
     "merges_ttin": Kind((What.TTIN,)),
     "a_stop_during_a_reload_is_a_bug": Kind((What.HUP, What.TERM)),
-    "hands_over_to_the_dead": Kind((What.USR2, What.MASTER_STARTS, What.MASTER_KILLED), {"systemd": True}),
-    "waits_for_ever_for_the_old_master": Kind((What.USR2, What.MASTER_STARTS, What.MASTER_STOPPED)),
+    "hands_over_to_the_dead": Kind(
+        (What.USR2, What.MASTER_STARTS, What.READY, What.MASTER_KILLED),
+        {"systemd": True, "manual": False, "workers": 1},
+    ),
+    "waits_for_ever_for_the_old_master": Kind(
+        (What.USR2, What.MASTER_STARTS, What.READY, What.MASTER_STOPPED), {"manual": False, "workers": 1}
+    ),
     "leaves_the_new_master_to_itself": Kind((What.USR2, What.MASTER_STARTS, What.UNIT_RESTARTS), {"systemd": True}),
     "forgets_an_early_usr2": Kind((What.USR2, What.MASTER_STARTS)),
     "pings_whatever_happens": Kind((What.STOPPED, What.TIME), {"workers": 1, "watchdog": 4, "systemd": True}),
