@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.support.load import Load
 from tests.support.server import Server, answer, connector
 from tests.support.waiting import eventually
@@ -89,3 +91,25 @@ def test_a_quick_stop_and_a_hang(start: Callable[..., Server], short_path: Path)
     server.kill(signal.SIGINT)
     assert server.wait() == 0
     assert f"worker_int {second.pid}" in story.read_text()
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_request_that_is_refused_after_pre_request_has_its_post_request(
+    start: Callable[..., Server], short_path: Path, method: str
+) -> None:
+    """Whoever counts requests in progress would count too many for ever."""
+    story = short_path / "story"
+    (short_path / "conf.py").write_text(config(story))
+    args = ("-c", f"{short_path}/conf.py", "-b", f"unix:{short_path}/s", "--request-buffering", "off")
+    server = start(*args, "plain:application").wait_ready()
+    with connector(f"{short_path}/s")() as sock:
+        head = f"{method} /page HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n"
+        sock.sendall(f"{head}Content-Length: {0 if method == 'GET' else 1 << 20}\r\n\r\n".encode())
+        assert sock.recv(4096).startswith(b"HTTP/1.1 400 ")
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0
+    told = [line.split(" ", 2) for line in story.read_text().splitlines() if "_request " in line]
+    assert [(name, detail) for name, _, detail in told] == [
+        ("pre_request", "/page"),
+        ("post_request", "400 Bad Request"),
+    ]

@@ -8,7 +8,7 @@ from contextvars import Context, copy_context
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from sdserve.gateway.response import Response
+from sdserve.gateway.response import Nowhere, Response
 from sdserve.gateway.wsgi import Environ, Gateway, set_body
 from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError
@@ -81,8 +81,10 @@ class Exchange:
         except HTTPError as error:
             self._end_early(client)
             client.conn.close()
-            self.refuse(client, error, began)
+            answer = self.refuse(client, error, began)
             client.close_after = True
+            if self._after is not None:
+                self._hook(self._after, self._worker, request, {}, self._refusal(request, answer, error.status))
             return
         if self._early and (fiber := self._early.get(client)) is not None:
             self._answer_early(client, request, environ, began, fiber)
@@ -256,8 +258,8 @@ class Exchange:
             response, (request, environ) = self._owed.popitem()
             self._hook(self._after, self._worker, request, environ, response)
 
-    def refuse(self, client: WSGIClient, error: HTTPError, now: float) -> None:
-        """Sends the answer to a request that cannot be served."""
+    def refuse(self, client: WSGIClient, error: HTTPError, now: float) -> bytes:
+        """Sends the answer to a request that cannot be served, and returns it."""
         self.heads.clock(now)
         log = self._worker.log.error if error.ours else self._worker.log.info
         self.complain(log, "%s: %d %s: %s", client.peer or "unix", error.status, error.reason, error)
@@ -276,6 +278,14 @@ class Exchange:
         except ClientGone as gone:
             self._worker.log.debug("%s: the client went away: %s", client.peer, gone)
             client.forget_unsent()
+        return answer
+
+    def _refusal(self, request: Request, answer: bytes, status: int) -> Response:
+        """The answer to a request that pre_request has seen and the application has not, as post_request sees it."""
+        response = Response(self.gateway, Nowhere(), request)
+        response.keep_alive = False
+        response.fail(answer, status)
+        return response
 
     def complain(self, log: Callable[..., None], what: str, *args: Any) -> None:
         """Says by `log` what a client did, or could bring about."""
