@@ -20,6 +20,7 @@ from sdserve.process.listeners import Listener
 
 LONGEST_REQUEST = 4096
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+ASK_WITHIN = 10.0  # seconds from the connection to the end of the request
 PAUSE = 1.0  # seconds in which nobody is accepted when there is no room for a connection
 Answer = Callable[[dict[str, Any]], None]
 Command = Callable[[Answer], None]
@@ -99,6 +100,7 @@ class Control:
         client.setblocking(False)
         self._clients.add(client)
         self._loop.watch(client, lambda: self._read(client))
+        client.to_ask = self._loop.call_at(self._loop.now() + ASK_WITHIN, lambda: self._forget(client))
 
     def _accepted(self, sock: socket.socket) -> socket.socket:
         """The next connection; a master that is out of descriptors gives up its reserve for it."""
@@ -150,6 +152,7 @@ class Control:
         if b"\n" not in client.received or client.asked:
             return
         client.asked = True
+        client.to_ask.cancel()
         if (command := self._parse(client.received)) is not None:
             command(lambda answer: self._answer(client, answer))
         else:
@@ -174,6 +177,7 @@ class Control:
 
     def _forget(self, client: "_Client") -> None:
         self._clients.discard(client)
+        client.to_ask.cancel()
         self._loop.unwatch(client)
         client.close()
         self._keep_reserve()
@@ -184,3 +188,4 @@ class _Client(socket.socket):
 
     received = b""
     asked = False
+    to_ask = NEVER  # when it is forgotten if it has not asked

@@ -119,6 +119,16 @@ def test_one_that_goes_away(service: Service) -> None:
     other_asks(service, service.client())
 
 
+def test_one_that_does_not_ask_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdserve.arbiter.control.ASK_WITHIN", 0.2)
+    silent, waits = service.client(), service.client()
+    silent.send(b'{"command"')
+    waits.send(b'{"command": "reload"}\n')
+    assert service.answer(silent) is None
+    service.waiting[0]({"ok": True})  # who has asked may wait for as long as it takes
+    assert service.answer(waits) == {"ok": True}
+
+
 def test_an_answer_later(service: Service) -> None:
     client = service.client()
     client.send(b'{"command": "reload"}\n')
