@@ -119,8 +119,8 @@ class Told:
             self._retire()
 
     def _retire(self) -> None:
+        self.drain_by = time.monotonic() + self.cfg.graceful_timeout  # first: who is not alive is asked until when
         self.alive = False
-        self.drain_by = time.monotonic() + self.cfg.graceful_timeout
         self.tell(RETIRING)
         self.log.trace("worker %s: retires", self.pid)
 

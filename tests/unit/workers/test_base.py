@@ -75,6 +75,20 @@ def test_term_retires_once(made: Made) -> None:
     assert made.said() == [RETIRING]
 
 
+def test_who_is_no_longer_alive_knows_until_when_it_may_drain(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of the application, or a signal handler, may look between any two steps."""
+    seen: list[float | None] = []
+
+    def look(worker: Worker, name: str, value: object) -> None:
+        object.__setattr__(worker, name, value)
+        if not worker.alive:
+            seen.append(worker.drain_by)
+
+    monkeypatch.setattr(type(made.worker), "__setattr__", look)
+    made.worker.retire()
+    assert seen and None not in seen
+
+
 def test_who_is_told_by_somebody_else_hears_from_the_master_who_follows(made: Made) -> None:
     made.worker.handle_signal(signal.SIGTERM)
     assert not made.worker.knows_who_follows()
