@@ -34,10 +34,13 @@ class Recycling:
         if now < self._next_look:
             return ""
         self._next_look = now + LOOK_EVERY
-        if resident() < self._max_memory:
+        try:
+            if resident() < self._max_memory:
+                return ""
+            self._next_look = now + LOOK_AGAIN
+            share = proportional_share()
+        except OSError:  # unknown: no descriptor is free, say. The next look may tell
             return ""
-        self._next_look = now + LOOK_AGAIN
-        share = proportional_share()
         return f"holds {share >> 20} MiB of memory" if share >= self._max_memory else ""
 
 
