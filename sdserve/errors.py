@@ -46,7 +46,7 @@ class ListenError(SdserveError):
 class AddressInUse(ListenError):
     """Another process listens there; it may be about to leave."""
 
-    errno = errno.EADDRINUSE
+    _errno = errno.EADDRINUSE
 
 
 class PidfileError(SdserveError):

@@ -58,11 +58,6 @@ class NewMaster(Policy):
             self._service.master_pid = parent
 
     @property
-    def succeeding(self) -> bool:
-        """Whether another master still has, or shares, what this one claims."""
-        return self._handover is not None
-
-    @property
     def parent_drains(self) -> bool:
         """Whether the old master finishes requests: when the main process ends, systemd kills what is left."""
         return self._is_main and bool(self._service.master_pid)
