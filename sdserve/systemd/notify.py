@@ -8,11 +8,14 @@ called.
 A master that is not (yet) the unit's main process is `muted`: systemd would refuse its messages and log each.
 """
 
+import array
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 MOMENTARY = ("WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC")
+PATIENCE = 0.1  # seconds, while systemd has no room for one more message
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -152,18 +155,18 @@ class Notifier:
         return not self.unsent
 
     def _deliver(self, message: str, fds: Sequence[int]) -> bool:
-        """Whether systemd has it."""
-        from systemd import daemon
-
-        # libsystemd reads the C environment, so the variable lives there for just this call.
-        os.environ["NOTIFY_SOCKET"] = str(self._socket_path)
+        """Whether systemd has it. Not by libsystemd, which waits without a limit where systemd does not read."""
+        address = str(self._socket_path)
+        if address.startswith("@"):  # unix(7): an abstract one
+            address = "\0" + address[1:]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
-            daemon.notify(message, fds=list(fds))
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(PATIENCE)
+                sock.sendmsg([message.encode(errors="replace")], rights, 0, address)
         except OSError as error:
             self.trouble = error
             return False
-        finally:
-            del os.environ["NOTIFY_SOCKET"]
         return True
 
 

@@ -1,6 +1,7 @@
 """Each notification is one datagram with all that belongs to it."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -118,3 +119,23 @@ def test_a_sign_of_life_does_not_wait_for_what_systemd_did_not_take(manager: Not
     notifier.extend_timeout(5)
     assert said(manager, notifier) == [{"WATCHDOG": "1"}, {"EXTEND_TIMEOUT_USEC": "5000000"}]
     assert [message for message, _ in notifier.unsent] == ["STATUS=Running"]
+
+
+def test_nobody_waits_for_long_for_a_manager_that_does_not_read(short_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(short_path / "notify"))
+        notifier = Notifier(str(short_path / "notify"))
+        while notifier.watchdog():
+            pass
+        notifier.ready("Running")
+        assert isinstance(notifier.trouble, TimeoutError)
+        deaf.recv(100)
+        assert notifier.send_again() and not notifier.unsent
+
+
+def test_an_abstract_socket() -> None:
+    name = f"sdserve-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0" + name)
+        Notifier("@" + name).ready("Running")
+        assert manager.recv(100) == b"READY=1\nSTATUS=Running"
