@@ -104,8 +104,8 @@ class AdoptionQueue:
             at += len(batch)
         return went, False
 
-    def take(self, *, all_or_none: bool = True) -> list[HandedConnection]:
-        """The connections of one message; [] when there is none. What is not a client's connection is closed.
+    def take(self, *, all_or_none: bool = True) -> list[HandedConnection] | None:
+        """The connections of one message, None when there is none. What is not a client's connection is closed.
 
         Raises OSError when there is no room for so many descriptors: the message stays, for others or for later. Not
         `all_or_none`: what finds no room is closed.
@@ -116,7 +116,9 @@ class AdoptionQueue:
                 rights.demand_room(self.receive_end.fileno(), len(expected or ()))
             message, fds, lost = rights.receive(self.receive_end, LONGEST)
         except BlockingIOError:
-            return []
+            return None
+        if not message and not fds:  # the end: nobody can send any more
+            return None
         told = _parsed(message)
         if told is not None and lost:  # another process took what was looked at, and this is a longer message
             told = told[: len(fds)]

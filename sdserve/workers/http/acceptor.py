@@ -187,15 +187,16 @@ class Acceptor(Generic[C]):
 
     def adopt_if_room(self) -> list[C]:
         """As `adopt`; idle connections are not closed for what is idle as well."""
-        return [] if self._is_full() else self.adopt()
+        return [] if self._is_full() else self.adopt() or []
 
-    def adopt(self) -> list[C]:
-        """The connections of one message from the queue, which may have something to read already.
+    def adopt(self) -> list[C] | None:
+        """The connections of one message from the queue, which may have something to read already: perhaps none, where
+        their clients have gone. None when there is no message, or no room for one.
 
         Without room for all they wait there, for others or for later, but not for ever.
         """
         if self._adoption is None:
-            return []
+            return None
         now = monotonic()
         try:
             taken = self._adoption.take(all_or_none=now < self._adopt_by)
@@ -209,8 +210,10 @@ class Acceptor(Generic[C]):
                     *(error.strerror, self._worker.pid, len(self._clients), CROWDED),
                 )
             self._pause(SWEEP)
-            return []
+            return None
         self._adopt_by = NEVER
+        if taken is None:
+            return None
         adopted = []
         for handed in taken:
             listener = handoff.listener_of(handed, self.listeners.values())

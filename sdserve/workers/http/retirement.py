@@ -123,7 +123,7 @@ class Retirement:
 
     def _take_back(self, now: float) -> None:
         """Takes what others left in the queue for workers that are not there any more."""
-        while taken := self._acceptor.adopt():
+        while (taken := self._acceptor.adopt()) is not None:
             for client in taken:
                 self._clients.wait(client)
             self._hurry(now)

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -20,8 +21,9 @@ from sdserve.process.listeners import Listener, bind
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers.http import handoff
 from sdserve.workers.http.acceptor import Acceptor
-from sdserve.workers.http.client import EPOLLIN, Client, Phase
+from sdserve.workers.http.client import EPOLLIN, RESET, Client, Phase
 from sdserve.workers.http.clients import Clients
+from sdserve.workers.http.retirement import Retirement
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
@@ -171,7 +173,7 @@ def test_a_foundling_comes_in_where_it_came_in_first(house: Callable[..., House]
         assert len(one.queue.offer([HandedConnection(client.sock, client.listener)])[0]) == 1
     adopted: list[Client] = []
     while len(adopted) < 2:
-        adopted += one.acceptor.adopt()
+        adopted += one.acceptor.adopt() or ()
     for client, listener, end in zip(adopted, (one.unix, one.tcp), ends, strict=True):
         assert client.listener == str(listener) and not client.proxied
         client.sock.send(b"hello")
@@ -200,11 +202,26 @@ def test_a_client_that_goes_on_the_way_takes_no_other_with_it(
     monkeypatch.setattr(handoff, "peer_of", peer_of)
     adopted: list[Client] = []
     while len(asked) < 2:
-        adopted += one.acceptor.adopt()
+        adopted += one.acceptor.adopt() or ()
     assert [client.peer for client in adopted] == ["127.0.0.1"]
     first.sock.close()
     assert client.recv(1) == b""  # nobody holds it any more
     adopted[0].close()
+
+
+def test_a_message_of_which_nobody_is_left_hides_none_behind_it(house: Callable[..., House]) -> None:
+    """The last worker takes back what was left in the queue, to the last message."""
+    one = house()
+    gone, here = one.knock(one.tcp), one.knock(one.tcp)
+    for client in (one.let_in(one.tcp), one.let_in(one.tcp)):
+        assert one.acceptor.give_away([client], monotonic(), 1)[0] == [client]
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    gone.close()
+    Retirement(cast(Any, None), one.guests, one.acceptor, cast(Any, None))._take_back(monotonic())
+    (kept,) = one.guests
+    assert kept.sock.getpeername() == here.getsockname()
+    assert one.acceptor.adopt() is None
+    one.guests.close(kept)
 
 
 @pytest.mark.parametrize("cut", [1, 20, 45])

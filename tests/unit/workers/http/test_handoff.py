@@ -62,7 +62,7 @@ def moved(opened: ExitStack) -> Callable[[Client], HandedConnection]:
 
     def move(client: Client) -> HandedConnection:
         assert handoff.give_away(queue, [client], 12.5, 1) == ([client], False)
-        [found] = queue.take()
+        [found] = queue.take() or []
         opened.callback(found.sock.close)
         return found
 
