@@ -10,6 +10,7 @@ two ends may be of different versions of sdserve.
     old → new   control the control socket, if there is one
     old → new   main    systemd has been told: you are the main process now,
                         and how long the old one's workers may take to leave
+    old → new   heard   systemd takes you for the main process only from now on
     old → new   reload  somebody asked the old one for a reload, which it does not finish
     old → new   stop    systemd stops the service, and knows the old one alone as its main process
     new → old   ending  it was told to stop, whether a restart follows, and how long its workers may take to leave

@@ -2,7 +2,7 @@
 
 A state is a value: where each thread is, what the roster holds, which calls are known to run. From each state `moves`
 names all that can happen next, in whatever order the interpreter lets threads run, and the watcher look. What is one
-step here is one step in sdserve/workers/lead.py: what happens under its lock, or one operation of a dictionary.
+step here is one step in sdserve/workers/wsgi/roster.py: what happens under its lock, or one operation of a dictionary.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""Every history of a few threads that share a lead, and long random ones of more: the promises of lead.py hold.
+"""Every history of a few threads that share a lead, and long random ones of more: the roster's promises hold.
 
 - One thread polls, never two, and never none while one could: also when the leader dies.
 - A token is its call's own: a call that returns takes no other's.

@@ -68,7 +68,7 @@ class Roster(Generic[Call, Job]):
         self.orphans: deque[Job] = deque()  # jobs whose thread is lost, for whoever comes first
         self.stopped = False
 
-    # --- the leader's moves at the table: lead.py has them in line -------------------------------------------------
+    # --- the leader's moves at the table: leader_followers.py has them in line -------------------------------------
 
     def put(self, call: Call, now: float) -> None:
         """The leader begins a call, and keeps the lead until somebody takes the token."""
