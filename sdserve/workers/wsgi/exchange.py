@@ -5,6 +5,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from functools import partial
+from io import BufferedReader, BytesIO
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +30,6 @@ from sdserve.workers.wsgi.input import EarlyResponse, Incoming
 
 if TYPE_CHECKING:
     from sdserve.access import AccessLog
-
-from functools import partial
-from io import BufferedReader, BytesIO
 
 EARLY = 64  # requests of a worker whose bodies arrive while they are answered; further ones are received first
 WILDCARDS = ("0.0.0.0", "::")

@@ -61,8 +61,9 @@ def test_a_live_one_is_refused_by_its_number(path: Path) -> None:
 
 
 def test_ones_own_is_written_anew(path: Path) -> None:
-    path.write_text(f"{os.getpid()}\n")
+    path.write_text(f"{os.getpid()}")  # by another hand, without the end of its line
     Pidfile(str(path)).create(os.getpid())
+    assert path.read_text() == f"{os.getpid()}\n"
 
 
 @pytest.mark.parametrize("text", ["", "\n", "none", "-1", "0", "²", "12 13", "9" * 30, "\xff"])
