@@ -43,6 +43,7 @@ class Children:
         self._hang_watch = HangWatch(loop, self.hung)
         self.scoreboard = Scoreboard()
         self.handles: dict[int, WorkerHandle] = {}
+        self._used_by_gone = 0.0  # when one that has ended was last busy
 
     def __iter__(self) -> Iterator[WorkerHandle]:
         return iter(list(self.handles.values()))
@@ -55,6 +56,13 @@ class Children:
 
     def of_age(self, age: int) -> WorkerHandle:
         return next(handle for handle in self.handles.values() if handle.age == age)
+
+    def last_use(self) -> float:
+        """When a worker was last busy, whether it is still there or not; 0.0 if none was."""
+        return max((self._used_by_gone, *(self._last_use(handle) for handle in self)))
+
+    def _last_use(self, handle: WorkerHandle) -> float:
+        return self._loop.now() if handle.cell.busy_since else handle.cell.last_busy
 
     def add(self, handle: WorkerHandle) -> None:
         """Takes a forked worker on."""
@@ -146,6 +154,7 @@ class Children:
         before = handle.phase
         handle.killed_from_outside = before in LIVE and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         handle.advance(WorkerEvent.EXIT)
+        self._used_by_gone = max(self._used_by_gone, self._last_use(handle))
         self.scoreboard.give_back(handle.cell)
         self._log_end(handle, before, status)
         self.events.worker_gone(handle, status)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.service import Service
-from sdserve.arbiter.worker_handle import WorkerHandle
 
 
 class IdleExit:
@@ -23,7 +22,7 @@ class IdleExit:
 
     def _look(self) -> None:
         service, now = self._service, self._service.loop.now()
-        quiet_since = max((self._since, *(self._last_use(handle, now) for handle in service.children)))
+        quiet_since = max(self._since, service.children.last_use())
         self._since = quiet_since
         if now - quiet_since >= self._limit:
             if service.state is Master.RUNNING and not service.reexec_pid and not service.master_pid:
@@ -31,10 +30,6 @@ class IdleExit:
                 self._stop()
             quiet_since = now  # there may be reasons to stay
         service.loop.call_at(quiet_since + self._limit, self._look)
-
-    @staticmethod
-    def _last_use(handle: WorkerHandle, now: float) -> float:
-        return now if handle.cell.busy_since else handle.cell.last_busy
 
 
 def watch_idleness(service: Service, stop: Callable[[], None]) -> None:

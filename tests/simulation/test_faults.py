@@ -10,7 +10,6 @@ import pytest
 from sdserve.arbiter import decide, lifecycle, pool, signals
 from sdserve.arbiter.children import Children
 from sdserve.arbiter.decide import Backoff, Decision, Goal, Member, Retire, Spawn
-from sdserve.arbiter.idle import IdleExit
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.new_master import NewMaster
 from sdserve.arbiter.old_master import OldMaster
@@ -246,7 +245,7 @@ def asks_for_no_time_before_a_step(patch: Patch) -> None:
 
 
 def looks_at_nobody_before_it_leaves(patch: Patch) -> None:
-    patch.setattr(IdleExit, "_last_use", staticmethod(lambda handle, now: 0.0))
+    patch.setattr(Children, "last_use", lambda self: 0.0)
 
 
 def is_promoted_in_name_only(patch: Patch) -> None:
