@@ -14,7 +14,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
-MOMENTARY = ("WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC")
+# Worth nothing later: signs of life, wishes for time; descriptors, which are closed by then (fdstore.py has a proof).
+MOMENTARY = ("WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC", "FDSTORE")
 PATIENCE = 0.1  # seconds, while systemd has no room for one more message
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -51,7 +52,7 @@ class Notifier:
         self.muted = muted
         self.trouble: OSError | None = None
         self.on_failure: Callable[[], None] = lambda: None
-        self.unsent: list[tuple[str, Sequence[int]]] = []  # in their order, for `send_again`
+        self.unsent: list[str] = []  # in their order, for `send_again`
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str], *, muted: bool = False) -> "Notifier":
@@ -137,24 +138,24 @@ class Notifier:
         momentary = message.partition("=")[0] in MOMENTARY
         if (momentary or self.send_again()) and self._deliver(message, fds):
             return True
-        if not momentary:  # a sign of life or a wish for time is worth nothing later
-            self._keep(message, fds)
+        if not momentary:
+            self._keep(message)
         self.on_failure()
         return False
 
-    def _keep(self, message: str, fds: Sequence[int]) -> None:
+    def _keep(self, message: str) -> None:
         """For later; of statuses in a row the last one counts."""
-        if message.startswith("STATUS=") and self.unsent and self.unsent[-1][0].startswith("STATUS="):
+        if message.startswith("STATUS=") and self.unsent and self.unsent[-1].startswith("STATUS="):
             del self.unsent[-1]
-        self.unsent.append((message, fds))
+        self.unsent.append(message)
 
     def send_again(self) -> bool:
         """Sends what could not be sent; whether nothing is left."""
-        while self.unsent and self._deliver(*self.unsent[0]):
+        while self.unsent and self._deliver(self.unsent[0]):
             del self.unsent[0]
         return not self.unsent
 
-    def _deliver(self, message: str, fds: Sequence[int]) -> bool:
+    def _deliver(self, message: str, fds: Sequence[int] = ()) -> bool:
         """Whether systemd has it. Not by libsystemd, which waits without a limit where systemd does not read."""
         address = str(self._socket_path)
         if address.startswith("@"):  # unix(7): an abstract one

@@ -127,7 +127,7 @@ class SimulatedNotifier(Notifier):
             process.world.promises.says_ready(process)
         super().ready(status)
 
-    def _deliver(self, message: str, fds: Sequence[int]) -> bool:
+    def _deliver(self, message: str, fds: Sequence[int] = ()) -> bool:
         world = self._process.world
         if not self._process.alive:
             return True  # the dead say nothing
@@ -138,7 +138,7 @@ class SimulatedNotifier(Notifier):
             return False
         main = world.promises.main
         unsent = main.arbiter.manager.notifier.unsent if main is not None and main.arbiter is not None else []
-        if main is not self._process and any("MAINPID" in message for message, _ in unsent):
+        if main is not self._process and any("MAINPID" in message for message in unsent):
             return True  # it does not hear whom it has not been told of
         world.promises.systemd_hears(self._process, message)
         return True

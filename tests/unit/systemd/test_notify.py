@@ -110,7 +110,7 @@ def test_a_descriptor_to_keep(manager: NotifySocket) -> None:
 
 def test_a_sign_of_life_does_not_wait_for_what_systemd_did_not_take(manager: NotifySocket) -> None:
     class Refused(Notifier):
-        def _deliver(self, message: str, fds: Sequence[int]) -> bool:
+        def _deliver(self, message: str, fds: Sequence[int] = ()) -> bool:
             return not message.startswith("STATUS=") and super()._deliver(message, fds)
 
     notifier = Refused(manager.address)
@@ -118,7 +118,7 @@ def test_a_sign_of_life_does_not_wait_for_what_systemd_did_not_take(manager: Not
     assert notifier.watchdog()
     notifier.extend_timeout(5)
     assert said(manager, notifier) == [{"WATCHDOG": "1"}, {"EXTEND_TIMEOUT_USEC": "5000000"}]
-    assert [message for message, _ in notifier.unsent] == ["STATUS=Running"]
+    assert notifier.unsent == ["STATUS=Running"]
 
 
 def test_nobody_waits_for_long_for_a_manager_that_does_not_read(short_path: Path) -> None:
@@ -131,6 +131,17 @@ def test_nobody_waits_for_long_for_a_manager_that_does_not_read(short_path: Path
         assert isinstance(notifier.trouble, TimeoutError)
         deaf.recv(100)
         assert notifier.send_again() and not notifier.unsent
+
+
+def test_a_descriptor_that_could_not_be_stored_keeps_no_state_from_systemd(short_path: Path) -> None:
+    """It is closed long before systemd hears again, and its number another file's."""
+    notifier = Notifier(str(short_path / "notify"))
+    with open(os.devnull) as file:
+        notifier.store("queue", file.fileno())
+    assert isinstance(notifier.trouble, OSError)
+    with NotifySocket(str(short_path / "notify")) as manager:
+        notifier.ready("Running")
+        assert said(manager, notifier) == [{"READY": "1", "STATUS": "Running"}]
 
 
 def test_an_abstract_socket() -> None:
