@@ -43,7 +43,7 @@ def test_a_shipped_drop_in_serves_reloads_upgrades_and_stops(machine: Machine, n
 
 def test_nothing_is_left_behind(machine: Machine) -> None:
     service = deploy(machine)
-    service.ask()
+    service.wake()
     assert machine.path("/run/sdserve/control").is_socket()
     machine.systemctl("stop", service.socket, service.unit)
     assert not machine.path("/run/sdserve").exists()
