@@ -164,7 +164,7 @@ class Format:
         self._counts["<"] += pids
         self._counts["\n"] += 1
         self._unsafe = bytes(
-            number if (32 <= number < 127 and number != 92) or chr(number) in self._counts else 0
+            number if (32 <= number < 127 and number != 92) or chr(number) in self._counts else ord("?")
             for number in range(256)
         )
         self._clock = _text_of_time()

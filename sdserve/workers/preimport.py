@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 
-MODULES = ("json", "traceback")
+MODULES = ("json", "tokenize", "traceback")  # linecache asks for tokenize, since 3.13 late
 
 
 def preimport(more: Iterable[str] = ()) -> None:

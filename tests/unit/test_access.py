@@ -106,6 +106,7 @@ def record_of(text: str) -> Record:
 
 @given(st.text(min_size=1, max_size=30), st.sampled_from([1, 100, 5000]))
 @example("\u2028\u202e\x85\r\n\0<0>", 100)
+@example("\0", 1)
 @example('"', 8000)
 @example("\U0001f600\ud800", 300)
 @settings(deadline=None)
