@@ -78,9 +78,14 @@ class NewMaster(Policy):
             self._handover.send("ready", status=self._service.status_line())
 
     def ends(self, restart: bool) -> None:
-        """Tells the old master that this one was told to stop, and that nobody else serves on."""
+        """Tells the old master that this one was told to stop, and that nobody else serves on.
+
+        It is continued if somebody has stopped it, as systemd does with whom it ends: this one waits for it.
+        """
         if self._handover is not None:
             self._handover.send("ending", restart=restart, drains_for=self._service.children.timeout())
+            if self.parent_drains and self._process is not None:
+                self._process.send(signal.SIGCONT)
 
     def failed(self, reason: str) -> None:
         """Tells the old master why this one ends."""

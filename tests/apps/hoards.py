@@ -12,6 +12,9 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     if way == "try":
         start_response("200 OK", [])
         return [json.dumps([tried(each) for each in KEPT]).encode()]
+    if way == "over":  # how many have ended; to take one that has not would make it the application's
+        start_response("200 OK", [])
+        return [str(sum(ended(each) for each in KEPT)).encode()]
     environ["wsgi.input"].read()
     write = start_response("200 OK", [])
     KEPT.append(kept(environ, write))
@@ -38,6 +41,14 @@ def kept(environ: dict[str, Any], write: Any) -> dict[str, Callable[[], object]]
         "hints": lambda: hints([("Link", "STRAY")]),
         "read": lambda: None if body.read(1) == b"" else "STRAY",
     }
+
+
+def ended(parts: dict[str, Callable[[], object]]) -> bool:
+    try:
+        parts["look"]()
+    except OSError:
+        return True
+    return False
 
 
 def tried(parts: dict[str, Callable[[], object]]) -> dict[str, str]:

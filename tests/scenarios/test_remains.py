@@ -126,9 +126,9 @@ def test_an_exchange_leaves_nothing_however_it_ends(
 
     def only_who_asks() -> dict[str, int] | None:
         found = client.left()
-        return found if found["WSGIClient"] == 1 else None
+        return found if found["WSGIClient"] == 1 and found.get("Seat", 1) == int(threads) else None
 
-    before = eventually(only_who_asks)
+    before = eventually(only_who_asks, "one client, and all threads have begun")
     remains = {}
     for name, end in ENDS.items():
         end(client)

@@ -33,7 +33,7 @@ def killed(machine: Machine) -> list[str]:
 @pytest.mark.parametrize("command", ["stop", "restart"])
 def test_it_ends_both_masters_and_no_request(machine: Machine, command: str) -> None:
     """systemd continues whom it stops: the old master finds the new one's word and the signal in one turn."""
-    service = deploy(machine, settings={"THREADS": "4"})
+    service = deploy(machine, settings={"THREADS": "4", "WARMUP": "/sleep/1"})  # the new one serves after a second only
     service.wake()
     old = service.master
     with service.load(clients=6, path=SLOW, reuse=0) as load:
@@ -46,6 +46,22 @@ def test_it_ends_both_masters_and_no_request(machine: Machine, command: str) -> 
     assert not killed(machine), machine.story()
     assert not load.record.lost, (load.record, machine.story())
     service.check(workers=2)
+
+
+@pytest.mark.parametrize("command", ["stop", "restart"])
+def test_an_old_master_that_was_stopped_while_it_drains_is_continued(machine: Machine, command: str) -> None:
+    service = deploy(machine, settings={"THREADS": "4"})
+    service.wake()
+    old = service.master
+    with service.load(clients=2, path=SLOW, reuse=0) as load:
+        service.wait_busy(1)
+        machine.run("/opt/sdserve/bin/sdservectl", "upgrade")
+        old.kill(signal.SIGSTOP)
+        machine.systemctl(command, service.unit)
+        assert not old.alive
+        load.wait_answers(2)
+    assert not any("is killed" in line for line in machine.messages()), machine.story()
+    assert not load.record.lost, (load.record, machine.story())
 
 
 def test_a_restart_ends_both_masters_that_wait_for_the_operator(machine: Machine) -> None:
