@@ -144,16 +144,19 @@ def test_one_worker_more_is_one_more_after_a_roll_back_too() -> None:
     finish(world)
 
 
-def test_an_old_master_that_hangs_after_the_hand_over_is_killed() -> None:
-    """It was stopped while it drained, and the unit could not be stopped any more."""
+@pytest.mark.parametrize("again", [False, True])
+def test_an_old_master_that_hangs_after_the_hand_over_does_not_last(again: bool) -> None:
+    """It was stopped while it drained, and the unit could not be stopped any more: it is continued, or else killed."""
     world = service()
     upgraded(world)
     happen(world, What.READY)
     old, new = world.masters
     assert old.has_handed_over and world.promises.main is new
     happen(world, (What.MASTER_STOPPED, 0), (What.TERM, 1))
+    if again:
+        happen(world, (What.MASTER_STOPPED, 0))
     world.happens(What.TIME, 0, 40.0)
-    assert not old.alive and old.status == signal.SIGKILL
+    assert not old.alive and old.status == (signal.SIGKILL if again else 0)
     assert not new.alive and new.status == 0
 
 
