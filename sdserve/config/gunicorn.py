@@ -18,7 +18,6 @@ _STRICT = "requests are parsed strictly; let the proxy in front mend or refuse w
 _HTTP2 = "HTTP/2 ends in the proxy in front"
 _DIRTY = "run long jobs in a task queue or a service of their own"
 _PASTE = "name a module as the application in which `application = paste.deploy.loadapp('config:/path/x.ini')`"
-_ASGI = "a worker class of your own may read its environment"
 _PEP = "requests come by HTTP: use proxy_pass instead of uwsgi_pass"
 
 # name: (what it means here, gunicorn's default)
@@ -61,9 +60,6 @@ _WAYS_OUT: tuple[tuple[str, tuple[str, ...], dict[str, object]], ...] = (
     (_HTTP2, (), {"http2_max_header_list_size": 65536}),
     (_STRICT, (), dict.fromkeys(("permit_obsolete_folding", "strip_header_spaces", "casefold_http_method"), False)),
     (_STRICT, (), {"permit_unconventional_http_method": False, "permit_unconventional_http_version": False}),
-    (_ASGI, (), {"asgi_loop": "auto", "asgi_lifespan": "auto", "asgi_disconnect_grace_period": 3}),
-    (_ASGI, (), {"websocket_max_message_size": 16777216}),
-    ("let the proxy send SCRIPT_NAME, see forwarder_headers", (), {"root_path": ""}),
     (_DIRTY, (), {"dirty_apps": (), "dirty_workers": 0, "dirty_timeout": 300}),
     (_DIRTY, (), {"dirty_threads": 1, "dirty_graceful_timeout": 30}),
     (_DIRTY, _WITH_DIRTY, dict.fromkeys(("on_dirty_starting", "dirty_post_fork"))),

@@ -22,7 +22,7 @@ def application(environ, start_response):
 HEAVY = {
     *("argparse", "ast", "asyncio", "dataclasses", "difflib", "dis", "email", "hashlib", "http.client", "inspect"),
     *("ipaddress", "json", "multiprocessing", "pathlib", "random", "shutil", "ssl", "subprocess", "sysconfig"),
-    *("tempfile", "urllib.parse"),
+    *("tempfile", "urllib.parse", "uvloop", "websockets"),
 }
 # Rooms of the master that open later, and what workers may need.
 LATER = {"sdserve.access", "sdserve.arbiter.control", "sdserve.arbiter.old_master", "sdserve.arbiter.reload"}

@@ -1,0 +1,1 @@
+"""The worker for ASGI applications."""
