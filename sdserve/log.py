@@ -27,6 +27,7 @@ from typing import Any, TextIO
 from sdserve.errors import ConfigError
 from sdserve.immutable import Immutable
 from sdserve.process import output
+from sdserve.process.log_file import Owner, open_file
 from sdserve.process.output import Output
 from sdserve.systemd import journal, records
 
@@ -43,11 +44,13 @@ logging.addLevelName(TRACE, "TRACE")
 class Logger:
     """The error log and the access log of one process tree.
 
-    `errorlog` and `accesslog` are paths, `-` for stderr and stdout, None for no access log; `level` is a key of LEVELS.
-    Raises ConfigError when a file cannot be opened.
+    `errorlog` and `accesslog` are paths, `-` for stderr and stdout, None for no access log; `level` is a key of LEVELS;
+    `owner` is the uid and the gid that files which root makes are given. Raises ConfigError when one cannot be opened.
     """
 
-    def __init__(self, errorlog: str = "-", accesslog: str | None = None, level: str = "info") -> None:
+    def __init__(
+        self, errorlog: str = "-", accesslog: str | None = None, level: str = "info", owner: Owner | None = None
+    ) -> None:
         self.error_log = log = _known_as("sdserve.error", "gunicorn.error")
         self.critical, self.error, self.warning, self.info = log.critical, log.error, log.warning, log.info
         self.debug, self.exception = log.debug, log.exception
@@ -58,22 +61,22 @@ class Logger:
             for old in list(logger.handlers):  # of another Logger in this process
                 logger.removeHandler(old)
                 old.close()
-        self.setup(errorlog, accesslog, level)
+        self.setup(errorlog, accesslog, level, owner)
 
-    def setup(self, errorlog: str, accesslog: str | None, level: str) -> None:
+    def setup(self, errorlog: str, accesslog: str | None, level: str, owner: Owner | None = None) -> None:
         """Applies a new configuration. When it raises ConfigError, the one in force stays."""
-        before = self.use(self.open(errorlog, accesslog, level))
+        before = self.use(self.open(errorlog, accesslog, level, owner))
         if before is not None:
             before.close()
 
-    def open(self, errorlog: str, accesslog: str | None, level: str) -> "Destinations":
+    def open(self, errorlog: str, accesslog: str | None, level: str, owner: Owner | None = None) -> "Destinations":
         """Opens what a configuration names, beside what is in force. Raises ConfigError, with nothing left open."""
-        error = _handler(errorlog, sys.stderr)
+        error = _handler(errorlog, sys.stderr, owner)
         error.setFormatter(_formatter(error))
         access: Handler = NullHandler()
         if accesslog is not None:
             try:
-                access = _handler(accesslog, sys.stdout)
+                access = _handler(accesslog, sys.stdout, owner)
             except ConfigError:
                 Destinations(error, access, level).close()
                 raise
@@ -142,7 +145,7 @@ class Logger:
             if not isinstance(handler, FileHandler):
                 continue
             try:
-                stream = output.open_file(handler.baseFilename)
+                stream = open_file(handler.baseFilename, getattr(handler, "owner", None))
             except OSError as error:
                 self.error("cannot reopen the log file %s: %s", handler.baseFilename, error.strerror)
                 continue
@@ -267,15 +270,19 @@ class _Echo(_ConsoleHandler):
 class _FileHandler(_Emitting, FileHandler):
     """A log file."""
 
+    def __init__(self, path: str, owner: Owner | None) -> None:
+        self.owner = owner
+        super().__init__(path, encoding="utf-8")
+
     def _open(self) -> TextIOWrapper:
-        return output.open_file(self.baseFilename)
+        return open_file(self.baseFilename, self.owner)
 
 
-def _handler(where: str, stream: TextIO) -> Handler:
+def _handler(where: str, stream: TextIO, owner: Owner | None) -> Handler:
     if where == "-":
         return _ConsoleHandler(stream)
     try:
-        return _FileHandler(where, encoding="utf-8")
+        return _FileHandler(where, owner)
     except OSError as error:
         raise ConfigError(f"cannot open the log file {where}: {error.strerror}{_where_to_log()}") from error
 

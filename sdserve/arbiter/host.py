@@ -93,7 +93,7 @@ class Host:
         return [self.adopt(each.fd, each.name, told) for each, told in zip(passed, described, strict=True)], adoption
 
     def log(self, cfg: Config) -> Logger:
-        return Logger(cfg.errorlog, cfg.accesslog, cfg.loglevel)
+        return Logger(*cfg.logging)
 
     def notifier(self, muted: bool) -> Notifier:
         return Notifier.from_environ(self.environ, muted=muted)

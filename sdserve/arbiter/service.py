@@ -77,7 +77,7 @@ class Service:
         Raises ConfigError when its log files cannot be opened; that may be so the first time only.
         """
         if generation.logs is None:
-            generation.logs = self.log.open(generation.cfg.errorlog, generation.cfg.accesslog, generation.cfg.loglevel)
+            generation.logs = self.log.open(*generation.cfg.logging)
         self.generation = generation
         self.cfg = generation.cfg
         self.log.use(generation.logs)

@@ -41,7 +41,7 @@ class Start:
         service, cfg = self._service, self._service.cfg
         if cfg.daemon and self._new_master is None:
             self._host.daemonize()
-            service.log.setup(cfg.errorlog, cfg.accesslog, cfg.loglevel)
+            service.log.setup(*cfg.logging)
         service.pid = self._host.pid()
 
     def claim(self) -> bool:

@@ -77,6 +77,11 @@ class Config(Settings):
         # Attributes proper, not __getattr__ over a table: workers read some of them for each request.
         self.__dict__.update(plain)
 
+    @property
+    def logging(self) -> tuple[str, str | None, str, tuple[int, int]]:
+        """What a Logger needs: the error log, the access log, the level, and whose new files are."""
+        return self.errorlog, self.accesslog, self.loglevel, (self.uid, self.gid)
+
     def foreign(self, name: str) -> object:
         """The value of a setting that gunicorn has and sdserve has not."""
         return self._foreign.get(name, gunicorn.default_of(name))

@@ -175,15 +175,6 @@ class Output(io.RawIOBase):
         return False
 
 
-def open_file(path: str) -> io.TextIOWrapper:
-    """A log file, opened to be appended to. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    try:
-        return text(Output(fd, path))
-    finally:
-        os.close(fd)
-
-
 def text(output: Output) -> io.TextIOWrapper:
     """A text stream onto an Output."""
     return io.TextIOWrapper(output, encoding="utf-8", errors="backslashreplace", write_through=True)

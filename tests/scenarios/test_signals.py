@@ -1,5 +1,6 @@
 """Signals to a master without systemd mean what they mean to gunicorn's."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,31 @@ def test_usr1_reopens_the_logs_of_master_and_workers(start: Start, address: str,
         return "/second" in access.read_text()
 
     eventually(second, "the second request in the new log")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("place", ["root's", "the user's"])
+def test_usr1_makes_log_files_for_the_user_of_the_workers(start: Start, short_path: Path, place: str) -> None:
+    """The master is root, and makes the new file; a worker that is not has to open it as well."""
+    logs, address = short_path / "logs", str(short_path / "s")
+    logs.mkdir()
+    short_path.chmod(0o755)
+    if place == "the user's":
+        os.chown(logs, 65534, 65534)
+    access = logs / "access.log"
+    started = "--access-logfile", str(access), "--error-logfile", str(logs / "error.log")
+    server = serve(start, address, "-u", "65534", "-g", "65534", *started)
+    access.rename(logs / "access.1")
+
+    server.kill(signal.SIGUSR1)
+
+    def asked() -> bool:
+        answer(address, "/anew")
+        return "/anew" in access.read_text()
+
+    eventually(lambda: access.exists() and asked(), "a request in the new log")
+    assert (access.stat().st_uid, access.stat().st_gid) == (65534, 65534)
+    assert "cannot reopen" not in (logs / "error.log").read_text()
 
 
 def test_winch_retires_the_workers_and_hup_brings_them_back(start: Start, address: str) -> None:

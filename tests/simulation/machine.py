@@ -77,7 +77,7 @@ class StoryLog(Logger):
     def __init__(self, process: MasterProcess) -> None:
         self._process = process
 
-    def open(self, errorlog: str, accesslog: str | None, level: str) -> Destinations:
+    def open(self, errorlog: str, accesslog: str | None, level: str, owner: object = None) -> Destinations:
         return Destinations(NullHandler(), NullHandler(), level)
 
     def use(self, destinations: Destinations) -> None:

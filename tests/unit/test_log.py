@@ -41,10 +41,10 @@ class Destination:
         self.stream = stream
         self._monkeypatch = monkeypatch
 
-    def logger(self, *args: str, **options: str) -> Logger:
+    def logger(self, errorlog: str = "-", accesslog: str | None = None, level: str = "info") -> Logger:
         self._monkeypatch.setattr(sys, "stderr", self.stream)
         self._monkeypatch.setattr(sys, "stdout", self.stream)
-        return Logger(*args, **options)
+        return Logger(errorlog, accesslog, level)
 
 
 class Terminal(Destination):

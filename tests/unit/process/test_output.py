@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from sdserve.process import output
-from sdserve.process.output import Output, flush, open_file
+from sdserve.process.log_file import open_file
+from sdserve.process.output import Output, flush
 from tests.support.server import CHECKOUT
 
 FULL = Path("/dev/full")
