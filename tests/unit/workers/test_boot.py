@@ -186,6 +186,43 @@ def test_the_applications_own_end_is_heard(tmp_path: Path) -> None:
     assert log.index("thread ended") < log.index("atexit ran")
 
 
+ENDLESS = {
+    "a thread": "threading.Thread(target=threading.Event().wait, name='letters').start()",
+    "a thread of a pool": "pool.submit(threading.Event().wait)",
+    "a function at exit": "import atexit; atexit.register(lambda: signal.pause())",
+    "a function at exit in C": "import atexit; atexit.register(time.sleep, 60)",
+}
+POOL = "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(1, 'letters')\n"
+
+
+@pytest.mark.parametrize("endless", ENDLESS)
+@pytest.mark.parametrize(
+    "run", ["", "signals = []\nclass worker_class(Sample):\n    def run(self):\n        sys.exit(3)\n"]
+)
+def test_what_the_application_does_not_end_is_named_and_left_behind(tmp_path: Path, endless: str, run: str) -> None:
+    """Whoever told the worker to go, and who did not: it is not there for ever."""
+    case = f"argv = ['--graceful-timeout', '1']\n{POOL}{run}def load():\n    {ENDLESS[endless]}\n"
+    code, _, log = life(case, tmp_path)
+    assert code == (3 if run else 0)
+    what = {"thread": "thread letters", "at exit": "load.<locals>.<lambda> (<string>:"}
+    [named] = [name for kind, name in {**what, "in C": "a function of atexit"}.items() if kind in endless][-1:]
+    assert f"leaves behind what the application did not end: {named}" in log
+    assert "Traceback" not in log
+
+
+def test_a_thread_that_ends_in_time_is_waited_for(tmp_path: Path) -> None:
+    """As long as the worker may take to leave."""
+    case = """
+done = threading.Event()
+def load():
+    threading.Thread(target=lambda: done.wait() and print("sent", file=sys.stderr)).start()
+    threading.Thread(target=lambda: threading.main_thread().join() or time.sleep(1) or done.set()).start()
+"""
+    code, _, log = life(case, tmp_path)
+    assert code == 0
+    assert "sent" in log
+
+
 TELL = """
 signals = []
 class worker_class(Sample):
