@@ -11,19 +11,18 @@ import os
 import sys
 from collections.abc import Callable
 from keyword import iskeyword
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import AppBootError, AppImportError
 from sdserve.gateway.blame import importer, place
+from sdserve.gateway.protocol import demand_wsgi as demand_wsgi
 
 if TYPE_CHECKING:
     import ast
 
 DEFAULT_NAME = "application"
 USUAL_NAMES = ("application", "app", "create_app", "make_app")
-CO_VARARGS = 0x04  # inspect's flags of functions: one that takes `*args`,
-CO_COROUTINE = 0x80  # and one made by `async def`
 
 
 def load(uri: str) -> Callable[..., Any]:
@@ -38,34 +37,8 @@ def load(uri: str) -> Callable[..., Any]:
     if call is not None:
         found = _call_factory(found, call, uri)
     if not callable(found):
-        raise AppImportError(f"{uri}: {name!r} is {_kind(found)}, not a WSGI callable")
+        raise AppImportError(f"{uri}: {name!r} is {_kind(found)}, not an application")
     return found  # type: ignore[no-any-return]
-
-
-def demand_wsgi(application: Callable[..., Any], uri: str) -> None:
-    """Raises AppImportError for what speaks ASGI, or is a factory: each request would be answered with 500."""
-    inner = getattr(application, "func", application)  # of a functools.partial
-    for function in (inner, getattr(type(inner), "__call__", None)):  # noqa: B004 - which one is called
-        code = getattr(function, "__code__", None)
-        if code is not None and code.co_flags & CO_COROUTINE:
-            raise AppImportError(
-                f"{uri} is an ASGI application, and sdserve serves WSGI only for now: name the WSGI callable where"
-                " there is one (Django: wsgi.py), or wrap it: application = a2wsgi.ASGIMiddleware(application)"
-            )
-    if isinstance(application, FunctionType) and not _takes_two(application):
-        module, _, name = uri.partition(":")
-        raise AppImportError(
-            f"{uri} cannot be called with an environ and a start_response, as WSGI applications are:"
-            f" a factory is written with parentheses, {module}:{name or DEFAULT_NAME}()"
-        )
-
-
-def _takes_two(function: FunctionType) -> bool:
-    """Whether a function can be called with two positional arguments."""
-    code = function.__code__
-    most, least = code.co_argcount, code.co_argcount - len(function.__defaults__ or ())
-    named = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
-    return least <= 2 and (most >= 2 or bool(code.co_flags & CO_VARARGS)) and not named
 
 
 def _import(name: str, uri: str) -> ModuleType:

@@ -2,15 +2,13 @@
 
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sdserve.errors import AppBootError, AppImportError
 from sdserve.gateway.blame import account
-from sdserve.gateway.loader import demand_wsgi, load
+from sdserve.gateway.loader import load
 
 GOOD = """
 def application(environ, start_response): ...
@@ -72,7 +70,7 @@ def test_a_factory_gets_its_arguments() -> None:
         ("../x:app", "write package.module:callable"),
         ("ld_good:aplication", "did you mean application"),
         ("ld_good:zzz", "did you mean application or app or create_app?"),
-        ("ld_good:number", "'number' is an int, not a WSGI callable"),
+        ("ld_good:number", "'number' is an int, not an application"),
         ("ld_good:number()", "is an int and cannot be called"),
         ("./ld_good.py:app", "write package.module:callable; did you mean ld_good:app?"),
         ("ld_pkg/page.py", "did you mean ld_pkg.page:create_app?"),
@@ -188,46 +186,3 @@ def test_a_name_that_is_wrong_needs_no_traceback(uri: str) -> None:
     with pytest.raises(AppImportError) as caught:
         load(uri)
     assert not account(caught.value)
-
-
-async def coroutine(scope: Any, receive: Any, send: Any) -> None: ...
-
-
-class Asynchronous:
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
-
-    async def method(self, scope: Any, receive: Any, send: Any) -> None: ...
-
-
-class Framework(Asynchronous): ...
-
-
-@pytest.mark.parametrize(
-    "application", [coroutine, Framework(), Asynchronous().method, partial(coroutine, "scope"), partial(Framework())]
-)
-def test_asgi_is_refused_with_the_way_out(application: Any) -> None:
-    with pytest.raises(AppImportError, match=r"site:app is an ASGI application.*a2wsgi"):
-        demand_wsgi(application, "site:app")
-
-
-class Synchronous:
-    def __call__(self, environ: Any, start_response: Any) -> None: ...
-
-
-@pytest.mark.parametrize("factory", [lambda: dict, lambda config=None: dict, lambda *, config: dict])
-def test_a_factory_that_is_not_called_is_refused_with_how_to_call_it(factory: Any) -> None:
-    with pytest.raises(AppImportError, match=r"site:make cannot be called .* with parentheses, site:make\(\)"):
-        demand_wsgi(factory, "site:make")
-
-
-def positional(*args: Any) -> None: ...
-
-
-def plain(environ: Any, start_response: Any, *, option: int = 0) -> None: ...
-
-
-@pytest.mark.parametrize(
-    "application", [plain, positional, partial(load), dict, Path("x").exists, Synchronous(), Synchronous().__call__]
-)
-def test_whatever_else_can_be_called_may_be_wsgi(application: Any) -> None:
-    demand_wsgi(application, "site:app")

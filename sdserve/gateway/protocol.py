@@ -1,0 +1,158 @@
+"""Which protocol an application speaks, WSGI or ASGI, by a look at what it is; nothing of it is called.
+
+An ASGI application is an async callable of three arguments, whatever it is wrapped in: a function, a bound method, an
+instance with an async `__call__`, a partial of one, a proxy or a decorated one that leads to it by `__wrapped__`. All
+else is WSGI. Code flags and marks are read here as inspect.iscoroutinefunction reads them: importing inspect costs more
+than a worker's start has to spare, and where nobody has imported it, nothing bears its mark.
+"""
+
+import sys
+from functools import partial
+from types import CodeType, FunctionType, MethodType, WrapperDescriptorType
+from typing import Any
+
+from sdserve.errors import AppImportError
+from sdserve.immutable import Immutable
+
+CO_VARARGS = 0x04  # inspect's flags of functions: one that takes `*args`,
+CO_COROUTINE = 0x80  # and one made by `async def`
+
+# What inspect, asgiref and Cython mark a callable with that returns a coroutine, and where that mark is from.
+MARKS = (("_is_coroutine_mark", "inspect"), ("_is_coroutine", "asyncio.coroutines"))
+DEPTH = 20  # of what wraps an application: more is a circle
+
+TO_WSGI = "or wrap it: application = a2wsgi.ASGIMiddleware(application)"
+TO_ASGI = "or wrap it: application = a2wsgi.WSGIMiddleware(application)"
+TO_ASGI_3 = "wrap it: application = asgiref.compatibility.guarantee_single_callable(application)"
+
+
+class Spoken(Immutable):
+    """A protocol ("asgi" or "wsgi"), how one sees it, and what is wrong with the application, as ends of sentences that
+    begin with its name."""
+
+    protocol: str
+    why: str
+    wrong: str = ""
+
+
+WSGI = Spoken("wsgi", "is not an async callable")
+ASGI = Spoken("asgi", "is an async callable")
+ASGI_BY_NAMES = Spoken("asgi", "takes scope, receive and send")
+ASGI_2 = Spoken("asgi", "takes a scope alone", f"speaks ASGI 2, which sdserve does not: {TO_ASGI_3}")
+ASGI_CLASS = Spoken("asgi", "is a class", "is a class whose instances are ASGI applications: name an instance of it")
+ASGI_AWAITED = Spoken("asgi", "is a class whose instances are awaited")
+ASGI_UNFIT = Spoken(
+    "asgi", ASGI.why, "is async, and cannot be called with a scope, a receive and a send, as ASGI applications are"
+)
+
+
+def spoken_by(application: Any, depth: int = DEPTH) -> Spoken:
+    """What an application speaks."""
+    call = _Call(application)
+    if isinstance(call.function, type):
+        return _of_class(call.function)
+    if call.is_async:
+        return ASGI if call.takes(3) is not False else ASGI_UNFIT
+    if call.first_is_scope():
+        return ASGI_BY_NAMES if call.takes(3) else ASGI_2 if call.takes(1) else WSGI
+    # Whether it takes what WSGI passes says its own code; a wrapper that takes anything is what it wraps.
+    if call.wrapped is not None and (call.takes(2) is None or call.takes(3)) and depth:
+        return spoken_by(call.wrapped, depth - 1)
+    return WSGI
+
+
+def demand_wsgi(application: Any, uri: str) -> None:
+    """Raises AppImportError for what speaks ASGI, or is a factory: each request would be answered with 500."""
+    if spoken_by(application).protocol != "wsgi":
+        raise AppImportError(
+            f"{uri} is an ASGI application, and sdserve serves WSGI only for now: name the WSGI callable where"
+            f" there is one (Django: wsgi.py), {TO_WSGI}"
+        )
+    if isinstance(application, FunctionType) and not _Call(application).takes(2):
+        module, _, name = uri.partition(":")
+        raise AppImportError(
+            f"{uri} cannot be called with an environ and a start_response, as WSGI applications are:"
+            f" a factory is written with parentheses, {module}:{name or 'application'}()"
+        )
+
+
+def _of_class(found: type) -> Spoken:
+    """A class that an application names: its instances are made with what an application is called with."""
+    if hasattr(found, "__await__"):
+        return ASGI_AWAITED
+    made = _Call(getattr(found, "__init__", None), more=1)
+    if made.first_is_scope() and made.takes(1):
+        return ASGI_2
+    return ASGI_CLASS if _Call(getattr(found, "__call__", None), more=1).is_async else WSGI  # noqa: B004
+
+
+class _Call:
+    """A callable without its wrapping.
+
+    function: what has code at last, a class, or None where there is only C code.
+    given, named: how many arguments the wrapping adds by position, and which ones by name.
+    wrapped: what a decorator says that it is around.
+    """
+
+    def __init__(self, application: Any, more: int = 0) -> None:
+        self.function: Any = application
+        self.given = more
+        self.named: frozenset[str] = frozenset()
+        self.is_async = False
+        self.wrapped: Any = None
+        for _ in range(DEPTH):
+            found = self.function
+            self.is_async = self.is_async or _is_marked(found)
+            if isinstance(found, type):
+                break
+            if self.wrapped is None:
+                self.wrapped = getattr(found, "__wrapped__", None)
+            if isinstance(found, partial):
+                self.given += len(found.args)
+                self.named |= found.keywords.keys()
+                self.function = found.func
+            elif isinstance(found, MethodType):
+                self.given += 1
+                self.function = found.__func__
+            elif (code := _code_of(found)) is not None:
+                self.is_async = self.is_async or bool(code.co_flags & CO_COROUTINE)
+                break
+            elif isinstance(getattr(type(found), "__call__", None), WrapperDescriptorType | None):  # noqa: B004
+                self.function = None
+                break
+            else:
+                self.function = found.__call__
+
+    def takes(self, count: int) -> bool | None:
+        """Whether it can be called with so many arguments by position; None where only the call would tell."""
+        code = _code_of(self.function)
+        if code is None:
+            return None
+        count += self.given
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        by_position, by_name = names[: code.co_argcount], names[code.co_argcount :]
+        if count > len(by_position) and not code.co_flags & CO_VARARGS:
+            return False
+        defaults = self.function.__defaults__ or ()
+        needed = {*by_position[: len(by_position) - len(defaults)], *by_name} - {*(self.function.__kwdefaults__ or ())}
+        given = set(by_position[:count])
+        return needed <= given | self.named and given.isdisjoint(self.named)
+
+    def first_is_scope(self) -> bool:
+        """Whether its first argument is called scope."""
+        code = _code_of(self.function)
+        return code is not None and code.co_varnames[self.given : min(self.given + 1, code.co_argcount)] == ("scope",)
+
+
+def _code_of(found: Any) -> CodeType | None:
+    code = getattr(found, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _is_marked(found: Any) -> bool:
+    """Whether a callable bears the mark of those that return coroutines."""
+    for mark, module in MARKS:
+        home = sys.modules.get(module)
+        if home is not None and getattr(found, mark, None) is getattr(home, mark, home):
+            return True
+    return False

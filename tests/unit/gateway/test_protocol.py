@@ -1,0 +1,274 @@
+"""Which protocol an application speaks, seen from outside, in all that people wrap their applications in."""
+
+import asyncio
+import functools
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asgiref.sync
+import fastapi
+import flask
+import pytest
+import starlette.applications
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdserve.errors import AppImportError
+from sdserve.gateway.protocol import ASGI, ASGI_2, ASGI_AWAITED, ASGI_BY_NAMES, WSGI, Spoken, demand_wsgi, spoken_by
+
+TO_ASGI_3 = "asgiref.compatibility.guarantee_single_callable"
+
+
+async def coroutine(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+async def with_more(settings: Any, scope: Any, receive: Any, send: Any, *, name: str) -> None: ...
+
+
+async def of_anything(*args: Any) -> None: ...
+
+
+def plain(environ: Any, start_response: Any, *, option: int = 0) -> None: ...
+
+
+def positional(*args: Any) -> None: ...
+
+
+def returns_a_coroutine(scope: Any, receive: Any, send: Any) -> Any: ...
+
+
+class Asynchronous:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    async def method(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    @classmethod
+    async def of_class(cls, scope: Any, receive: Any, send: Any) -> None: ...
+
+    @staticmethod
+    async def of_none(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Framework(Asynchronous): ...
+
+
+class Synchronous:
+    def __call__(self, environ: Any, start_response: Any) -> None: ...
+
+
+class CallsAnother:
+    """Its instances say for themselves how they are called, as those of Sentry's middleware did."""
+
+    __slots__ = ("__call__",)
+
+    def __init__(self) -> None:
+        self.__call__ = self.run
+
+    async def run(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Awaited:
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield
+
+
+class Double:
+    def __init__(self, scope: Any) -> None: ...
+
+    async def __call__(self, receive: Any, send: Any) -> None: ...
+
+
+class Hybrid:
+    """Marked by asgiref, and by inspect from Python 3.12 on."""
+
+    def __init__(self) -> None:
+        asgiref.sync.markcoroutinefunction(self)
+
+    def __call__(self, *args: Any) -> Any: ...
+
+
+class Compiled:
+    """A function as Cython compiles it: code without the flags of Python's, and a mark."""
+
+    __code__ = returns_a_coroutine.__code__
+    __defaults__ = __kwdefaults__ = None
+
+    def __init__(self, mark: object) -> None:
+        self._is_coroutine = mark
+
+    def __call__(self, *args: Any) -> Any: ...
+
+
+class SelfSame:
+    """All that one asks it for is itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def __call__(self, *args: Any) -> Any: ...
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def adapted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An ASGI application for a server that speaks WSGI."""
+
+    @functools.wraps(function)
+    def wrapper(environ: Any, start_response: Any) -> Any: ...
+
+    return wrapper
+
+
+def double(scope: Any) -> Any: ...
+
+
+DJANGO = """
+import sys
+from django.conf import settings
+settings.configure(SECRET_KEY="x")
+from django.core.{0} import get_{0}_application
+from sdserve.gateway.protocol import spoken_by
+print(spoken_by(get_{0}_application()).protocol)
+"""
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        *(coroutine, of_anything, Framework(), Asynchronous().method, Asynchronous.of_class, Asynchronous().of_none),
+        *(partial(coroutine), partial(Framework()), partial(with_more, None, name="x"), partial(partial(coroutine))),
+        *(decorated(coroutine), decorated(Framework()), partial(decorated(partial(decorated(coroutine))))),
+        *(CallsAnother(), Hybrid(), asgiref.sync.sync_to_async(plain), functools.lru_cache(coroutine)),
+        *(fastapi.FastAPI(), starlette.applications.Starlette(), partial(fastapi.FastAPI().__call__)),
+        Compiled(getattr(asyncio.coroutines, "_is_coroutine", None)),
+    ],
+)
+def test_asgi(application: Any) -> None:
+    assert spoken_by(application) == ASGI
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        *(plain, positional, partial(plain), partial(positional, 1), dict, print, Path("x").exists, lambda: plain),
+        *(Synchronous(), Synchronous().__call__, Synchronous, decorated(plain), adapted(coroutine), SelfSame()),
+        *(flask.Flask("x"), flask.Flask("x").wsgi_app, asgiref.sync.async_to_sync(coroutine)),
+    ],
+)
+def test_wsgi(application: Any) -> None:
+    assert spoken_by(application) == WSGI
+
+
+@pytest.mark.parametrize(
+    ("application", "spoken"),
+    [
+        *((each, ASGI_BY_NAMES) for each in (returns_a_coroutine, partial(returns_a_coroutine), Compiled(None))),
+        *((each, ASGI_2) for each in (double, Double, partial(double))),
+        (Awaited, ASGI_AWAITED),
+    ],
+)
+def test_asgi_that_is_not_async(application: Any, spoken: Spoken) -> None:
+    assert spoken_by(application) == spoken
+
+
+@pytest.mark.parametrize(
+    ("application", "wrong"),
+    [
+        (double, f"speaks ASGI 2, .*{TO_ASGI_3}"),
+        (Framework, "is a class .*: name an instance of it"),
+        (partial(coroutine, "scope"), "cannot be called with a scope, a receive and a send"),
+        (partial(with_more, settings=None, name="x"), "cannot be called with"),
+        (with_more, "cannot be called with"),
+    ],
+)
+def test_asgi_that_cannot_be_served(application: Any, wrong: str) -> None:
+    spoken = spoken_by(application)
+    assert spoken.protocol == "asgi"
+    assert re.search(wrong, spoken.wrong)
+
+
+@pytest.mark.parametrize("protocol", ["asgi", "wsgi"])
+def test_django(protocol: str) -> None:
+    program = DJANGO.format(protocol)
+    said = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert said == f"{protocol}\n"
+
+
+WRAPPINGS: list[Callable[[Any], Any]] = [
+    partial,
+    decorated,
+    lambda inner: type("Instance", (), {"__call__": staticmethod(inner)})(),
+    lambda inner: type("Held", (), {"inner": staticmethod(inner)})().inner,
+    lambda inner: partial(functools.lru_cache(inner)),
+]
+
+
+@given(
+    st.sampled_from([coroutine, plain, Framework(), Synchronous()]), st.lists(st.sampled_from(WRAPPINGS), max_size=6)
+)
+@settings(max_examples=200, deadline=None)
+def test_wrapping_changes_nothing(application: Any, wrappings: list[Callable[[Any], Any]]) -> None:
+    wrapped = application
+    for wrap in wrappings:
+        wrapped = wrap(wrapped)
+    assert spoken_by(wrapped) == spoken_by(application)
+
+
+@given(st.integers(0, 5), st.integers(0, 3), st.booleans(), st.integers(0, 3), st.integers(0, 4))
+@settings(max_examples=300, deadline=None)
+def test_it_is_unfit_when_a_call_would_fail(
+    arguments: int, defaults: int, varargs: bool, given_before: int, first_named: int
+) -> None:
+    """Python's own word on whether an async function can be called with three arguments."""
+    names = [f"a{i}" for i in range(arguments)]
+    parameters = [f"{name}=None" if i >= arguments - defaults else name for i, name in enumerate(names)]
+    space: dict[str, Any] = {}
+    exec(f"async def application({', '.join([*parameters, *(['*more'] if varargs else [])])}): ...", space)
+    named = dict.fromkeys(names[first_named : first_named + 1])
+    application = partial(space["application"], *range(given_before), **named)
+    try:
+        application(1, 2, 3).close()
+        called = True
+    except TypeError:
+        called = False
+    assert (spoken_by(application) == ASGI) == called
+
+
+@pytest.mark.parametrize(
+    "application", [coroutine, Framework(), Asynchronous().method, partial(coroutine, "scope"), partial(Framework())]
+)
+def test_asgi_is_refused_with_the_way_out(application: Any) -> None:
+    with pytest.raises(AppImportError, match=r"site:app is an ASGI application.*a2wsgi"):
+        demand_wsgi(application, "site:app")
+
+
+@pytest.mark.parametrize("factory", [lambda: dict, lambda config=None: dict, lambda *, config: dict])
+def test_a_factory_that_is_not_called_is_refused_with_how_to_call_it(factory: Any) -> None:
+    with pytest.raises(AppImportError, match=r"site:make cannot be called .* with parentheses, site:make\(\)"):
+        demand_wsgi(factory, "site:make")
+
+
+@pytest.mark.parametrize(
+    "application", [plain, positional, partial(positional), dict, Path("x").exists, Synchronous().__call__]
+)
+def test_whatever_else_can_be_called_may_be_wsgi(application: Any) -> None:
+    demand_wsgi(application, "site:app")
+
+
+def test_a_look_imports_nothing() -> None:
+    program = "import sys; from sdserve.gateway.protocol import spoken_by; spoken_by(print); print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-S", "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert not {"inspect", "asyncio", "asgiref", "typing_extensions"} & set(said.split())
