@@ -36,10 +36,11 @@ from sdserve.workers.application import Application
 from sdserve.workers.http import acceptor, body, spool, write_buffer
 from sdserve.workers.http import client as one_client
 from sdserve.workers.http import clients as open_clients
+from sdserve.workers.http import loop as any_loop
 from sdserve.workers.wsgi import clients, leader_followers, loop, watcher
 from sdserve.workers.wsgi import input as incoming
-from sdserve.workers.wsgi.exchange import Exchange
-from sdserve.workers.wsgi.loop import Loop
+from sdserve.workers.wsgi.exchange import WSGIExchange
+from sdserve.workers.wsgi.loop import WSGILoop
 from sdserve.workers.wsgi.worker import WSGIWorker
 from tests.fuzz.corpus import seeds
 
@@ -416,8 +417,8 @@ class World:
     def run(self) -> None:
         loop.select = SimpleNamespace(epoll=lambda: Epoll(self), poll=select.poll, POLLIN=select.POLLIN)
         WORKER.alive, WORKER.quick, WORKER.drain_by = True, False, None
-        exchange = Exchange(WORKER, WORKER.gateway, WORKER.options)
-        self.loop = Loop(WORKER, WORKER.options, exchange, WORKER.request_stuck)
+        exchange = WSGIExchange(WORKER, WORKER.gateway, WORKER.environs, WORKER.options)
+        self.loop = WSGILoop(WORKER, WORKER.options, exchange, WORKER.request_stuck)
         if FAULTS.storm is not None:
             self.loop._clients._keepalive = 60.0  # its pauses are longer than the usual one
         self.loop.run()
@@ -503,8 +504,8 @@ def prepare() -> None:
     acceptor.socket = SimpleNamespace(**{**vars(socket), "SocketType": Sock})  # type: ignore[attr-defined]
     spool.os = write_buffer.os = told.os = Os()
     body.IN_MEMORY = clients.IN_MEMORY = MEMORY
-    loop.time = CLOCK  # type: ignore[attr-defined]
-    for module in (acceptor, open_clients, loop, clients, incoming, leader_followers, watcher):
+    any_loop.time = CLOCK  # type: ignore[attr-defined]
+    for module in (acceptor, open_clients, any_loop, loop, clients, incoming, leader_followers, watcher):
         module.monotonic = CLOCK  # type: ignore[attr-defined]
 
 

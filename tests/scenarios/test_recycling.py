@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdserve.workers.wsgi.loop import EVENTS
+from sdserve.workers.http.loop import EVENTS
 from tests.support.load import Load
 from tests.support.server import Server, connector
 from tests.support.waiting import eventually

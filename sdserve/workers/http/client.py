@@ -13,6 +13,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import TypeVar
 
+from sdserve.gateway.environ import Environ
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
 from sdserve.http.writer import ClientGone
@@ -56,18 +57,21 @@ MOVES: dict[Phase, tuple[Phase, ...]] = {
 
 class Client:
     """`peer` and `port` are who is connected, or whom a PROXY header names; "" for a Unix socket. `standing` says
-    whether the peer may speak for others (gateway/forwarded.py)."""
+    whether the peer may speak for others (gateway/forwarded.py); `base` is what the environs of its requests share."""
 
     __slots__ = (
-        *("sock", "fd", "conn", "peer", "port", "listener", "proxied", "standing", "store", "preface"),
+        *("sock", "fd", "conn", "base", "peer", "port", "listener", "proxied", "standing", "store", "preface"),
         *("given", "phase", "mask", "queued", "deadline", "began", "waited", "called", "last"),
         *("request", "body", "arrival", "unsent", "close_after", "lingers", "sent", "failed", "reset"),
     )
 
-    def __init__(self, sock: socket.SocketType, conn: Connection, peer: tuple[str, str], store: Store) -> None:
+    def __init__(
+        self, sock: socket.SocketType, conn: Connection, base: Environ, peer: tuple[str, str], store: Store
+    ) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.conn = conn
+        self.base = base
         self.peer, self.port = peer
         self.store = store
         self.standing = 0
@@ -100,6 +104,20 @@ class Client:
         """A PROXY header says who is connected."""
         self.peer, self.port = peer
         self.proxied = True
+        self.base["REMOTE_ADDR"], self.base["REMOTE_PORT"] = peer
+
+    @property
+    def runs(self) -> bool:
+        """Whether the application has the request, or goes on with it when it is its turn."""
+        return self.phase is Phase.CALL
+
+    @property
+    def running_since(self) -> float:
+        return self.called
+
+    def describe(self, seconds: float) -> str:
+        """A call that takes so long, for the log."""
+        raise NotImplementedError
 
     def is_idle(self) -> bool:
         """Whether nothing of a request has been received, and none is being answered."""

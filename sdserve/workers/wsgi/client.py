@@ -1,12 +1,12 @@
-"""A client of the WSGI worker: what its environs share, the response that it waits for, and how long its call runs."""
+"""A client of the WSGI worker: the response that it waits for, and how long its call runs."""
 
 import socket
 from contextvars import Context
 from time import monotonic_ns
 from typing import Protocol
 
+from sdserve.gateway.environ import Environ
 from sdserve.gateway.response import Response
-from sdserve.gateway.wsgi import Environ
 from sdserve.http.connection import Connection
 from sdserve.workers.http.client import Client, Phase
 from sdserve.workers.http.write_buffer import Store
@@ -45,23 +45,17 @@ class Handle(Protocol):
 
 
 class WSGIClient(Client):
-    """`base` is what all environs of this connection share. `handle` is the socket
-    that applications see; nobody else's than that of the request in hand."""
+    """`handle` is the socket that applications see; nobody else's than that of the request in hand."""
 
-    __slots__ = ("base", "handle", "reply", "response")
+    __slots__ = ("handle", "reply", "response")
 
     def __init__(
         self, sock: socket.SocketType, conn: Connection, base: Environ, peer: tuple[str, str], store: Store
     ) -> None:
-        super().__init__(sock, conn, peer, store)
-        self.base = base
+        super().__init__(sock, conn, base, peer, store)
         self.response: Response | None = None  # while the application has the request
         self.reply: Reply | None = None
         self.handle: Handle | None = None
-
-    def name_peer(self, peer: tuple[str, str]) -> None:
-        super().name_peer(peer)
-        self.base["REMOTE_ADDR"], self.base["REMOTE_PORT"] = peer
 
     @property
     def progress(self) -> int:

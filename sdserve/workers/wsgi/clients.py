@@ -25,7 +25,7 @@ from sdserve.workers.http.deadlines import NEVER, Arrival, after
 from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 from sdserve.workers.wsgi.client import WSGIClient
-from sdserve.workers.wsgi.exchange import Exchange
+from sdserve.workers.wsgi.exchange import WSGIExchange
 from sdserve.workers.wsgi.input import TooSlow
 from sdserve.workers.wsgi.leader_followers import LeaderFollowers
 from sdserve.workers.wsgi.takeover import UNKEPT, expose
@@ -42,14 +42,20 @@ class WSGIClients(Clients[WSGIClient]):
     """
 
     def __init__(
-        self, worker: Worker, options: Options, epoll: select.epoll, exchange: Exchange, store: Store, on_take: OnTake
+        self,
+        worker: Worker,
+        options: Options,
+        epoll: select.epoll,
+        exchange: WSGIExchange,
+        store: Store,
+        on_take: OnTake,
     ) -> None:
         super().__init__(epoll, options, worker.log, worker.not_polling)
         self._exchange = exchange
         self._store = store
         self._on_take = on_take
         self._buffering = options.request_buffering
-        self._reader = RequestReader(options.limits, exchange.gateway.names)
+        self._reader = RequestReader(options.limits, exchange.environs.names)
         self._lead: LeaderFollowers | None = None
         self._owed: list[WSGIClient] = []  # at the end: whose responses the application has to end
 

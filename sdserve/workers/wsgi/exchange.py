@@ -1,28 +1,23 @@
-"""One request from parsed head to finished response: environ, hooks, application, access record, counters."""
+"""One request of a WSGI application, from its head to its finished response.
 
-import socket
-import time
-from collections import defaultdict
-from collections.abc import Callable
+A response may have to wait for its client, and a call for its request's body; both go on where they were.
+"""
+
 from contextvars import Context, copy_context
 from functools import partial
 from io import BufferedReader, BytesIO
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sdserve.gateway.response import Nowhere, Response
-from sdserve.gateway.wsgi import Environ, Gateway, set_body
-from sdserve.http.connection import State
+from sdserve.gateway.environ import Environ, Environs, set_body
+from sdserve.gateway.response import Response
+from sdserve.gateway.wsgi import Gateway
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
-from sdserve.http.scan import glimpse
-from sdserve.http.writer import ClientGone
-from sdserve.process.forked import Border
-from sdserve.process.listeners import Listener
 from sdserve.workers.base import Worker
+from sdserve.workers.http import hooked
+from sdserve.workers.http.exchange import Exchange
 from sdserve.workers.options import Options
-from sdserve.workers.rate_limit import RateLimit
-from sdserve.workers.wsgi import hooked
 from sdserve.workers.wsgi.client import Reply, WSGIClient
 from sdserve.workers.wsgi.contexts import Contexts
 from sdserve.workers.wsgi.fiber import Fiber
@@ -32,38 +27,20 @@ if TYPE_CHECKING:
     from sdserve.access import AccessLog
 
 EARLY = 64  # requests of a worker whose bodies arrive while they are answered; further ones are received first
-WILDCARDS = ("0.0.0.0", "::")
-Hook = Callable[..., Any]
 
 
-class Exchange:
-    """Answers requests. `access` writes access records, None when nobody reads them."""
+class WSGIExchange(Exchange[WSGIClient]):
+    """Answers requests by `gateway`; the rest is as in workers/http/exchange.py."""
 
-    def __init__(self, worker: Worker, gateway: Gateway, options: Options, access: "AccessLog | None" = None) -> None:
-        self._worker = worker
+    def __init__(
+        self, worker: Worker, gateway: Gateway, environs: Environs, options: Options, access: "AccessLog | None" = None
+    ) -> None:
+        super().__init__(worker, environs, gateway.writer, options, access)
         self.gateway = gateway
-        self.heads = gateway.writer
-        self._last = options.limits.requests
-        self._before = self._hook_named("pre_request")  # None when nobody set it
-        self._after = self._hook_named("post_request")
-        self.access = access
-        self._record = access.record if access is not None else None
-        self._complaints = defaultdict[str, RateLimit](RateLimit)  # by level
         gateway.complain = partial(self.complain, worker.log.info)
         self.held: dict[int, set[object]] = {}  # by thread, of several: responses that wait there (roster.py)
         self._early: dict[WSGIClient, Fiber] = {}  # calls whose bodies arrive meanwhile, and their threads
         self._contexts = Contexts(copy_context() if options.threads == 1 else Context())  # as threads begin
-        # Requests in the application whose post_request is owed, by the response that goes with them.
-        self._owed: dict[Response, tuple[Request, Environ]] = {}
-
-    def base(self, listener: Listener, sock: socket.SocketType, peer: tuple[str, str]) -> Environ:
-        """What the environs of a new connection share."""
-        address = listener.address
-        if isinstance(address, str):
-            return self.gateway.connection_environ(("localhost", "80"), peer)
-        if address[0] in WILDCARDS:
-            address = sock.getsockname()
-        return self.gateway.connection_environ((address[0], str(address[1])), peer)
 
     def answer(self, client: WSGIClient, request: Request, began: float) -> None:
         """Serves one request, as far as its client has room: the rest is done by `go_on` while `client.reply` is set.
@@ -76,7 +53,7 @@ class Exchange:
         if self._before is not None or self._after is not None:
             self._hooked(client, request)
         try:
-            environ = gateway.environ(client.base, request, client.standing)
+            environ = self.environs.of_request(client.base, request, client.standing)
         except HTTPError as error:
             self._end_early(client)
             client.conn.close()
@@ -102,7 +79,7 @@ class Exchange:
         else:
             gateway.call(environ, response)
         if client.unsent is None and response.result is None:
-            self._over(client, environ, response, began)
+            self.over(client, environ, response, began)
         else:
             client.reply = reply = Reply(environ, response, began, get_ident())
             if response.result is not None:
@@ -189,7 +166,7 @@ class Exchange:
             response.sent = max(0, response.sent - reply.lost)
         client.reply = None
         self._let_go(reply)
-        self._over(client, reply.environ, response, reply.began)
+        self.over(client, reply.environ, response, reply.began)
 
     def forget(self, client: WSGIClient) -> None:
         """Something went wrong with a response that was not over: nothing more becomes of it."""
@@ -210,106 +187,3 @@ class Exchange:
     def _let_go(self, reply: Reply) -> None:
         if (held := self.held.get(reply.thread)) is not None:
             held.discard(reply)
-
-    def _over(self, client: WSGIClient, environ: Environ, response: Response, began: float) -> None:
-        """The client has taken the whole response, or there will be no more of it."""
-        if response.taken is not None:
-            response.taken.end(response)
-        if response.broken:
-            client.close_after = True  # and its client must notice: its body has not ended where the connection ends
-            client.conn.close()
-            client.reset = not response.chunked and response.response_length is None
-        elif not response.keep_alive:
-            client.close_after = True
-            client.lingers = self._may_send(client, response.request)
-            client.conn.close()
-        client.sent = response.sent
-        client.failed = response.status >= "5"
-        if self._record is not None:
-            seconds = time.monotonic() - began
-            ended = "X" if response.broken else "-" if client.close_after else "+"
-            self._record(environ, response.status, response.sent, seconds, response.headers, ended)
-        # Not so if a worker that ends has told the hook already (`interrupted`), in another thread.
-        if self._after is not None and self._owed.pop(response, None) is not None:
-            self._hook(self._after, self._worker, response.request, environ, response)
-        response.let_go()
-
-    def _may_send(self, client: WSGIClient, request: Request) -> bool:
-        """Whether a client may be sending when the answer to its request ends the connection: the rest of the body, or
-        the next request where not the client has said that there is none."""
-        if client.conn.state is State.BODY or client.conn.requests == self._last:
-            return True
-        return request.keep_alive or hooked.was_closed(request)
-
-    def _hooked(self, client: WSGIClient, request: Request) -> None:
-        """Gives a request to pre_request, and to post_request later, as they know requests."""
-        seen = hooked.hook(request, client, self._worker.cfg, self._environ)
-        if self._before is not None:
-            self._hook(self._before, self._worker, seen)
-            seen.heed()
-
-    def _environ(self, client: WSGIClient, request: Request) -> Environ:
-        return self.gateway.environ(client.base, request, client.standing)
-
-    def interrupted(self) -> None:
-        """At the end of a worker: post_request for the requests that never came back from the application."""
-        while self._after is not None and self._owed:
-            response, (request, environ) = self._owed.popitem()
-            self._hook(self._after, self._worker, request, environ, response)
-
-    def refuse(self, client: WSGIClient, error: HTTPError, now: float) -> bytes:
-        """Sends the answer to a request that cannot be served, and returns it."""
-        self.heads.clock(now)
-        log = self._worker.log.error if error.ours else self._worker.log.info
-        self.complain(log, "%s: %d %s: %s", client.peer or "unix", error.status, error.reason, error)
-        head = error.head or client.conn.rest
-        client.conn.close()
-        request = client.request
-        has_body = request.method != "HEAD" if request is not None else not head.startswith(b"HEAD ")
-        answer = self.heads.error(error, body=has_body)
-        if self._record is not None:
-            sent = len(answer) - answer.index(b"\r\n\r\n") - 4
-            self._record(
-                self._known(client, head), f"{error.status} {error.reason}", sent, max(0.0, now - client.began), (), "-"
-            )
-        try:
-            client.send(answer)
-        except ClientGone as gone:
-            self._worker.log.debug("%s: the client went away: %s", client.peer, gone)
-            client.forget_unsent()
-        return answer
-
-    def _refusal(self, request: Request, answer: bytes, status: int) -> Response:
-        """The answer to a request that pre_request has seen and the application has not, as post_request sees it."""
-        response = Response(self.gateway, Nowhere(), request)
-        response.keep_alive = False
-        response.fail(answer, status)
-        return response
-
-    def complain(self, log: Callable[..., None], what: str, *args: Any) -> None:
-        """Says by `log` what a client did, or could bring about."""
-        self._complaints[log.__name__].say(log, what, *args)
-
-    def _known(self, client: WSGIClient, head: bytes) -> Environ:
-        """What the record of a refused request says of it: all, or what can be made out of `head`."""
-        from sdserve.access import refused
-
-        request = client.request
-        if request is None:
-            return refused(*glimpse(head), client.base["REMOTE_ADDR"])
-        try:
-            return self._environ(client, request)
-        except HTTPError:
-            line = f"{request.method} {request.uri} HTTP/1.{request.minor}".encode("ascii")
-            return refused(line, request.fields, client.base["REMOTE_ADDR"])
-
-    def _hook_named(self, name: str) -> Hook | None:
-        cfg = self._worker.cfg
-        return None if cfg.settings[name].source == "default" else getattr(cfg, name)
-
-    def _hook(self, hook: Hook, *args: Any) -> None:
-        try:
-            with Border(self._worker.log.error):
-                hook(*args)
-        except Exception:
-            self._worker.log.exception("Exception in the hook %s", getattr(hook, "__name__", hook))

@@ -18,9 +18,9 @@ from time import monotonic
 from types import FrameType
 
 from sdserve.log import Logger
-from sdserve.workers.wsgi.exchange import Exchange
+from sdserve.workers.wsgi.exchange import WSGIExchange
 
-BEGINNINGS = (Exchange.answer.__code__, Exchange.go_on.__code__, Exchange.in_fiber.__code__)
+BEGINNINGS = (WSGIExchange.answer.__code__, WSGIExchange.go_on.__code__, WSGIExchange.in_fiber.__code__)
 LEAVE = 0.25  # seconds before the master's KILL that are left for the hook worker_exit
 
 

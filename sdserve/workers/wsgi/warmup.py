@@ -15,8 +15,10 @@ from time import monotonic
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import BootError
-from sdserve.gateway.response import Nowhere, Response
-from sdserve.gateway.wsgi import Environ, Gateway
+from sdserve.gateway.answer import Nowhere
+from sdserve.gateway.environ import Environ, Environs
+from sdserve.gateway.response import Response
+from sdserve.gateway.wsgi import Gateway
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
@@ -37,7 +39,7 @@ class Overheard(logging.Handler):
             self.error = record.exc_info[1]
 
 
-def warm_up(gateway: Gateway, target: str, limits: Limits, log: Logger) -> None:
+def warm_up(gateway: Gateway, environs: Environs, target: str, limits: Limits, log: Logger) -> None:
     """Has the application answer a GET of `target`, a path or an http(s) URL.
 
     Raises BootError unless the answer is complete and its status below 500.
@@ -46,7 +48,7 @@ def warm_up(gateway: Gateway, target: str, limits: Limits, log: Logger) -> None:
     overheard = Overheard()
     logging.getLogger().addHandler(overheard)
     try:
-        response = _answer(gateway, target, limits)
+        response = _answer(gateway, environs, target, limits)
     finally:
         logging.getLogger().removeHandler(overheard)
     if response.status_code >= 500 or response.broken or not response.complete:
@@ -57,17 +59,17 @@ def warm_up(gateway: Gateway, target: str, limits: Limits, log: Logger) -> None:
     say("Warm-up of %s: answered %s in %.3f s", target, response.status, monotonic() - began)
 
 
-def _answer(gateway: Gateway, target: str, limits: Limits) -> Response:
+def _answer(gateway: Gateway, environs: Environs, target: str, limits: Limits) -> Response:
     from urllib.parse import urlsplit  # at a boot, which imports the application as well
 
     url = urlsplit(target if "://" in target else f"http://localhost{target}")
     uri = (url.path or "/") + (f"?{url.query}" if url.query else "")
     head = f"GET {uri} HTTP/1.1\r\nHost: {url.netloc}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n\r\n"
-    base = gateway.connection_environ((url.hostname or "", str(url.port or PORTS[url.scheme])), CLIENT)
+    base = environs.of_connection((url.hostname or "", str(url.port or PORTS[url.scheme])), CLIENT)
     base["wsgi.url_scheme"] = url.scheme
     try:
         request = RequestReader(limits).read(head.encode("ascii"))
-        environ: Environ = gateway.environ(base, request, 0)
+        environ: Environ = environs.of_request(base, request, 0)
     except HTTPError as error:
         raise BootError(f"warm-up of {target} is refused with {error.status} {error.reason}: {error}") from error
     environ["wsgi.input"] = BytesIO()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sdserve.gateway.environ import variable
 from sdserve.gateway.forwarded import Forwarding, Trusted, parse_address, parse_forwarded, split_node
-from sdserve.gateway.wsgi import variable
 from sdserve.http.errors import BadRequest
 
 SECURE = {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"}

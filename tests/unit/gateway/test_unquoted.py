@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sdserve.gateway.wsgi import unquoted
+from sdserve.gateway.environ import unquoted
 
 
 @given(st.text(alphabet="%%%0123456789abcdefABCDEFgG+-_ /~", max_size=30))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdserve.gateway.wsgi import cgi_name
+from sdserve.gateway.environ import cgi_name
 from sdserve.http import scan
 from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError

@@ -49,7 +49,7 @@ class Guests(Clients[Client]):
         if peer[1] in self.lost:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         limits = self._options.limits
-        return Client(sock, Connection(RequestReader(limits), limits), peer, self.store)
+        return Client(sock, Connection(RequestReader(limits), limits), {}, peer, self.store)
 
 
 class House:

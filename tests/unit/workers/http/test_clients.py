@@ -33,7 +33,7 @@ class Made(Clients[Client]):
 
     def one(self, patience: float = 0) -> Client:
         ours, theirs = socket.socketpair()
-        client = Client(ours, Connection(RequestReader(Limits()), Limits()), ("", ""), Store(Quota(0), print, 5))
+        client = Client(ours, Connection(RequestReader(Limits()), Limits()), {}, ("", ""), Store(Quota(0), print, 5))
         self.theirs[client] = theirs
         self.add(client, 100.0, patience)
         return client
@@ -117,7 +117,7 @@ def test_a_descriptor_that_was_given_out_again_means_the_new_connection(made: Ma
     with ours:
         os.dup2(ours.fileno(), old.fd)  # closes it, and gives its number to another connection
     new = Client(
-        *(socket.socket(fileno=old.fd), Connection(RequestReader(Limits()), Limits()), ("", "")),
+        *(socket.socket(fileno=old.fd), Connection(RequestReader(Limits()), Limits()), {}, ("", "")),
         Store(Quota(0), print, 5),
     )
     made.theirs[new] = theirs

@@ -39,7 +39,7 @@ def make(opened: ExitStack) -> Make:
         opened.enter_context(ours)
         opened.enter_context(theirs)
         conn = Connection(RequestReader(LIMITS), LIMITS)
-        client = Client(ours, conn, ("", ""), Store(Quota(0), print, 5))
+        client = Client(ours, conn, {}, ("", ""), Store(Quota(0), print, 5))
         conn.receive(data)
         client.request = conn.next_request()
         client.began = 10.0

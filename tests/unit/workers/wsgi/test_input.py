@@ -30,7 +30,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_a_call_that_pauses_leaves_the_stream_to_its_resumer(pair: tuple[socket.socket, socket.socket]) -> None:
     """Were its phase another one before the loop has it back, the loop would handle it while its call is resumed."""
     ours, theirs = pair
-    client = Client(ours, Connection(RequestReader(Limits()), Limits()), ("", ""), cast(Any, None))
+    client = Client(ours, Connection(RequestReader(Limits()), Limits()), {}, ("", ""), cast(Any, None))
     client.conn.receive(HEAD)
     request = client.conn.next_request()
     assert request is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 from sdserve.http.request import Request
 from sdserve.workers.http.body import Body, WholeBody
-from sdserve.workers.wsgi.client import WSGIClient
+from sdserve.workers.http.client import Client
 
 PeerAddress = tuple[str, int] | str  # "" for a Unix socket's peer
 
@@ -19,8 +19,8 @@ PeerAddress = tuple[str, int] | str  # "" for a Unix socket's peer
 class HookedRequest(Request):
     """See `hook`, which makes it of a request."""
 
-    _client: WSGIClient
-    _environ: Callable[[WSGIClient, Request], dict[str, Any]]
+    _client: Client
+    _environ: Callable[[Any, Request], dict[str, Any]]
     cfg: Any
     proxy_protocol_info = None
     must_close = False
@@ -101,7 +101,7 @@ def was_closed(request: Request) -> bool:
 
 
 def hook(
-    request: Request, client: WSGIClient, cfg: Any, environ: Callable[[WSGIClient, Request], dict[str, Any]]
+    request: Request, client: Client, cfg: Any, environ: Callable[[Any, Request], dict[str, Any]]
 ) -> HookedRequest:
     """Makes `request` one for hooks. `environ` builds what the application would get."""
     request.__class__ = HookedRequest

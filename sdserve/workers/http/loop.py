@@ -1,0 +1,153 @@
+"""What the loops of all worker classes have in common: what is polled besides clients, counting, failing, closing.
+
+How a turn goes is a worker class's own. In all of them events come before deadlines: what is due is judged by the time
+of the last poll, so that nothing is due whose data came while a call kept the loop. Whatever goes wrong in a turn ends
+the connection it was for, nothing else; what goes wrong with the loop itself is a matter of guard.py.
+"""
+
+import select
+import time
+from collections import deque
+from time import monotonic
+from typing import Generic
+
+from sdserve.process import forked
+from sdserve.workers.base import Worker
+from sdserve.workers.guard import Guard
+from sdserve.workers.http.acceptor import Acceptor
+from sdserve.workers.http.client import EPOLLIN, C, Phase
+from sdserve.workers.http.clients import Clients
+from sdserve.workers.http.exchange import Exchange
+from sdserve.workers.http.retirement import Retirement
+from sdserve.workers.options import Options
+
+EVENTS = 32  # of one poll
+BATCH = 4  # turns of `ready` between two polls: who sends one request at a time does not wait for those who send many
+
+
+class Loop(Generic[C]):
+    """Serves the listeners of `worker` until that says otherwise. `exchange` answers requests of `clients`."""
+
+    def __init__(
+        self, worker: Worker, options: Options, epoll: select.epoll, clients: Clients[C], exchange: Exchange[C]
+    ) -> None:
+        self._worker = worker
+        self._options = options
+        self._epoll = epoll
+        self._clients = clients
+        self._exchange = exchange
+        self._acceptor = Acceptor(worker, options, epoll, clients)
+        self._retirement = Retirement(worker, clients, self._acceptor, exchange.heads)
+        self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
+        self._polled = 0.0  # when the last poll returned
+        self._marked = False  # the process is marked busy, from an earlier turn
+        self._guard = Guard()
+        self._fatal: BaseException | None = None
+        self._control: set[int] = set()
+        for fd in worker.control_fds():
+            self._add_control(fd)
+        worker.rewired = self._add_control
+
+    def run(self) -> None:
+        """Serves; returns when the worker has retired, or must leave."""
+        self._acceptor.start()
+        self._serve()
+        if not self._worker.quick:
+            self.name_what_is_cut()
+        self._close_all()
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _serve(self) -> None:
+        """Turns until all is over."""
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Has `_serve` return."""
+        raise NotImplementedError
+
+    def _leads(self) -> bool:
+        """Whether this thread is still the one that polls."""
+        return True
+
+    def _close_all(self) -> None:
+        for client in self._clients:
+            if client.phase is not Phase.CALL:
+                client.close()
+        self._epoll.close()
+        self._exchange.interrupted()
+        if self._exchange.access is not None:
+            self._exchange.access.flush()
+
+    def let_go(self) -> None:
+        """In a process that the application has forked: closes what polls, and all that is polled."""
+        self._epoll.close()
+        self._clients.let_go()
+
+    def calls(self) -> list[str]:
+        """The requests that the application has now, for the log."""
+        now = monotonic()
+        calls = [client for client in self._clients if client.runs and client.request is not None]
+        return [client.describe(now - client.running_since) for client in calls]
+
+    def name_what_is_cut(self) -> None:
+        """Tells the log of requests that have not ended when the worker must, or when only such as hang are left."""
+        over = monotonic() >= (self._worker.drain_by or 0.0)
+        limit = "orphan_timeout" if self._worker.orphaned else "graceful_timeout"
+        why = f"{limit} is over" if over else "it hangs, and its worker has finished everything else"
+        for call in self.calls():
+            self._worker.log.warning("%s, and is cut: %s", call, why)
+
+    def _survives(self, client: C | None, error: BaseException) -> bool:
+        """After an exception in a turn, `client` being what it was for. False when this thread is not to go on.
+
+        Where no connection is to blame the same may happen at once again: guard.py says what becomes of the loop.
+        """
+        worker = self._worker
+        if forked.child:
+            forked.leave(worker.log.error, error)
+        if not self._leads():
+            worker.log.exception("Error in a thread of worker %s that had lost the lead", worker.pid)
+            return False
+        if client is not None:
+            self._clients.fail(client)
+            return True
+        verdict = self._guard.failed(monotonic(), self._polled)
+        unheard = verdict.replace and not worker.ask_for_replacement("fails again and again")
+        if verdict.over or unheard:
+            worker.log.critical("Worker %s cannot go on: %r", worker.pid, error)
+            self._fatal = error
+            self._stop()
+            return False
+        worker.log.exception("Error in the loop of worker %s, which goes on", worker.pid)
+        time.sleep(verdict.pause)
+        return True
+
+    def _count(self) -> None:
+        """Counts what was answered: before each rest, and in time where there is none, for max_requests."""
+        self._worker.count_requests(*self._clients.take_counts())
+        self._worker.cell.used(self._clients.marked_at)
+
+    def _reopen(self) -> None:
+        if not self._retirement.begun:
+            self._acceptor.reopen()
+
+    def _add_control(self, fd: int) -> None:
+        """One more descriptor that tells the worker something."""
+        self._control.add(fd)
+        self._epoll.register(fd, EPOLLIN)
+
+    def _other(self, fd: int) -> bool:
+        """An event of something that is no client. False when the lead was lost."""
+        acceptor, worker, pending = self._acceptor, self._worker, self._pending
+        if fd in self._control:
+            worker.handle_control(fd)
+        elif not (acceptor.open and worker.alive):  # who was told to leave takes what is queued in retirement.py
+            acceptor.set_open(False)  # it was not possible when it was said
+        elif fd == acceptor.adopting:
+            pending.extend((client.fd, EPOLLIN) for client in acceptor.adopt_if_room())
+        elif fd in acceptor.listeners and (client := acceptor.accept_in_turn(fd)):
+            if pending:  # calls may last: new connections get their turn among those that are open
+                pending.insert(1, (fd, EPOLLIN))
+            pending.appendleft((client.fd, EPOLLIN))
+        return True

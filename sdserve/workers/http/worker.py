@@ -1,0 +1,132 @@
+"""What worker classes that serve HTTP have in common: their configuration read once, records, and who is named."""
+
+import os
+from functools import cached_property
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from sdserve import SERVER_SOFTWARE
+from sdserve.errors import ConfigError
+from sdserve.gateway.environ import Environs, ErrorStream, Terms, variable
+from sdserve.gateway.forwarded import Forwarding, Trusted
+from sdserve.http.response import HeadWriter
+from sdserve.http.strict import demand_strict
+from sdserve.log import Logger
+from sdserve.workers.base import Worker
+from sdserve.workers.http.loop import Loop
+from sdserve.workers.options import Options
+
+if TYPE_CHECKING:
+    from sdserve.access import AccessLog
+    from sdserve.config import Config
+
+HEAP = 2 << 20  # bytes
+
+
+def keep_heap() -> None:
+    """Has the C library keep free memory up to twice `HEAP`.
+
+    glibc returns the end of its heap to the kernel when 128 KiB of it are free, which the body of a request can bring
+    about each time; half of what such a request costs is then page faults. A large block that is freed teaches it to
+    wait for more (mallopt(3), M_MMAP_THRESHOLD). Other C libraries take no notice.
+    """
+    bytes(HEAP)
+
+
+class HTTPWorker(Worker):
+    """Serves HTTP by a loop that subclasses make in `make_loop`."""
+
+    _loop: Loop[Any] | None = None
+
+    @classmethod
+    def check_config(cls, cfg: "Config", log: Logger) -> None:
+        demand_strict()
+        problems = []
+        for name in ("forwarded_allow_ips", "proxy_allow_ips"):
+            try:
+                Trusted(getattr(cfg, name))
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+        if cfg.accesslog:
+            from sdserve.access import Format, unknown_atoms
+
+            try:
+                Format(cfg.access_log_format)
+            except ValueError as error:
+                problems.append(str(error))
+            for atom in unknown_atoms(cfg.access_log_format):
+                log.warning("access_log_format: %s is not an atom, and will be written as -", atom)
+        if problems:
+            raise ConfigError(problems)
+
+    def make_loop(self) -> Loop[Any]:
+        """The loop that serves this worker's listeners."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        keep_heap()
+        self._loop = self.make_loop()
+        try:
+            self._loop.run()
+        finally:
+            self.write_records()
+
+    @cached_property
+    def options(self) -> Options:
+        return Options.of(self.cfg)
+
+    @cached_property
+    def environs(self) -> Environs:
+        """What makes environs of requests."""
+        options, cfg = self.options, self.cfg
+        terms = Terms(
+            multithread=cfg.threads > 1,
+            multiprocess=cfg.workers > 1,
+            script_name=os.environ.get("SCRIPT_NAME", ""),
+            header_map=cfg.header_map,
+            forwarder=frozenset(name.upper() for name in cfg.forwarder_headers),
+            errors=ErrorStream(self.log),
+        )
+        forwarding = Forwarding(
+            *(Trusted(options.forwarded_allow_ips), options.secure_scheme_headers),
+            family=options.forwarded_headers,
+            key=variable,
+        )
+        return Environs(forwarding, terms)
+
+    @cached_property
+    def heads(self) -> HeadWriter:
+        """What writes the heads of answers."""
+        heads = HeadWriter(SERVER_SOFTWARE)
+        heads.keeps = self.options.times.keepalive > 0
+        return heads
+
+    @cached_property
+    def access(self) -> "AccessLog | None":
+        """What writes access records, None where nobody reads them."""
+        if not self.log.access_enabled:
+            return None
+        from sdserve.access import AccessLog, Format
+
+        return AccessLog(Format(self.cfg.access_log_format), self.log.access, self.log.exception)
+
+    def write_records(self) -> None:
+        if self.access is not None:
+            self.access.flush()
+
+    def handle_abort(self, signum: int, frame: FrameType | None) -> None:
+        """Names the requests that are in the application; before the stacks of all threads are written."""
+        self.write_records()
+        if self._loop is not None:
+            for call in self._loop.calls():
+                self.log.critical("%s", call)
+            self.name_the_line(frame)
+        super().handle_abort(signum, frame)
+
+    def name_the_line(self, frame: FrameType | None) -> None:
+        """Logs where the one thread that is stuck is, where it is known to be one."""
+
+    def let_go(self) -> None:
+        super().let_go()
+        if self._loop is not None:
+            self._loop.let_go()
