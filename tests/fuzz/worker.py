@@ -33,7 +33,7 @@ from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers import told
 from sdserve.workers.application import Application
-from sdserve.workers.http import acceptor, body, spool, write_buffer
+from sdserve.workers.http import acceptor, body, requests, spool, write_buffer
 from sdserve.workers.http import client as one_client
 from sdserve.workers.http import clients as open_clients
 from sdserve.workers.http import loop as any_loop
@@ -505,7 +505,7 @@ def prepare() -> None:
     spool.os = write_buffer.os = told.os = Os()
     body.IN_MEMORY = clients.IN_MEMORY = MEMORY
     any_loop.time = CLOCK  # type: ignore[attr-defined]
-    for module in (acceptor, open_clients, any_loop, loop, clients, incoming, leader_followers, watcher):
+    for module in (acceptor, open_clients, requests, any_loop, loop, clients, incoming, leader_followers, watcher):
         module.monotonic = CLOCK  # type: ignore[attr-defined]
 
 

@@ -115,6 +115,10 @@ class Client:
     def running_since(self) -> float:
         return self.called
 
+    def forget(self) -> None:
+        """Its request is over. A hook's request, for one, knows its client."""
+        self.request = None
+
     def describe(self, seconds: float) -> str:
         """A call that takes so long, for the log."""
         raise NotImplementedError

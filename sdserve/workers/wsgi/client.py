@@ -85,7 +85,6 @@ class WSGIClient(Client):
         return self.called if self.reply is None else self.reply.began
 
     def forget(self) -> None:
-        """Its request is over. A hook's request, for one, knows its client."""
         self.request = self.response = None
 
     def describe(self, seconds: float) -> str:

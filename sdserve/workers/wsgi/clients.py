@@ -12,16 +12,16 @@ from functools import partial
 from sys import getrefcount
 from time import monotonic
 
-from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError
-from sdserve.http.request import Request, RequestReader
+from sdserve.http.request import Request
 from sdserve.http.writer import ClientGone
 from sdserve.process.listeners import Listener
 from sdserve.workers.base import Worker
 from sdserve.workers.http.body import IN_MEMORY, Body, WholeBody
-from sdserve.workers.http.client import HEADS, RECEIVE, Phase
-from sdserve.workers.http.clients import BODY, CALL, CLOSED, FLUSH, HEAD, LINGER, PREFACE, READ, Clients
+from sdserve.workers.http.client import Phase
+from sdserve.workers.http.clients import BODY, CALL, CLOSED, FLUSH, HEAD, READ
 from sdserve.workers.http.deadlines import NEVER, Arrival, after
+from sdserve.workers.http.requests import RequestClients
 from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 from sdserve.workers.wsgi.client import WSGIClient
@@ -34,12 +34,14 @@ OnTake = Callable[[WSGIClient], None]
 WAITING = (FLUSH, READ)  # for its client, perhaps in the middle of a response
 
 
-class WSGIClients(Clients[WSGIClient]):
+class WSGIClients(RequestClients[WSGIClient]):
     """What becomes of all open connections of a loop.
 
     `exchange` answers requests, through `lead` where there are several threads; `store` is where responses wait for
     their clients; `on_take` hears of connections that applications take over.
     """
+
+    _exchange: WSGIExchange
 
     def __init__(
         self,
@@ -50,12 +52,10 @@ class WSGIClients(Clients[WSGIClient]):
         store: Store,
         on_take: OnTake,
     ) -> None:
-        super().__init__(epoll, options, worker.log, worker.not_polling)
-        self._exchange = exchange
+        super().__init__(worker, options, epoll, exchange)
         self._store = store
         self._on_take = on_take
         self._buffering = options.request_buffering
-        self._reader = RequestReader(options.limits, exchange.environs.names)
         self._lead: LeaderFollowers | None = None
         self._owed: list[WSGIClient] = []  # at the end: whose responses the application has to end
 
@@ -65,8 +65,7 @@ class WSGIClients(Clients[WSGIClient]):
 
     def make(self, sock: socket.SocketType, listener: Listener, peer: tuple[str, str]) -> WSGIClient:
         base = self._exchange.base(listener, sock, peer)
-        conn = Connection(self._reader, self._options.limits, base.copy)
-        client = WSGIClient(sock, conn, base, peer, self._store)
+        client = WSGIClient(sock, self.connection(base), base, peer, self._store)
         expose(client, self._on_take)
         return client
 
@@ -78,26 +77,7 @@ class WSGIClients(Clients[WSGIClient]):
             return True
         if phase is FLUSH:
             return self._flush(client)
-        try:
-            data = client.sock.recv(HEADS if phase is HEAD else RECEIVE)
-        except BlockingIOError:
-            self._flush_between(client)
-            return True
-        except OSError:
-            self.close(client)
-            return True
-        if not data:
-            self.close(client)
-            return True
-        if phase is not HEAD:
-            if phase is LINGER:
-                return True
-            if phase is PREFACE:
-                return not self.read_preface(client, data) or self.advance(client, monotonic())
-            if phase is READ and client.arrival is not None:
-                client.arrival.received(len(data), monotonic())
-        client.conn.receive(data)
-        return self.advance(client, monotonic())
+        return not self.received(client) or self.advance(client, monotonic())
 
     def advance(self, client: WSGIClient, now: float) -> bool:
         """Goes on with what was received, up to one answered request. False when the lead was lost."""
@@ -111,7 +91,7 @@ class WSGIClients(Clients[WSGIClient]):
                     expose(client, self._on_take)
                 request = conn.next_request()
                 if request is None:
-                    self._await_head(client, now)
+                    self.await_head(client, now)
                     return True
                 if not request.length:
                     return self._serve(client, request, now)
@@ -142,10 +122,10 @@ class WSGIClients(Clients[WSGIClient]):
         if data is None:
             return self._serve(client, client.request, now)
         if client.arrival is None:
-            self._begin_body(client)
+            self.begin_body(client)
         if client.arrival is not None and body.size > before:
             client.arrival.received(body.size - before, now)
-        self._flush_between(client)
+        self.flush_between(client)
         return True
 
     def _resume(self, client: WSGIClient, now: float) -> bool:
@@ -160,34 +140,9 @@ class WSGIClients(Clients[WSGIClient]):
                 self.errors += 1
         return self._go_on(client, now)
 
-    def _flush_between(self, client: WSGIClient) -> None:
-        """Waits for more of a head or body. What was sent meanwhile leaves when there is room for it."""
-        if client.unsent is not None:
-            try:
-                done = client.flush()
-            except ClientGone:
-                self.close(client)
-                return
-            if done and client.phase is BODY:  # it was 100 Continue: the client is asked for its body only now
-                client.began = monotonic()
-                self._begin_body(client)
-                return
-        self.wait(client)
-
-    def _begin_body(self, client: WSGIClient) -> None:
+    def begin_body(self, client: WSGIClient) -> None:
         client.arrival = Arrival(self._times, client.began)
         self._receive_body(client, BODY)
-
-    def _await_head(self, client: WSGIClient, now: float) -> None:
-        conn = client.conn
-        if conn.state is State.CLOSED:
-            self.close(client)
-            return
-        if conn.buffered and client.last:  # the first bytes of the next request; before the first one, accept counts
-            client.began = now
-            client.last = 0.0
-            self.set_deadline(client, now, self._times.head)
-        self.wait(client)
 
     def _begins_early(self, client: WSGIClient, request: Request) -> bool:
         """Whether the application gets a request before its body."""
@@ -235,19 +190,7 @@ class WSGIClients(Clients[WSGIClient]):
         if client.unsent is not None or client.reply is not None:
             self._suspend(client, now)
             return
-        self.count += 1
-        self.size += client.sent
-        if client.failed:
-            self.errors += 1
-        client.request = client.response = None
-        if client.body is not None:
-            client.forget_body()
-        if client.close_after:
-            self.end(client)
-        elif client.conn.buffered:
-            self.pipelined(client, now)
-        else:
-            self.keep(client, now)
+        self.done(client, now)
 
     def _suspend(self, client: WSGIClient, now: float) -> None:
         """A response goes on later: when there is more of its body, when its client has room, or in its turn."""
@@ -304,17 +247,6 @@ class WSGIClients(Clients[WSGIClient]):
         super().cut()
         self._owed = [client for client in (*self._owed, *self.ready) if client.reply is not None]
         return bool(self._owed)
-
-    def refuse(self, client: WSGIClient, error: HTTPError, now: float) -> None:
-        self._exchange.refuse(client, error, now)
-        self.called(client, now)
-        client.close_after = True
-        client.sent = 0
-        client.failed = False
-        self.answered(client, now)
-
-    def complain(self, client: WSGIClient, error: Exception) -> None:
-        self._exchange.complain(self._log.warning, "%s: %s", client.peer, error)
 
     def body_is_due(self, client: WSGIClient, now: float) -> None:
         assert client.arrival is not None

@@ -1,0 +1,115 @@
+"""From the bytes that come in to a request, and from an answer that is over to the next one.
+
+How a request is answered in between is a worker class's own.
+"""
+
+import select
+from time import monotonic
+from typing import Any
+
+from sdserve.http.connection import Connection, State
+from sdserve.http.errors import HTTPError
+from sdserve.http.request import RequestReader
+from sdserve.http.writer import ClientGone
+from sdserve.workers.base import Worker
+from sdserve.workers.http.client import HEADS, RECEIVE, C
+from sdserve.workers.http.clients import BODY, HEAD, LINGER, PREFACE, READ, Clients
+from sdserve.workers.http.exchange import Exchange
+from sdserve.workers.options import Options
+
+
+class RequestClients(Clients[C]):
+    """Clients whose requests are read here, and answered by `exchange`."""
+
+    def __init__(self, worker: Worker, options: Options, epoll: select.epoll, exchange: Exchange[C]) -> None:
+        super().__init__(epoll, options, worker.log, worker.not_polling)
+        self._exchange = exchange
+        self._reader = RequestReader(options.limits, exchange.environs.names)
+
+    def connection(self, base: dict[str, Any]) -> Connection:
+        """What reads the requests of a connection whose environs share `base`."""
+        return Connection(self._reader, self._options.limits, base.copy)
+
+    def received(self, client: C) -> bool:
+        """Takes in what has come from a client. Whether there is something to go on with."""
+        phase = client.phase
+        try:
+            data = client.sock.recv(HEADS if phase is HEAD else RECEIVE)
+        except BlockingIOError:
+            self.flush_between(client)
+            return False
+        except OSError:
+            self.close(client)
+            return False
+        if not data:
+            self.close(client)
+            return False
+        if phase is not HEAD:
+            if phase is LINGER:
+                return False
+            if phase is PREFACE:
+                return self.read_preface(client, data)
+            if phase is READ and client.arrival is not None:
+                client.arrival.received(len(data), monotonic())
+        client.conn.receive(data)
+        return True
+
+    def flush_between(self, client: C) -> None:
+        """Waits for more of a head or body. What was sent meanwhile leaves when there is room for it."""
+        if client.unsent is not None:
+            try:
+                done = client.flush()
+            except ClientGone:
+                self.close(client)
+                return
+            if done and client.phase is BODY:  # it was 100 Continue: the client is asked for its body only now
+                client.began = monotonic()
+                self.begin_body(client)
+                return
+        self.wait(client)
+
+    def begin_body(self, client: C) -> None:
+        """The client was asked for its body."""
+
+    def await_head(self, client: C, now: float) -> None:
+        """A head is not complete."""
+        conn = client.conn
+        if conn.state is State.CLOSED:
+            self.close(client)
+            return
+        if conn.buffered and client.last:  # the first bytes of the next request; before the first one, accept counts
+            client.began = now
+            client.last = 0.0
+            self.set_deadline(client, now, self._times.head)
+        self.wait(client)
+
+    def done(self, client: C, now: float) -> None:
+        """The client has all of its answer: its next request may come."""
+        self.count += 1
+        self.size += client.sent
+        if client.failed:
+            self.errors += 1
+        client.forget()
+        if client.body is not None:
+            client.forget_body()
+        if client.close_after:
+            self.end(client)
+        elif client.conn.buffered:
+            self.pipelined(client, now)
+        else:
+            self.keep(client, now)
+
+    def refuse(self, client: C, error: HTTPError, now: float) -> None:
+        self._exchange.refuse(client, error, now)
+        self.called(client, now)
+        client.close_after = True
+        client.sent = 0
+        client.failed = False
+        self.answered(client, now)
+
+    def answered(self, client: C, now: float) -> None:
+        """An answer is under way, as far as its client has room."""
+        raise NotImplementedError
+
+    def complain(self, client: C, error: Exception) -> None:
+        self._exchange.complain(self._log.warning, "%s: %s", client.peer, error)
