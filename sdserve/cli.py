@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from sdserve.config import Config, answer, load, paths
@@ -32,27 +32,44 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         return load(arguments, os.environ, directory)
 
     try:
+        found: list[SdserveError] = []
         try:
             cfg = configuration()
         except ConfigError as error:
-            if isinstance(error.usable, Config) and error.usable.check_config:
-                check(error.usable, error)
-            raise
-        if cfg.print_config:
+            if not isinstance(error.usable, Config):
+                raise
+            cfg, found = error.usable, [error]
+        if cfg.print_config and not found:
             from sdserve.config.render import config_text
 
             answer(config_text(cfg))
         if cfg.check_config:
-            check(cfg)
+            check(cfg, found)
             answer(f"sdserve: the configuration and {cfg.wsgi_app} are good")
-        if cfg.print_config or cfg.check_config:
+        if cfg.check_config or (cfg.print_config and not found):
             sys.exit(0)
-        demand_application(cfg)
-        demand_foreground(cfg, os.environ)
+        refuse([*found, *refusals(cfg, (demand_application, *HERE))])
         serve(cfg, configuration)
     except SdserveError as error:
         report(error)
         sys.exit(error.exit_code)
+
+
+def refusals(cfg: Config, steps: Iterable[Callable[[Config], None]]) -> list[SdserveError]:
+    """What the steps raise, each for itself: all of it can be mended at once."""
+    found = []
+    for step in steps:
+        try:
+            step(cfg)
+        except SdserveError as error:
+            found.append(error)
+    return found
+
+
+def refuse(found: Sequence[SdserveError]) -> None:
+    """Raises one error for all that were found, if any; its exit code is the first one's."""
+    if found:
+        raise type(found[0])("\n".join(map(str, found))) from found[0].__cause__
 
 
 def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
@@ -85,31 +102,43 @@ def demand_application(cfg: Config) -> None:
         )
 
 
-def demand_foreground(cfg: Config, environ: Mapping[str, str]) -> None:
+def demand_foreground(cfg: Config) -> None:
     """Raises ConfigError when a service of systemd would detach: systemd would wait for its READY=1 until the end."""
     from sdserve.systemd.notify import awaited
 
-    if cfg.daemon and awaited(environ):
+    if cfg.daemon and awaited(os.environ):
         source = cfg.settings["daemon"].source
         raise ConfigError(f"daemon ({source}): systemd supervises this process: leave it out")
 
 
-def check(cfg: Config, before: ConfigError | None = None) -> None:
+def demand_identity(cfg: Config) -> None:
+    """Raises BootError, as workers would, when they may not become who they should be."""
+    from sdserve.process import identity
+
+    identity.demand(cfg.uid, cfg.gid)
+
+
+def demand_pidfile(cfg: Config) -> None:
+    """Raises PidfileError when there is no place for the pidfile."""
+    if cfg.pidfile is not None:
+        from sdserve.process.pidfile import demand_place
+
+        demand_place(os.path.join(cfg.chdir, cfg.pidfile))
+
+
+HERE = demand_foreground, demand_identity, demand_pidfile  # they depend on who starts, and where
+
+
+def check(cfg: Config, before: Sequence[SdserveError]) -> None:
     """Does what a start would do up to the first fork, without listening.
 
     Raises an SdserveError that tells all that is wrong, with what was found `before`; warnings go to standard error.
     """
-    warnings = [*cfg.warnings, *_what_root_does_not_meet()]
-    for warning in warnings:
+    here = [f"a start by this user, and from here, is refused: {error}" for error in refusals(cfg, HERE)]
+    for warning in [*cfg.warnings, *_what_root_does_not_meet(), *here]:
         print(f"sdserve: warning: {warning}", file=sys.stderr)
-    found: list[SdserveError] = [] if before is None else [before]
-    for step in (demand_application, Config.enter, _check_worker_class, _load_application):
-        try:
-            step(cfg)
-        except SdserveError as error:
-            found.append(error)
-    if found:
-        raise type(found[0])("\n".join(map(str, found))) from found[0].__cause__
+    steps = demand_application, Config.enter, _check_worker_class, _load_application
+    refuse([*before, *refusals(cfg, steps)])
 
 
 def _what_root_does_not_meet() -> Iterator[str]:

@@ -96,6 +96,5 @@ def _channel() -> tuple[_MasterEnd, socket.socket, int]:
 def birth_of(cfg: Config, slot: int, title: str) -> Birth:
     """What the configuration gives the worker in `slot`. GPUs are dealt by slot: a replacement keeps its GPU."""
     environ = {"CUDA_VISIBLE_DEVICES": cfg.gpus[slot % len(cfg.gpus)]} if cfg.gpus else {}
-    values = {"user": cfg.uid, "group": cfg.gid, "umask": cfg.umask}
-    uid, gid, umask = (value if cfg.settings[name].source != "default" else None for name, value in values.items())
-    return Birth(title=title, environ=environ, uid=uid, gid=gid, initgroups=cfg.initgroups, umask=umask)
+    umask = cfg.umask if cfg.settings["umask"].source != "default" else None
+    return Birth(title=title, environ=environ, uid=cfg.uid, gid=cfg.gid, initgroups=cfg.initgroups, umask=umask)

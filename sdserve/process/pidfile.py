@@ -4,6 +4,7 @@ It is written beside its place and renamed into it, so no reader ever sees half 
 still holds our own pid. A file that names a process which is gone is stale and replaced.
 """
 
+import errno
 import os
 from contextlib import suppress
 
@@ -85,7 +86,7 @@ class Pidfile:
         except OSError as error:
             with suppress(OSError):
                 remove(beside)
-            raise PidfileError(f"cannot write the pidfile {self.fname}: {error.strerror}{_where_to_write()}") from error
+            raise _cannot_write(self.fname, error) from error
 
     def _remove(self, fname: str) -> None:
         try:
@@ -105,6 +106,23 @@ class Pidfile:
         except PermissionError:  # it runs, as somebody else
             return True
         return True
+
+
+def demand_place(fname: str) -> None:
+    """Raises PidfileError when the directory of a pidfile is one that this process may not write to."""
+    try:
+        place = os.open(os.path.dirname(fname) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=place, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        finally:
+            os.close(place)
+    except OSError as error:
+        raise _cannot_write(fname, error) from error
+
+
+def _cannot_write(fname: str, error: OSError) -> PidfileError:
+    return PidfileError(f"cannot write the pidfile {fname}: {error.strerror}{_where_to_write()}")
 
 
 def _where_to_write() -> str:

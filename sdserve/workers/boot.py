@@ -21,7 +21,7 @@ from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.gateway.blame import account
 from sdserve.immutable import Immutable
 from sdserve.log import Logger
-from sdserve.process import forked, output
+from sdserve.process import forked, identity, output
 from sdserve.process.forked import Border
 from sdserve.workers.base import Worker
 from sdserve.workers.orphan import end_within, watch_master
@@ -33,13 +33,13 @@ SERVED_AND_BROKE = 1
 class Birth(Immutable):
     """What the master gives a child: process title, environment on top of its own, and identity.
 
-    `uid`, `gid` of None keep the master's; `umask` of None keeps the inherited one.
+    `umask` of None keeps the inherited one.
     """
 
     title: str
     environ: Mapping[str, str]
-    uid: int | None
-    gid: int | None
+    uid: int
+    gid: int
     initgroups: bool
     umask: int | None
 
@@ -71,36 +71,6 @@ def set_title(title: str) -> None:
     setproctitle(title)
 
 
-def set_identity(birth: Birth) -> None:
-    """Takes the configured user, group and umask. Raises BootError when the process may not."""
-    if birth.umask is not None:
-        os.umask(birth.umask)
-    try:
-        if birth.gid is not None and birth.gid != os.getegid():
-            os.setgid(birth.gid)
-        if birth.uid is not None and birth.uid != os.geteuid():
-            _set_groups(birth)
-            os.setuid(birth.uid)
-    except PermissionError as error:
-        wanted = {name: id for name, id in (("user", birth.uid), ("group", birth.gid)) if id is not None}
-        whom, settings = (" and ".join(words) for words in ([f"{n} {i}" for n, i in wanted.items()], wanted))
-        raise BootError(
-            f"cannot become {whom}: only root may ({error.strerror}); leave the setting {settings} out"
-            " (under systemd, User= and Group= of the unit say who serves)"
-        ) from None
-
-
-def _set_groups(birth: Birth) -> None:
-    import pwd
-
-    assert birth.uid is not None
-    gid = os.getegid() if birth.gid is None else birth.gid
-    if birth.initgroups:
-        os.initgroups(pwd.getpwuid(birth.uid).pw_name, gid)
-    else:
-        os.setgroups([gid])  # root's supplementary groups must not stay
-
-
 def _live(worker: Worker, server: Any, birth: Birth) -> int:
     log = worker.log
     try:
@@ -112,7 +82,9 @@ def _live(worker: Worker, server: Any, birth: Birth) -> int:
         log.trace("worker %s: slot %s, generation %s, booting", worker.pid, worker.slot, worker.generation)
         with Border(log.error):
             call_hook("post_fork", worker.cfg.post_fork, server, worker)
-        set_identity(birth)
+        if birth.umask is not None:
+            os.umask(birth.umask)
+        identity.take(birth.uid, birth.gid, initgroups=birth.initgroups)
         watch_master(worker.lifeline, worker.outlive_master)
         worker.init_process()
     except AppImportError as error:

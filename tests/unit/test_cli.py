@@ -10,6 +10,7 @@ import pytest
 
 from sdserve import __version__
 from tests.support.notify import NotifySocket
+from tests.support.server import CHECKOUT
 
 APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
 
@@ -92,7 +93,7 @@ def test_check_config_tells_root_of_an_interpreter_that_others_cannot_reach(tmp_
     result = subprocess.run(
         [environment / "bin" / "python", "-m", "sdserve", "--check-config", "site_app:app"],
         cwd=tmp_path,
-        env={"PYTHONPATH": ":".join(sys.path[1:])},
+        env={"PYTHONPATH": ":".join([str(CHECKOUT), *sys.path[1:]])},
         capture_output=True,
         text=True,
         timeout=60,
@@ -157,6 +158,66 @@ def test_check_config_tells_everything_at_once(sdserve: Run, tmp_path: Path) -> 
     assert all(start in line for start, line in zip(starts, found, strict=True)), found
 
 
+def unprivileged(directory: Path) -> Run:
+    """Runs the command as somebody who may not become anybody else, whoever runs the tests."""
+    drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534); " if os.geteuid() == 0 else ""
+    directory.chmod(0o755)
+    (directory / "site_app.py").write_text(APP)
+
+    def run(*argv: str, **environ: str) -> Result:
+        return subprocess.run(
+            [sys.executable, "-c", f"import os; from sdserve.cli import main; {drop}main()", *argv],
+            cwd=directory,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+HERE = (
+    "daemon (command line): systemd supervises this process: leave it out",
+    "cannot become user 1 and group 2: only root may (Operation not permitted); leave the setting user and group out",
+    "cannot write the pidfile /no/such/place: No such file or directory",
+)
+
+
+def test_a_start_tells_everything_at_once(short_path: Path) -> None:
+    (short_path / "c.py").write_text("wokers = 2\n")
+    with NotifySocket() as notify:
+        result = unprivileged(short_path)(
+            *("-c", "c.py", "-D", "-u", "1", "-g", "2", "-p", "/no/such/place"), NOTIFY_SOCKET=notify.address
+        )
+    starts = f"{short_path}/c.py:1: wokers = 2 is not", "no application: name it", *HERE
+    found = lines(result)
+    assert result.returncode == 1
+    assert len(found) == len(starts)
+    assert all(line.startswith(start) for start, line in zip(starts, found, strict=True)), found
+
+
+def test_check_config_warns_of_what_is_refused_to_who_checks_only(short_path: Path) -> None:
+    """The service may be another user, and have the directory of its pidfile from systemd."""
+    with NotifySocket() as notify:
+        result = unprivileged(short_path)(
+            *("--check-config", "-D", "-u", "1", "-g", "2", "-p", "/no/such/place", "site_app:app"),
+            NOTIFY_SOCKET=notify.address,
+        )
+    assert result.returncode == 0
+    found = result.stderr.splitlines()
+    starts = [f"sdserve: warning: a start by this user, and from here, is refused: {start}" for start in HERE]
+    assert all(line.startswith(start) for start, line in zip(starts, found, strict=True)), found
+
+
+def test_who_may_be_whom(short_path: Path) -> None:
+    """Neither oneself nor a place that one may write to is refused; a directory of others is."""
+    run = unprivileged(short_path)
+    me = ("-u", "65534", "-g", "65534") if os.geteuid() == 0 else ("-u", str(os.geteuid()))
+    assert run("--check-config", *me, "-p", "/tmp/sdserve-pid", "site_app:app").stderr == ""
+    assert "/etc/x: Permission denied" in run("--check-config", "-p", "/etc/x", "site_app:app").stderr
+
+
 def test_check_config_shows_warnings(sdserve: Run) -> None:
     result = sdserve("--check-config", "--worker-tmp-dir", "/dev/shm", "-k", "gevent", "site_app:app")
     assert result.returncode == 0
@@ -207,7 +268,7 @@ def test_answers_import_nothing_of_the_server(sdserve: Run, tmp_path: Path, flag
 
 def test_systemd_hears_why_it_does_not_start(sdserve: Run) -> None:
     with NotifySocket() as notify:
-        result = sdserve("-w", "x", NOTIFY_SOCKET=notify.address)
+        result = sdserve("-w", "x", "site_app:app", NOTIFY_SOCKET=notify.address)
         message = notify.wait("ERRNO")
     assert result.returncode == 1
     assert message.fields["STATUS"] == "-w: 'x' is not a whole number, 0 to 10000"
