@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
             answer(config_text(cfg))
         if cfg.check_config:
-            check(cfg, found)
-            answer(f"sdserve: the configuration and {cfg.wsgi_app} are good")
+            using = check(cfg, found)
+            answer(f"sdserve: the configuration and {cfg.wsgi_app} are good{using}")
         if cfg.check_config or (cfg.print_config and not found):
             sys.exit(0)
         refuse([*found, *refusals(cfg, (demand_application, *HERE))])
@@ -129,16 +129,18 @@ def demand_pidfile(cfg: Config) -> None:
 HERE = demand_foreground, demand_identity, demand_pidfile  # they depend on who starts, and where
 
 
-def check(cfg: Config, before: Sequence[SdserveError]) -> None:
-    """Does what a start would do up to the first fork, without listening.
+def check(cfg: Config, before: Sequence[SdserveError]) -> str:
+    """Does what a start would do up to the first fork, without listening; returns what is known of the worker by then.
 
     Raises an SdserveError that tells all that is wrong, with what was found `before`; warnings go to standard error.
     """
     here = [f"a start by this user, and from here, is refused: {error}" for error in refusals(cfg, HERE)]
     for warning in [*cfg.warnings, *_what_root_does_not_meet(), *here]:
         print(f"sdserve: warning: {warning}", file=sys.stderr)
-    steps = demand_application, Config.enter, _check_worker_class, _load_application
+    using: list[str] = []
+    steps = (demand_application, Config.enter, _check_worker_class, lambda cfg: using.append(_load_application(cfg)))
     refuse([*before, *refusals(cfg, steps)])
+    return "".join(using)
 
 
 def _what_root_does_not_meet() -> Iterator[str]:
@@ -158,13 +160,14 @@ def _check_worker_class(cfg: Config) -> None:
     resolve(cfg.worker_class_uri).check_config(cfg, Logger(level=cfg.loglevel))
 
 
-def _load_application(cfg: Config) -> None:
+def _load_application(cfg: Config) -> str:
+    """Also says what serves the application, where the application decides that."""
     from sdserve.gateway import loader
     from sdserve.gateway.blame import account
     from sdserve.workers.classes import resolve
 
     if cfg.wsgi_app is None:
-        return
+        return ""
     try:
         application = loader.load(cfg.wsgi_app)
     except AppImportError as error:
@@ -172,7 +175,12 @@ def _load_application(cfg: Config) -> None:
             print(told, file=sys.stderr)
         raise
     with suppress(ConfigError):  # about the worker class, and told already
-        resolve(cfg.worker_class_uri).check_app(application, cfg.wsgi_app)
+        worker_class = resolve(cfg.worker_class_uri)
+        served_by, using = worker_class.decide(application, cfg.wsgi_app)
+        served_by.check_app(application, cfg.wsgi_app)
+        if worker_class.undecided:
+            return f"; worker: {using}"
+    return ""
 
 
 def report(error: SdserveError) -> None:

@@ -17,7 +17,7 @@ from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers.told import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS
+from sdserve.workers.told import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS, USING
 
 KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
 DEAF_AFTER = 0.75  # seconds after ABRT at which a worker that did nothing is stuck in C code
@@ -30,6 +30,8 @@ class Events(Protocol):
     def worker_ready(self, handle: WorkerHandle) -> None: ...
 
     def worker_gone(self, handle: WorkerHandle, status: int) -> None: ...
+
+    def worker_decided(self, handle: WorkerHandle, using: str) -> None: ...
 
 
 class Children:
@@ -137,6 +139,8 @@ class Children:
                     handle.advance(WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
             elif message.startswith(FAILED):
                 handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
+            elif message.startswith(USING):
+                self.events.worker_decided(handle, message[len(USING) :].decode(errors="replace").strip())
 
     def reap(self, handle: WorkerHandle) -> None:
         """Reaps a worker whose process has ended; does nothing if it has not."""

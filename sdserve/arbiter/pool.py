@@ -49,6 +49,7 @@ class Pool:
         self._boot_kills = 0
         self._counted = -1  # workers, when the log was told last
         self._wake = NEVER
+        self._using = ""  # what the log was told that workers serve by
 
     def healthy(self) -> bool:
         """Whether the watchdog may be told that all is well: a worker can answer, or none is wanted."""
@@ -199,6 +200,16 @@ class Pool:
         """A worker serves."""
         handle.tell(PREIMPORT)
         self._boot_kills = 0
+
+    def worker_decided(self, handle: WorkerHandle, using: str) -> None:
+        """A worker knows by what it serves; later ones find that in memory."""
+        try:
+            handle.worker.become(using)
+        except (ImportError, AttributeError, KeyError) as error:  # the copy of it that is here stays as it is
+            self._service.log.debug("worker %s serves by %s, which is not to be had here: %r", handle.pid, using, error)
+        if using != self._using:
+            self._using = using
+            self._service.log.info("Using worker: %s", using)
 
     def worker_gone(self, handle: WorkerHandle, status: int) -> None:
         """A worker has ended: what that means depends on how far it had come, and on what the master is doing."""

@@ -67,7 +67,8 @@ class Start:
         self._host.title(service.title)
         log.debug("Arbiter booted")
         log.info("Listening at: %s (%s)", ",".join(map(str, service.listeners)), service.pid)
-        log.info("Using worker: %s", service.cfg.worker_class_str)
+        if not generation.worker_class.undecided:
+            log.info("Using worker: %s", service.cfg.worker_class_str)
         self._pool.store_queue(self._manager.notifier)
         self._manager.ping()
         self._manager.ask_for_time(True)

@@ -94,9 +94,9 @@ class Workers:
     )
     worker_class = Setting(
         convert.worker_class,
-        "wsgi",
-        """The kind of worker: wsgi, the name of an entry point of the group sdserve.workers, or the dotted path of a
-        class. gunicorn's sync and gthread mean wsgi.""",
+        "auto",
+        """The kind of worker: wsgi, or auto, which the application decides; the name of an entry point of the group
+        sdserve.workers, or the dotted path of a class. gunicorn's sync and gthread mean wsgi.""",
         short="-k",
         metavar="CLASS",
     )

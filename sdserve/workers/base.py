@@ -57,6 +57,7 @@ class Worker(Told):
     cell: "Cell"
     adoption: "AdoptionQueue | None" = None
     wsgi: Callable[..., Any]
+    undecided = False  # whether the application decides what serves it: see auto.py
 
     def __init__(
         self,
@@ -122,6 +123,14 @@ class Worker(Told):
     @classmethod
     def check_app(cls, app: Callable[..., Any], uri: str) -> None:
         """Looks at the application that was loaded. Raises AppImportError if this class cannot serve it."""
+
+    @classmethod
+    def decide(cls, app: Callable[..., Any], uri: str) -> "tuple[type[Worker], str]":
+        """The class that serves the application, and why, for the log: its name, and a reason in brackets."""
+        return cls, cls.__name__
+
+    def become(self, using: str) -> None:
+        """Takes on the class that `decide` gave this reason for; nothing for one that was decided before."""
 
     def load_wsgi(self) -> None:
         self.wsgi = self.app.wsgi()

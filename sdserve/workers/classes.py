@@ -2,6 +2,7 @@
 
 from sdserve.config.gunicorn import instead_of_class, worker_class_of
 from sdserve.errors import ConfigError
+from sdserve.workers.auto import NAMES, AutoWorker, class_of
 from sdserve.workers.base import Worker
 
 
@@ -12,10 +13,11 @@ def resolve(uri: str | type) -> type[Worker]:
     """
     if isinstance(uri, type):
         return _checked(uri.__name__, uri)
-    if worker_class_of(uri) == "wsgi":
-        from sdserve.workers.wsgi.worker import WSGIWorker
-
-        return WSGIWorker
+    name = worker_class_of(uri)
+    if name == "auto":
+        return AutoWorker
+    if name in NAMES:
+        return class_of(name)
     if instead := instead_of_class(uri):
         raise ConfigError(f"worker class {uri!r} has no counterpart in sdserve: {instead}")
     if ":" not in uri and "." not in uri:
@@ -37,7 +39,7 @@ def _of_entry_point(name: str) -> type[Worker]:
     for entry in found:
         if entry.name == name:
             return _checked(name, entry.load())
-    names = ", ".join(sorted({"wsgi", *(entry.name for entry in found)}))
+    names = ", ".join(sorted({"auto", *NAMES, *(entry.name for entry in found)}))
     raise ConfigError(f"worker class {name!r} is not known: use one of {names}, or package.module:Class")
 
 

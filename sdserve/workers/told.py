@@ -45,6 +45,7 @@ RETIRING = b"retiring"
 BUSY = b"busy"
 RECYCLE = b"recycle"
 FAILED = b"failed:"
+USING = b"using:"  # by what it serves, where the application decides that
 
 # What a master says to its worker, besides the signal of the same meaning: the application may have taken that.
 RETIRE = b"retire"

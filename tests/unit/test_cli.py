@@ -122,7 +122,10 @@ def test_all_problems_are_one_line_each(sdserve: Run, tmp_path: Path) -> None:
 def test_check_config_accepts_what_would_start(sdserve: Run) -> None:
     result = sdserve("--check-config", "-w", "2", "site_app:app")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "sdserve: the configuration and site_app:app are good\n"
+    good = "sdserve: the configuration and site_app:app are good"
+    assert result.stdout == f"{good}; worker: wsgi (site_app:app is not an async callable)\n"
+    result = sdserve("--check-config", "-k", "gthread", "site_app:app")
+    assert result.stdout == f"{good}\n"
 
 
 def test_check_config_takes_the_application_from_any_source(sdserve: Run, tmp_path: Path) -> None:

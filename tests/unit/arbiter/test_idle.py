@@ -23,6 +23,8 @@ class Unheard:
 
     def worker_gone(self, handle: WorkerHandle, status: int) -> None: ...
 
+    def worker_decided(self, handle: WorkerHandle, using: str) -> None: ...
+
 
 def test_what_a_worker_that_has_gone_did_counts() -> None:
     now = 100.0

@@ -46,7 +46,7 @@ def test_defaults(loaded: Load, tmp_path: Path) -> None:
     assert (cfg.uid, cfg.gid) == (os.geteuid(), os.getegid())
     assert cfg.wsgi_app is None
     assert cfg.proc_name == "sdserve"
-    assert cfg.worker_class_uri == cfg.worker_class_str == "wsgi"
+    assert cfg.worker_class_uri == cfg.worker_class_str == "auto"
     assert cfg.when_ready("anything") is None
 
 

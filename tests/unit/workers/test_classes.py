@@ -3,6 +3,7 @@
 import pytest
 
 from sdserve.errors import ConfigError
+from sdserve.workers.auto import AutoWorker
 from sdserve.workers.base import Worker
 from sdserve.workers.classes import resolve
 from sdserve.workers.wsgi.worker import WSGIWorker
@@ -19,6 +20,10 @@ def test_ours(name: str) -> None:
     assert resolve(name) is WSGIWorker
 
 
+def test_auto() -> None:
+    assert resolve("auto") is AutoWorker
+
+
 @pytest.mark.parametrize("name", [Custom, f"{__name__}.Custom", f"{__name__}:Custom"])
 def test_a_custom_one(name: str | type) -> None:
     assert resolve(name) is Custom
@@ -30,7 +35,7 @@ def test_a_custom_one(name: str | type) -> None:
         ("uvicorn.workers.UvicornWorker", "has no counterpart in sdserve: it serves ASGI applications"),
         ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "simple-websocket .* for WebSockets"),
         ("gunicorn.workers.base.Worker", "use worker_class = 'wsgi'"),
-        ("wsgy", "is not known: use one of wsgi"),
+        ("wsgy", "is not known: use one of auto, "),
         ("no.such.Class", "cannot be imported: No module named 'no'"),
         (f"{__name__}.Nothing", "cannot be imported: module .* has no attribute 'Nothing'"),
         ("os.path", r"does not derive from sdserve\.workers\.base\.Worker"),
