@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Layer 1, the operating system", ("process",)),
     ("Layer 1, HTTP", ("http",)),
     ("Layer 1, what the service is doing", ("status.py",)),
-    ("Layer 0, words for all", ("errors.py", "immutable.py")),
+    ("Layer 0, words for all", ("errors.py", "immutable.py", "descriptor.py")),
 )
 MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sdserve.arbiter.loop import NEVER, Loop
+from sdserve.descriptor import Descriptor
 from sdserve.errors import ListenError
 from sdserve.log import Logger
 from sdserve.process import listeners
@@ -38,7 +39,7 @@ class Control:
         self._bind = bind
         self.listener: Listener | None = None
         self._pausing = NEVER
-        self._reserve = -1
+        self._reserve = Descriptor(-1)
         self._clients: set[_Client] = set()
 
     @property
@@ -82,9 +83,7 @@ class Control:
             listener.close()
         for client in list(self._clients):
             self._forget(client)
-        if self._reserve >= 0:
-            os.close(self._reserve)
-            self._reserve = -1
+        self._reserve.close()
 
     def _accept(self) -> None:
         assert self.listener is not None
@@ -107,18 +106,18 @@ class Control:
         try:
             return sock.accept()[0]
         except OSError as error:
-            if error.errno not in NO_ROOM or self._reserve < 0:
+            if error.errno not in NO_ROOM or self._reserve.fileno() < 0:
                 raise
         self._log.warning("this master is out of file descriptors (LimitNOFILE=): only sdservectl is heard")
-        os.close(self._reserve)
-        self._reserve = -1
+        self._reserve.close()
         return sock.accept()[0]
 
     def _keep_reserve(self) -> None:
         """Keeps a descriptor in reserve for an operator, for when there is none left."""
-        if self._reserve < 0:
+        if self._reserve.fileno() < 0:
             try:
-                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                self._reserve = Descriptor(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                self._loop.own(self._reserve)
             except OSError as error:
                 self._log.debug("control socket: no reserve: %s", error)
 

@@ -15,18 +15,24 @@ import selectors
 import time
 from collections.abc import Callable
 from typing import Protocol
+from weakref import WeakValueDictionary
 
+from sdserve.descriptor import Descriptor
 from sdserve.errors import BootError
 
 TRY_AGAIN = 0.5  # seconds between two calls of a callback that fails
 
 
-class Watched(Protocol):
-    """What the loop can watch: sockets, pidfds, pipes. `close` is called in forked children."""
-
-    def fileno(self) -> int: ...
+class Owned(Protocol):
+    """What holds descriptors that forked children must not have: they call `close`, whether it was closed or not."""
 
     def close(self) -> None: ...
+
+
+class Watched(Owned, Protocol):
+    """What the loop can watch: sockets, pidfds, pipes."""
+
+    def fileno(self) -> int: ...
 
 
 class Deadline:
@@ -53,14 +59,12 @@ NEVER = Deadline(math.inf, lambda: None)
 NEVER.cancel()
 
 
-class Pipe:
+class Pipe(Descriptor):
     """A non-blocking pipe whose reading end can be watched: how signal handlers wake the loop."""
 
     def __init__(self) -> None:
-        self._read, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def fileno(self) -> int:
-        return self._read
+        ours, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        super().__init__(ours)
 
     def wake(self) -> None:
         try:
@@ -70,14 +74,16 @@ class Pipe:
 
     def drain(self) -> None:
         try:
-            while len(os.read(self._read, 4096)) == 4096:
+            while len(os.read(self._fd, 4096)) == 4096:
                 continue
         except BlockingIOError:
             return
 
     def close(self) -> None:
-        os.close(self._read)
-        os.close(self.write_fd)
+        super().close()
+        fd, self.write_fd = self.write_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Loop:
@@ -97,14 +103,20 @@ class Loop:
         self._on_failure = on_failure
         self._selector = selector or selectors.DefaultSelector()
         self._watched: dict[int, Watched] = {}
+        self._owned: WeakValueDictionary[int, Owned] = WeakValueDictionary()  # by identity, while anybody holds it
         self._resting: set[int] = set()  # watched, and not registered for a moment
         self._deadlines: list[tuple[float, int, Deadline]] = []
         self._order = itertools.count()
 
     def watch(self, what: Watched, callback: Callable[[], None]) -> None:
-        """Calls `callback` in each turn that finds `what` readable."""
+        """Calls `callback` in each turn that finds `what` readable. It is this process's own from now on."""
+        self.own(what)
         self._watched[what.fileno()] = what
         self._register(what, callback)
+
+    def own(self, what: Owned) -> None:
+        """Has `what` closed in forked children: it is this process's alone, watched or not."""
+        self._owned[id(what)] = what
 
     def _register(self, what: Watched, callback: Callable[[], None]) -> None:
         try:
@@ -182,9 +194,9 @@ class Loop:
         return max(0.0, self._deadlines[0][0] - self.now())
 
     def close(self) -> None:
-        """Closes everything that is watched, in a forked child: it must hold no end of its siblings' channels."""
+        """Closes what the parent owns, in a forked child: it must hold no end of its siblings' channels, for one."""
         self._selector.close()
-        for what in self._watched.values():
+        for what in list(self._owned.values()):
             what.close()
         self._watched.clear()
         self._resting.clear()

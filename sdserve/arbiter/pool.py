@@ -190,6 +190,8 @@ class Pool:
         self._service.loop.close()
         for listener in self._service.outgoing:
             listener.close()
+        if self._service.previous is not None:
+            self._service.previous.close()
 
     def _not_forked(self, *, outside: bool) -> Backoff:
         now = self._service.loop.now()

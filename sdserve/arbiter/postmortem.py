@@ -33,6 +33,8 @@ def examine(
         process.kill()
         on_reason(_verdict(interpreter, process))
         return
+    assert process.stderr is not None
+    loop.own(process.stderr)
     deadline = loop.call_at(loop.now() + TIMEOUT, process.kill)
 
     def ended() -> None:

@@ -78,6 +78,7 @@ class Service:
         """
         if generation.logs is None:
             generation.logs = self.log.open(*generation.cfg.logging)
+        self.loop.own(generation.place)
         self.generation = generation
         self.cfg = generation.cfg
         self.log.use(generation.logs)

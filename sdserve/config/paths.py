@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from sdserve.descriptor import Descriptor
+
 _added: list[str] = []
 
 
@@ -78,7 +80,7 @@ def _forget_directories() -> None:
         metadata.MetadataPathFinder().invalidate_caches()  # of an object: in 3.11 it is no class method
 
 
-class Place:
+class Place(Descriptor):
     """Working directory and import path of one moment, to come back to.
 
     The directory is held by a descriptor: it may be renamed, deleted, or reached by another path, and is still there.
@@ -86,18 +88,13 @@ class Place:
 
     def __init__(self) -> None:
         """Holds where this process is. Raises OSError when it is out of descriptors."""
-        self._fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        super().__init__(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self._leading = leading()
 
     def enter(self) -> None:
         """Comes back. Raises OSError when the directory may not be searched any more."""
         lead_imports(self._leading)
         os.fchdir(self._fd)
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 def lead_imports(directories: Sequence[str]) -> None:

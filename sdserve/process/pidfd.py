@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sdserve.descriptor import Descriptor
+
 UNKNOWN = -1  # in the place of a wait status: the process has ended, and somebody else reaped it
 
 
@@ -15,28 +17,19 @@ def room() -> Iterator[Callable[[], None]]:
 
     A process whose pidfd cannot be opened would be nobody's: better none is made. Raises OSError when there is no room.
     """
-    spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    held = [spare]
-
-    def give_free() -> None:
-        while held:
-            os.close(held.pop())
-
+    spare = Descriptor(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     try:
-        yield give_free
+        yield spare.close
     finally:
-        give_free()
+        spare.close()
 
 
-class PidFd:
+class PidFd(Descriptor):
     """A handle on a running process. Raises ProcessLookupError if there is none with that pid."""
 
     def __init__(self, pid: int) -> None:
+        super().__init__(os.pidfd_open(pid))
         self.pid = pid
-        self._fd = os.pidfd_open(pid)
-
-    def fileno(self) -> int:
-        return self._fd
 
     def send(self, signum: int) -> bool:
         """Sends a signal; false if the process has ended already."""
@@ -51,11 +44,6 @@ class PidFd:
         poll = select.poll()
         poll.register(self, select.POLLIN)
         return bool(poll.poll(None if timeout is None else timeout * 1000))
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 class Child(PidFd):

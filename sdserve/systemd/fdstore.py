@@ -12,6 +12,7 @@ else its read end reports the end of file. systemd drops it by itself when the r
 import os
 from collections.abc import MutableMapping
 
+from sdserve.descriptor import Descriptor
 from sdserve.systemd.notify import Notifier
 
 ADOPTION_SEND = "sdserve-adoption-send"
@@ -26,7 +27,7 @@ def offered(environ: MutableMapping[str, str]) -> bool:
     return most.isdigit() and int(most) > len(NAMES)
 
 
-class Proof:
+class Proof(Descriptor):
     """Has systemd keep copies of `fds`, by name; becomes readable when they are not kept, or not any more.
 
     Raises OSError like pipe(2).
@@ -35,12 +36,7 @@ class Proof:
     def __init__(self, notifier: Notifier, fds: dict[str, int]) -> None:
         for name, fd in fds.items():
             notifier.store(name, fd)
-        self._fd, kept = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        ours, kept = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        super().__init__(ours)
         notifier.store(PROOF, kept)
         os.close(kept)
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def close(self) -> None:
-        os.close(self._fd)

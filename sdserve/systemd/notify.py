@@ -14,6 +14,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
+from sdserve.descriptor import Descriptor
+
 # Worth nothing later: signs of life, wishes for time; descriptors, which are closed by then (fdstore.py has a proof).
 MOMENTARY = ("WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC", "FDSTORE")
 PATIENCE = 0.1  # seconds, while systemd has no room for one more message
@@ -171,17 +173,12 @@ class Notifier:
         return True
 
 
-class Barrier:
+class Barrier(Descriptor):
     """A pipe whose end systemd closes, and so makes readable, in its turn: sd_notify_barrier(3), without waiting.
 
     Raises OSError like pipe(2).
     """
 
     def __init__(self) -> None:
-        self._fd, self.theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def close(self) -> None:
-        os.close(self._fd)
+        ours, self.theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        super().__init__(ours)
