@@ -155,7 +155,8 @@ def _names_read_by_the_server() -> set[str]:
 
 
 def test_every_setting_is_read_by_the_server() -> None:
-    derived = {"config", "bind", "worker_class", "chdir", "pythonpath", "raw_env"}  # read as address, env, ...
+    # Read as address, env, logs, ...
+    derived = {"config", "bind", "worker_class", "chdir", "pythonpath", "raw_env", "errorlog"}
     assert set(SETTINGS) - derived <= _names_read_by_the_server()
 
 

@@ -1,0 +1,44 @@
+"""What the extra `asgi` installs, uvloop and websockets, and what becomes of a service without them.
+
+Neither is needed to serve HTTP. Who asks for uvloop by name gets no other loop; a client that wants a WebSocket is
+refused, and the log says once why.
+"""
+
+import asyncio
+import importlib.util
+from typing import TYPE_CHECKING
+
+from sdserve.errors import BootError, ConfigError
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
+    from sdserve.log import Logger
+
+INSTALL = "pip install 'sdserve[asgi]'"
+NO_UVLOOP = f"asgi_loop = 'uvloop': uvloop is not installed: {INSTALL}, or set asgi_loop = 'auto'"
+NO_WEBSOCKETS = f"A WebSocket was asked for and refused with 501: websockets is not installed: {INSTALL}"
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported, without doing so."""
+    return importlib.util.find_spec(package) is not None
+
+
+def demand_loop(cfg: "Config") -> None:
+    """Raises ConfigError where uvloop is asked for and missing."""
+    if cfg.asgi_loop == "uvloop" and not installed("uvloop"):
+        raise ConfigError(NO_UVLOOP)
+
+
+def new_event_loop(kind: str, log: "Logger") -> asyncio.AbstractEventLoop:
+    """The event loop that asgi_loop means. Raises BootError where uvloop is asked for and missing."""
+    if kind != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if kind == "uvloop":
+                raise BootError(NO_UVLOOP) from None
+            log.info("asgi_loop: asyncio's loop, since uvloop is not installed: %s makes it faster", INSTALL)
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
