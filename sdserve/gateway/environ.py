@@ -9,7 +9,7 @@ from typing import Any
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.gateway.files import FileWrapper
-from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Forwarding
+from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Client, Forwarding
 from sdserve.http.errors import BadRequest
 from sdserve.http.names import REMEMBERED, Names
 from sdserve.http.request import CHUNKED, Request
@@ -145,12 +145,12 @@ class Environs:
     def _gathered(self, base: Environ, request: Request, trusted: bool) -> Environ:
         """What all environs of the connection share, and the fields. Raises BadRequest."""
         environ = base.copy()
-        repeated = self.names.gather(request.fields, environ, partial(self._odd_key, trusted))
+        repeated = self.names.gather(request.fields, environ, partial(self.odd_key, trusted))
         if "SCRIPT_NAME" in repeated:
             raise BadRequest("more than one SCRIPT_NAME")
         return environ
 
-    def _odd_key(self, trusted: bool, name: str) -> str:
+    def odd_key(self, trusted: bool, name: str) -> str:
         """The environ key of a header with underscores in its name, "" for one to be left out. Raises BadRequest.
 
         `X_Forwarded_For` would share its key with `X-Forwarded-For` and could stand in for it.
@@ -161,6 +161,13 @@ class Environs:
         if self._terms.header_map == "refuse":
             raise BadRequest(f"header {name} has an underscore in its name")
         return "" if self._terms.header_map == "drop" else variable(name)
+
+    def claims(self, base: Environ, request: Request) -> tuple[Client | None, str, str]:
+        """What a trusted peer says of a request: (client or None, scheme or "", SCRIPT_NAME). Raises BadRequest."""
+        fields = request.named
+        if fields is None or request.odd:
+            fields = self._gathered(base, request, True)
+        return (*self._forwarding.read(fields), fields["SCRIPT_NAME"])
 
     def _heed_proxy(self, environ: Environ) -> None:
         """Believes a trusted peer about the client. Raises BadRequest."""

@@ -11,7 +11,7 @@ from sdserve.gateway.answer import ENDED, Answer, Nowhere, Sink
 from sdserve.gateway.files import FileWrapper
 from sdserve.http.errors import InvalidResponse
 from sdserve.http.request import Request
-from sdserve.http.response import HeadWriter
+from sdserve.http.response import HeadWriter, decoded
 from sdserve.http.writer import ClientGone
 from sdserve.log import Logger
 
@@ -162,7 +162,7 @@ class Response(Answer):
         if self.complete and self.taken is None:
             raise ValueError(ENDED)
         if self.request.minor and not self.head_sent:
-            self._sink.send(self.heads.interim("103 Early Hints", fields))
+            self._sink.send(self.heads.interim("103 Early Hints", map(decoded, fields)))
 
     def divert(self, taken: Any) -> None:
         """The connection belongs to the application now: whatever it answers here goes nowhere."""

@@ -38,7 +38,7 @@ Line = tuple[int, bytes, int]
 NO_BODY = (204, 304)
 
 
-def _decoded(field: Any) -> Any:
+def decoded(field: Any) -> Any:
     """A field as text, where an application gives bytes; whatever else it is, unchanged."""
     if isinstance(field, tuple | list):
         return tuple(part.decode("latin-1") if isinstance(part, bytes) else part for part in field)
@@ -142,8 +142,11 @@ class HeadWriter:
 
     def interim(self, status: str, fields: Iterable[tuple[str, str]]) -> bytes:
         """An answer before the answer (RFC 9110 section 15.2), of checked fields. Raises InvalidResponse."""
-        lines = [self._line(_decoded(field))[1] for field in fields]
-        return b"HTTP/1.1 %b\r\n%b\r\n" % (status.encode("ascii"), b"".join(lines))
+        return b"HTTP/1.1 %b\r\n%b\r\n" % (status.encode("ascii"), self.lines(fields))
+
+    def lines(self, fields: Iterable[Any]) -> bytes:
+        """Checked fields, as they are sent ahead of an answer or behind its body. Raises InvalidResponse."""
+        return b"".join([self._line(field)[1] for field in fields])
 
     def _status(self, status: str) -> tuple[int, bytes]:
         found = STATUS.fullmatch(status) if isinstance(status, str) else None
@@ -157,9 +160,14 @@ class HeadWriter:
             self._statuses[status] = known
         return known
 
+    def _text(self, field: Any) -> tuple[str, str]:
+        """A field as text. Raises TypeError, ValueError, InvalidResponse."""
+        name, value = field
+        return name, value
+
     def _line(self, field: tuple[str, str]) -> Line:
         try:
-            name, value = field
+            name, value = self._text(field)
         except (TypeError, ValueError) as error:
             raise InvalidResponse(f"header {field!r} is not a (name, value) pair") from error
         if not isinstance(name, str) or not NAME.fullmatch(name):

@@ -125,17 +125,22 @@ class Writer:
             self.broken = True
         return b"0\r\n\r\n" if self.chunked else b""
 
-    def _bounded(self, data: bytes) -> bytes:
-        """What of `data` the head allows."""
+    def bounded(self, count: int) -> int:
+        """How many of `count` bytes that come next the head allows."""
         if self.bodyless:
-            return b""
+            return 0
         if self.left >= 0:
-            if len(data) > self.left:
+            if count > self.left:
                 self.exceeded()
                 self.bodyless = True
-                data = data[: self.left]
-            self.left -= len(data)
-        return data
+                count = self.left
+            self.left -= count
+        return count
+
+    def _bounded(self, data: bytes) -> bytes:
+        """What of `data` the head allows."""
+        allowed = self.bounded(len(data))
+        return data if allowed == len(data) else data[:allowed]
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -128,6 +128,14 @@ class Exchange(Generic[C]):
             client.forget_unsent()
         return answer
 
+    def refuse_seen(self, client: C, request: Request, error: HTTPError, now: float) -> None:
+        """The same for a request that hooks have seen, and the application has not."""
+        client.conn.close()
+        answer = self.refuse(client, error, now)
+        client.close_after = True
+        if self._after is not None:
+            self._hook(self._after, self._worker, request, {}, self._refusal(request, answer, error.status))
+
     def _refusal(self, request: Request, answer: bytes, status: int) -> Answer:
         """The answer to a request that pre_request has seen and the application has not, as post_request sees it."""
         response = Answer(self.heads, Nowhere(), request, self._worker.log)

@@ -56,11 +56,7 @@ class WSGIExchange(Exchange[WSGIClient]):
             environ = self.environs.of_request(client.base, request, client.standing)
         except HTTPError as error:
             self._end_early(client)
-            client.conn.close()
-            answer = self.refuse(client, error, began)
-            client.close_after = True
-            if self._after is not None:
-                self._hook(self._after, self._worker, request, {}, self._refusal(request, answer, error.status))
+            self.refuse_seen(client, request, error, began)
             return
         if self._early and (fiber := self._early.get(client)) is not None:
             self._answer_early(client, request, environ, began, fiber)

@@ -1,0 +1,368 @@
+"""One HTTP request of an ASGI application: what it receives, what it sends (HTTP & WebSocket ASGI Message Format 2.5).
+
+The head of an answer is held until its first body message: it leaves with that in one write, and until then it can
+still become a 500. Nothing is sent to a client that has gone: `send` raises `Disconnected`, an OSError, as 2.4 wants.
+What was received and sent is the worker's to move: see `Host`.
+"""
+
+import os
+from asyncio import AbstractEventLoop, Future
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from sdserve.gateway.answer import Answer, Sink
+from sdserve.gateway.files import FileWrapper
+from sdserve.http.connection import Connection, State
+from sdserve.http.errors import HTTPError, InvalidResponse
+from sdserve.http.request import Request
+from sdserve.http.response import HeadWriter
+from sdserve.http.writer import ClientGone
+from sdserve.log import Logger
+
+Message = dict[str, Any]
+HIGH = 65536  # bytes that a client has not taken, beyond which `send` waits for it
+BLOCK = 262144  # bytes of a file that can only be read, at a time
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+EXTENSIONS = (
+    "http.response.trailers",
+    "http.response.pathsend",
+    "http.response.zerocopysend",
+    "http.response.early_hint",
+)
+BODY = State.BODY
+
+
+class Disconnected(ClientGone):
+    """The client has gone: there is nobody to send to."""
+
+
+class AsgiHeads(HeadWriter):
+    """Heads of what ASGI applications say: a status is a number, a field is a pair of byte strings."""
+
+    def _status(self, status: Any) -> tuple[int, bytes]:
+        if not isinstance(status, int):
+            raise InvalidResponse(f"status {status!r} is not an int")
+        known = self._statuses[int(status)] = super()._status(status_line(status))  # type: ignore[index]
+        return known
+
+    def _text(self, field: Any) -> tuple[str, str]:
+        name, value = field
+        if not (isinstance(name, bytes) and isinstance(value, bytes)):
+            raise InvalidResponse(f"header {field!r} is not a pair of byte strings")
+        return name.decode("latin-1"), value.decode("latin-1")
+
+
+def status_line(status: int) -> str:
+    """A status with the reason that belongs to it, as in `200 OK`."""
+    return f"{status:d} {REASONS.get(status, '')}"
+
+
+class Peer(Sink, Protocol):
+    """The client of a call, as it reads from it."""
+
+    conn: Connection
+
+    @property
+    def owed(self) -> int:
+        """Bytes that the client has not taken of what was sent."""
+
+    def send_continue(self) -> None:
+        """Asks a client that waits for that to send its body."""
+
+
+class Host(Protocol):
+    """Who has the sockets: is told what a call needs, and moves its client."""
+
+    loop: AbstractEventLoop
+
+    def wants_body(self, call: "HTTPCall") -> None:
+        """The application waits for more of the body."""
+
+    def wants_room(self, call: "HTTPCall") -> None:
+        """The client has not taken all that was sent."""
+
+    def lost(self, call: "HTTPCall", why: ClientGone) -> None:
+        """Sending has failed: the client has gone."""
+
+    def refused(self, call: "HTTPCall", error: HTTPError) -> None:
+        """The request's body is at fault."""
+
+    def completed(self, call: "HTTPCall") -> None:
+        """All of the answer was sent, or waits for its client."""
+
+
+class HTTPCall(Answer):
+    """One request and its answer. `whole` is the request's body if all of it is there, else None: it arrives."""
+
+    gone = False  # the client has; there is nobody to receive from or to send to
+    waits = False  # the application waits for more of the body
+    _body_sent = False  # and trailers are to follow
+    _trailers: bytes | None = None  # their lines, None if there are to be none
+
+    def __init__(
+        self, heads: HeadWriter, peer: Peer, request: Request, log: Logger, host: Host, whole: bytes | None
+    ) -> None:
+        super().__init__(heads, peer, request, log)
+        self._peer: Peer | None = peer
+        self._host = host
+        self._arrived = whole  # of the body, and not given out
+        self.reading = True  # not all of the body was given out
+        self._expected = request.expect
+        self._bells: list[Future[None]] = []
+
+    # --- what the worker says ---------------------------------------------------------------------------------------
+
+    def news(self) -> None:
+        """Something has changed that the application may wait for: more of the body, room, the end."""
+        if self._bells:
+            bells, self._bells = self._bells, []
+            for bell in bells:
+                if not bell.done():
+                    bell.set_result(None)
+
+    def lose(self) -> None:
+        """The client has gone, or is to be left alone: the application hears of it when it asks, or sends."""
+        self.gone = True
+        if not self.complete:
+            self.broken = True
+        self.news()
+
+    def let_go(self) -> None:
+        super().let_go()
+        self._peer = None
+        self.news()
+
+    async def _news(self) -> None:
+        bell = self._host.loop.create_future()
+        self._bells.append(bell)
+        await bell
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """http.request while there is something of the body, then http.disconnect as soon as it is true."""
+        while not (self.gone or self.complete):
+            if self.reading and (body := self._next()) is not None:
+                return {"type": "http.request", "body": body, "more_body": self.reading}
+            if not (self.gone or self.complete):
+                await self._news()
+        return {"type": "http.disconnect"}
+
+    def _next(self) -> bytes | None:
+        """What has arrived of the body, None if there is nothing yet. `reading` tells whether more will come."""
+        try:
+            body = self._received()
+            if body is None and self._expected:
+                self._expected = False
+                if not self.head_sent and self._peer is not None:
+                    self._peer.send_continue()
+        except HTTPError as error:
+            self._host.refused(self, error)
+            return None
+        except ClientGone as error:
+            self._host.lost(self, error)
+            return None
+        self.waits = body is None
+        if self.reading:
+            self._host.wants_body(self)
+        else:
+            self._arrived = None
+        return body
+
+    def _received(self) -> bytes | None:
+        """As `_next`, and nothing else happens. Raises HTTPError."""
+        peer, body = self._peer, self._arrived
+        if peer is not None and peer.conn.state is BODY:
+            conn = peer.conn
+            pieces = [body] if body else []
+            while conn.state is BODY and (data := conn.read_body()):
+                pieces.append(data)
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces) if pieces else None
+            self.reading = conn.state is BODY
+            if body is None and not self.reading:
+                body = b""
+        else:
+            self.reading = False
+        return body
+
+    def _settle(self) -> None:
+        """Before the head is made: a connection whose body nobody has read to its end cannot go on."""
+        if self.reading and self._peer is not None and self._peer.conn.state is BODY:
+            self._arrived = self._received()
+            if self.reading:
+                self.keep_alive = False
+            else:
+                self.reading = True  # it is all there, and not given out
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Raises Disconnected once the client has gone, InvalidResponse or RuntimeError for what is against the rules."""
+        kind = message["type"]
+        if self.gone:
+            raise Disconnected("the client has gone")
+        if self.complete:
+            return  # what follows the end is ignored
+        try:
+            if kind == "http.response.start":
+                self._begin(message)
+            elif kind == "http.response.early_hint":
+                self._hint(message)
+            elif kind not in BODIES:
+                raise RuntimeError(f"{kind!r} is not a message of an HTTP response")
+            elif self.head is None:
+                raise RuntimeError(f"{kind} was sent before http.response.start")
+            elif kind == "http.response.trailers":
+                self._trail(message)
+            elif not self._body_sent:
+                await BODIES[kind](self, message)
+        except Disconnected:
+            raise
+        except ClientGone as error:
+            self._host.lost(self, error)
+            raise Disconnected(str(error)) from error
+
+    def _begin(self, message: Message) -> None:
+        if self.head is not None:
+            raise RuntimeError("http.response.start was sent twice")
+        fields = message.get("headers", ())
+        if type(fields) is not list:
+            fields = list(fields)
+        status = message["status"]
+        self.head = self.heads.head(status, fields)
+        self.status = status_line(status)
+        self.headers = fields
+        if message.get("trailers", False):
+            self._trailers = b""
+
+    async def _body(self, message: Message) -> None:
+        data = message.get("body", b"")
+        if type(data) is not bytes:
+            data = _as_bytes(data)
+        if message.get("more_body", False):
+            if data:
+                await self._piece(data)
+        elif self._trailers is None and not self.head_sent:
+            self._settle()
+            self._send_whole(self.whole(data))
+            self._host.completed(self)
+        else:
+            if data or not self.head_sent:
+                await self._piece(data)
+            self._last_of_body()
+
+    async def _piece(self, data: bytes) -> None:
+        """One more piece of the body, when there is room for it."""
+        if self._sink.full:
+            await self._room(len(data))
+        if not self.head_sent:
+            self._settle()
+        parts = self.piece(data)
+        self._sink.send_parts((parts,) if isinstance(parts, bytes) else parts, whole=True)
+        self.sent += self.size
+        if self._sink.full:
+            self._host.wants_room(self)
+
+    async def _room(self, size: int) -> None:
+        """Waits until the client has taken so much that there is room for `size` bytes more."""
+        while self._peer is not None and (owed := self._peer.owed) and owed + size > HIGH:
+            self._host.wants_room(self)
+            await self._news()
+            if self.gone:
+                raise Disconnected("the client has gone")
+
+    async def _path(self, message: Message) -> None:
+        """http.response.pathsend: the whole body is a file."""
+        with open(message["path"], "rb", buffering=0) as file:
+            await self._file_or_bytes(file)
+        self._last_of_body()
+
+    async def _file_or_bytes(self, file: Any) -> None:
+        region = FileWrapper(file).region()
+        if region is not None:
+            await self._region(*region, total=region[2])
+            return
+        while data := file.read(BLOCK):  # of /proc, for one
+            await self._piece(data)
+        if not self.head_sent:
+            await self._piece(b"")
+
+    async def _zerocopy(self, message: Message) -> None:
+        """http.response.zerocopysend: the next piece of the body is one of a file."""
+        file = message["file"]
+        fd = file if isinstance(file, int) else file.fileno()
+        offset, count, more = message.get("offset"), message.get("count"), message.get("more_body", False)
+        start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+        if count is None:
+            count = max(0, os.fstat(fd).st_size - start)
+        await self._region(fd, start, count, total=-1 if more or self.head_sent else count)
+        if offset is None:
+            os.lseek(fd, start + count, os.SEEK_SET)
+        if not more:
+            self._last_of_body()
+
+    async def _region(self, fd: int, offset: int, count: int, total: int) -> None:
+        """Sends bytes of a file, and returns when they have left: the descriptor is not ours. `total` as in `start`."""
+        if self._sink.full:
+            await self._room(HIGH)
+        sink, head = self._sink, b""
+        if not self.head_sent:
+            self._settle()
+            head = self.start(-1 if self._trailers is not None else total)
+        allowed = self.bounded(count)
+        if self.chunked and allowed:
+            head += b"%x\r\n" % allowed
+        if head:
+            sink.send(head)
+        if allowed:
+            sink.send_file(fd, offset, allowed)
+            self.sent += allowed
+            await self._room(HIGH)
+            if self.chunked:
+                sink.send(b"\r\n")
+
+    def _trail(self, message: Message) -> None:
+        """http.response.trailers: sent if the client has said that it wants them (RFC 9110 section 6.5.1)."""
+        if self._trailers is None:
+            raise RuntimeError("http.response.trailers was sent, and http.response.start has not announced it")
+        fields = [(name, value) for name, value in message.get("headers", ())]
+        if self.chunked and _wants_trailers(self.request):
+            self._trailers += self.heads.lines(fields)
+        if not message.get("more_trailers", False):
+            self._finish()
+            self._host.completed(self)
+
+    def _hint(self, message: Message) -> None:
+        """http.response.early_hint: 103 (RFC 8297), which HTTP/1.0 does not know."""
+        if self.request.minor and not self.head_sent:
+            self._sink.send(self.heads.interim("103 Early Hints", [(b"Link", link) for link in message["links"]]))
+
+    def _last_of_body(self) -> None:
+        if self._trailers is None:
+            self._finish()
+            self._host.completed(self)
+        else:
+            self._body_sent = True
+
+    def end(self) -> bytes:
+        last = super().end()
+        return b"0\r\n%b\r\n" % self._trailers if self._trailers and last else last
+
+
+BODIES = {
+    "http.response.body": HTTPCall._body,
+    "http.response.pathsend": HTTPCall._path,
+    "http.response.zerocopysend": HTTPCall._zerocopy,
+    "http.response.trailers": HTTPCall._body,
+}
+
+
+def _as_bytes(data: Any) -> bytes:
+    if isinstance(data, str) or isinstance(data, int):
+        raise TypeError(f"the body is {type(data).__name__}, not bytes")
+    return bytes(memoryview(data))
+
+
+def _wants_trailers(request: Request) -> bool:
+    said = b",".join(value for name, value in request.fields if name.lower() == b"te")
+    return any(each.partition(b";")[0].strip().lower() == b"trailers" for each in said.split(b","))

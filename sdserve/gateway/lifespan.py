@@ -1,0 +1,86 @@
+"""The lifespan of an ASGI application (Lifespan Protocol 2.0): its startup before a worker serves, its shutdown after."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sdserve.errors import BootError
+from sdserve.log import Logger
+
+AUTO, ON, OFF = "auto", "on", "off"
+STARTUP, SHUTDOWN = "lifespan.startup", "lifespan.shutdown"
+
+
+class Lifespan:
+    """`mode` is auto (an application that does not know of lifespan is served all the same), on or off."""
+
+    def __init__(self, app: Callable[..., Awaitable[Any]], mode: str, log: Logger) -> None:
+        self._app = app
+        self._mode = mode
+        self._log = log
+        self.state: dict[str, Any] = {}
+        self.supported = False
+        self._task: asyncio.Task[None] | None = None
+        self._events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        self._answers: dict[str, asyncio.Future[str]] = {}  # "" or why it has failed
+        self._asked = ""
+
+    async def startup(self) -> None:
+        """Raises BootError where the application says that it has failed, or must know lifespan and does not."""
+        if self._mode == OFF:
+            return
+        failure = await self._ask(STARTUP)
+        if self.supported:
+            if failure:
+                raise BootError(f"the application's lifespan startup failed: {failure}")
+        elif self._mode == ON:
+            raise BootError(f"lifespan is on, and the application does not support it: {failure}")
+        else:
+            self._log.debug("The application has no lifespan: %s", failure)
+
+    async def shutdown(self, seconds: float) -> None:
+        """Gives the application so long to end in order."""
+        if not self.supported or self._task is None:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                failure = await self._ask(SHUTDOWN)
+            if failure:
+                self._log.error("The application's lifespan shutdown failed: %s", failure)
+            self._task.cancel()
+        except TimeoutError:
+            self._log.error("The application's lifespan shutdown took longer than %g s; it is cut", seconds)
+            self._task.cancel()
+
+    async def _ask(self, what: str) -> str:
+        self._asked = what
+        answer = self._answers[what] = asyncio.get_running_loop().create_future()
+        self._events.put_nowait({"type": what})
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._live())
+        return await answer
+
+    async def _live(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        failure = "it returned without an answer"
+        try:
+            await self._app(scope, self._events.get, self._send)
+        except asyncio.CancelledError:
+            failure = "it was cancelled"
+        except BaseException as error:  # noqa: BLE001 - what it is about is decided by who waits
+            failure = f"{type(error).__name__}: {error}"
+            self._log.log_at(self.supported or self._mode == ON, "Exception in lifespan", error)
+        finally:
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_result(failure)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        what, _, how = message["type"].rpartition(".")
+        answer = self._answers.get(what)
+        if answer is None or how not in ("complete", "failed"):
+            raise RuntimeError(f"{message['type']!r} is not what lifespan has asked for")
+        if what == STARTUP:
+            self.supported = True
+        if not answer.done():
+            answer.set_result("" if how == "complete" else message.get("message", "") or "it said so")

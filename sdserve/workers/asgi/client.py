@@ -1,0 +1,48 @@
+"""A client of the ASGI worker: its call, and what it has not taken yet."""
+
+import socket
+from collections.abc import Sequence
+
+from sdserve.gateway.asgi import HTTPCall
+from sdserve.gateway.environ import Environ
+from sdserve.gateway.scope import Address
+from sdserve.http.connection import Connection
+from sdserve.workers.http.client import Client
+from sdserve.workers.http.write_buffer import Store
+
+
+class ASGIClient(Client):
+    """`server` is where it was accepted, as scopes have it; `call` is set until its answer has left."""
+
+    __slots__ = ("call", "given_at", "server")
+
+    def __init__(
+        self,
+        sock: socket.SocketType,
+        conn: Connection,
+        base: Environ,
+        peer: tuple[str, str],
+        store: Store,
+        server: Address,
+    ) -> None:
+        super().__init__(sock, conn, base, peer, store)
+        self.server = server
+        self.call: HTTPCall | None = None
+        self.given_at = 0.0  # when the application last got something of the body
+
+    @property
+    def owed(self) -> int:
+        """Bytes that the peer has not taken."""
+        return self.unsent.left if self.unsent is not None else 0
+
+    def send(self, data: bytes) -> None:
+        self.send_parts((data,), whole=True)
+
+    def _keep(self, parts: Sequence[bytes], sent: int, *, whole: bool = False) -> None:
+        super()._keep(parts, sent, whole=True)  # nobody may wait here: `send` of a call waits before
+
+    def describe(self, seconds: float) -> str:
+        request, call = self.request, self.call
+        what = f"{request.method} {request.uri}" if request is not None else "a request"
+        sent = f" and sent {call.sent} bytes" if call is not None and call.head_sent else ""
+        return f"{what} has run for {seconds:.1f} s{sent}"

@@ -1,0 +1,261 @@
+"""What happens to clients of the ASGI worker: their requests are read, and their calls fed and drained.
+
+While the application has a request its client is polled: for more of the body, for room, and for its end, which the
+application is told of at once. Nothing is read ahead of what the application takes, but for one buffer.
+"""
+
+import select
+import socket
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from time import monotonic
+
+from sdserve.gateway.asgi import HTTPCall
+from sdserve.http.connection import State
+from sdserve.http.errors import HTTPError, RequestTimedOut
+from sdserve.http.writer import ClientGone
+from sdserve.process.listeners import Listener
+from sdserve.workers.asgi.client import ASGIClient
+from sdserve.workers.asgi.exchange import ASGIExchange
+from sdserve.workers.base import Worker
+from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, RECEIVE
+from sdserve.workers.http.clients import CALL, FLUSH, HEAD
+from sdserve.workers.http.deadlines import NEVER, Arrival, after
+from sdserve.workers.http.requests import RequestClients
+from sdserve.workers.http.spool import Quota
+from sdserve.workers.http.write_buffer import Store
+from sdserve.workers.options import Options
+
+BODY = State.BODY
+
+
+class ASGIClients(RequestClients[ASGIClient]):
+    """All open connections of a worker, and the host of their calls. `settle` has the loop look at what changed outside
+    of its turns."""
+
+    _exchange: ASGIExchange
+
+    def __init__(
+        self,
+        worker: Worker,
+        options: Options,
+        epoll: select.epoll,
+        exchange: ASGIExchange,
+        loop: AbstractEventLoop,
+        settle: Callable[[], None],
+    ) -> None:
+        super().__init__(worker, options, epoll, exchange)
+        self.loop = loop
+        self._settle = settle
+        self._store = Store(Quota(options.spool), worker.log.warning, options.times.send)
+
+    def make(self, sock: socket.SocketType, listener: Listener, peer: tuple[str, str]) -> ASGIClient:
+        base = self._exchange.base(listener, sock, peer)
+        address = listener.address
+        server = (address, None) if isinstance(address, str) else (base["SERVER_NAME"], int(base["SERVER_PORT"]))
+        return ASGIClient(sock, self.connection(base), base, peer, self._store, server)
+
+    def event(self, client: ASGIClient, mask: int) -> bool:
+        """A client is ready. Always true: there is no lead to lose."""
+        phase = client.phase
+        if phase is CALL:
+            self._during_call(client, mask)
+        elif client.queued:  # it goes on in its turn
+            self.poll_for(client, 0)
+        elif phase is FLUSH:
+            self._flush(client)
+        elif self.received(client):
+            self.advance(client, monotonic())
+        return True
+
+    def advance(self, client: ASGIClient, now: float) -> bool:
+        """Goes on with what was received, up to one request."""
+        client.queued = False
+        if client.phase is not HEAD:
+            return True
+        conn = client.conn
+        try:
+            request = conn.next_request()
+        except HTTPError as error:
+            self.refuse(client, error, now)
+            return True
+        if request is None:
+            self.await_head(client, now)
+            return True
+        whole: bytes | None = b""
+        if request.length:
+            whole = conn.whole_body()
+            if whole is None:
+                client.arrival = Arrival(self._times, now - client.waited)
+                client.given_at = now
+            client.waited = 0.0
+        client.request = request
+        self.called(client, now)
+        try:
+            self._exchange.answer(client, request, whole, now)
+        except HTTPError as error:
+            self._exchange.refuse_seen(client, request, error, now)
+            self.answered(client, now)
+        if client.phase is CALL:
+            self._listen(client)
+        return True
+
+    def queue(self, client: ASGIClient) -> None:
+        super().queue(client)
+        self._settle()
+
+    # --- while the application has the request -----------------------------------------------------------------------
+
+    def _during_call(self, client: ASGIClient, mask: int) -> None:
+        call = client.call
+        assert call is not None
+        if mask & EPOLLOUT:
+            self._pour(client, call)
+        if mask & ~EPOLLOUT and client.phase is CALL:
+            self._take_in(client, call)
+
+    def _pour(self, client: ASGIClient, call: HTTPCall) -> None:
+        """There is room for what was sent."""
+        unsent = client.unsent
+        try:
+            done = client.flush()
+        except ClientGone as error:
+            self.lost(call, error)
+            return
+        if done:
+            client.deadline = NEVER
+            self._listen(client)
+        elif unsent is not None and unsent.moved:
+            unsent.moved = 0
+            self.set_deadline(client, monotonic(), self._times.send)
+        call.news()
+
+    def _take_in(self, client: ASGIClient, call: HTTPCall) -> None:
+        """More of the body, the next request, or the client's end."""
+        conn = client.conn
+        try:
+            data = client.sock.recv(RECEIVE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lost(call, ClientGone(str(error)))
+            return
+        if not data:
+            self.lost(call, ClientGone("it has closed its connection"))
+            return
+        conn.receive(data)
+        if conn.state is BODY and client.arrival is not None:
+            client.arrival.received(len(data), monotonic())
+            call.news()
+        self._listen(client)
+
+    def _listen(self, client: ASGIClient) -> None:
+        """What a client is polled for during its call: no more is read while a buffer is full of what waits."""
+        conn = client.conn
+        full = len(conn.buffered) >= RECEIVE if conn.state is BODY else bool(conn.buffered)
+        mask = 0 if full else EPOLLIN
+        self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
+
+    # --- the host of calls --------------------------------------------------------------------------------------------
+
+    def wants_body(self, call: HTTPCall) -> None:
+        client = self._exchange.client_of(call)
+        arrival, now = client.arrival, monotonic()
+        assert arrival is not None
+        if call.waits:
+            arrival.excuse(now - client.given_at)
+            client.given_at = now
+            client.deadline = arrival.due()
+            self.look_by(client.deadline)
+            self._settle()
+        else:
+            client.given_at = now
+            client.deadline = NEVER
+        self._listen(client)
+
+    def wants_room(self, call: HTTPCall) -> None:
+        client = self._exchange.client_of(call)
+        if client.deadline == NEVER or call.waits:
+            self.set_deadline(client, monotonic(), self._times.send)
+            self._settle()
+        self._listen(client)
+
+    def lost(self, call: HTTPCall, why: ClientGone) -> None:
+        self._log.debug("%s: %s", call.request.uri, why)
+        self.close(self._exchange.client_of(call))
+
+    def refused(self, call: HTTPCall, error: HTTPError) -> None:
+        client = self._exchange.client_of(call)
+        if call.head_sent:
+            client.reset = True
+            self.close(client)
+            return
+        client.call = None
+        call.let_go()
+        self.refuse(client, error, monotonic())
+        self._settle()
+
+    def completed(self, call: HTTPCall) -> None:
+        client = self._exchange.client_of(call)
+        now = monotonic()
+        if client.unsent is None:
+            self.answered(client, now)
+        else:
+            self.enter(client, FLUSH, after(now, self._times.send))
+        self._settle()
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def answered(self, client: ASGIClient, now: float) -> None:
+        """The client has all of an answer."""
+        if client.unsent is not None:  # that of a refusal
+            self.enter(client, FLUSH, after(now, self._times.send))
+            return
+        self._exchange.answered(client)
+        self.done(client, now)
+
+    def _flush(self, client: ASGIClient) -> None:
+        unsent = client.unsent
+        try:
+            done = client.flush()
+        except ClientGone:
+            self.close(client)
+            return
+        now = monotonic()
+        if done:
+            self.called(client, now)
+            self.answered(client, now)
+        elif unsent is not None and unsent.moved:
+            unsent.moved = 0
+            self.set_deadline(client, now, self._times.send)
+
+    def leaves(self, client: ASGIClient) -> None:
+        """The application hears that the client has gone; nobody waits for the rest of what was answered."""
+        call = client.call
+        if call is not None:
+            call.sent = max(0, call.sent - client.owed)
+            call.broken = call.broken or client.unsent is not None
+            call.lose()
+            self.count += 1
+            if call.complete:
+                self._exchange.answered(client)
+            self._settle()
+
+    def abandon(self, client: ASGIClient) -> None:
+        if client.call is not None:
+            client.call.lose()
+
+    def expired(self, client: ASGIClient, now: float) -> None:
+        call = client.call
+        if client.phase is not CALL or call is None or client.unsent is not None:
+            super().expired(client, now)
+        elif call.waits and client.arrival is not None and client.arrival.due() <= now and not client.has_news():
+            self.refused(call, RequestTimedOut("the body is slower than body_min_rate or body_timeout allow"))
+        else:
+            client.deadline = client.arrival.due() if call.waits and client.arrival is not None else NEVER
+
+    def cut(self) -> bool:
+        """Whether handlers still run, which were told to end."""
+        for client in self:
+            self.close(client)
+        return self._exchange.cancel()

@@ -1,0 +1,168 @@
+"""One request of an ASGI application: hooks, scope, the task that runs it, and what becomes of its answer.
+
+A call may outlast its answer (background tasks do) and its client. It is known here until its task is over, so a worker
+that retires waits for it.
+"""
+
+from asyncio import CancelledError, Task
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sdserve.gateway.asgi import EXTENSIONS, HTTPCall
+from sdserve.gateway.environ import Environs
+from sdserve.gateway.scope import Scope, Scopes
+from sdserve.http.request import Request
+from sdserve.http.response import HeadWriter
+from sdserve.http.writer import ClientGone
+from sdserve.workers.asgi.client import ASGIClient
+from sdserve.workers.asgi.tasks import Tasks
+from sdserve.workers.base import Worker
+from sdserve.workers.http.exchange import Exchange
+from sdserve.workers.options import Options
+
+if TYPE_CHECKING:
+    from sdserve.access import AccessLog
+    from sdserve.gateway.asgi import Host
+
+ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[Any]]
+NOTHING: dict[str, Any] = {}
+
+
+class Running:
+    """A call whose task is not over."""
+
+    __slots__ = ("began", "client", "task")
+
+    def __init__(self, client: ASGIClient, began: float) -> None:
+        self.client = client
+        self.began = began
+        self.task: Task[None] | None = None
+
+
+class ASGIExchange(Exchange[ASGIClient]):
+    """Answers requests by `app`. `host` is set by who has the clients."""
+
+    host: "Host"
+
+    def __init__(
+        self,
+        worker: Worker,
+        app: ASGIApp,
+        environs: Environs,
+        scopes: Scopes,
+        heads: HeadWriter,
+        tasks: Tasks,
+        options: Options,
+        access: "AccessLog | None" = None,
+    ) -> None:
+        super().__init__(worker, environs, heads, options, access)
+        self._app = app
+        self._scopes = scopes
+        self._tasks = tasks
+        self._log = worker.log
+        self.running: dict[HTTPCall, Running] = {}
+
+    def client_of(self, call: HTTPCall) -> ASGIClient:
+        return self.running[call].client
+
+    def answer(self, client: ASGIClient, request: Request, whole: bytes | None, began: float) -> None:
+        """Starts the call of the application for one request; `whole` is its body, None where that arrives.
+
+        Raises HTTPError for what cannot be served.
+        """
+        heads = self.heads
+        if began >= heads.until:
+            heads.clock(began)
+        if self._before is not None or self._after is not None:
+            self._hooked(client, request)
+        scope = self._scopes.of_request(client.base, client.server, request, client.standing)
+        scope["extensions"] = {name: {} for name in EXTENSIONS}
+        call = client.call = HTTPCall(heads, client, request, self._log, self.host, whole)
+        if self._after is not None:
+            self._owed[call] = request, self._environ(client, request)
+        running = self.running[call] = Running(client, began)
+        running.task = self._tasks.start(self._run(call, scope))
+
+    async def _run(self, call: HTTPCall, scope: Scope) -> None:
+        try:
+            result = await self._app(scope, call.receive, call.send)
+            if result is not None:
+                self.complain(self._log.warning, "the application returned %r, and should return None", type(result))
+            if not call.complete:
+                self._incomplete(call, None)
+        except BaseException as error:  # noqa: BLE001 - nothing that an application raises may end the worker
+            self._failed(call, error)
+        finally:
+            self._ended(call)
+
+    def _failed(self, call: HTTPCall, error: BaseException) -> None:
+        request = call.request
+        what = f"{request.method} {request.uri}"
+        if isinstance(error, CancelledError):
+            self._log.debug("%s: cancelled", what)
+        elif call.gone and _is_about_its_client(error):
+            self._log.debug("%s: the client went away: %r", what, error)
+        else:
+            call.error = error
+            self._log.error("Error handling request %s", what, exc_info=error)
+        if not call.complete:
+            self._incomplete(call, error)
+
+    def _incomplete(self, call: HTTPCall, error: BaseException | None) -> None:
+        """The application has ended, and its answer has not."""
+        what = f"{call.request.method} {call.request.uri}"
+        call.keep_alive = False
+        if call.gone:
+            return
+        if error is None:
+            said = "answered in part only" if call.head_sent else "returned without an answer"
+            self._log.error("%s: the application %s", what, said)
+        if call.head_sent:
+            call.broken = call.complete = True
+        else:
+            call.fail(self.heads.plain(500, "Internal Server Error", body=call.request.method != "HEAD"), 500)
+        self.host.completed(call)
+
+    def _ended(self, call: HTTPCall) -> None:
+        """The task is over."""
+        running = self.running.pop(call)
+        if call.gone and not call.complete:
+            call.complete = True
+            self._over(running.client, call, running.began)
+
+    def answered(self, client: ASGIClient) -> None:
+        """A client has all of its answer, or has gone while it took it."""
+        call, client.call = client.call, None
+        if call is not None:
+            self._over(client, call, client.called)
+
+    def _over(self, client: ASGIClient, call: HTTPCall, began: float) -> None:
+        environ = NOTHING
+        if self._record is not None or self._after is not None:
+            environ = self._owed[call][1] if call in self._owed else self._environ(client, call.request)
+            call.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
+        self.over(client, environ, call, began)
+
+    def cancel(self) -> bool:
+        """Cancels what still runs; whether anything does."""
+        for running in list(self.running.values()):
+            if running.task is not None:
+                running.task.cancel()
+        return bool(self.running)
+
+    def disconnect_all(self) -> None:
+        """Tells every call that its client is to be left alone."""
+        for call in list(self.running):
+            call.lose()
+
+
+def _is_about_its_client(error: BaseException | None) -> bool:
+    """Whether an exception is what `send` raised for a client that has gone, or came of that."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ClientGone):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,199 @@
+"""The ASGI worker's loop: an epoll of our own inside of the application's event loop.
+
+The event loop polls one descriptor of ours, the epoll's. A turn takes what that has, and starts calls; `_settle` then
+sees what is due, and whether it is time to leave. Between turns the loop is the application's.
+
+The process is marked busy while a call runs, and the mark is renewed by a timer: it grows old when the event loop does
+not turn, however long a call lasts. Without calls there is no timer, and nobody is woken.
+"""
+
+import asyncio
+import select
+from asyncio import AbstractEventLoop, TimerHandle
+from time import monotonic
+
+from sdserve.process import forked
+from sdserve.workers.asgi.client import ASGIClient
+from sdserve.workers.asgi.clients import ASGIClients
+from sdserve.workers.asgi.exchange import ASGIExchange
+from sdserve.workers.base import Worker
+from sdserve.workers.http.client import Phase
+from sdserve.workers.http.deadlines import NEVER
+from sdserve.workers.http.loop import BATCH, EVENTS, Loop
+from sdserve.workers.options import Options
+
+RENEWED = 4  # times the busy mark is renewed within `timeout`
+
+
+class ASGILoop(Loop[ASGIClient]):
+    """Serves inside of `loop`, which does not run yet."""
+
+    _clients: ASGIClients
+    _exchange: ASGIExchange
+
+    def __init__(self, worker: Worker, options: Options, exchange: ASGIExchange, loop: AbstractEventLoop) -> None:
+        epoll = select.epoll()
+        clients = exchange.host = ASGIClients(worker, options, epoll, exchange, loop, self._settle_soon)
+        super().__init__(worker, options, epoll, clients, exchange)
+        self._loop = loop
+        self._soon = False  # `_settle` is about to be called, or runs
+        self._over = False
+        self._timer: TimerHandle | None = None
+        self._timer_at = NEVER
+        self._renew_at = NEVER  # when the busy mark must be renewed
+        self._renewal = (options.timeout or NEVER) / RENEWED
+
+    def _serve(self) -> None:
+        loop = self._loop
+        loop.add_reader(self._epoll.fileno(), self._turn)
+        self._settle_soon()
+        try:
+            while not self._over:  # whoever else stops the loop has no say
+                loop.run_forever()
+        finally:
+            loop.remove_reader(self._epoll.fileno())
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _stop(self) -> None:
+        self._over = True
+        self._loop.stop()
+
+    def let_go(self) -> None:
+        super().let_go()
+
+    def calls(self) -> list[str]:
+        now = monotonic()
+        named = []
+        for call, running in list(self._exchange.running.items()):
+            request, client = call.request, running.client
+            after = " (its answer is complete)" if call.complete else ""
+            seconds = now - running.began
+            if client.request is request:
+                named.append(client.describe(seconds))
+            else:
+                named.append(f"{request.method} {request.uri} has run for {seconds:.1f} s{after}")
+        return named
+
+    def _turn(self) -> None:
+        """Takes what epoll has, and what waits for its turn."""
+        client: ASGIClient | None = None
+        self._soon = True
+        clients, pending = self._clients, self._pending
+        find, event = clients.open.get, clients.event
+        try:
+            pending.extend(self._epoll.poll(0, EVENTS))
+            self._polled = now = monotonic()
+            clients.turn(now)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, others are served
+            self._survives(None, error)
+        while pending:
+            try:
+                fd, mask = pending.popleft()
+                client = find(fd)
+                if client is None:
+                    self._other(fd)
+                else:
+                    event(client, mask)
+            except BaseException as error:  # noqa: BLE001 - as above
+                if not self._survives(client, error):
+                    return
+        self._settle()
+
+    def _settle_soon(self) -> None:
+        """Something has changed outside of a turn."""
+        if not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """What is due, and what waits for its turn; whether it is time to leave; when to look again."""
+        if forked.child:
+            forked.leave(self._worker.log.error)
+        self._soon = True
+        clients, client = self._clients, None
+        ready = clients.ready
+        try:
+            now = monotonic()
+            if self._polled >= clients.sweep_at or (now >= clients.sweep_at and not self._has_events()):
+                clients.sweep(now)
+                self._reopen()
+            for _ in range(min(len(ready), BATCH)):
+                client = ready.popleft()
+                if client.phase is Phase.HEAD:
+                    clients.advance(client, now)
+            client = None
+            self._rest(now)
+            if not self._worker.alive and self._is_over(now):
+                self._stop()
+        except BaseException as error:  # noqa: BLE001 - as above
+            if not self._survives(client, error):
+                return
+        self._soon = False
+        if ready:
+            self._settle_soon()
+        self._set_timer()
+
+    def _has_events(self) -> bool:
+        """Whether something was not polled yet: it comes before deadlines."""
+        poll = select.poll()
+        poll.register(self._epoll, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _rest(self, now: float) -> None:
+        """Counts, writes records, and says whether this process is busy."""
+        clients, worker, access = self._clients, self._worker, self._exchange.access
+        if clients.count:
+            self._count()
+        if access is not None and access.pending:
+            access.flush()
+        self._marked |= clients.rest()
+        if self._exchange.running:
+            if now >= self._renew_at or not self._marked or self._renew_at == NEVER:
+                self._renew_at = now + self._renewal
+                worker.not_polling(now)
+            self._marked = True
+        else:
+            self._renew_at = NEVER
+            if self._marked:
+                self._marked = False
+                worker.request_ends()
+        if not self._acceptor.open:
+            self._reopen()
+        self._acceptor.tell_others()
+
+    def _is_over(self, now: float) -> bool:
+        """Goes on retiring; True when it is time to leave."""
+        over = self._retirement.is_over(now, 0)
+        return over and (not self._exchange.running or self._retirement.cut)
+
+    def _set_timer(self) -> None:
+        """Has `_turn` called when something is due."""
+        at = min(self._clients.sweep_at, self._renew_at, self._worker.drain_by or NEVER)
+        timer = self._timer
+        if timer is not None and (at >= self._timer_at or at == NEVER):
+            return  # it comes early, and sets the next one
+        if timer is not None:
+            timer.cancel()
+            self._timer = None
+        if at < NEVER:
+            self._timer_at = at
+            self._timer = self._loop.call_later(max(0.0, at - monotonic()), self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._timer_at = NEVER
+        self._turn()
+
+
+def new_event_loop(kind: str) -> AbstractEventLoop:
+    """uvloop's, or asyncio's: `kind` is uvloop, asyncio or auto. Raises ImportError where uvloop is asked for and missing."""
+    if kind != "asyncio":
+        try:
+            import uvloop
+
+            return uvloop.new_event_loop()
+        except ImportError:
+            if kind == "uvloop":
+                raise
+    return asyncio.new_event_loop()
