@@ -24,7 +24,7 @@ MODULES = (
     # what workers import at boot
     "faulthandler", "grp", "pwd",
     "sdserve.access", "sdserve.gateway.loader", "sdserve.http.proxy",
-    "sdserve.workers.wsgi.warmup", "sdserve.workers.wsgi.worker",
+    "sdserve.workers.http.warmup", "sdserve.workers.wsgi.worker",
 )  # fmt: skip
 
 

@@ -197,7 +197,7 @@ class HTTPCall(Answer):
     # --- sending ----------------------------------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
-        """Raises Disconnected once the client has gone, InvalidResponse or RuntimeError for what is against the rules."""
+        """Raises Disconnected once the client has gone, InvalidResponse or RuntimeError for what breaks the rules."""
         kind = message["type"]
         if self.gone:
             raise Disconnected("the client has gone")
@@ -325,9 +325,8 @@ class HTTPCall(Answer):
         """http.response.trailers: sent if the client has said that it wants them (RFC 9110 section 6.5.1)."""
         if self._trailers is None:
             raise RuntimeError("http.response.trailers was sent, and http.response.start has not announced it")
-        fields = [(name, value) for name, value in message.get("headers", ())]
         if self.chunked and _wants_trailers(self.request):
-            self._trailers += self.heads.lines(fields)
+            self._trailers += self.heads.lines(message.get("headers", ()))
         if not message.get("more_trailers", False):
             self._finish()
             self._host.completed(self)
@@ -358,7 +357,7 @@ BODIES = {
 
 
 def _as_bytes(data: Any) -> bytes:
-    if isinstance(data, str) or isinstance(data, int):
+    if isinstance(data, str | int):
         raise TypeError(f"the body is {type(data).__name__}, not bytes")
     return bytes(memoryview(data))
 

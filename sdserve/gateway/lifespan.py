@@ -1,4 +1,4 @@
-"""The lifespan of an ASGI application (Lifespan Protocol 2.0): its startup before a worker serves, its shutdown after."""
+"""The lifespan of an ASGI application (Lifespan Protocol 2.0): startup before a worker serves, then shutdown."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -44,17 +44,16 @@ class Lifespan:
             return
         try:
             async with asyncio.timeout(seconds):
-                failure = await self._ask(SHUTDOWN)
+                failure = "it has ended before" if self._task.done() else await self._ask(SHUTDOWN)
             if failure:
                 self._log.error("The application's lifespan shutdown failed: %s", failure)
-            self._task.cancel()
         except TimeoutError:
-            self._log.error("The application's lifespan shutdown took longer than %g s; it is cut", seconds)
-            self._task.cancel()
+            self._log.error("The application's lifespan shutdown took longer than %.3g s, and is cut", seconds)
 
     async def _ask(self, what: str) -> str:
         self._asked = what
-        answer = self._answers[what] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._answers[what] = answer
         self._events.put_nowait({"type": what})
         if self._task is None:
             self._task = asyncio.ensure_future(self._live())
@@ -69,7 +68,8 @@ class Lifespan:
             failure = "it was cancelled"
         except BaseException as error:  # noqa: BLE001 - what it is about is decided by who waits
             failure = f"{type(error).__name__}: {error}"
-            self._log.log_at(self.supported or self._mode == ON, "Exception in lifespan", error)
+            if self.supported or self._mode == ON:
+                self._log.error("Exception in the application's lifespan", exc_info=error)
         finally:
             for answer in self._answers.values():
                 if not answer.done():

@@ -76,6 +76,18 @@ def demand_wsgi(application: Any, uri: str) -> None:
         )
 
 
+def demand_asgi(application: Any, uri: str) -> None:
+    """Raises AppImportError for what speaks WSGI, or ASGI in a way that cannot be served."""
+    spoken = spoken_by(application)
+    if spoken.protocol != "asgi":
+        raise AppImportError(
+            f"{uri} is a WSGI application: use worker_class = 'wsgi' or 'auto', name the ASGI callable where there is"
+            f" one (Django: asgi.py), {TO_ASGI}"
+        )
+    if spoken.wrong:
+        raise AppImportError(f"{uri} {spoken.wrong}")
+
+
 def _of_class(found: type) -> Spoken:
     """A class that an application names: its instances are made with what an application is called with."""
     if hasattr(found, "__await__"):

@@ -140,7 +140,7 @@ class HeadWriter:
             return b"%b%b%b\r\n" % (head.start, own, framing)
         return b"%b%b%b\r\n" % (head.start, self.signature, framing)
 
-    def interim(self, status: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    def interim(self, status: str, fields: Iterable[Any]) -> bytes:
         """An answer before the answer (RFC 9110 section 15.2), of checked fields. Raises InvalidResponse."""
         return b"HTTP/1.1 %b\r\n%b\r\n" % (status.encode("ascii"), self.lines(fields))
 

@@ -17,11 +17,15 @@ from sdserve.workers.http.worker import HTTPWorker
 from sdserve.workers.told import USING
 from sdserve.workers.wsgi.worker import WSGIWorker
 
-NAMES = ("wsgi",)
+NAMES = ("wsgi", "asgi")
 
 
 def class_of(name: str) -> type[Worker]:
     """The class that one of `NAMES` means. Those classes have no __init__ of their own: here it would not run."""
+    if name == "asgi":
+        from sdserve.workers.asgi.worker import ASGIWorker
+
+        return ASGIWorker
     return {"wsgi": WSGIWorker}[name]
 
 

@@ -107,6 +107,7 @@ class Worker(Told):
         with Border(self.log.error):
             self.load_wsgi()
             call_hook("post_worker_init", self.cfg.post_worker_init, self)
+            self.prepare()
         for target in self.cfg.warmup:
             self.warming = target
             self.warm_up(target)
@@ -119,6 +120,9 @@ class Worker(Told):
         self.log.echo(False)
         self.log.trace("worker %s: serves", self.pid)
         self.run()
+
+    def prepare(self) -> None:
+        """What a class does once the application is there, before it is asked for anything. Raises BootError."""
 
     @classmethod
     def check_app(cls, app: Callable[..., Any], uri: str) -> None:

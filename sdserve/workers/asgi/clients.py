@@ -254,6 +254,15 @@ class ASGIClients(RequestClients[ASGIClient]):
         else:
             client.deadline = client.arrival.due() if call.waits and client.arrival is not None else NEVER
 
+    def end_streams(self) -> None:
+        """Ends the answers that are under way and not complete: their calls hear that nobody listens any more."""
+        for client in self:
+            call = client.call
+            if call is not None and call.head_sent and not call.complete:
+                if not call.chunked and call.response_length is None:
+                    client.reset_at_close()
+                self.close(client)
+
     def cut(self) -> bool:
         """Whether handlers still run, which were told to end."""
         for client in self:

@@ -4,14 +4,18 @@ A call may outlast its answer (background tasks do) and its client. It is known 
 that retires waits for it.
 """
 
+import asyncio
 from asyncio import CancelledError, Task
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from sdserve.gateway.answer import Nowhere
 from sdserve.gateway.asgi import EXTENSIONS, HTTPCall
-from sdserve.gateway.environ import Environs
+from sdserve.gateway.environ import Environ, Environs
 from sdserve.gateway.scope import Scope, Scopes
+from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.writer import ClientGone
@@ -29,15 +33,38 @@ ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitab
 NOTHING: dict[str, Any] = {}
 
 
+class Nobody(Nowhere):
+    """The client of a warm-up, and its host: it takes everything, and says nothing."""
+
+    owed = 0
+
+    def __init__(self) -> None:
+        self.conn: Any = SimpleNamespace(state=None)
+        self.loop = asyncio.get_running_loop()
+
+    def send_continue(self) -> None: ...
+
+    def wants_body(self, call: HTTPCall) -> None: ...
+
+    def wants_room(self, call: HTTPCall) -> None: ...
+
+    def lost(self, call: HTTPCall, why: ClientGone) -> None: ...
+
+    def refused(self, call: HTTPCall, error: HTTPError) -> None: ...
+
+    def completed(self, call: HTTPCall) -> None: ...
+
+
 class Running:
     """A call whose task is not over."""
 
-    __slots__ = ("began", "client", "task")
+    __slots__ = ("began", "cancelled", "client", "task")
 
     def __init__(self, client: ASGIClient, began: float) -> None:
         self.client = client
         self.began = began
         self.task: Task[None] | None = None
+        self.cancelled = False
 
 
 class ASGIExchange(Exchange[ASGIClient]):
@@ -62,6 +89,22 @@ class ASGIExchange(Exchange[ASGIClient]):
         self._tasks = tasks
         self._log = worker.log
         self.running: dict[HTTPCall, Running] = {}
+
+    async def answer_nobody(self, base: Environ, request: Request) -> HTTPCall:
+        """One answer that is read to its end by nobody: a warm-up's."""
+        self.heads.clock(monotonic())
+        scope = self._scopes.of_request(base, ("localhost", None), request, 0)
+        scope["scheme"], scope["server"] = base["wsgi.url_scheme"], (base["SERVER_NAME"], int(base["SERVER_PORT"]))
+        scope["extensions"] = {}
+        call = HTTPCall(self.heads, Nobody(), request, self._log, Nobody(), b"")
+        try:
+            await self._app(scope, call.receive, call.send)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the warm-up has failed
+            call.error = error
+            call.broken = True
+            if not call.head_sent:
+                call.fail(self.heads.plain(500, "Internal Server Error"), 500)
+        return call
 
     def client_of(self, call: HTTPCall) -> ASGIClient:
         return self.running[call].client
@@ -128,7 +171,6 @@ class ASGIExchange(Exchange[ASGIClient]):
         """The task is over."""
         running = self.running.pop(call)
         if call.gone and not call.complete:
-            call.complete = True
             self._over(running.client, call, running.began)
 
     def answered(self, client: ASGIClient) -> None:
@@ -145,16 +187,12 @@ class ASGIExchange(Exchange[ASGIClient]):
         self.over(client, environ, call, began)
 
     def cancel(self) -> bool:
-        """Cancels what still runs; whether anything does."""
+        """Cancels what still runs, once; whether anything does."""
         for running in list(self.running.values()):
-            if running.task is not None:
+            if running.task is not None and not running.cancelled:
+                running.cancelled = True
                 running.task.cancel()
         return bool(self.running)
-
-    def disconnect_all(self) -> None:
-        """Tells every call that its client is to be left alone."""
-        for call in list(self.running):
-            call.lose()
 
 
 def _is_about_its_client(error: BaseException | None) -> bool:

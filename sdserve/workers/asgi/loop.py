@@ -22,6 +22,7 @@ from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.loop import BATCH, EVENTS, Loop
 from sdserve.workers.options import Options
 
+LAST_WORDS = 1.0  # seconds, at most, between the end of streams and that of calls
 RENEWED = 4  # times the busy mark is renewed within `timeout`
 
 
@@ -31,13 +32,22 @@ class ASGILoop(Loop[ASGIClient]):
     _clients: ASGIClients
     _exchange: ASGIExchange
 
-    def __init__(self, worker: Worker, options: Options, exchange: ASGIExchange, loop: AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        options: Options,
+        exchange: ASGIExchange,
+        loop: AbstractEventLoop,
+        stream_grace: float,
+    ) -> None:
         epoll = select.epoll()
         clients = exchange.host = ASGIClients(worker, options, epoll, exchange, loop, self._settle_soon)
         super().__init__(worker, options, epoll, clients, exchange)
         self._loop = loop
         self._soon = False  # `_settle` is about to be called, or runs
         self._over = False
+        self._stream_grace = stream_grace
+        self._streams_until = NEVER  # when a worker that leaves ends them
         self._timer: TimerHandle | None = None
         self._timer_at = NEVER
         self._renew_at = NEVER  # when the busy mark must be renewed
@@ -58,9 +68,6 @@ class ASGILoop(Loop[ASGIClient]):
     def _stop(self) -> None:
         self._over = True
         self._loop.stop()
-
-    def let_go(self) -> None:
-        super().let_go()
 
     def calls(self) -> list[str]:
         now = monotonic()
@@ -163,9 +170,20 @@ class ASGILoop(Loop[ASGIClient]):
         self._acceptor.tell_others()
 
     def _is_over(self, now: float) -> bool:
-        """Goes on retiring; True when it is time to leave."""
-        over = self._retirement.is_over(now, 0)
-        return over and (not self._exchange.running or self._retirement.cut)
+        """Goes on retiring; True when it is time to leave: clients have gone before calls do that outlast answers."""
+        worker, clients, retirement = self._worker, self._clients, self._retirement
+        if self._streams_until == NEVER and worker.drain_by is not None:
+            left = worker.drain_by - now
+            self._streams_until = min(now + self._stream_grace, worker.drain_by - min(LAST_WORDS, left / 4))
+        if now >= self._streams_until:
+            clients.end_streams()
+        else:
+            clients.look_by(self._streams_until)
+        over = retirement.is_over(now, 0)
+        if over and self._exchange.running and not retirement.cutting:
+            clients.look_by(worker.drain_by or NEVER)
+            return worker.drain_by is not None and now >= worker.drain_by and not self._exchange.cancel()
+        return over
 
     def _set_timer(self) -> None:
         """Has `_turn` called when something is due."""
@@ -187,7 +205,7 @@ class ASGILoop(Loop[ASGIClient]):
 
 
 def new_event_loop(kind: str) -> AbstractEventLoop:
-    """uvloop's, or asyncio's: `kind` is uvloop, asyncio or auto. Raises ImportError where uvloop is asked for and missing."""
+    """uvloop's loop, or asyncio's: `kind` is uvloop, asyncio or auto. Raises ImportError where uvloop is missed."""
     if kind != "asyncio":
         try:
             import uvloop

@@ -1,8 +1,8 @@
 """How a call of the application becomes a task: a real one, which has taken its first step when `start` returns.
 
 Most calls never wait. `create_task` costs them a turn of the loop; a coroutine without a task breaks timeouts, task
-groups, anyio. From Python 3.12 on tasks can start eagerly. Before that, the first step that a new task hands to its loop
-is caught and taken here. Neither works inside of another task's step: `start` is for callbacks of the loop.
+groups, anyio. From Python 3.12 on tasks can start eagerly. Before that, the first step that a new task hands to its
+loop is caught and taken here. Neither works inside of another task's step: `start` is for callbacks of the loop.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Tasks:
             return loop.create_task(coro, context=context)
         if sys.version_info >= (3, 12):
             return asyncio.Task(coro, loop=loop, context=context, eager_start=True)
-        loop.call_soon = self._catch  # type: ignore[method-assign]
+        loop.call_soon = self._catch  # type: ignore[method-assign, assignment]
         try:
             task = asyncio.Task(coro, loop=loop, context=context)
         finally:

@@ -2,28 +2,39 @@
 clients.py and exchange.py."""
 
 import asyncio
+from collections.abc import Callable
 from functools import cached_property
 from types import FrameType
 from typing import Any
 
 from sdserve import SERVER_SOFTWARE
+from sdserve.errors import BootError
 from sdserve.gateway.asgi import AsgiHeads
+from sdserve.gateway.environ import Environ
 from sdserve.gateway.lifespan import Lifespan
+from sdserve.gateway.protocol import demand_asgi
 from sdserve.gateway.scope import Scopes
+from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.process.forked import Border
+from sdserve.workers import stuck
 from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.asgi.loop import ASGILoop, new_event_loop
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.http.worker import HTTPWorker
 
+BEGINNINGS = (ASGIExchange._run.__code__,)  # of requests, in the stack of a loop that is stuck
+
 
 class ASGIWorker(HTTPWorker):
     """Serves an ASGI application in one event loop."""
 
     _loop: ASGILoop | None = None
-    _lifespan: Lifespan
+
+    @classmethod
+    def check_app(cls, app: Callable[..., Any], uri: str) -> None:
+        demand_asgi(app, uri)
 
     @cached_property
     def asgi(self) -> AsgiOptions:
@@ -31,9 +42,19 @@ class ASGIWorker(HTTPWorker):
 
     @cached_property
     def event_loop(self) -> asyncio.AbstractEventLoop:
-        loop = new_event_loop(self.asgi.loop)
+        """The loop of this process. Raises BootError where uvloop is asked for and missing."""
+        try:
+            loop = new_event_loop(self.asgi.loop)
+        except ImportError as error:
+            raise BootError(
+                f"asgi_loop is uvloop, which cannot be imported ({error}): pip install 'sdserve[asgi]'"
+            ) from error
         asyncio.set_event_loop(loop)
         return loop
+
+    @cached_property
+    def lifespan(self) -> Lifespan:
+        return Lifespan(self.wsgi, self.asgi.lifespan, self.log)
 
     @cached_property
     def heads(self) -> HeadWriter:
@@ -41,39 +62,53 @@ class ASGIWorker(HTTPWorker):
         heads.keeps = self.options.times.keepalive > 0
         return heads
 
-    def init_process(self) -> None:
-        super().init_process()
+    @cached_property
+    def exchange(self) -> ASGIExchange:
+        """What calls the application, once its lifespan has begun."""
+        state = self.lifespan.state if self.lifespan.supported else None
+        scopes = Scopes(self.environs, self.asgi.root_path, state)
+        tasks = Tasks(self.event_loop)
+        return ASGIExchange(
+            *(self, self.wsgi, self.environs, scopes, self.heads, tasks, self.options, self.access),
+        )
 
     def make_loop(self) -> ASGILoop:
-        state = self._lifespan.state if self._lifespan.supported else None
-        scopes = Scopes(self.environs, self.asgi.root_path, state)
-        exchange = ASGIExchange(
-            *(self, self.wsgi, self.environs, scopes, self.heads, Tasks(self.event_loop), self.options, self.access)
-        )
-        return ASGILoop(self, self.options, exchange, self.event_loop)
+        return ASGILoop(self, self.options, self.exchange, self.event_loop, self.asgi.stream_grace)
 
-    def start_lifespan(self) -> None:
-        """Raises BootError."""
-        self._lifespan = Lifespan(self.wsgi, self.asgi.lifespan, self.log)
-        with Border(self.log.error):
-            self.event_loop.run_until_complete(self._lifespan.startup())
-
-    def run(self) -> None:
+    def init_process(self) -> None:
         try:
-            super().run()
+            super().init_process()
         finally:
-            loop = self.event_loop
-            loop.run_until_complete(self._lifespan.shutdown(self.asgi.shutdown_timeout))
+            self._close()
+
+    def prepare(self) -> None:
+        self.event_loop.run_until_complete(self.lifespan.startup())
+
+    def _close(self) -> None:
+        """The application's shutdown, whatever has ended the worker; then everything that its loop still has."""
+        loop = self.event_loop
+        with Border(self.log.error):
+            loop.run_until_complete(self.lifespan.shutdown(self.asgi.shutdown_timeout))
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=self.asgi.shutdown_timeout / 4))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
-    def name_the_line(self, frame: FrameType | None) -> None:
-        from sdserve.workers.wsgi import stuck
+    def _retire(self) -> None:
+        super()._retire()
+        if self.lifespan.supported and self.drain_by is not None:
+            self.drain_by -= self.asgi.shutdown_timeout
 
-        self.log.error("It is at:\n%s", stuck.stack(frame))
+    def name_the_line(self, frame: FrameType | None) -> None:
+        self.log.error("It is at:\n%s", stuck.stack(frame, BEGINNINGS))
 
     def warm_up(self, target: str) -> None:
-        self.log.warning("no warm up yet")
+        from sdserve.workers.http.warmup import warm_up
 
+        warm_up(self.environs, target, self.options.limits, self._answer_nobody, self.log)
 
-__all__: list[Any] = []
+    def _answer_nobody(self, base: Environ, request: Request) -> Any:
+        return self.event_loop.run_until_complete(self.exchange.answer_nobody(base, request))

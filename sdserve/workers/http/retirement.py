@@ -47,6 +47,11 @@ class Retirement:
         self._left_alone = False
         self._give_until = self._ask_until = self._cut_by = NEVER
 
+    @property
+    def cutting(self) -> bool:
+        """Whether the time is over, and what is left is cut short."""
+        return self._cut_by < NEVER
+
     def is_over(self, now: float, hopeless: int) -> bool:
         """Goes on retiring; True when it is time to leave. `hopeless` calls hang, and nobody waits for them."""
         worker = self._worker

@@ -6,17 +6,25 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
+from io import BytesIO
 from types import FrameType
 from typing import Any
 
+from sdserve.gateway.answer import Nowhere
+from sdserve.gateway.environ import Environ
 from sdserve.gateway.loader import demand_wsgi
+from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Gateway
+from sdserve.http.request import Request
+from sdserve.workers import stuck
 from sdserve.workers.http.worker import HTTPWorker
 from sdserve.workers.told import RETIRING
-from sdserve.workers.wsgi import stuck
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.exchange import WSGIExchange
 from sdserve.workers.wsgi.loop import WSGILoop
+
+# Where requests begin, in the stack of a thread that is stuck.
+BEGINNINGS = (WSGIExchange.answer.__code__, WSGIExchange.go_on.__code__, WSGIExchange.in_fiber.__code__)
 
 
 class WSGIWorker(HTTPWorker):
@@ -30,9 +38,16 @@ class WSGIWorker(HTTPWorker):
         demand_wsgi(app, uri)
 
     def warm_up(self, target: str) -> None:
-        from sdserve.workers.wsgi.warmup import warm_up
+        from sdserve.workers.http.warmup import warm_up
 
-        warm_up(self.gateway, self.environs, target, self.options.limits, self.log)
+        warm_up(self.environs, target, self.options.limits, self._answer_nobody, self.log)
+
+    def _answer_nobody(self, base: Environ, request: Request) -> Response:
+        environ = self.environs.of_request(base, request, 0)
+        environ["wsgi.input"] = BytesIO()
+        response = Response(self.gateway, Nowhere(), request)
+        self.gateway.call(environ, response)
+        return response
 
     def make_loop(self) -> WSGILoop:
         exchange = WSGIExchange(self, self.gateway, self.environs, self.options, self.access)
@@ -50,7 +65,7 @@ class WSGIWorker(HTTPWorker):
     def name_the_line(self, frame: FrameType | None) -> None:
         if self._loop is not None and self.cfg.threads <= 1:
             own = self._loop.own_thread()
-            self.log.error("It is at:\n%s", stuck.stack(sys._current_frames().get(own) if own else frame))
+            self.log.error("It is at:\n%s", stuck.stack(sys._current_frames().get(own) if own else frame, BEGINNINGS))
 
     def _retire(self) -> None:
         super()._retire()
@@ -72,7 +87,7 @@ class WSGIWorker(HTTPWorker):
             self._retire()
         else:
             self.tell(RETIRING)  # once more: the master waits for us instead of a second
-        if not stuck.is_in_call(frame):
+        if not stuck.is_in_call(frame, BEGINNINGS):
             return True
         stuck.outlive(self._loop.run_without, self.drain_by or 0.0, self.log)
         return False
@@ -87,6 +102,6 @@ class WSGIWorker(HTTPWorker):
             client.describe(seconds),
             " without progress" if client.progress >= 0 else "",
             self.pid,
-            stuck.stack(sys._current_frames().get(client.own_thread or thread)),
+            stuck.stack(sys._current_frames().get(client.own_thread or thread), BEGINNINGS),
         )
         self.ask_for_replacement("has a thread that is stuck")

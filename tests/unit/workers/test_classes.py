@@ -35,7 +35,7 @@ def test_a_custom_one(name: str | type) -> None:
         ("uvicorn.workers.UvicornWorker", "has no counterpart in sdserve: it serves ASGI applications"),
         ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "simple-websocket .* for WebSockets"),
         ("gunicorn.workers.base.Worker", "use worker_class = 'wsgi'"),
-        ("wsgy", "is not known: use one of auto, "),
+        ("wsgy", "is not known: use one of asgi, auto, "),
         ("no.such.Class", "cannot be imported: No module named 'no'"),
         (f"{__name__}.Nothing", "cannot be imported: module .* has no attribute 'Nothing'"),
         ("os.path", r"does not derive from sdserve\.workers\.base\.Worker"),

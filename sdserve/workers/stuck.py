@@ -3,7 +3,6 @@
 ABRT interrupts the stuck call (system calls end with EINTR, signal(7)), and its handler runs on top of it. The handler
 starts a thread and waits for that, so the stuck request goes no further, and nothing of the application runs at the
 same time as anything else of it. A call that has a thread of its own (fiber.py) ends where it is, or when it comes back
-from sdserve.log import Logger
 from C code. The new thread retires the worker: connections are given to other workers, also those with half a request;
 what cannot be given away is answered, requests that nobody adopts by the application itself, in this thread. Then the
 process ends, without ever going back into the stuck call.
@@ -13,34 +12,32 @@ kills the worker.
 """
 
 import _thread
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
-from types import FrameType
+from types import CodeType, FrameType
 
 from sdserve.log import Logger
-from sdserve.workers.wsgi.exchange import WSGIExchange
 
-BEGINNINGS = (WSGIExchange.answer.__code__, WSGIExchange.go_on.__code__, WSGIExchange.in_fiber.__code__)
 LEAVE = 0.25  # seconds before the master's KILL that are left for the hook worker_exit
 
 
-def is_in_call(frame: FrameType | None) -> bool:
-    """Whether `frame` is inside of a request, where the loop's own state is at rest."""
-    return _depth(frame) is not None
+def is_in_call(frame: FrameType | None, beginnings: Sequence[CodeType]) -> bool:
+    """Whether `frame` is inside of a request, one of whose `beginnings` is above it: the loop is at rest."""
+    return _depth(frame, beginnings) is not None
 
 
-def stack(frame: FrameType | None) -> str:
+def stack(frame: FrameType | None, beginnings: Sequence[CodeType]) -> str:
     """Where in the application a request is, as a traceback shows it."""
     import traceback
 
-    return "".join(traceback.format_stack(frame, _depth(frame))) if frame is not None else "(no stack)\n"
+    return "".join(traceback.format_stack(frame, _depth(frame, beginnings))) if frame is not None else "(no stack)\n"
 
 
-def _depth(frame: FrameType | None) -> int | None:
+def _depth(frame: FrameType | None, beginnings: Sequence[CodeType]) -> int | None:
     """How many calls `frame` is away from where requests begin; None when that is not above it."""
     calls = 0
     while frame is not None:
-        if frame.f_code in BEGINNINGS:
+        if frame.f_code in beginnings:
             return calls
         calls += 1
         frame = frame.f_back

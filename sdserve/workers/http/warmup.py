@@ -4,29 +4,27 @@ Frameworks import late: Django reads its urls.py, and Flask what a view imports,
 application that imports well may still answer every request with 500, and the first client of each worker waits for
 what was left undone. The setting `warmup` names requests that find both out while the old workers still serve.
 
-They run through the worker's own gateway, one after the other, in its main thread, and read answers to their end.
+They run as the worker class runs any other, one after the other, in its main thread, and answers are made to their end.
 They are nobody's requests: no hook sees them, no record counts them, and nothing but boot_timeout bounds them.
 """
 
 import logging
 from collections.abc import Callable
-from io import BytesIO
 from time import monotonic
 
 from sdserve import SERVER_SOFTWARE
 from sdserve.errors import BootError
-from sdserve.gateway.answer import Nowhere
+from sdserve.gateway.answer import Answer
 from sdserve.gateway.environ import Environ, Environs
-from sdserve.gateway.response import Response
-from sdserve.gateway.wsgi import Gateway
 from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
-from sdserve.http.request import RequestReader
+from sdserve.http.request import Request, RequestReader
 from sdserve.log import Logger
 
 USER_AGENT = f"{SERVER_SOFTWARE} (warm-up)"
 CLIENT = ("127.0.0.1", "")  # address and port, which nobody has
 PORTS = {"http": "80", "https": "443"}
+Call = Callable[[Environ, Request], Answer]
 
 
 class Overheard(logging.Handler):
@@ -39,8 +37,8 @@ class Overheard(logging.Handler):
             self.error = record.exc_info[1]
 
 
-def warm_up(gateway: Gateway, environs: Environs, target: str, limits: Limits, log: Logger) -> None:
-    """Has the application answer a GET of `target`, a path or an http(s) URL.
+def warm_up(environs: Environs, target: str, limits: Limits, call: Call, log: Logger) -> None:
+    """Has `call` answer a GET of `target`, a path or an http(s) URL.
 
     Raises BootError unless the answer is complete and its status below 500.
     """
@@ -48,7 +46,7 @@ def warm_up(gateway: Gateway, environs: Environs, target: str, limits: Limits, l
     overheard = Overheard()
     logging.getLogger().addHandler(overheard)
     try:
-        response = _answer(gateway, environs, target, limits)
+        response = call(*_request(environs, target, limits))
     finally:
         logging.getLogger().removeHandler(overheard)
     if response.status_code >= 500 or response.broken or not response.complete:
@@ -59,7 +57,8 @@ def warm_up(gateway: Gateway, environs: Environs, target: str, limits: Limits, l
     say("Warm-up of %s: answered %s in %.3f s", target, response.status, monotonic() - began)
 
 
-def _answer(gateway: Gateway, environs: Environs, target: str, limits: Limits) -> Response:
+def _request(environs: Environs, target: str, limits: Limits) -> tuple[Environ, Request]:
+    """What a connection from this machine shares, and the request."""
     from urllib.parse import urlsplit  # at a boot, which imports the application as well
 
     url = urlsplit(target if "://" in target else f"http://localhost{target}")
@@ -69,16 +68,13 @@ def _answer(gateway: Gateway, environs: Environs, target: str, limits: Limits) -
     base["wsgi.url_scheme"] = url.scheme
     try:
         request = RequestReader(limits).read(head.encode("ascii"))
-        environ: Environ = environs.of_request(base, request, 0)
+        environs.of_request(base, request, 0)
     except HTTPError as error:
         raise BootError(f"warm-up of {target} is refused with {error.status} {error.reason}: {error}") from error
-    environ["wsgi.input"] = BytesIO()
-    response = Response(gateway, Nowhere(), request)
-    gateway.call(environ, response)
-    return response
+    return base, request
 
 
-def _failure(response: Response, error: BaseException | None) -> str:
+def _failure(response: Answer, error: BaseException | None) -> str:
     what = f"answered {response.status}" if response.status_code >= 500 else "broke off its answer"
     if error is None:
         return what
