@@ -95,7 +95,8 @@ class Control:
             else:  # it went away again
                 self._log.debug("control socket: %s", error)
             return
-        client = _Client(fileno=connection.detach())
+        # All is said, so that nothing need be asked of the kernel, which could fail.
+        client = _Client(connection.family, connection.type, connection.proto, connection.detach())
         client.setblocking(False)
         self._clients.add(client)
         self._loop.watch(client, lambda: self._read(client))

@@ -24,7 +24,7 @@ from sdserve.log import Logger
 from sdserve.process import listeners, output
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
-from sdserve.process.pidfd import PidFd, room
+from sdserve.process.pidfd import PidFd
 from sdserve.process.pidfile import Pidfile
 from sdserve.process.program import Program
 from sdserve.process.timelimit import limited
@@ -105,12 +105,11 @@ class Host:
     fork_worker = staticmethod(fork_worker)
     handover_pair = staticmethod(Handover.pair)  # the old master's end, and the new one's
 
-    def execute(self, reexec: "Reexec", passed: Sequence[Listener], handover: Handover) -> int:
-        """A new master's pid, whose pidfd can be had next. Raises OSError when there is no room for another process."""
+    def execute(self, reexec: "Reexec", passed: Sequence[Listener], handover: Handover) -> PidFd:
+        """A new master. Raises OSError when there is no room for another process."""
         from sdserve.arbiter.reexec import fork_twice
 
-        with room():
-            return fork_twice(lambda: reexec.execute(passed, handover))
+        return fork_twice(lambda: reexec.execute(passed, handover))
 
     def end_leftovers(self) -> list[int]:
         """Ends what workers left running in this service; returns the pids."""

@@ -9,6 +9,7 @@ import errno
 import os
 import select
 import signal
+import socket
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from sdserve.systemd import activation
 
 EXEC_FAILED = 127
 FORK_LIMIT = 5.0  # seconds until both processes must have been forked
+GO = b"go"
 
 
 class Reexec(Immutable):
@@ -71,58 +73,63 @@ class Reexec(Immutable):
         return f"cannot execute {error.filename or path}: {error.strerror}"
 
 
-def fork_twice(child: Callable[[], NoReturn]) -> int:
-    """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pid.
+def fork_twice(child: Callable[[], NoReturn]) -> PidFd:
+    """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pidfd.
 
-    Raises OSError when there is no room for another process.
+    It waits for our word, which comes when we have that: a new master that nobody hears of would serve for ever. Raises
+    OSError when there is no room for another process, or for its pidfd: then `child` does not run.
     """
     output.flush_all()
-    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signals.block_all()
-    try:
-        middle = os.fork()
-        if middle == 0:
-            _middle(write, child)
-    except OSError:
-        os.close(read)
-        raise
-    finally:
-        os.close(write)
-        signals.unblock_all()
-    try:
-        pid = _await_middle(Child(middle), read)
-    finally:
-        os.close(read)
-    if not pid:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return int(pid)
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            signals.block_all()
+            try:
+                middle = os.fork()
+                if middle == 0:
+                    _middle(ours, theirs, child)
+            finally:
+                signals.unblock_all()
+        pid = _await_middle(Child.forked(middle), ours)
+        if not pid:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        process = PidFd(int(pid))
+        try:
+            ours.send(GO)
+        except OSError:
+            process.close()
+            raise
+        return process
 
 
-def _await_middle(middle: Child, told: int) -> bytes:
+def _await_middle(middle: Child, told: socket.socket) -> bytes:
     """What it said: the new master's pid, b"" if it could not fork. Raises OSError when it hangs (register_at_fork)."""
-    if not middle.ended(FORK_LIMIT):
+    in_time = middle.ended(FORK_LIMIT)
+    if not in_time:
         middle.send(signal.SIGKILL)
         middle.ended(FORK_LIMIT)
-        middle.close()
-        raise OSError(errno.ETIMEDOUT, f"a forked process hung for {FORK_LIMIT:g} seconds")
     middle.reap()
     middle.close()
+    if not in_time:
+        raise OSError(errno.ETIMEDOUT, f"a forked process hung for {FORK_LIMIT:g} seconds")
     try:
-        return os.read(told, 32)
+        return told.recv(32, socket.MSG_DONTWAIT)
     except BlockingIOError:  # it was killed, and its child has the other end
         return b""
 
 
-def _middle(write: int, child: Callable[[], NoReturn]) -> NoReturn:
+def _middle(theirs: socket.socket, ours: socket.socket, child: Callable[[], NoReturn]) -> NoReturn:
     try:
+        theirs.close()
         middle = os.getpid()
         pid = os.fork()
         if pid:
-            os.write(write, str(pid).encode())
+            ours.send(str(pid).encode())
             os._exit(0)
-        os.close(write)
         _wait_for_reparenting(middle)
-        child()
+        if ours.recv(len(GO)):
+            ours.close()
+            child()
     finally:  # whatever happens, neither of the two may go on as a second master
         os._exit(EXEC_FAILED)
 

@@ -1,7 +1,6 @@
 """Forking one worker: the channel, the scoreboard cell, its GPU, and what the child must let go of."""
 
 import os
-import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -56,12 +55,7 @@ def fork_worker(
                 worker.channel.close()
             os.close(worker.lifeline)
         give_free()
-        try:
-            process = Child(worker.pid)
-        except OSError:  # a worker that nobody would hear of
-            os.kill(worker.pid, signal.SIGKILL)
-            os.waitpid(worker.pid, 0)
-            raise
+        process = Child.forked(worker.pid)
         undo.pop_all()
         return WorkerHandle(worker, process, ours, cell, clock)
 
@@ -81,7 +75,7 @@ class _MasterEnd(socket.socket):
 def _channel() -> tuple[_MasterEnd, socket.socket, int]:
     """The channel's two ends, and what the worker has of the lifeline: a pipe that nothing is written to."""
     one, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours = _MasterEnd(fileno=one.detach())
+    ours = _MasterEnd(one.family, one.type, one.proto, one.detach())
     try:
         lifeline, ours.lifeline = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:

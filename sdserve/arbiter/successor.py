@@ -57,25 +57,20 @@ class Successor:
         ours, theirs = self._host.handover_pair()
         try:
             ours.send("hello", fds=queue.fds(), listeners=[describe(listener) for listener in listeners])
-            pid = self._host.execute(reexec, listeners, theirs)
+            process = self._host.execute(reexec, listeners, theirs)
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
         self._service.advance_upgrade(UpgradeEvent.REEXEC)
-        self._service.reexec_pid = pid
+        self._service.reexec_pid = process.pid
         self._reason = ""
         self._stopped = False
-        self._handover = ours
+        self._handover, self._process = ours, process
         loop = self._service.loop
         loop.watch(ours, self._hear)
-        try:
-            self._process = self._host.process(pid)
-        except ProcessLookupError:
-            self._ended()
-            return
-        loop.watch(self._process, self._ended)
+        loop.watch(process, self._ended)
         if timeout is not None:
             self._deadline = loop.call_at(loop.now() + timeout, lambda: self.drop("it did not serve in time"))
 

@@ -49,6 +49,16 @@ class PidFd(Descriptor):
 class Child(PidFd):
     """A child of this process, of whom its parent alone may ask more."""
 
+    @classmethod
+    def forked(cls, pid: int) -> "Child":
+        """The handle on a child that has just been forked. Raises OSError when there is none to be had, nor a child."""
+        try:
+            return cls(pid)
+        except OSError:  # nobody would hear of it
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+
     def send(self, signum: int) -> bool:
         """Sends a signal; false if the process has ended already."""
         try:

@@ -1,7 +1,7 @@
 """A campaign against the master: while one of its system calls fails, it is told to do what operators tell it.
 
-The promise: no client notices anything, the workers end only when the verb says so, and the master lives on: when the
-fault is over, the same verb does what it does.
+The promise: no client notices anything, the workers end only when the verb says so, and the master lives on, or the
+new one of an upgrade in its place: when the fault is over, the same verb does what it does.
 """
 
 import os
@@ -16,7 +16,8 @@ from tests.faults.points import LEFT_OUT
 from tests.faults.strace import Fault, inject, watch
 from tests.faults.worker import Tally
 from tests.support.load import Load
-from tests.support.server import Server, connector, listener
+from tests.support.processes import Process
+from tests.support.server import Server, children, connector, listener
 from tests.support.waiting import eventually
 
 ANSWER = 30.0  # seconds in which sdservectl is answered
@@ -31,23 +32,18 @@ class MasterCampaign:
         self._listener = listener()
         self._directory = tempfile.TemporaryDirectory()
         self._socket = str(Path(self._directory.name) / "control")
+        self._pidfile = self._socket + ".pid"
         self._log = str(Path(self._directory.name) / "log")
         Path(self._directory.name, "conf.py").write_text(f"workers = {SIZE}\nerrorlog = {self._log!r}\n")
         self._server = Server(
-            *(
-                "-c",
-                str(Path(self._directory.name, "conf.py")),
-                "--control-socket",
-                self._socket,
-                "-p",
-                self._socket + ".pid",
-            ),
+            *("-c", str(Path(self._directory.name, "conf.py")), "--control-socket", self._socket, "-p", self._pidfile),
             *("--graceful-timeout", "3", "--boot-timeout", "10", "plain:application"),
             sockets=[(self._listener, "http")],
         )
         self._load = Load(connector(self._listener.getsockname()), clients=CLIENTS, think=0.01)
         self.tally = Tally()
         self._kills = 0
+        self._pid = self._server.pid  # of the master that serves
 
     def __enter__(self) -> "MasterCampaign":
         self._server.wait_ready()
@@ -76,13 +72,13 @@ class MasterCampaign:
             return False
 
     def _ttin_ttou(self) -> bool:
-        os.kill(self._server.pid, signal.SIGTTIN)
+        os.kill(self._pid, signal.SIGTTIN)
         grown = self._workers(SIZE + 1)
-        os.kill(self._server.pid, signal.SIGTTOU)
+        os.kill(self._pid, signal.SIGTTOU)
         return self._workers(SIZE) and grown
 
     def _crash(self) -> bool:
-        victim = self._server.workers[0]
+        victim = self._alive()[0]
         victim.kill()
         victim.wait_gone()
         self._kills += 1
@@ -90,12 +86,29 @@ class MasterCampaign:
 
     def _reopen(self) -> bool:
         Path(self._log).unlink(missing_ok=True)
-        os.kill(self._server.pid, signal.SIGUSR1)
+        os.kill(self._pid, signal.SIGUSR1)
         return self._asked("status")
+
+    def _upgrade(self) -> bool:
+        """Whoever is left when it is over is the master: the new one, or the old one that has backed out."""
+        before, told = self._pid, self._asked("upgrade")
+
+        def look() -> bool:
+            masters = [each.pid for each in self._server.session if each.title.startswith("sdserve: master")]
+            assert len(masters) == 1, f"masters: {masters}"
+            [self._pid] = masters
+            named = Path(self._pidfile)
+            return named.exists() and named.read_text() == f"{self._pid}\n"
+
+        eventually(look, "one master, whom the pidfile names", 30)
+        return told and self._pid != before and self._workers(SIZE)
+
+    def _alive(self) -> list[Process]:
+        return [each for each in children(self._pid) if each.alive]
 
     def _workers(self, count: int, gone: int = 0) -> bool:
         def look() -> bool:
-            pids = {process.pid for process in self._server.workers}
+            pids = {process.pid for process in self._alive()}
             return len(pids) == count and gone not in pids
 
         try:
@@ -109,6 +122,7 @@ class MasterCampaign:
         "more and fewer workers": _ttin_ttou,
         "a worker is killed": _crash,
         "logs are reopened": _reopen,
+        "upgrade": _upgrade,
     }
 
     def do(self, verb: str) -> bool:
@@ -119,7 +133,7 @@ class MasterCampaign:
 
     def calls(self, verb: str) -> dict[str, int]:
         """Every system call that can fail of the master while it does `verb`, and how often it makes it."""
-        with watch(self._server.pid, follow=False) as tracer:
+        with watch(self._pid, follow=False) as tracer:
             assert self.do(verb), f"{verb} does not work without any fault\n{self._server.log[-3000:]}"
         calls = {call: times for call, times in tracer.calls.items() if call not in LEFT_OUT}
         assert calls, f"{verb}: strace has seen nothing of it"
@@ -136,15 +150,15 @@ class MasterCampaign:
     def _one(self, verb: str, fault: Fault) -> None:
         tally = self.tally
         mark = self._server.mark
-        with inject(self._server.pid, fault, follow=False) as tracer:
+        with inject(self._pid, fault, follow=False) as tracer:
             self.do(verb)
         tally.runs += 1
         tally.injected += len(tracer.injected)
         problems = []
-        if not self._server.master.alive:
+        if self._pid not in [each.pid for each in self._server.session]:
             raise AssertionError(f"{verb}, {fault}: the master ended\n{self._server.log[-5000:]}")
         if not self._workers(SIZE):
-            problems.append(f"{len(self._server.workers)} workers")
+            problems.append(f"{len(self._alive())} workers")
         if not self.do(verb):
             problems.append("afterwards it does not do it either")
         record = self._load.record

@@ -295,14 +295,14 @@ class SimulatedHost(Host):
         self.master.lines.append(ours)
         return ours, theirs
 
-    def execute(self, reexec: Reexec, passed: Any, handover: Any) -> int:
+    def execute(self, reexec: Reexec, passed: Any, handover: Any) -> Any:
         self.world.effects += 1
         self.master.owes.discard("USR2")
         if self.world.no_room:
             self.world.no_room -= 1
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         handover.holders += 1
-        return self.world.executes(self.master, handover, passed).pid
+        return ProcessDescriptor(self.world.executes(self.master, handover, passed))
 
     def examine(self, loop: Any, program: Any, directory: str, environ: Any, on_reason: Callable[[str], None]) -> None:
         on_reason("it ended before it served")

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 HANGS = """
 import os, threading
 from sdserve.arbiter import reexec
@@ -26,9 +28,43 @@ def test_a_middle_process_that_hangs_is_killed() -> None:
     assert done.stdout.splitlines()[:1] == ["a forked process hung for 0.1 seconds"], done.stderr
 
 
-def test_the_pid_of_the_second_is_told() -> None:
+def test_the_second_is_told() -> None:
     script = (
-        "import os\nfrom sdserve.arbiter import reexec\nprint(reexec.fork_twice(lambda: os._exit(0)) > os.getpid())"
+        "import os\nfrom sdserve.arbiter import reexec\nprint(reexec.fork_twice(lambda: os._exit(0)).pid > os.getpid())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout == "True\n", done.stderr
+
+
+SHORT = """
+import errno, os, sys
+from sdserve.arbiter import reexec
+calls = iter(range(9))
+def refused(*args):
+    if os.getpid() == MASTER and next(calls) == int(sys.argv[2]):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    return real(*args)
+MASTER, real = os.getpid(), getattr(os, sys.argv[1])
+setattr(os, sys.argv[1], refused)
+def child():
+    os.write(1, b"the child runs\\n")
+    os._exit(0)
+before = os.listdir("/proc/self/fd")
+try:
+    reexec.fork_twice(child)
+except OSError as error:
+    print(error.strerror)
+print(len(os.listdir("/proc/self/fd")) - len(before))
+try:
+    print(os.wait())
+except ChildProcessError:
+    print("no child")
+"""
+
+
+@pytest.mark.parametrize(("call", "at"), [("fork", 0), ("pidfd_open", 0), ("pidfd_open", 1)])
+def test_without_room_nothing_is_left_and_nobody_runs(call: str, at: int) -> None:
+    """Whoever is forked already ends: the output ends with the last process that holds it."""
+    script = [sys.executable, "-c", SHORT, call, str(at)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "Cannot allocate memory\n0\nno child\n", done.stderr

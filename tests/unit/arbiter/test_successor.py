@@ -16,33 +16,42 @@ from sdserve.arbiter.successor import Successor
 from sdserve.process.adoption import AdoptionQueue
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
+from sdserve.process.pidfd import PidFd
 from tests.unit.arbiter.services import service
 from tests.unit.arbiter.turning import Turning
 
 
-class Hasty(Host):
-    """A new master that fails, and has been reaped before the old one looks for it."""
+class Upgrading(Turning):
+    def __init__(self) -> None:
+        self.loop = Loop()
 
-    def execute(self, reexec: Reexec, passed: Sequence[Listener], handover: Handover) -> int:
+
+class Hasty(Host):
+    """A new master that fails, and has been reaped before the old one hears of it."""
+
+    def execute(self, reexec: Reexec, passed: Sequence[Listener], handover: Handover) -> PidFd:
         pid = os.fork()
         if pid == 0:
             try:
                 handover.send("failed", reason="not on Fridays")
             finally:
                 os._exit(127)
+        process = PidFd(pid)
         os.waitpid(pid, 0)
-        return pid
+        return process
 
 
 def test_the_reason_of_one_that_ended_at_once_is_told() -> None:
     lost: list[str] = []
-    upgraded = service()
+    turning = Upgrading()
+    upgraded = service(turning.loop)
     successor = Successor(
         upgraded, Hasty(), lambda: None, lambda restart: None, lambda pid, reason: lost.append(reason)
     )
     queue = AdoptionQueue.new()
     try:
         successor.start([], queue, cast(Reexec, None), timeout=None)
+        turning.turn_until(lambda: bool(lost))
     finally:
         for fd in queue.fds():
             os.close(fd)
@@ -53,7 +62,7 @@ def test_the_reason_of_one_that_ended_at_once_is_told() -> None:
 class Late(Host):
     """A new master that says that it serves when it is told to end, and stays."""
 
-    def execute(self, reexec: Reexec, passed: Sequence[Listener], handover: Handover) -> int:
+    def execute(self, reexec: Reexec, passed: Sequence[Listener], handover: Handover) -> PidFd:
         ready, told = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -68,12 +77,7 @@ class Late(Host):
         os.read(ready, 1)
         os.close(ready)
         os.close(told)
-        return pid
-
-
-class Upgrading(Turning):
-    def __init__(self) -> None:
-        self.loop = Loop()
+        return PidFd(pid)
 
 
 def test_one_that_was_dropped_takes_nothing_over_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
