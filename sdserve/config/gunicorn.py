@@ -92,6 +92,16 @@ _BARE = ("sendfile",)  # flags without a value, besides those whose default is a
 SYNC = frozenset(
     {"wsgi", "sync", "gthread", "gunicorn.workers.sync.SyncWorker", "gunicorn.workers.gthread.ThreadWorker"}
 )
+ASGI = frozenset(
+    {
+        *("asgi", "gunicorn.workers.gasgi.ASGIWorker"),
+        *(
+            f"{package}.Uvicorn{kind}Worker"
+            for package in ("uvicorn.workers", "uvicorn_worker")
+            for kind in ("", "H11")
+        ),
+    }
+)
 GREENLETS = frozenset(
     {
         *("gevent", "gevent_wsgi", "gevent_pywsgi", "eventlet", "tornado"),
@@ -102,7 +112,7 @@ GREENLETS = frozenset(
 # Threads of a worker that stands in for one with greenlets: a thread costs more memory than a greenlet, and what most
 # such services have in common is some tens of requests that wait at the same time.
 GREENLET_THREADS = 64
-_ASGI_CLASSES = ("uvicorn", "uvicorn_worker", "asgi", "aiohttp", "sanic", "hypercorn", "gaiohttp")
+_ASGI_PACKAGES = ("uvicorn", "uvicorn_worker", "sanic", "hypercorn", "daphne", "granian")
 
 
 CLOSE = 0.8  # likeness from which on a name counts as another one misspelt
@@ -153,14 +163,18 @@ def foreign_flag(flag: str) -> tuple[str, object] | None:
 def worker_class_of(configured: str) -> str:
     """The worker class that serves what gunicorn's class of this name would; any other name as it is."""
     name = configured.removeprefix("egg:gunicorn#")
+    if name in ASGI:
+        return "asgi"
     return "wsgi" if name in SYNC or name in GREENLETS else configured
 
 
 def instead_of_class(name: str) -> str:
     """What to do about a worker class of another server's, as the end of a sentence; "" when it is not known."""
     package = name.partition(".")[0]
-    if package in _ASGI_CLASSES:
-        return "it serves ASGI applications; worker_class = 'wsgi' serves WSGI ones, which a2wsgi makes of others"
+    if package in _ASGI_PACKAGES:
+        return "use worker_class = 'asgi'"
+    if package in ("aiohttp", "gaiohttp"):
+        return "applications of aiohttp speak neither ASGI nor WSGI, and are served by aiohttp itself"
     if package == "geventwebsocket":
         return (
             "use worker_class = 'wsgi' with threads, and simple-websocket (Flask-Sock, Flask-SocketIO) for WebSockets"

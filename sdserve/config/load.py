@@ -165,9 +165,15 @@ class _Loading:
             )
 
     def _stand_in(self) -> None:
-        """Where gunicorn would serve with greenlets, threads do."""
+        """Where gunicorn would serve with greenlets, threads do; where it would serve with uvicorn, we do."""
         chosen, threads = self._values["worker_class"], self._values["threads"]
-        if str(chosen.value).removeprefix("egg:gunicorn#") not in gunicorn.GREENLETS:
+        name = str(chosen.value).removeprefix("egg:gunicorn#")
+        if name in gunicorn.ASGI and name != "asgi":
+            self._warnings.append(
+                f"worker_class = {chosen.value!r} ({chosen.source}): sdserve's own ASGI worker serves in its place "
+                "(worker_class = 'asgi')"
+            )
+        if name not in gunicorn.GREENLETS:
             return
         if threads.source == "default":
             threads = SettingValue("threads", gunicorn.GREENLET_THREADS, f"worker_class {chosen.value}")

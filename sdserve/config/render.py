@@ -17,7 +17,7 @@ from sdserve.config.schema import SETTINGS
 from sdserve.config.setting import COMMAND_ARGS, Setting
 
 USAGE = "sdserve [OPTIONS] [module:callable[()]]"
-_ABOUT = "Serves a WSGI application as a systemd-native, socket-activated pre-fork service."
+_ABOUT = "Serves a WSGI or ASGI application as a systemd-native, socket-activated pre-fork service."
 _EFFECTS = {"reload": "a reload (HUP)", "upgrade": "an upgrade (USR2)", "start": "a restart"}
 _SOURCES = """Command line over environment over config file over default. Every setting has a variable of the
 environment, SDSERVE_ and its name in capitals, and a variable of the config file."""

@@ -95,8 +95,9 @@ class Workers:
     worker_class = Setting(
         convert.worker_class,
         "auto",
-        """The kind of worker: wsgi, or auto, which the application decides; the name of an entry point of the group
-        sdserve.workers, or the dotted path of a class. gunicorn's sync and gthread mean wsgi.""",
+        """The kind of worker: wsgi; asgi; auto, which is asgi for an async callable and wsgi for others; the name of an
+        entry point of the group sdserve.workers; or the dotted path of a class. gunicorn's sync and gthread mean wsgi,
+        uvicorn.workers.UvicornWorker means asgi.""",
         short="-k",
         metavar="CLASS",
     )

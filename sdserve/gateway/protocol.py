@@ -21,8 +21,6 @@ CO_COROUTINE = 0x80  # and one made by `async def`
 MARKS = (("_is_coroutine_mark", "inspect"), ("_is_coroutine", "asyncio.coroutines"))
 DEPTH = 20  # of what wraps an application: more is a circle
 
-TO_WSGI = "or wrap it: application = a2wsgi.ASGIMiddleware(application)"
-TO_ASGI = "or wrap it: application = a2wsgi.WSGIMiddleware(application)"
 TO_ASGI_3 = "wrap it: application = asgiref.compatibility.guarantee_single_callable(application)"
 
 
@@ -42,7 +40,9 @@ ASGI_2 = Spoken("asgi", "takes a scope alone", f"speaks ASGI 2, which sdserve do
 ASGI_CLASS = Spoken("asgi", "is a class", "is a class whose instances are ASGI applications: name an instance of it")
 ASGI_AWAITED = Spoken("asgi", "is a class whose instances are awaited")
 ASGI_UNFIT = Spoken(
-    "asgi", ASGI.why, "is async, and cannot be called with a scope, a receive and a send, as ASGI applications are"
+    *("asgi", ASGI.why),
+    "is async, and cannot be called with a scope, a receive and a send, as ASGI applications are (an async"
+    " factory is not awaited here)",
 )
 
 
@@ -63,29 +63,35 @@ def spoken_by(application: Any, depth: int = DEPTH) -> Spoken:
 
 def demand_wsgi(application: Any, uri: str) -> None:
     """Raises AppImportError for what speaks ASGI, or is a factory: each request would be answered with 500."""
-    if spoken_by(application).protocol != "wsgi":
+    spoken = spoken_by(application)
+    if spoken.protocol != "wsgi":
         raise AppImportError(
-            f"{uri} is an ASGI application, and sdserve serves WSGI only for now: name the WSGI callable where"
-            f" there is one (Django: wsgi.py), {TO_WSGI}"
+            f"{uri} {spoken.why}, so an ASGI application, which worker_class = 'wsgi' does not serve: leave"
+            " worker_class out, or name the WSGI callable where there is one (Django: wsgi.py)"
         )
-    if isinstance(application, FunctionType) and not _Call(application).takes(2):
-        module, _, name = uri.partition(":")
-        raise AppImportError(
-            f"{uri} cannot be called with an environ and a start_response, as WSGI applications are:"
-            f" a factory is written with parentheses, {module}:{name or 'application'}()"
-        )
+    _demand_no_factory(application, uri, "an environ and a start_response, as WSGI")
 
 
 def demand_asgi(application: Any, uri: str) -> None:
-    """Raises AppImportError for what speaks WSGI, or ASGI in a way that cannot be served."""
+    """Raises AppImportError for what speaks WSGI, or an ASGI that cannot be served."""
     spoken = spoken_by(application)
-    if spoken.protocol != "asgi":
-        raise AppImportError(
-            f"{uri} is a WSGI application: use worker_class = 'wsgi' or 'auto', name the ASGI callable where there is"
-            f" one (Django: asgi.py), {TO_ASGI}"
-        )
     if spoken.wrong:
         raise AppImportError(f"{uri} {spoken.wrong}")
+    if spoken.protocol != "asgi":
+        _demand_no_factory(application, uri, "a scope, a receive and a send, as ASGI")
+        raise AppImportError(
+            f"{uri} {spoken.why}, so a WSGI application, which worker_class = 'asgi' does not serve: leave"
+            " worker_class out, or name the ASGI callable where there is one (Django: asgi.py)"
+        )
+
+
+def _demand_no_factory(application: Any, uri: str, arguments: str) -> None:
+    if isinstance(application, FunctionType) and not _Call(application).takes(2):
+        module, _, name = uri.partition(":")
+        raise AppImportError(
+            f"{uri} cannot be called with {arguments} applications are:"
+            f" a factory is written with parentheses, {module}:{name or 'application'}()"
+        )
 
 
 def _of_class(found: type) -> Spoken:

@@ -37,8 +37,7 @@ class AutoWorker(HTTPWorker):
     @classmethod
     def decide(cls, app: Callable[..., Any], uri: str) -> tuple[type[Worker], str]:
         spoken = spoken_by(app)
-        name = spoken.protocol if spoken.protocol in NAMES else "wsgi"
-        return class_of(name), f"{name} ({uri} {spoken.why})"
+        return class_of(spoken.protocol), f"{spoken.protocol} ({uri} {spoken.why})"
 
     def init_process(self) -> None:
         with Border(self.log.error):

@@ -44,9 +44,14 @@ def _of_entry_point(name: str) -> type[Worker]:
 
 
 def _checked(uri: str, found: object) -> type[Worker]:
+    if any(base.__name__ == "UvicornWorker" for base in getattr(found, "__mro__", ())):
+        raise ConfigError(
+            f"worker class {uri!r} derives from uvicorn's: use worker_class = 'asgi', and sdserve's settings for what "
+            "its CONFIG_KWARGS says (asgi_loop, asgi_lifespan, root_path, ...)"
+        )
     if not (isinstance(found, type) and issubclass(found, Worker)):
         raise ConfigError(
             f"worker class {uri!r} does not derive from sdserve.workers.base.Worker: derive it from that, "
-            "the names are gunicorn's, or use worker_class = 'wsgi'"
+            "the names are gunicorn's, or use worker_class = 'auto'"
         )
     return found

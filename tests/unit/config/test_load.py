@@ -303,6 +303,19 @@ def test_threads_stand_in_for_greenlets(loaded: Load, name: str) -> None:
     assert "each worker serves with 3 threads" in cfg.warnings[0]
 
 
+@pytest.mark.parametrize("name", ["uvicorn.workers.UvicornWorker", "uvicorn_worker.UvicornH11Worker"])
+def test_our_worker_stands_in_for_uvicorns(loaded: Load, name: str) -> None:
+    cfg = loaded("-k", name)
+    assert (cfg.worker_class_uri, cfg.worker_class_str, cfg.threads) == ("asgi", name, 1)
+    assert cfg.warnings == [
+        f"worker_class = {name!r} (command line): sdserve's own ASGI worker serves in its place (worker_class = 'asgi')"
+    ]
+
+
+def test_what_has_our_name_is_ours(loaded: Load) -> None:
+    assert (loaded("-k", "asgi").worker_class_uri, loaded("-k", "asgi").warnings) == ("asgi", [])
+
+
 def test_gunicorns_variable_is_not_read_and_that_is_said(loaded: Load) -> None:
     cfg = loaded("a:b", GUNICORN_CMD_ARGS="-w 4")
     assert cfg.workers == 1

@@ -19,7 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdserve.errors import AppImportError
-from sdserve.gateway.protocol import ASGI, ASGI_2, ASGI_AWAITED, ASGI_BY_NAMES, WSGI, Spoken, demand_wsgi, spoken_by
+from sdserve.gateway.protocol import (
+    ASGI,
+    ASGI_2,
+    ASGI_AWAITED,
+    ASGI_BY_NAMES,
+    WSGI,
+    Spoken,
+    demand_asgi,
+    demand_wsgi,
+    spoken_by,
+)
 
 TO_ASGI_3 = "asgiref.compatibility.guarantee_single_callable"
 
@@ -250,15 +260,33 @@ def test_it_is_unfit_when_a_call_would_fail(
 @pytest.mark.parametrize(
     "application", [coroutine, Framework(), Asynchronous().method, partial(coroutine, "scope"), partial(Framework())]
 )
-def test_asgi_is_refused_with_the_way_out(application: Any) -> None:
-    with pytest.raises(AppImportError, match=r"site:app is an ASGI application.*a2wsgi"):
+def test_asgi_is_refused_by_wsgi_with_the_way_out(application: Any) -> None:
+    with pytest.raises(AppImportError, match=r"^site:app is an async callable, so an ASGI .*leave worker_class out.*$"):
         demand_wsgi(application, "site:app")
 
 
+@pytest.mark.parametrize("application", [plain, positional, Synchronous(), Path("x").exists])
+def test_wsgi_is_refused_by_asgi_with_the_way_out(application: Any) -> None:
+    with pytest.raises(AppImportError, match=r"^site:app is not an async .*, so a WSGI .*leave worker_class out.*$"):
+        demand_asgi(application, "site:app")
+
+
+@pytest.mark.parametrize("application", [double, Framework, with_more])
+def test_asgi_that_cannot_be_served_is_refused_in_one_line(application: Any) -> None:
+    with pytest.raises(AppImportError, match=r"^site:app (speaks|is) .*$"):
+        demand_asgi(application, "site:app")
+
+
+@pytest.mark.parametrize("application", [coroutine, Framework(), returns_a_coroutine, Awaited])
+def test_asgi_is_served_by_asgi(application: Any) -> None:
+    demand_asgi(application, "site:app")
+
+
+@pytest.mark.parametrize("demand", [demand_wsgi, demand_asgi])
 @pytest.mark.parametrize("factory", [lambda: dict, lambda config=None: dict, lambda *, config: dict])
-def test_a_factory_that_is_not_called_is_refused_with_how_to_call_it(factory: Any) -> None:
+def test_a_factory_that_is_not_called_is_refused_with_how_to_call_it(demand: Any, factory: Any) -> None:
     with pytest.raises(AppImportError, match=r"site:make cannot be called .* with parentheses, site:make\(\)"):
-        demand_wsgi(factory, "site:make")
+        demand(factory, "site:make")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ from sdserve.workers.http.worker import HTTPWorker
 def plain(environ: Any, start_response: Any) -> None: ...
 
 
+async def coroutine(scope: Any, receive: Any, send: Any) -> None: ...
+
+
 def made() -> AutoWorker:
     cfg = load(["app:app"], {})
     return AutoWorker(1, os.getppid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
@@ -37,8 +40,9 @@ def test_those_that_it_becomes_can_do_without_an_init_of_their_own(name: str) ->
     assert class_of(name).init_signals is Worker.init_signals  # called before the application is loaded
 
 
-def test_wsgi_is_decided_with_its_reason() -> None:
+def test_what_is_decided_has_its_reason() -> None:
     assert AutoWorker.decide(plain, "app:app") == (class_of("wsgi"), "wsgi (app:app is not an async callable)")
+    assert AutoWorker.decide(coroutine, "app:app") == (class_of("asgi"), "asgi (app:app is an async callable)")
 
 
 def test_others_have_decided_before() -> None:
