@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Load
-from tests.support.server import Server, answer, connector
+from tests.support.server import Server, answer, connector, free_port
 from tests.support.waiting import eventually
 
 PARAMETERS = {
@@ -113,3 +113,23 @@ def test_a_request_that_is_refused_after_pre_request_has_its_post_request(
         ("pre_request", "/page"),
         ("post_request", "400 Bad Request"),
     ]
+
+
+def test_who_asked_is_known_of_a_request_that_is_refused(start: Callable[..., Server], short_path: Path) -> None:
+    """Where its proxy contradicts itself, only who is connected can be told."""
+    story, port = short_path / "story", free_port()
+    names = "repr((req.peer_addr, req.remote_addr, req.scheme))"
+    hooks = [
+        f"def {hook}({PARAMETERS[hook]}):\n    open({str(story)!r}, 'a').write({names} + chr(10))\n"
+        for hook in ("pre_request", "post_request")
+    ]
+    (short_path / "conf.py").write_text("".join(hooks))
+    server = start("-c", f"{short_path}/conf.py", "-b", f"127.0.0.1:{port}", "plain:application").wait_ready()
+    with connector(("127.0.0.1", port))() as sock:
+        peer = sock.getsockname()
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 400 ")
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "Exception in the hook" not in server.log
+    assert story.read_text().splitlines() == [repr((peer, peer, "http"))] * 2

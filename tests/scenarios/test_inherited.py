@@ -29,6 +29,15 @@ def held(process: Process) -> list[str]:
     return sorted(re.sub(r"^(pipe|socket):.*", r"\1", os.readlink(f"{directory}/{fd}")) for fd in os.listdir(directory))
 
 
+def inheritable(process: Process) -> set[int]:
+    """What a program that it executes would have."""
+    flags = {
+        int(path.name): re.search(r"^flags:\s*(\d+)", path.read_text(), re.MULTILINE)
+        for path in Path(f"/proc/{process.pid}/fdinfo").iterdir()
+    }
+    return {fd for fd, found in flags.items() if found and not int(found[1], 8) & os.O_CLOEXEC}
+
+
 class Service:
     """A server with log files, and a control socket on which somebody waits who has closed his half already."""
 
@@ -70,6 +79,7 @@ class Service:
         def look() -> bool:
             for worker in self.server.wait_workers(workers, master=master):
                 assert held(worker) == expected
+                assert inheritable(worker) == {0, 1, 2}
             return True
 
         eventually(look, f"{expected}")

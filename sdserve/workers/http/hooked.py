@@ -9,6 +9,7 @@ from functools import cached_property
 from io import BytesIO
 from typing import Any
 
+from sdserve.http.errors import HTTPError
 from sdserve.http.request import Request
 from sdserve.workers.http.body import Body, WholeBody
 from sdserve.workers.http.client import Client
@@ -53,12 +54,19 @@ class HookedRequest(Request):
     @property
     def remote_addr(self) -> PeerAddress:
         """The client, as far as proxies that are trusted say who it is."""
-        return self._address(self._environ(self._client, self))
+        return self._address(self._told())
 
     @property
     def scheme(self) -> str:
         """http or https, as a trusted proxy says."""
-        return str(self._environ(self._client, self)["wsgi.url_scheme"])
+        return str(self._told()["wsgi.url_scheme"])
+
+    def _told(self) -> dict[str, Any]:
+        """The environ. Of a request that is refused because its proxy contradicts itself: what the connection tells."""
+        try:
+            return self._environ(self._client, self)
+        except HTTPError:
+            return self._client.base
 
     @property
     def req_number(self) -> int:
