@@ -16,6 +16,7 @@ class HTTPError(Exception):
     reason: str = "Bad Request"
     ours = False  # whose fault it is: the server has no room, and its operator should know
     retry_after = 0  # seconds; 0: trying again is not suggested
+    fields: bytes = b""  # whole lines that the answer has besides
     head: bytes = b""
 
     def __init_subclass__(cls, status: int = 0, reason: str = "") -> None:
@@ -29,6 +30,12 @@ class BadRequest(HTTPError):
 
 class MethodNotSupported(HTTPError, status=501, reason="Not Implemented"):
     """A method that this server will not perform (CONNECT), or a transfer coding that it cannot undo."""
+
+
+class MethodNotAllowed(HTTPError, status=405, reason="Method Not Allowed"):
+    """A WebSocket is opened by GET alone (RFC 6455 section 4.1)."""
+
+    fields = b"Allow: GET\r\n"
 
 
 class RequestTimedOut(HTTPError, status=408, reason="Request Timeout"):
@@ -45,6 +52,12 @@ class TargetTooLong(HTTPError, status=414, reason="URI Too Long"):
 
 class ExpectationFailed(HTTPError, status=417, reason="Expectation Failed"):
     """An Expect other than 100-continue."""
+
+
+class UpgradeRequired(HTTPError, status=426, reason="Upgrade Required"):
+    """A WebSocket of another version than the one there is (RFC 6455 section 4.4)."""
+
+    fields = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 
 
 class FieldsTooLarge(HTTPError, status=431, reason="Request Header Fields Too Large"):

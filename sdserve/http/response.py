@@ -148,6 +148,17 @@ class HeadWriter:
         """Checked fields, as they are sent ahead of an answer or behind its body. Raises InvalidResponse."""
         return b"".join([self._line(field)[1] for field in fields])
 
+    def switching(self, own: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """101: another protocol follows (RFC 9110 section 15.2.2). `own` are its lines, whole; `fields` are checked.
+        Raises InvalidResponse."""
+        head = Head(101)
+        head.start = b"HTTP/1.1 101 Switching Protocols\r\n" + own
+        for field in fields:
+            line = self._line(_decoded(field))
+            self._special(head, line)
+            head.start += line[1]
+        return self.framed(head, b"")
+
     def _status(self, status: str) -> tuple[int, bytes]:
         found = STATUS.fullmatch(status) if isinstance(status, str) else None
         if found is None or found[1] < "200":
@@ -203,13 +214,13 @@ class HeadWriter:
 
     def error(self, error: HTTPError, *, body: bool = True) -> bytes:
         """The whole answer to a request that could not be served. It names the status and nothing of the inside."""
-        return self.plain(error.status, error.reason, body=body, retry_after=error.retry_after)
+        later = b"Retry-After: %d\r\n" % error.retry_after if error.retry_after else b""
+        return self.plain(error.status, error.reason, body=body, fields=error.fields + later)
 
-    def plain(self, status: int, reason: str, *, body: bool = True, retry_after: int = 0) -> bytes:
-        """A whole plain-text answer that ends the connection; `retry_after` is in seconds."""
+    def plain(self, status: int, reason: str, *, body: bool = True, fields: bytes = b"") -> bytes:
+        """A whole plain-text answer that ends the connection; `fields` are whole lines."""
         text = f"{status} {reason}\n".encode("ascii")
-        later = b"Retry-After: %d\r\n" % retry_after if retry_after else b""
-        own = self.signature + later
+        own = self.signature + fields
         return b"HTTP/1.1 %d %b\r\n%bContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
             *(status, reason.encode("ascii"), own),
             *(len(text), text if body else b""),
