@@ -60,7 +60,8 @@ Data = bytes | bytearray | memoryview
 class _Protocol(ServerProtocol):
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.CLOSE:
-            self.current_size = None  # to close amid the fragments of a message is no fault
+            # To close amid the fragments of a message is no fault. cur_size is what websockets 14 and 15 call it.
+            self.current_size = self.cur_size = None
         super().recv_frame(frame)
 
 
