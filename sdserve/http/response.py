@@ -148,13 +148,13 @@ class HeadWriter:
         """Checked fields, as they are sent ahead of an answer or behind its body. Raises InvalidResponse."""
         return b"".join([self._line(field)[1] for field in fields])
 
-    def switching(self, own: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    def switching(self, own: bytes, fields: Iterable[Any]) -> bytes:
         """101: another protocol follows (RFC 9110 section 15.2.2). `own` are its lines, whole; `fields` are checked.
         Raises InvalidResponse."""
         head = Head(101)
         head.start = b"HTTP/1.1 101 Switching Protocols\r\n" + own
         for field in fields:
-            line = self._line(_decoded(field))
+            line = self._line(field)
             self._special(head, line)
             head.start += line[1]
         return self.framed(head, b"")

@@ -18,13 +18,13 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 from websockets.utils import apply_mask
 
+from sdserve.gateway.asgi import AsgiHeads
 from sdserve.http import handshake, websocket
 from sdserve.http.connection import Connection
 from sdserve.http.errors import HTTPError, IllegalMove, InvalidResponse
 from sdserve.http.handshake import Handshake
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
-from sdserve.http.response import HeadWriter
 from sdserve.http.websocket import Closed, Event, WebSocket, frame_size
 
 FIELDS = {
@@ -43,8 +43,8 @@ def read(line: str = "GET /chat HTTP/1.1", fields: dict[str, str] = FIELDS, *mor
     return RequestReader(Limits()).read("\r\n".join(lines).encode("latin-1"))
 
 
-def heads() -> HeadWriter:
-    writer = HeadWriter("sdserve")
+def heads() -> AsgiHeads:
+    writer = AsgiHeads("sdserve")
     writer.clock(1000)
     return writer
 
