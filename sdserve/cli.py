@@ -67,9 +67,10 @@ def refusals(cfg: Config, steps: Iterable[Callable[[Config], None]]) -> list[Sds
 
 
 def refuse(found: Sequence[SdserveError]) -> None:
-    """Raises one error for all that were found, if any; its exit code is the first one's."""
+    """Raises one error for all that were found, if any, each line once; its exit code is the first one's."""
     if found:
-        raise type(found[0])("\n".join(map(str, found))) from found[0].__cause__
+        lines = dict.fromkeys(line for error in found for line in str(error).splitlines())
+        raise type(found[0])("\n".join(lines)) from found[0].__cause__
 
 
 def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
@@ -164,6 +165,7 @@ def _load_application(cfg: Config) -> str:
     """Also says what serves the application, where the application decides that."""
     from sdserve.gateway import loader
     from sdserve.gateway.blame import account
+    from sdserve.log import Logger
     from sdserve.workers.classes import resolve
 
     if cfg.wsgi_app is None:
@@ -174,13 +176,16 @@ def _load_application(cfg: Config) -> str:
         if told := account(error):
             print(told, file=sys.stderr)
         raise
-    with suppress(ConfigError):  # about the worker class, and told already
+    try:
         worker_class = resolve(cfg.worker_class_uri)
-        served_by, using = worker_class.decide(application, cfg.wsgi_app)
-        served_by.check_app(application, cfg.wsgi_app)
-        if worker_class.undecided:
-            return f"; worker: {using}"
-    return ""
+    except ConfigError:  # told already
+        return ""
+    served_by, using = worker_class.decide(application, cfg.wsgi_app)
+    served_by.check_app(application, cfg.wsgi_app)
+    if not worker_class.undecided:
+        return ""
+    served_by.check_config(cfg, Logger(level="error"))  # its warnings were told
+    return f"; worker: {using}"
 
 
 def report(error: SdserveError) -> None:

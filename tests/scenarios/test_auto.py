@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.support.server import Server, answer
 
 Start = Callable[..., Server]
@@ -12,6 +14,12 @@ WSGI = """
 def application(environ, start_response):
     start_response("200 OK", [])
     return [b"wsgi"]
+"""
+ASGI = """
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"asgi"})
 """
 HOOKS = """
 def noted(name):
@@ -38,14 +46,78 @@ def using(server: Server) -> list[str]:
     return [line.partition("Using worker: ")[2] for line in server.log.splitlines() if "Using worker: " in line]
 
 
-def test_the_log_says_it_once(start: Start, short_path: Path) -> None:
-    server = serve(start, short_path, WSGI, "-w", "2")
+@pytest.mark.parametrize(
+    ("application", "reason"),
+    [(WSGI, "wsgi (app is not an async callable)"), (ASGI, "asgi (app is an async callable)")],
+)
+def test_the_log_says_it_once(start: Start, short_path: Path, application: str, reason: str) -> None:
+    server = serve(start, short_path, application, "-w", "2")
     first = server.wait_workers(2)
     server.kill(signal.SIGHUP)
     server.wait_log("Reloaded: ")
     server.wait_workers(2, besides=[each.pid for each in first])
+    assert answer(f"{short_path}/s").body == reason[:4].encode()
+    assert using(server) == [reason]
+
+
+def test_a_reload_may_bring_the_other_one(start: Start, short_path: Path) -> None:
+    server = serve(start, short_path, WSGI)
+    [first] = server.wait_workers(1)
     assert answer(f"{short_path}/s").body == b"wsgi"
-    assert using(server) == ["wsgi (app is not an async callable)"]
+    (short_path / "app.py").write_text(ASGI)
+    server.kill(signal.SIGHUP)
+    server.wait_workers(1, besides=[first.pid])
+    assert answer(f"{short_path}/s").body == b"asgi"
+    assert using(server) == ["wsgi (app is not an async callable)", "asgi (app is an async callable)"]
+
+
+def test_gunicorns_way_to_uvicorn_leads_to_our_own(start: Start, short_path: Path) -> None:
+    server = serve(start, short_path, ASGI, "-k", "uvicorn.workers.UvicornWorker")
+    assert answer(f"{short_path}/s").body == b"asgi"
+    assert using(server) == ["uvicorn.workers.UvicornWorker"]
+    assert "sdserve's own ASGI worker serves in its place" in server.log
+
+
+@pytest.mark.parametrize(
+    ("application", "named", "said"),
+    [
+        (
+            ASGI,
+            "wsgi",
+            "App failed to load: app is an async callable, so an ASGI application, which worker_class = 'wsgi'",
+        ),
+        (
+            WSGI,
+            "asgi",
+            "App failed to load: app is not an async callable, so a WSGI application, which worker_class = 'asg",
+        ),
+        ("async def application(): ...", "auto", "App failed to load: app is async, and cannot be called with a scope"),
+        ("def application(): ...", "auto", "App failed to load: app cannot be called with .* with parentheses"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_one_line(
+    start: Start, short_path: Path, application: str, named: str, said: str
+) -> None:
+    (short_path / "app.py").write_text(application)
+    for check in ((), ("--check-config",)):
+        server = start("-b", f"unix:{short_path}/s", "-k", named, *check, "app", cwd=short_path)
+        assert server.wait() == 4
+        server.wait_log(said.removeprefix("App failed to load: ") if check else said)
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("named", ["auto", "asgi"])
+def test_the_extra_is_named_where_it_is_missed(start: Start, short_path: Path, named: str) -> None:
+    (short_path / "uvloop.py").write_text("raise ImportError('as if it were not installed')\n")
+    server = serve(start, short_path, ASGI, "-k", named)
+    assert answer(f"{short_path}/s").body == b"asgi"
+    server.wait_log("asgi_loop: asyncio's loop, since uvloop is not installed: pip install 'sdserve.asgi.'")
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0
+    server = start("-b", f"unix:{short_path}/s", "-k", named, "--asgi-loop", "uvloop", "app", cwd=short_path)
+    assert server.wait() == 3
+    server.wait_log("asgi_loop = 'uvloop': uvloop is not installed: pip install 'sdserve.asgi.'")
+    assert "Traceback" not in server.log
 
 
 def test_a_class_that_is_named_is_said_at_the_start(start: Start, short_path: Path) -> None:

@@ -7,7 +7,6 @@ The process is marked busy while a call runs, and the mark is renewed by a timer
 not turn, however long a call lasts. Without calls there is no timer, and nobody is woken.
 """
 
-import asyncio
 import select
 from asyncio import AbstractEventLoop, TimerHandle
 from time import monotonic
@@ -202,16 +201,3 @@ class ASGILoop(Loop[ASGIClient]):
         self._timer = None
         self._timer_at = NEVER
         self._turn()
-
-
-def new_event_loop(kind: str) -> AbstractEventLoop:
-    """uvloop's loop, or asyncio's: `kind` is uvloop, asyncio or auto. Raises ImportError where uvloop is missed."""
-    if kind != "asyncio":
-        try:
-            import uvloop
-
-            return uvloop.new_event_loop()
-        except ImportError:
-            if kind == "uvloop":
-                raise
-    return asyncio.new_event_loop()

@@ -5,10 +5,9 @@ import asyncio
 from collections.abc import Callable
 from functools import cached_property
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdserve import SERVER_SOFTWARE
-from sdserve.errors import BootError
 from sdserve.gateway.asgi import AsgiHeads
 from sdserve.gateway.environ import Environ
 from sdserve.gateway.lifespan import Lifespan
@@ -16,13 +15,18 @@ from sdserve.gateway.protocol import demand_asgi
 from sdserve.gateway.scope import Scopes
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
+from sdserve.log import Logger
 from sdserve.process.forked import Border
 from sdserve.workers import stuck
 from sdserve.workers.asgi.exchange import ASGIExchange
-from sdserve.workers.asgi.loop import ASGILoop, new_event_loop
+from sdserve.workers.asgi.extra import demand_loop, new_event_loop
+from sdserve.workers.asgi.loop import ASGILoop
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.http.worker import HTTPWorker
+
+if TYPE_CHECKING:
+    from sdserve.config import Config
 
 BEGINNINGS = (ASGIExchange._run.__code__,)  # of requests, in the stack of a loop that is stuck
 
@@ -31,6 +35,11 @@ class ASGIWorker(HTTPWorker):
     """Serves an ASGI application in one event loop."""
 
     _loop: ASGILoop | None = None
+
+    @classmethod
+    def check_config(cls, cfg: "Config", log: Logger) -> None:
+        super().check_config(cfg, log)
+        demand_loop(cfg)
 
     @classmethod
     def check_app(cls, app: Callable[..., Any], uri: str) -> None:
@@ -43,12 +52,7 @@ class ASGIWorker(HTTPWorker):
     @cached_property
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """The loop of this process. Raises BootError where uvloop is asked for and missing."""
-        try:
-            loop = new_event_loop(self.asgi.loop)
-        except ImportError as error:
-            raise BootError(
-                f"asgi_loop is uvloop, which cannot be imported ({error}): pip install 'sdserve[asgi]'"
-            ) from error
+        loop = new_event_loop(self.asgi.loop, self.log)
         asyncio.set_event_loop(loop)
         return loop
 
