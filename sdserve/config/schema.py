@@ -40,8 +40,8 @@ class Configuration:
     wsgi_app = Setting(
         convert.optional_text,
         None,
-        """The application, as module:callable or module:factory(arguments). The positional argument of the command
-        line is the same.""",
+        """The application, WSGI or ASGI, as module:callable or module:factory(arguments). The positional argument of
+        the command line is the same.""",
     )
     check_config = switch(
         "Check the configuration, import the application, and exit: 0 if both are good.", effect="start"
@@ -101,11 +101,17 @@ class Workers:
         short="-k",
         metavar="CLASS",
     )
-    threads = count(1, "Requests that one worker can be busy with at the same time.", minimum=1, maximum=10_000)
+    threads = count(
+        1,
+        "Requests that one worker can be busy with at the same time. A worker that serves ASGI has one event loop.",
+        minimum=1,
+        maximum=10_000,
+    )
     timeout = seconds(
         30,
         """Seconds that one request may take; with threads, an answer that has begun may take so long for each piece.
-        One that exceeds it is named in the log with its stack, and its worker is replaced. 0 means no limit.""",
+        One that exceeds it is named in the log with its stack, and its worker is replaced. For a worker that serves
+        ASGI: seconds that its event loop may be blocked. 0 means no limit.""",
         short="-t",
     )
     graceful_timeout = seconds(
