@@ -21,6 +21,7 @@ from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.process.pidfd import UNKNOWN
 from sdserve.systemd.notify import Notifier
 from sdserve.workers.base import Worker
+from sdserve.workers.preimport import preimport
 from sdserve.workers.told import PREIMPORT, RETIRE
 
 
@@ -201,6 +202,7 @@ class Pool:
     def worker_ready(self, handle: WorkerHandle) -> None:
         """A worker serves."""
         handle.tell(PREIMPORT)
+        preimport(handle.worker.later(handle.worker.cfg))
         self._boot_kills = 0
 
     def worker_decided(self, handle: WorkerHandle, using: str) -> None:

@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -79,6 +79,11 @@ class Told:
     def __init__(self) -> None:
         self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
+
+    @classmethod
+    def later(cls, cfg: "Config") -> Iterable[str]:
+        """Modules that a worker of this class may need once it serves: the master, too, imports them for later ones."""
+        return ()
 
     def control_fds(self) -> list[int]:
         """The file descriptors that `run()` polls besides its listeners; give each readable one to `handle_control`."""
@@ -258,7 +263,7 @@ class Told:
             self._told = True
             self.retire()
         elif message == PREIMPORT:
-            preimport()
+            preimport(self.later(self.cfg))
         elif not message:
             self.outlive_master()
 

@@ -1,5 +1,6 @@
 """The first client of an activated service waits for what is imported: what no first answer needs is not among it."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ HEAVY = {
     *("ipaddress", "json", "multiprocessing", "pathlib", "random", "shutil", "ssl", "subprocess", "sysconfig"),
     *("tempfile", "urllib.parse", "uvloop", "websockets"),
 }
+# What only an application that speaks ASGI has use for.
+OF_ASGI = ("asyncio", "uvloop", "websockets", "sdserve.workers.asgi", "sdserve.gateway.asgi", "sdserve.http.websocket")
 # Rooms of the master that open later, and what workers may need.
 LATER = {"sdserve.access", "sdserve.arbiter.control", "sdserve.arbiter.old_master", "sdserve.arbiter.reload"}
 
@@ -52,3 +55,22 @@ def test_workers_import_what_they_may_need_once_they_serve(start: Start, short_p
         lambda: "json" in set(answer(f"{short_path}/s").body.decode().split()),
         "the first worker has what others find in memory",
     )
+
+
+def test_a_service_of_wsgi_never_imports_what_asgi_takes(start: Start, short_path: Path) -> None:
+    """Neither its workers, whenever they are forked, nor the master that they are forked from."""
+    (short_path / "app.py").write_text(APP)
+    exits = "import sys\ndef on_exit(server): open('master', 'w').write(' '.join(sys.modules))\n"
+    (short_path / "conf.py").write_text(exits)
+    server = start("-w", "1", "-b", f"unix:{short_path}/s", "-c", "conf.py", "app", cwd=short_path).wait_ready()
+    loaded = [set(answer(f"{short_path}/s").body.decode().split())]
+    [first] = server.wait_workers(1)
+    server.kill(signal.SIGHUP)
+    server.wait_workers(1, besides=[first.pid])
+    loaded.append(set(answer(f"{short_path}/s").body.decode().split()))
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0
+    loaded.append(set((short_path / "master").read_text().split()))
+    for modules in loaded:
+        assert "sdserve.workers.wsgi.worker" in modules
+        assert not [name for name in modules if name.startswith(OF_ASGI)]

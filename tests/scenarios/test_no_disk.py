@@ -19,7 +19,8 @@ PROGRAM = """
 import os, sys
 
 class Gone:
-    names = {*sys.stdlib_module_names, "sdserve", "systemd", "httptools", "setproctitle"}
+    names = {*sys.stdlib_module_names, "sdserve", "systemd", "httptools", "setproctitle", "uvloop",
+             "websockets"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names and os.path.exists("gone"):
@@ -115,6 +116,34 @@ def test_every_verb_without_a_disk(server: Server, short_path: Path) -> None:
     assert not own, "\n".join(own)
     children = [each for each in tried if " sdserve." in each and int(each.split()[0]) not in successors(server)]
     assert not children, "\n".join(children)
+
+
+ASGI = """
+async def application(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+"""
+
+
+def test_a_service_of_asgi_without_a_disk(start: Start, short_path: Path) -> None:
+    """The application alone decides what serves it, and so what is in memory."""
+    (short_path / "app.py").write_text(ASGI)
+    address = f"{short_path}/s"
+    program = (sys.executable, "-c", PROGRAM)
+    server = start("-w", "2", "-b", f"unix:{address}", "app", cwd=short_path, program=program).wait_ready()
+    workers = first = [p.pid for p in server.wait_workers(2)]
+    assert answer(address).body == b"hello"
+    (short_path / "gone").touch()
+    for _ in range(2):
+        server.kill(signal.SIGHUP)
+        workers = [p.pid for p in server.wait_workers(2, besides=workers)]
+        assert answer(address).body == b"hello"
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0
+    tried = (short_path / "tried").read_text().splitlines() if (short_path / "tried").exists() else []
+    late = [each for each in tried if int(each.split()[0]) not in first]  # those may be about to import what is left
+    assert not late, "\n".join(late)
 
 
 def successors(server: Server) -> set[int]:

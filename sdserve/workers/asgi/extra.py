@@ -30,6 +30,11 @@ def demand_loop(cfg: "Config") -> None:
         raise ConfigError(NO_UVLOOP)
 
 
+def later(kind: str) -> tuple[str, ...]:
+    """What workers have in memory, where it is installed: one that is forked tomorrow serves as those of today do."""
+    return ("sdserve.http.websocket", *(("uvloop",) if kind != "asyncio" else ()))
+
+
 def new_event_loop(kind: str, log: "Logger") -> asyncio.AbstractEventLoop:
     """The event loop that asgi_loop means. Raises BootError where uvloop is asked for and missing."""
     if kind != "asyncio":

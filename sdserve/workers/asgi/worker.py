@@ -2,7 +2,7 @@
 clients.py and exchange.py."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from sdserve.log import Logger
 from sdserve.process.forked import Border
 from sdserve.workers import stuck
 from sdserve.workers.asgi.exchange import ASGIExchange
-from sdserve.workers.asgi.extra import demand_loop, new_event_loop
+from sdserve.workers.asgi.extra import demand_loop, later, new_event_loop
 from sdserve.workers.asgi.loop import ASGILoop
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
@@ -40,6 +40,10 @@ class ASGIWorker(HTTPWorker):
     def check_config(cls, cfg: "Config", log: Logger) -> None:
         super().check_config(cfg, log)
         demand_loop(cfg)
+
+    @classmethod
+    def later(cls, cfg: "Config") -> Iterable[str]:
+        return later(cfg.asgi_loop)
 
     @classmethod
     def check_app(cls, app: Callable[..., Any], uri: str) -> None:

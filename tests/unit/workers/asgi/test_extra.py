@@ -12,7 +12,7 @@ import uvloop
 from sdserve.config import load
 from sdserve.errors import BootError, ConfigError
 from sdserve.log import Logger
-from sdserve.workers.asgi.extra import INSTALL, NO_WEBSOCKETS, demand_loop, installed, new_event_loop
+from sdserve.workers.asgi.extra import INSTALL, NO_WEBSOCKETS, demand_loop, installed, later, new_event_loop
 from tests.support.server import CHECKOUT
 
 Log = Callable[[], str]
@@ -57,6 +57,11 @@ def test_uvloop_by_its_name_where_it_is_missing(bare: None) -> None:
         loop_of("uvloop")
     with pytest.raises(ConfigError, match=r"uvloop is not installed: pip install 'sdserve\[asgi\]'"):
         demand_loop(load(["--asgi-loop", "uvloop", "app:app"], {}))
+
+
+def test_what_later_workers_need_is_what_this_one_has() -> None:
+    assert later("auto") == later("uvloop") == ("sdserve.http.websocket", "uvloop")
+    assert later("asyncio") == ("sdserve.http.websocket",)
 
 
 def test_what_is_installed(bare: None) -> None:
