@@ -2,6 +2,7 @@
 
 import compileall
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,15 @@ def machine(booted_machine: Machine) -> Iterator[Machine]:
         yield booted_machine
     finally:
         booted_machine.reset()
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Room for this end of many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

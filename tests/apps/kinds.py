@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Any, ClassVar
 
 BIG = 768 << 10  # bytes: more than sockets and memory keep for a reader that is slow
@@ -25,17 +26,10 @@ class Made:
     open: ClassVar[set["Made"]] = set()
 
     def __init__(self) -> None:
-        self._left = BIG // len(PIECE)
         self.open.add(self)
 
-    def __iter__(self) -> "Made":
-        return self
-
-    def __next__(self) -> bytes:
-        if not self._left:
-            raise StopIteration
-        self._left -= 1
-        return PIECE
+    def __iter__(self) -> Iterator[bytes]:
+        return repeat(PIECE, BIG // len(PIECE))
 
     def close(self) -> None:
         self.open.remove(self)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.load import get
+from tests.support.load import get, until_closed
 from tests.support.server import Server, connector
 
 FORMAT = '|%(h)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %(zz)s|'
@@ -37,10 +37,7 @@ def address(server: Server) -> tuple[str, int]:
 def send(server: Server, data: bytes) -> bytes:
     with socket.create_connection(address(server), timeout=15) as sock:
         sock.sendall(data)
-        got = b""
-        while piece := sock.recv(65536):
-            got += piece
-    return got
+        return until_closed(sock)
 
 
 AGENT = b"Host: a\r\nUser-Agent: curl\r\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.load import ask
+from tests.support.load import ask, until_closed
 from tests.support.processes import Process
 from tests.support.server import Server, answer, connector, free_port
 from tests.support.waiting import eventually, readable
@@ -219,9 +219,7 @@ def test_a_child_of_a_call_whose_body_arrives_meanwhile(
         sock.sendall(b"Content-Length: 4\r\nConnection: close\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 100 Continue")
         sock.sendall(b"body")
-        got = b""
-        while data := sock.recv(65536):
-            got += data
+        got = until_closed(sock)
     assert got.count(b"HTTP/1.1 ") == 1 and got.endswith(b"hello")
     assert ask(other, "/last_child").body == b"0"
     is_alone(server, address, other)
@@ -288,10 +286,7 @@ def test_a_connection_ends_though_a_child_lives_on(
     ask(idle, "/pid")
     with connector(address)() as sock:
         sock.sendall(f"GET /hold?{door} HTTP/1.0\r\nHost: a\r\n\r\n".encode())
-        got = b""
-        while data := sock.recv(65536):
-            got += data
-        assert got.endswith(b"hello")
+        assert until_closed(sock).endswith(b"hello")
     (worker,) = server.workers
     (child,) = children_of(worker)
 
@@ -315,10 +310,7 @@ def test_a_connection_ends_though_a_child_has_a_copy_of_it(
     door.touch()
     with connector(address)() as sock:
         sock.sendall(f"GET /copy?{door} HTTP/1.0\r\nHost: a\r\n\r\n".encode())
-        got = b""
-        while data := sock.recv(65536):
-            got += data
-        assert got.endswith(b"hello")
+        assert until_closed(sock).endswith(b"hello")
     door.unlink()
 
 

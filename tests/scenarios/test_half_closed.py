@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.load import until_closed
 from tests.support.processes import Process
 from tests.support.server import Server, connector
 
@@ -55,10 +56,7 @@ def ask(server: Server, data: bytes) -> socket.socket:
 
 def rest(sock: socket.socket) -> bytes:
     with sock:
-        got = []
-        while piece := sock.recv(65536):
-            got.append(piece)
-        return b"".join(got)
+        return until_closed(sock)
 
 
 def get(path: str) -> bytes:

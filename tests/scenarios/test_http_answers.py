@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from tests.support.load import until_closed
 from tests.support.server import APPS, Server, answer, connector, free_port
 
 Address = tuple[str, int]
@@ -43,10 +44,7 @@ def raw(server: Server, data: bytes) -> bytes:
     """Everything that is answered until the server closes."""
     with socket.create_connection(server.address, timeout=20) as sock:  # type: ignore[attr-defined]
         sock.sendall(data)
-        got = []
-        while piece := sock.recv(65536):
-            got.append(piece)
-    return b"".join(got)
+        return until_closed(sock)
 
 
 def next_body(stream: BinaryIO) -> bytes:

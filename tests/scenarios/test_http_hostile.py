@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.load import until_closed
 from tests.support.server import Server, answer, connector, free_port
 from tests.unit.http.test_hostile import GOOD, ROWS
 
@@ -36,10 +37,7 @@ def talk(address: Address, pieces: list[bytes]) -> bytes:
                 sock.sendall(piece)
             except (BrokenPipeError, ConnectionResetError):
                 break
-        got = []
-        while data := sock.recv(65536):
-            got.append(data)
-        return b"".join(got)
+        return until_closed(sock)
 
 
 def statuses(data: bytes) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from tests.support.load import until_closed
 from tests.support.server import Server, answer, connector, free_port
 
 Address = tuple[str, int]
@@ -18,10 +19,7 @@ def talk(address: Address, *pieces: bytes) -> bytes:
     with connector(address)() as sock:
         for piece in pieces:
             sock.sendall(piece)
-        got = []
-        while data := sock.recv(65536):
-            got.append(data)
-        return b"".join(got)
+        return until_closed(sock)
 
 
 def test_a_trusted_peer_says_who_the_client_is(start: Callable[..., Server]) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.load import until_closed
 from tests.support.server import Server, answer, connector, free_port
 
 Address = tuple[str, int]
@@ -22,13 +22,6 @@ def serve(start: Callable[..., Server], *args: str) -> tuple[Server, Address]:
     address = ("127.0.0.1", free_port())
     server = start("-b", "{}:{}".format(*address), *args, "web")
     return server.wait_ready(), address
-
-
-def until_closed(sock: socket.socket) -> bytes:
-    got = []
-    while data := sock.recv(65536):
-        got.append(data)
-    return b"".join(got)
 
 
 def peak_memory(pid: int) -> int:

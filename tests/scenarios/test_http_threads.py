@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdserve.ctl import ask as sdservectl
-from tests.support.load import Load, ask
+from tests.support.load import Load, ask, until_closed
 from tests.support.server import Server, answer, connector, free_port
 from tests.support.waiting import eventually, readable
 
@@ -94,10 +94,7 @@ def test_what_a_client_sends_during_a_slow_call_is_served_after_it(start: Callab
         assert answer(address, "/hello").status == 200
         sock.sendall(b"GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert answer(address, "/hello").status == 200
-        got = []
-        while data := sock.recv(65536):
-            got.append(data)
-        assert b"".join(got).count(b"200 OK") == 2
+        assert until_closed(sock).count(b"200 OK") == 2
 
 
 def test_a_client_that_leaves_during_a_slow_call_costs_nothing(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import simple_websocket
 
-from tests.support.load import get
+from tests.support.load import get, until_closed
 from tests.support.server import Server, connector
 from tests.support.waiting import eventually
 
@@ -78,18 +78,11 @@ def connect(server: Server) -> socket.socket:
     return socket.create_connection(address(server), timeout=15)
 
 
-def rest(sock: socket.socket) -> bytes:
-    got = b""
-    while piece := sock.recv(65536):
-        got += piece
-    return got
-
-
 def test_what_came_with_the_request_is_read_first(server: Server) -> None:
     with connect(server) as sock:
         sock.sendall(b"GET /raw HTTP/1.1\r\nHost: a\r\nUpgrade: shout\r\nConnection: Upgrade\r\n\r\none\ntwo\nth")
         sock.sendall(b"ree\nend\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        got = rest(sock)
+        got = until_closed(sock)
     assert got.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert got.endswith(b"\r\n\r\nONE\nTWO\nTHREE\n"), "and nothing behind the end is a request"
     server.wait_log(r"^\|GET /raw 101 \d+\|$")
@@ -98,7 +91,7 @@ def test_what_came_with_the_request_is_read_first(server: Server) -> None:
 def test_what_gunicorn_takes_for_the_end_of_a_call_is_one(server: Server) -> None:
     with connect(server) as sock:
         sock.sendall(b"GET /stop HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert rest(sock) == b"HTTP/1.0 299 Mine\r\n\r\nbody"
+        assert until_closed(sock) == b"HTTP/1.0 299 Mine\r\n\r\nbody"
     server.wait_log(r"^\|GET /stop 299 \d+\|$")
     assert "Traceback" not in server.log
 
@@ -118,7 +111,7 @@ def test_a_look_at_the_socket_takes_nothing_over(server: Server) -> None:
 def test_early_hints_come_before_the_answer(server: Server) -> None:
     with connect(server) as sock:
         sock.sendall(b"GET /hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        got = rest(sock)
+        got = until_closed(sock)
     heads = got.split(b"\r\n\r\n")
     assert heads[0] == b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload"
     assert heads[1] == b"HTTP/1.1 103 Early Hints\r\nLink: </b.js>; rel=preload"
@@ -128,11 +121,11 @@ def test_early_hints_come_before_the_answer(server: Server) -> None:
 def test_early_hints_are_not_for_http_1_0_and_cannot_be_forged(server: Server) -> None:
     with connect(server) as sock:
         sock.sendall(b"GET /hints HTTP/1.0\r\n\r\n")
-        got = rest(sock)
+        got = until_closed(sock)
     assert got.startswith(b"HTTP/1.1 200 OK\r\n") and b"103" not in re.sub(rb"Date: .*", b"", got)
     with connect(server) as sock:
         sock.sendall(b"GET /hints?forge HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        got = rest(sock)
+        got = until_closed(sock)
     assert b"HTTP/1.1 500 " in got and b"forged" not in got
 
 

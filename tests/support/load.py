@@ -273,6 +273,14 @@ def _closed(sock: socket.socket) -> bool:
         return True
 
 
+def until_closed(sock: socket.socket) -> bytes:
+    """All that comes until the server ends the connection."""
+    got = []
+    while data := sock.recv(65536):
+        got.append(data)
+    return b"".join(got)
+
+
 def ask(sock: socket.socket, path: str = "/", method: str = "GET", headers: str = "", body: bytes = b"") -> Answer:
     """One request on a connection that stays open; `headers` are lines that end in CRLF."""
     began = time.monotonic()

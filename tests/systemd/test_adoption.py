@@ -5,7 +5,6 @@ CONNECTIONS says how many (default 200; no more than this process may open descr
 
 import ctypes
 import os
-import resource
 import signal
 import socket
 import time
@@ -37,13 +36,7 @@ def answered_by(connections: list[socket.socket]) -> set[int]:
     return {ask(connection).pid for connection in connections}
 
 
-@pytest.fixture(autouse=True)
-def descriptors() -> Iterator[None]:
-    """Room for this end of all connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+pytestmark = pytest.mark.usefixtures("many_descriptors")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ CONNECTIONS says how many are idle (default 200), RUNNING how many requests are 
 """
 
 import os
-import resource
 import signal
 import threading
 import time
@@ -24,13 +23,7 @@ pace = threading.Event()  # never set
 WATCHED = "[Service]\nWatchdogSec=2\n"
 
 
-@pytest.fixture(autouse=True)
-def descriptors() -> Iterator[None]:
-    """Room for this end of all connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+pytestmark = pytest.mark.usefixtures("many_descriptors")
 
 
 @pytest.fixture

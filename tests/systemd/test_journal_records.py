@@ -2,6 +2,7 @@
 
 import re
 
+from tests.support.load import until_closed
 from tests.support.machine import Machine
 from tests.support.service import Service, deploy
 from tests.support.waiting import eventually
@@ -22,10 +23,7 @@ def application(environ, start_response):
 def ask(service: Service, target: str, fields: str = "") -> bytes:
     with service.connect() as sock:
         sock.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n".encode("latin-1"))
-        got = b""
-        while piece := sock.recv(65536):
-            got += piece
-    return got
+        return until_closed(sock)
 
 
 def records(machine: Machine, service: Service, fence: str) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.load import Load, ask
+from tests.support.load import Load, ask, until_closed
 from tests.support.machine import Machine
 from tests.support.service import PLAIN, deploy
 from tests.support.waiting import eventually
@@ -82,7 +82,7 @@ def test_whoever_has_begun_to_ask_is_answered(machine: Machine, opened: ExitStac
     for client, (_, second) in begun:
         client.sendall(second)
     for client in clients:
-        answer = to_the_end(client)
+        answer = until_closed(client)
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
         assert b"Connection: close" in answer
     machine.wait_for(service.unit, ActiveState="inactive", Result="success")
@@ -113,13 +113,6 @@ def unread(client: socket.socket) -> int:
     count = array.array("i", [0])
     fcntl.ioctl(client, termios.TIOCOUTQ, count)
     return count[0]
-
-
-def to_the_end(client: socket.socket) -> bytes:
-    received = b""
-    while data := client.recv(65536):
-        received += data
-    return received
 
 
 def test_idle_connections_end_without_a_reset(machine: Machine, opened: ExitStack) -> None:
@@ -181,4 +174,4 @@ def test_a_stop_after_a_reload_that_still_drains(machine: Machine, opened: ExitS
     machine.wait_for(service.unit, ActiveState="deactivating")
     machine.path("/srv/app/hold").unlink()
     for client in slow:
-        assert to_the_end(client).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert until_closed(client).startswith(b"HTTP/1.1 200 OK\r\n")

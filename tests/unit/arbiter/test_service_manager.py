@@ -2,30 +2,20 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from sdserve.arbiter.lifecycle import MasterEvent
-from sdserve.arbiter.loop import Loop
-from sdserve.arbiter.service_manager import ServiceManager
-from sdserve.systemd.notify import Notifier
-from sdserve.systemd.watchdog import Watchdog
-from tests.support.notify import NotifySocket
-from tests.unit.arbiter.services import service
-from tests.unit.arbiter.turning import Turning
+from tests.unit.arbiter import services
 
 
-class Unit(Turning):
-    """A service with a watchdog of 60 ms, and what its manager hears."""
+class Unit(services.Unit):
+    """Its watchdog expects a sign of life every 60 ms."""
 
-    def __init__(self, path: Path, muted: bool = False) -> None:
-        self.manager = NotifySocket(str(path / "notify"))
-        self.loop = Loop()
-        self.healthy = True
-        notifier = Notifier(self.manager.address, muted=muted)
-        self.service = service(self.loop)
-        self.speaker = ServiceManager(self.service, notifier, Watchdog(60_000), lambda: self.healthy)
+    def __init__(self, path: Path, *, muted: bool = False) -> None:
+        super().__init__(path, 60_000, muted=muted)
 
     def turn_for(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -34,19 +24,14 @@ class Unit(Turning):
             self.loop.turn()
 
     def heard(self, name: str) -> int:
-        """How often the manager has heard `name` by now: an end mark goes behind all that was sent."""
-        mark = self.manager.mark
-        Notifier(self.manager.address).failed("mark", 1)
-        self.manager.wait("ERRNO=1", since=mark)
-        return sum(name in message for message in self.manager.messages)
+        """How often the manager has heard `name` by now."""
+        return sum(name in message for message in self.messages())
 
 
 @pytest.fixture
 def unit(short_path: Path) -> Iterator[Unit]:
-    unit = Unit(short_path)
-    yield unit
-    unit.loop.close()
-    unit.manager.close()
+    with closing(Unit(short_path)) as unit:
+        yield unit
 
 
 def test_the_watchdog_is_pinged_again_and_again(unit: Unit) -> None:
@@ -74,14 +59,12 @@ def test_time_is_asked_for_until_it_is_not_needed_any_more(unit: Unit) -> None:
 
 
 def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
-    unit = Unit(short_path, muted=True)
-    unit.speaker.ping()
-    assert unit.heard("WATCHDOG=1") == 0
-    unit.speaker.become_main()
-    assert unit.heard("WATCHDOG=1") == 1
-    assert unit.heard("READY=1") == 1
-    unit.loop.close()
-    unit.manager.close()
+    with closing(Unit(short_path, muted=True)) as unit:
+        unit.speaker.ping()
+        assert unit.heard("WATCHDOG=1") == 0
+        unit.speaker.become_main()
+        assert unit.heard("WATCHDOG=1") == 1
+        assert unit.heard("READY=1") == 1
 
 
 def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:

@@ -2,46 +2,32 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from sdserve.arbiter.host import Host
-from sdserve.arbiter.loop import Loop
-from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.arbiter.steps import Steps
 from sdserve.errors import BootError
-from sdserve.systemd.notify import Notifier
-from sdserve.systemd.watchdog import Watchdog
-from tests.support.notify import NotifySocket
-from tests.unit.arbiter.services import service
+from tests.unit.arbiter import services
 
 HANG = threading.Event()  # never set: only a signal ends the wait
 
 
-class Unit:
+class Unit(services.Unit):
     def __init__(self, path: Path) -> None:
-        self.manager = NotifySocket(str(path / "notify"))
-        self.loop = Loop()
-        self.healthy = True
-        notifier = Notifier(self.manager.address)
-        manager = ServiceManager(service(self.loop), notifier, Watchdog(2_000_000), lambda: self.healthy)
-        self.steps = Steps(Host(), manager)
+        super().__init__(path, 2_000_000)
+        self.steps = Steps(Host(), self.speaker)
 
     def heard(self) -> list[str]:
-        mark = self.manager.mark
-        Notifier(self.manager.address).failed("mark", 1)
-        self.manager.wait("ERRNO=1", since=mark)
-        return [f"{name}={text}" for m in self.manager.messages for name, text in m.fields.items() if "USEC" in name]
+        return [f"{name}={text}" for m in self.messages() for name, text in m.fields.items() if "USEC" in name]
 
 
 @pytest.fixture
 def unit(short_path: Path) -> Iterator[Unit]:
-    unit = Unit(short_path)
-    yield unit
-    unit.loop.close()
-    unit.manager.close()
+    with closing(Unit(short_path)) as unit:
+        yield unit
 
 
 def test_systemd_waits_for_a_step_and_no_longer(unit: Unit) -> None:
