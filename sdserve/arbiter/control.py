@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from sdserve.arbiter.loop import NEVER, Loop
+from sdserve.arbiter.loop import NO_DEADLINE, Loop
 from sdserve.descriptor import Descriptor
 from sdserve.errors import ListenError
 from sdserve.log import Logger
@@ -38,7 +38,7 @@ class Control:
         self._commands = commands
         self._bind = bind
         self.listener: Listener | None = None
-        self._pausing = NEVER
+        self._pausing = NO_DEADLINE
         self._reserve = Descriptor(-1)
         self._clients: set[_Client] = set()
 
@@ -188,4 +188,4 @@ class _Client(socket.socket):
 
     received = b""
     asked = False
-    to_ask = NEVER  # when it is forgotten if it has not asked
+    to_ask = NO_DEADLINE  # when it is forgotten if it has not asked

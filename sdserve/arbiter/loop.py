@@ -55,8 +55,8 @@ class Deadline:
             self._callback = None
 
 
-NEVER = Deadline(math.inf, lambda: None)
-NEVER.cancel()
+NO_DEADLINE = Deadline(math.inf, lambda: None)
+NO_DEADLINE.cancel()
 
 
 class Pipe(Descriptor):

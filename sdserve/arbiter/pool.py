@@ -13,7 +13,7 @@ from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.hooks import Hooks, explain
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import Master
-from sdserve.arbiter.loop import NEVER
+from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
@@ -49,7 +49,7 @@ class Pool:
         self._in_gap = False  # an exclusive pool: one has left as told, and the next decision forks its successor
         self._boot_kills = 0
         self._counted = -1  # workers, when the log was told last
-        self._wake = NEVER
+        self._wake = NO_DEADLINE
         self._using = ""  # what the log was told that workers serve by
 
     def healthy(self) -> bool:
@@ -109,7 +109,7 @@ class Pool:
     def _wake_at(self, when: float | None) -> None:
         if self._wake.when != when or self._wake.cancelled:
             self._wake.cancel()
-            self._wake = NEVER if when is None else self._service.loop.call_at(when, lambda: None)
+            self._wake = NO_DEADLINE if when is None else self._service.loop.call_at(when, lambda: None)
 
     def store_queue(self, notifier: Notifier) -> None:
         """Has systemd keep the adoption queue beyond this master, and believes that it does till the contrary shows."""

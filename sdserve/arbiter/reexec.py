@@ -7,7 +7,6 @@ and a connection back (process/handover.py).
 
 import errno
 import os
-import select
 import signal
 import socket
 import traceback
@@ -76,8 +75,8 @@ class Reexec(Immutable):
 def fork_twice(child: Callable[[], NoReturn]) -> PidFd:
     """Runs `child` in a grandchild that is reparented to the service manager (or init) first; returns its pidfd.
 
-    It waits for our word, which comes when we have that: a new master that nobody hears of would serve for ever. Raises
-    OSError when there is no room for another process, or for its pidfd: then `child` does not run.
+    It waits for our word, which comes when it is reparented and we have that: a new master that nobody hears of would
+    serve for ever. Raises OSError when there is no room for another process, or for its pidfd: `child` does not run.
     """
     output.flush_all()
     ours, theirs = socket.socketpair()
@@ -121,28 +120,12 @@ def _await_middle(middle: Child, told: socket.socket) -> bytes:
 def _middle(theirs: socket.socket, ours: socket.socket, child: Callable[[], NoReturn]) -> NoReturn:
     try:
         theirs.close()
-        middle = os.getpid()
         pid = os.fork()
         if pid:
             ours.send(str(pid).encode())
             os._exit(0)
-        _wait_for_reparenting(middle)
         if ours.recv(len(GO)):
             ours.close()
             child()
     finally:  # whatever happens, neither of the two may go on as a second master
         os._exit(EXEC_FAILED)
-
-
-def _wait_for_reparenting(middle: int) -> None:
-    """Returns when this process is no child of `middle` any more: reparenting comes before the pidfd's news."""
-    while os.getppid() == middle:
-        try:
-            process = PidFd(middle)
-        except ProcessLookupError:
-            continue
-        except OSError:  # out of descriptors
-            select.select([], [], [], 0.001)
-            continue
-        process.ended(timeout=None)
-        process.close()

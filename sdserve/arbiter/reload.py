@@ -16,7 +16,7 @@ from sdserve.arbiter import decide
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.hooks import explain
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
-from sdserve.arbiter.loop import NEVER
+from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.config import Config
 from sdserve.errors import Interruption, call_hook
@@ -44,7 +44,7 @@ class Reload(Policy):
         self._again = False
         self._abandoned = False
         self._acknowledge_by: float | None = None
-        self._deadline = NEVER
+        self._deadline = NO_DEADLINE
 
     def begin(self) -> None:
         service = self._service

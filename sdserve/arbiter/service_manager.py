@@ -12,7 +12,7 @@ asks for a reload while nobody can answer, nor for more time than the watchdog a
 from collections.abc import Callable
 
 from sdserve.arbiter.lifecycle import LEAVING, Master
-from sdserve.arbiter.loop import NEVER
+from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
@@ -33,9 +33,9 @@ class ServiceManager:
         self.notifier = notifier
         notifier.on_failure = self._not_heard
         self.watchdog = watchdog
-        self._asking = NEVER
+        self._asking = NO_DEADLINE
         self._extended = False
-        self._again = NEVER
+        self._again = NO_DEADLINE
         self._wait = FIRST_WAIT
         self._late: Callable[[], object] | None = None
         self._complained = False
@@ -142,9 +142,8 @@ class ServiceManager:
         self.stopping()
 
     def _ask(self) -> None:
-        if (
-            self._service.state in LEAVING or self._healthy()
-        ):  # a master that leaves answers no new clients, and has deadlines
+        # A master that leaves answers no new clients, and has deadlines.
+        if self._service.state in LEAVING or self._healthy():
             self.notifier.extend_timeout(min(ASK_FOR, self.watchdog.limit or ASK_FOR))
         self._asking = self._service.loop.call_at(self._service.loop.now() + ASK_EVERY, self._ask)
 
@@ -166,10 +165,10 @@ class ServiceManager:
             self._late()
             self._await_hearing()
         self.notifier.unsent.clear()
-        self._again, self._wait, self._late = NEVER, FIRST_WAIT, None
+        self._again, self._wait, self._late = NO_DEADLINE, FIRST_WAIT, None
 
     def _not_heard(self) -> None:
-        if self.notifier.unsent and self._again is NEVER:
+        if self.notifier.unsent and self._again is NO_DEADLINE:
             self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
         if not self._complained:
             self._complained = True

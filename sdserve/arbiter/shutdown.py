@@ -50,11 +50,11 @@ class Shutdown(Policy):
             for handle in service.children:
                 service.children.retire(handle, graceful=False)
         if first:
-            self._let_go()
+            self._give_away()
         self._new_master.ends(restart)
 
-    def _let_go(self) -> None:
-        """Lets go of what a new master takes over, or nobody."""
+    def _give_away(self) -> None:
+        """Gives what this master holds to a new one, or to nobody."""
         handing_over = self._service.state is Master.HANDING_OVER
         if handing_over:
             self._old_master.pass_on_control()

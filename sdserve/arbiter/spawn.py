@@ -9,6 +9,7 @@ from typing import Any
 from sdserve.arbiter import signals
 from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import Config
+from sdserve.descriptor import Descriptor
 from sdserve.errors import BootError
 from sdserve.process import output
 from sdserve.process.pidfd import Child, room
@@ -63,13 +64,11 @@ def fork_worker(
 class _MasterEnd(socket.socket):
     """The master's end of the channel; it takes the lifeline's end with it."""
 
-    lifeline = -1
+    lifeline = Descriptor(-1)
 
     def close(self) -> None:
         super().close()
-        lifeline, self.lifeline = self.lifeline, -1
-        if lifeline >= 0:
-            os.close(lifeline)
+        self.lifeline.close()
 
 
 def _channel() -> tuple[_MasterEnd, socket.socket, int]:
@@ -77,11 +76,12 @@ def _channel() -> tuple[_MasterEnd, socket.socket, int]:
     one, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours = _MasterEnd(one.family, one.type, one.proto, one.detach())
     try:
-        lifeline, ours.lifeline = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        lifeline, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         ours.close()
         theirs.close()
         raise
+    ours.lifeline = Descriptor(end)
     ours.setblocking(False)
     theirs.setblocking(False)
     return ours, theirs, lifeline

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, allows
-from sdserve.arbiter.loop import NEVER
+from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.service import Service
 from sdserve.process.adoption import AdoptionQueue
@@ -45,7 +45,7 @@ class Successor:
         self.said = ""  # what the new master said of itself when it served
         self._handover: Handover | None = None
         self._process: PidFd | None = None
-        self._deadline = NEVER
+        self._deadline = NO_DEADLINE
         self._reason = ""
         self._stopped = False  # by us
 

@@ -29,7 +29,7 @@ CARRIED = 65536  # bytes of a request that travel with its connection, at most
 
 # Why connections stay with their sender for good: nobody has the other end, a security module forbids it, the
 # application closed a descriptor.
-NEVER = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EBADF)
+UNSENDABLE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EBADF)
 
 
 class HandedConnection(Immutable):
@@ -97,7 +97,7 @@ class AdoptionQueue:
                     continue
                 if error.errno in rights.NO_ROOM:
                     return went, True
-                if error.errno in NEVER:
+                if error.errno in UNSENDABLE:
                     return went, False
                 raise
             went += batch

@@ -13,6 +13,7 @@ told by somebody else does not know yet what becomes of the service. Every
 signal also makes the wake-up pipe readable. A loop polls `control_fds()`, so whichever thread polls hears of it.
 """
 
+import math
 import os
 import signal
 import socket
@@ -36,7 +37,6 @@ IGNORED = signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
 OWN_SIGNALS = (signal.SIGABRT, NEWS, *HANDLED)  # they mean something to a worker, and nothing to what it forks
 
-NEVER = float("inf")
 LEAVE = 0.5  # seconds for the hook worker_exit and the way out, once the time for requests is over
 
 # What a worker says to its master, one datagram each; a reason may follow a colon.
@@ -275,6 +275,6 @@ class Told:
         self.orphaned = True
         self.retire()
         patience = float(self.cfg.orphan_timeout)
-        self.drain_by = min(self.drain_by or NEVER, time.monotonic() + patience)
+        self.drain_by = min(self.drain_by or math.inf, time.monotonic() + patience)
         # A request that takes longer, in whatever code, ends with the process, and the log says where it was.
         end_within(patience + LEAVE, STDERR)

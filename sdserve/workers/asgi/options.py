@@ -3,12 +3,10 @@
 from typing import TYPE_CHECKING
 
 from sdserve.immutable import Immutable
+from sdserve.workers.http.deadlines import NEVER
 
 if TYPE_CHECKING:
     from sdserve.config import Config
-
-
-NEVER = float("inf")
 
 
 class AsgiOptions(Immutable):

@@ -8,6 +8,7 @@ before that (`PATIENCE`), so that a fast download never touches the disk. Where 
 nobody reads ends, and write() waits for its client, for as long as its thread may be missed (`Waits`).
 """
 
+import math
 import os
 import select
 import socket
@@ -27,7 +28,6 @@ PATIENCE = 0.1  # seconds that one response may wait for its client before it is
 BREATH = 0.001  # seconds; a client that takes nothing for so long does not read, and others would wait with us
 LESSON = 0.05  # seconds after a wait in vain without another: clients that do not read come in crowds
 LONGEST = 3600.0  # seconds of one poll(2)
-NEVER = float("inf")
 SENDFILE = 1 << 20  # bytes for one sendfile(2), so that one fast reader does not keep the loop
 
 
@@ -52,7 +52,7 @@ class Memory:
             self._held[key] = times + 1
             return True
 
-    def let_go(self, data: bytes) -> None:
+    def release(self, data: bytes) -> None:
         key = id(data)
         with self._lock:
             times = self._held[key] - 1
@@ -76,7 +76,7 @@ class Waits(NamedTuple):
     @classmethod
     def within(cls, send: float, timeout: float, *, alone: bool) -> "Waits":
         """As long as a reader may take nothing, and before a call of `timeout` seconds is one that hangs (0: never)."""
-        return cls(min(send or NEVER, timeout / 2 or NEVER), alone)
+        return cls(min(send or math.inf, timeout / 2 or math.inf), alone)
 
     def until(self, called: float, now: float) -> float:
         """When the wait of a call ends that was `called` then."""
@@ -225,7 +225,7 @@ class WriteBuffer:
             if part.spool is not None:
                 part.spool.close()
         else:
-            self._store.memory.let_go(part[1])
+            self._store.memory.release(part[1])
 
     def _keep(self, data: bytes, start: int, whole: bool) -> bool:
         """Keeps `data` in memory if it may stay there."""

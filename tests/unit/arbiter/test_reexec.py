@@ -41,7 +41,7 @@ import errno, os, sys
 from sdserve.arbiter import reexec
 calls = iter(range(9))
 def refused(*args):
-    if os.getpid() == MASTER and next(calls) == int(sys.argv[2]):
+    if (os.getpid() == MASTER) == (sys.argv[3] == "master") and next(calls) == int(sys.argv[2]):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     return real(*args)
 MASTER, real = os.getpid(), getattr(os, sys.argv[1])
@@ -62,9 +62,17 @@ except ChildProcessError:
 """
 
 
-@pytest.mark.parametrize(("call", "at"), [("fork", 0), ("pidfd_open", 0), ("pidfd_open", 1)])
-def test_without_room_nothing_is_left_and_nobody_runs(call: str, at: int) -> None:
+@pytest.mark.parametrize(
+    ("call", "at", "who", "told"),
+    [
+        ("fork", 0, "master", "Cannot allocate memory"),
+        ("pidfd_open", 0, "master", "Cannot allocate memory"),
+        ("pidfd_open", 1, "master", "Cannot allocate memory"),
+        ("fork", 0, "its child", "Resource temporarily unavailable"),
+    ],
+)
+def test_without_room_nothing_is_left_and_nobody_runs(call: str, at: int, who: str, told: str) -> None:
     """Whoever is forked already ends: the output ends with the last process that holds it."""
-    script = [sys.executable, "-c", SHORT, call, str(at)]
+    script = [sys.executable, "-c", SHORT, call, str(at), who]
     done = subprocess.run(script, capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout == "Cannot allocate memory\n0\nno child\n", done.stderr
+    assert done.stdout == f"{told}\n0\nno child\n", done.stderr

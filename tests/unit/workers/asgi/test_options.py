@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from sdserve.config import SETTINGS, load
-from sdserve.workers.asgi.options import NEVER, AsgiOptions
+from sdserve.workers.asgi.options import AsgiOptions
+from sdserve.workers.http.deadlines import NEVER
 
 # setting: (field, what is configured, what the worker gets)
 TABLE: dict[str, tuple[str, str, Any]] = {

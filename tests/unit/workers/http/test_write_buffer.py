@@ -1,10 +1,12 @@
 """What a peer does not take is kept in order, in memory and beyond it on disk, and sent when it does."""
 
+import math
 import os
 import resource
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from sdserve.http.writer import ClientGone, NoRoom
 from sdserve.workers.http import write_buffer
 from sdserve.workers.http.spool import Quota
-from sdserve.workers.http.write_buffer import IN_MEMORY, NEVER, PATIENCE, PUSHED, Memory, Store, Waits, WriteBuffer
+from sdserve.workers.http.write_buffer import IN_MEMORY, PATIENCE, PUSHED, Memory, Store, Waits, WriteBuffer
 from tests.support.processes import own_descriptors
 
 Pair = tuple[socket.socket, socket.socket]
@@ -104,25 +106,32 @@ def test_a_whole_body_stays_where_it_is_while_all_of_them_are_within_the_bound(p
     assert (store.memory.used, store.disk.used) == (0, 0)
 
 
-def test_without_room_on_the_disk_a_writer_waits_for_its_client(pair: Pair) -> None:
-    store = made(disk=1 << 20)
-    unsent = WriteBuffer(pair[0], store)
+@contextmanager
+def delivered(unsent: WriteBuffer, client: socket.socket) -> Iterator[list[bytes]]:
+    """Six megabytes, to be pushed inside of it: all of them reach a client that begins to read a moment later."""
     pieces = [os.urandom(100_000) for _ in range(60)]
     sent, got = b"".join(pieces), bytearray()
 
     def read() -> None:
         while len(got) < len(sent):
-            got.extend(pair[1].recv(1 << 20))
+            got.extend(client.recv(1 << 20))
 
     reader = threading.Timer(0.2, read)
     reader.start()
-    for piece in pieces:
-        unsent.push(piece)
-        assert unsent.left < (1 << 20) + PUSHED + 100_000
+    yield pieces
     while not unsent.flush():
         reader.join(0.001)
     reader.join(20)
     assert got == sent
+
+
+def test_without_room_on_the_disk_a_writer_waits_for_its_client(pair: Pair) -> None:
+    store = made(disk=1 << 20)
+    unsent = WriteBuffer(pair[0], store)
+    with delivered(unsent, pair[1]) as pieces:
+        for piece in pieces:
+            unsent.push(piece)
+            assert unsent.left < (1 << 20) + PUSHED + 100_000
     assert len(SAID) == 1 and "spool_limit" in SAID[0]
 
 
@@ -141,26 +150,14 @@ def test_without_any_room_a_whole_body_that_nobody_reads_ends(pair: Pair) -> Non
 
 def test_a_disk_that_fails_costs_no_byte(pair: Pair, store: Store) -> None:
     unsent = WriteBuffer(pair[0], store)
-    pieces = [os.urandom(100_000) for _ in range(60)]
-    sent, got = b"".join(pieces), bytearray()
-
-    def read() -> None:
-        while len(got) < len(sent):
-            got.extend(pair[1].recv(1 << 20))
-
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, limits[1]))
-    try:
-        reader = threading.Timer(0.2, read)
-        reader.start()
-        for piece in pieces:
-            unsent.push(piece)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    while not unsent.flush():
-        reader.join(0.001)
-    reader.join(20)
-    assert got == sent
+    with delivered(unsent, pair[1]) as pieces:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, limits[1]))
+        try:
+            for piece in pieces:
+                unsent.push(piece)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(SAID) == 1 and "File too large" in SAID[0]
 
 
@@ -199,7 +196,7 @@ def test_how_long_write_may_wait() -> None:
     assert Waits.within(60, 30, alone=False).until(called=100, now=120) == 135
     assert Waits.within(60, 30, alone=True).until(called=100, now=120) == 115
     assert Waits.within(60, 0, alone=True).until(called=100, now=120) == 160
-    assert Waits.within(0, 0, alone=False).until(called=100, now=120) == NEVER
+    assert Waits.within(0, 0, alone=False).until(called=100, now=120) == math.inf
 
 
 def test_a_peer_that_left_is_reported(pair: Pair, store: Store) -> None:
@@ -245,9 +242,9 @@ def test_an_object_counts_once_and_as_long_as_anybody_holds_it() -> None:
     first, second = bytes(600), bytes(601)
     assert memory.hold(first) and memory.hold(first)
     assert not memory.hold(second)
-    memory.let_go(first)
+    memory.release(first)
     assert not memory.hold(second)
-    memory.let_go(first)
+    memory.release(first)
     assert memory.hold(second)
     assert memory.hold(first, anyway=True)
     assert memory.used == 1201
