@@ -21,6 +21,7 @@ from sdserve import __version__, ctl  # noqa: E402 - of this checkout
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E402 - of this checkout
 from sdserve.config import render  # noqa: E402
 from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
+from sdserve.config.uvicorn import OPTIONS  # noqa: E402
 from tests.support import house  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
@@ -171,6 +172,11 @@ def accepted() -> str:
     return "\n".join(lines)
 
 
+def of_uvicorn() -> str:
+    """uvicorn's options, with ours."""
+    return "\n".join(["| uvicorn | sdserve |", "|---|---|", *(f"| {theirs} | {ours} |" for theirs, ours in OPTIONS)])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "master-states": lambda: diagram(MASTER),
     "worker-states": lambda: diagram(WORKER),
@@ -181,6 +187,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "levels": levels,
     "refused": refused,
     "accepted": accepted,
+    "uvicorn": of_uvicorn,
 }
 
 

@@ -81,6 +81,12 @@ class _Parser:
         known = [*self._values, *self._negations, "--help", "--version"]
         if flag in known or gunicorn.foreign_flag(flag):
             return flag
+        from sdserve.config.uvicorn import instead_of
+
+        if instead := instead_of(flag):
+            self._trouble(f"{written} is an option of uvicorn's; here: {instead}")
+            self._skip_value()
+            return None
         meant = [each for each in known if each.startswith(flag)]
         if len(meant) == 1:
             return meant[0]
