@@ -25,8 +25,8 @@ parent = False  # whether it has had one
 Tell = Callable[..., None]  # as Logger.error
 
 
-def watch(let_go: Callable[[], None], signals: Iterable[signal.Signals]) -> None:
-    """From now on each child of this process calls `let_go` before anything else. `signals` wait until then."""
+def watch(close_in_child: Callable[[], None], signals: Iterable[signal.Signals]) -> None:
+    """From now on each child of this process calls `close_in_child` before anything else. `signals` wait until then."""
     masks: dict[int, set[int]] = {}  # by thread; several may be about to fork
 
     def before() -> None:
@@ -44,7 +44,7 @@ def watch(let_go: Callable[[], None], signals: Iterable[signal.Signals]) -> None
         global child
         child = True
         try:
-            let_go()
+            close_in_child()
         finally:
             restore()
 

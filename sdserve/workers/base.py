@@ -213,7 +213,7 @@ class Worker(Told):
         wanted = HAND_ON_CRASH if self.orphaned else HAND_ON_SUCCESSORS | HAND_ON_RESTART
         return bool(self.cell.word(HAND_ON) & wanted)
 
-    def let_go(self) -> None:
+    def close_in_child(self) -> None:
         """Said in a process that the application has forked: it keeps nothing of this worker."""
         self.hear_nothing()
         for listener in self.sockets:

@@ -52,7 +52,7 @@ def become(worker: Worker, server: Any, birth: Birth) -> NoReturn:
     gc.freeze()  # what came from the master shares its pages until a collection touches them
     gc.enable()
     worker.pid = os.getpid()
-    forked.watch(worker.let_go, OWN_SIGNALS)
+    forked.watch(worker.close_in_child, OWN_SIGNALS)
     worker.say_goodbye = lambda: _say_goodbye(worker, server)
     code = BootError.exit_code
     try:

@@ -250,7 +250,7 @@ class Clients(Deadlines, Generic[C]):
                 self.close(client)
         return False
 
-    def let_go(self) -> None:
+    def close_in_child(self) -> None:
         """In a process that the application has forked: these are not its connections, and it must not touch epoll."""
         for client in self.open.values():
             client.sock.close()

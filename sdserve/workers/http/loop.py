@@ -79,10 +79,10 @@ class Loop(Generic[C]):
         if self._exchange.access is not None:
             self._exchange.access.flush()
 
-    def let_go(self) -> None:
+    def close_in_child(self) -> None:
         """In a process that the application has forked: closes what polls, and all that is polled."""
         self._epoll.close()
-        self._clients.let_go()
+        self._clients.close_in_child()
 
     def calls(self) -> list[str]:
         """The requests that the application has now, for the log."""

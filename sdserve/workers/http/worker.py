@@ -126,7 +126,7 @@ class HTTPWorker(Worker):
     def name_the_line(self, frame: FrameType | None) -> None:
         """Logs where the one thread that is stuck is, where it is known to be one."""
 
-    def let_go(self) -> None:
-        super().let_go()
+    def close_in_child(self) -> None:
+        super().close_in_child()
         if self._loop is not None:
-            self._loop.let_go()
+            self._loop.close_in_child()

@@ -161,7 +161,7 @@ class WSGIExchange(Exchange[WSGIClient]):
             response.broken = True
             response.sent = max(0, response.sent - reply.lost)
         client.reply = None
-        self._let_go(reply)
+        self._discard(reply)
         self.over(client, reply.environ, response, reply.began)
 
     def forget(self, client: WSGIClient) -> None:
@@ -176,10 +176,10 @@ class WSGIExchange(Exchange[WSGIClient]):
         if reply.incoming is not None:
             reply.incoming.let_go()
         self._owed.pop(reply.response, None)
-        self._let_go(reply)
+        self._discard(reply)
         if reply.fiber is None and reply.context is None:
             self._contexts.taken.discard(reply.thread)
 
-    def _let_go(self, reply: Reply) -> None:
+    def _discard(self, reply: Reply) -> None:
         if (held := self.held.get(reply.thread)) is not None:
             held.discard(reply)

@@ -93,8 +93,8 @@ class WSGILoop(Loop[WSGIClient]):
             self._turns()
         self._close_all()
 
-    def let_go(self) -> None:
-        super().let_go()
+    def close_in_child(self) -> None:
+        super().close_in_child()
         if self._wake >= 0:
             wake, self._wake = self._wake, -1
             os.close(wake)
