@@ -104,7 +104,8 @@ class Writer:
         return [start, *_blocks(pieces)]
 
     def piece(self, data: bytes) -> Parts:
-        """One more piece of the body, behind the head if that was not sent yet."""
+        """One more piece of the body, behind the head if that was not sent yet. An empty one is no chunk: that would
+        be the last."""
         start = b"" if self.head_sent else self.start(-1)
         if self.left >= 0 or self.bodyless:
             data = self._bounded(data)
@@ -112,7 +113,7 @@ class Writer:
         if self.chunked:
             if size > LARGE:
                 return b"%b%x\r\n" % (start, size), data, b"\r\n"
-            return b"%b%x\r\n%b\r\n" % (start, size, data)
+            return b"%b%x\r\n%b\r\n" % (start, size, data) if size else start
         if not start:
             return data
         return (start, data) if size > LARGE else start + data

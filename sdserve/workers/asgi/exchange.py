@@ -71,6 +71,7 @@ class ASGIExchange(Exchange[ASGIClient]):
     """Answers requests by `app`. `host` is set by who has the clients."""
 
     host: "Host"
+    _told_of_result = False
 
     def __init__(
         self,
@@ -130,8 +131,9 @@ class ASGIExchange(Exchange[ASGIClient]):
     async def _run(self, call: HTTPCall, scope: Scope) -> None:
         try:
             result = await self._app(scope, call.receive, call.send)
-            if result is not None:
-                self.complain(self._log.warning, "the application returned %r, and should return None", type(result))
+            if result is not None and not self._told_of_result:
+                self._told_of_result = True  # it is the same with each request
+                self._log.warning("The application returned %r, and should return None", type(result))
             if not call.complete:
                 self._incomplete(call, None)
         except BaseException as error:  # noqa: BLE001 - nothing that an application raises may end the worker
