@@ -21,6 +21,7 @@ from sdserve.log import Logger
 
 Message = dict[str, Any]
 HIGH = 65536  # bytes that a client has not taken, beyond which `send` waits for it
+ENOUGH = 65536  # bytes of a body that wait for the application
 BLOCK = 262144  # bytes of a file that can only be read, at a time
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 EXTENSIONS = (
@@ -120,6 +121,11 @@ class HTTPCall(Answer):
                 if not bell.done():
                     bell.set_result(None)
 
+    @property
+    def over(self) -> bool:
+        """Whether the client has gone, as the application knows by now, or will when it asks or sends."""
+        return self.gone
+
     def lose(self) -> None:
         """The client has gone, or is to be left alone: the application hears of it when it asks, or sends."""
         self.gone = True
@@ -131,6 +137,13 @@ class HTTPCall(Answer):
         super().let_go()
         self._peer = None
         self.news()
+
+    def reads(self) -> bool:
+        """Whether more is to be read from the client: one buffer of what waits is enough."""
+        if self._peer is None:
+            return False
+        conn = self._peer.conn
+        return len(conn.buffered) < ENOUGH if conn.state is BODY else not conn.buffered
 
     async def _news(self) -> None:
         bell = self._host.loop.create_future()
@@ -238,7 +251,7 @@ class HTTPCall(Answer):
     async def _body(self, message: Message) -> None:
         data = message.get("body", b"")
         if type(data) is not bytes:
-            data = _as_bytes(data)
+            data = as_bytes(data)
         if message.get("more_body", False):
             if data:
                 await self._piece(data)
@@ -356,9 +369,10 @@ BODIES = {
 }
 
 
-def _as_bytes(data: Any) -> bytes:
+def as_bytes(data: Any) -> bytes:
+    """What an application sends as bytes. Raises TypeError."""
     if isinstance(data, str | int):
-        raise TypeError(f"the body is {type(data).__name__}, not bytes")
+        raise TypeError(f"{type(data).__name__} was sent where bytes are")
     return bytes(memoryview(data))
 
 

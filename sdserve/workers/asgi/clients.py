@@ -45,6 +45,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         settle: Callable[[], None],
     ) -> None:
         super().__init__(worker, options, epoll, exchange)
+        self._worker = worker
         self.loop = loop
         self._settle = settle
         self._store = Store(Quota(options.spool), worker.log.warning, options.times.send)
@@ -132,7 +133,6 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def _take_in(self, client: ASGIClient, call: HTTPCall) -> None:
         """More of the body, the next request, or the client's end."""
-        conn = client.conn
         try:
             data = client.sock.recv(RECEIVE)
         except BlockingIOError:
@@ -143,6 +143,10 @@ class ASGIClients(RequestClients[ASGIClient]):
         if not data:
             self.lost(call, ClientGone("it has closed its connection"))
             return
+        self._arrived(client, call, data)
+
+    def _arrived(self, client: ASGIClient, call: HTTPCall, data: bytes) -> None:
+        conn = client.conn
         conn.receive(data)
         if conn.state is BODY and client.arrival is not None:
             client.arrival.received(len(data), monotonic())
@@ -151,9 +155,8 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def _listen(self, client: ASGIClient) -> None:
         """What a client is polled for during its call: no more is read while a buffer is full of what waits."""
-        conn = client.conn
-        full = len(conn.buffered) >= RECEIVE if conn.state is BODY else bool(conn.buffered)
-        mask = 0 if full else EPOLLIN
+        call = client.call
+        mask = EPOLLIN if call is not None and call.reads() else 0
         self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
 
     # --- the host of calls --------------------------------------------------------------------------------------------
@@ -196,8 +199,10 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._settle()
 
     def completed(self, call: HTTPCall) -> None:
-        client = self._exchange.client_of(call)
-        now = monotonic()
+        self.has_sent(self._exchange.client_of(call), monotonic())
+
+    def has_sent(self, client: ASGIClient, now: float) -> None:
+        """All of an answer was sent, or waits for its client."""
         if client.unsent is None:
             self.answered(client, now)
         else:
@@ -259,9 +264,12 @@ class ASGIClients(RequestClients[ASGIClient]):
         for client in self:
             call = client.call
             if call is not None and call.head_sent and not call.complete:
-                if not call.chunked and call.response_length is None:
-                    client.reset_at_close()
-                self.close(client)
+                self.end_stream(client, call)
+
+    def end_stream(self, client: ASGIClient, call: HTTPCall) -> None:
+        if not call.chunked and call.response_length is None:
+            client.reset_at_close()
+        self.close(client)
 
     def cut(self) -> bool:
         """Whether handlers still run, which were told to end."""

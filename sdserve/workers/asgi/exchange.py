@@ -15,11 +15,14 @@ from sdserve.gateway.answer import Nowhere
 from sdserve.gateway.asgi import EXTENSIONS, HTTPCall
 from sdserve.gateway.environ import Environ, Environs
 from sdserve.gateway.scope import Scope, Scopes
-from sdserve.http.errors import HTTPError
+from sdserve.http.errors import HTTPError, MethodNotSupported
+from sdserve.http.handshake import is_asked
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.writer import ClientGone
 from sdserve.workers.asgi.client import ASGIClient
+from sdserve.workers.asgi.extra import NO_WEBSOCKETS
+from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.base import Worker
 from sdserve.workers.http.exchange import Exchange
@@ -68,9 +71,10 @@ class Running:
 
 
 class ASGIExchange(Exchange[ASGIClient]):
-    """Answers requests by `app`. `host` is set by who has the clients."""
+    """Answers requests by `app`. `host` is set by who has the clients, `asgi` by the worker."""
 
     host: "Host"
+    asgi: AsgiOptions
     _told_of_result = False
 
     def __init__(
@@ -90,6 +94,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         self._tasks = tasks
         self._log = worker.log
         self.running: dict[HTTPCall, Running] = {}
+        self._missed = False  # somebody wanted a WebSocket
 
     async def answer_nobody(self, base: Environ, request: Request) -> HTTPCall:
         """One answer that is read to its end by nobody: a warm-up's."""
@@ -121,12 +126,23 @@ class ASGIExchange(Exchange[ASGIClient]):
         if self._before is not None or self._after is not None:
             self._hooked(client, request)
         scope = self._scopes.of_request(client.base, client.server, request, client.standing)
-        scope["extensions"] = {name: {} for name in EXTENSIONS}
-        call = client.call = HTTPCall(heads, client, request, self._log, self.host, whole)
+        if request.upgrade and is_asked(request):
+            call = self._open(client, request, scope)
+        else:
+            scope["extensions"] = {name: {} for name in EXTENSIONS}
+            call = HTTPCall(heads, client, request, self._log, self.host, whole)
+        client.call = call
         if self._after is not None:
             self._owed[call] = request, self._environ(client, request)
         running = self.running[call] = Running(client, began)
         running.task = self._tasks.start(self._run(call, scope))
+
+    def _open(self, client: ASGIClient, request: Request, scope: Scope) -> HTTPCall:
+        """The call for a request that asks for a WebSocket; its scope becomes one of that. Raises HTTPError."""
+        if not self._missed:
+            self._missed = True
+            self._log.warning(NO_WEBSOCKETS)
+        raise MethodNotSupported("websockets is not installed")
 
     async def _run(self, call: HTTPCall, scope: Scope) -> None:
         try:
@@ -146,7 +162,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         what = f"{request.method} {request.uri}"
         if isinstance(error, CancelledError):
             self._log.debug("%s: cancelled", what)
-        elif call.gone and _is_about_its_client(error):
+        elif call.over and _is_about_its_client(error):
             self._log.debug("%s: the client went away: %r", what, error)
         else:
             call.error = error

@@ -38,9 +38,10 @@ class ASGILoop(Loop[ASGIClient]):
         exchange: ASGIExchange,
         loop: AbstractEventLoop,
         stream_grace: float,
+        kind: type[ASGIClients] = ASGIClients,
     ) -> None:
         epoll = select.epoll()
-        clients = exchange.host = ASGIClients(worker, options, epoll, exchange, loop, self._settle_soon)
+        clients = exchange.host = kind(worker, options, epoll, exchange, loop, self._settle_soon)
         super().__init__(worker, options, epoll, clients, exchange)
         self._loop = loop
         self._soon = False  # `_settle` is about to be called, or runs

@@ -18,8 +18,9 @@ from sdserve.http.response import HeadWriter
 from sdserve.log import Logger
 from sdserve.process.forked import Border
 from sdserve.workers import stuck
+from sdserve.workers.asgi.clients import ASGIClients
 from sdserve.workers.asgi.exchange import ASGIExchange
-from sdserve.workers.asgi.extra import demand_loop, later, new_event_loop
+from sdserve.workers.asgi.extra import demand_loop, installed, later, new_event_loop
 from sdserve.workers.asgi.loop import ASGILoop
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
@@ -76,12 +77,23 @@ class ASGIWorker(HTTPWorker):
         state = self.lifespan.state if self.lifespan.supported else None
         scopes = Scopes(self.environs, self.asgi.root_path, state)
         tasks = Tasks(self.event_loop)
-        return ASGIExchange(
-            *(self, self.wsgi, self.environs, scopes, self.heads, tasks, self.options, self.access),
-        )
+        kind = self._kinds[0]
+        exchange = kind(*(self, self.wsgi, self.environs, scopes, self.heads, tasks, self.options, self.access))
+        exchange.asgi = self.asgi
+        return exchange
+
+    @cached_property
+    def _kinds(self) -> tuple[type[ASGIExchange], type[ASGIClients]]:
+        """What answers requests, and what has their connections: WebSockets are opened where that is installed."""
+        if not installed("websockets"):
+            return ASGIExchange, ASGIClients
+        from sdserve.workers.asgi.websockets import WebSocketClients, WebSocketExchange
+
+        return WebSocketExchange, WebSocketClients
 
     def make_loop(self) -> ASGILoop:
-        return ASGILoop(self, self.options, self.exchange, self.event_loop, self.asgi.stream_grace)
+        options = self.options
+        return ASGILoop(self, options, self.exchange, self.event_loop, self.asgi.stream_grace, self._kinds[1])
 
     def init_process(self) -> None:
         try:

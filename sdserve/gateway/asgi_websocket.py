@@ -1,0 +1,266 @@
+"""One WebSocket of an ASGI application: its scope's messages (HTTP & WebSocket ASGI Message Format 2.5).
+
+Until the application accepts it is a request like others: it can be answered over HTTP, by a denial of the
+application's own or by 403 where it just closes. From `websocket.accept` on http/websocket.py says what comes, and this
+keeps it for the application, within bounds: while they are full nothing more is read. What is told at the end:
+
+    the peer closed                  its code, 1005 where it gave none
+    the peer went, or is gone        1006
+    the peer broke the protocol      the code that it got for that
+    the worker leaves                1012, to both
+
+Once that is true `send` raises Disconnected, and `receive` says so behind the messages that came before. A handler that
+returns closes with 1000, one that raises with 1011.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from sdserve.gateway.asgi import HIGH, Disconnected, Host, HTTPCall, Message, Peer, as_bytes
+from sdserve.http.errors import InvalidResponse, Unavailable
+from sdserve.http.heartbeat import Beat, Heartbeat
+from sdserve.http.request import Request
+from sdserve.http.response import Head, HeadWriter
+from sdserve.http.websocket import PING, Closed, WebSocket
+from sdserve.http.writer import ClientGone
+from sdserve.log import Logger
+
+QUEUED = 1 << 20  # bytes of messages that wait for the application
+CLOSING = 10.0  # seconds in which a peer answers that was sent a close
+NORMAL, GONE, ERROR, RESTART = 1000, 1006, 1011, 1012
+DENIAL = "websocket.http.response."
+
+
+class WebSocketHost(Host, Protocol):
+    leaving: bool  # the worker does: it opens nothing any more
+
+    def opened(self, call: "WebSocketCall") -> None:
+        """It was accepted."""
+
+    def wants_more(self, call: "WebSocketCall") -> None:
+        """There is room for messages again."""
+
+    def closing(self, call: "WebSocketCall") -> None:
+        """The peer was sent a close, and is to answer."""
+
+
+class WebSocketCall(HTTPCall):
+    """`most` is how many messages may wait for the application."""
+
+    upgraded = False  # it was accepted: the connection is a WebSocket
+    _host: WebSocketHost
+
+    def __init__(
+        self,
+        heads: HeadWriter,
+        peer: Peer,
+        request: Request,
+        log: Logger,
+        host: WebSocketHost,
+        socket: WebSocket,
+        heart: Heartbeat,
+        most: int,
+    ) -> None:
+        super().__init__(heads, peer, request, log, host, b"")
+        self.keep_alive = False  # whatever becomes of it, nothing follows
+        self._socket = socket
+        self._heart = heart
+        self._most = most
+        self._queue: deque[str | bytes] = deque()
+        self._queued = 0  # bytes, or characters, in it
+        self._asked = False  # the application was told of it
+        self._closed: Closed | None = None  # what it is told of the end
+        self.closes = False  # it has closed
+        self._close_by = 0.0
+
+    # --- what the worker says ---------------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is to be closed once all was sent."""
+        return self._socket.ended
+
+    @property
+    def over(self) -> bool:
+        return self._closed is not None
+
+    def reads(self) -> bool:
+        """Whether more is to be read: not so while as much waits as may, for the application or for the peer."""
+        if not self.upgraded:
+            return super().reads()
+        return self.closes or not (self._is_full() or (self._peer is not None and self._peer.owed > HIGH))
+
+    def take(self, data: bytes, now: float) -> None:
+        """Bytes have come. Raises ClientGone."""
+        self._heart.heard = now
+        socket = self._socket
+        events = socket.receive(data)
+        for event in events:
+            if isinstance(event, Closed):
+                self._closed = self._closed or event
+            elif not self.closes:
+                self._queue.append(event)
+                self._queued += len(event)
+        if answer := socket.data_to_send():
+            self._sink.send(answer)
+        if events:
+            self.news()
+
+    def due(self) -> float:
+        """When `beat` is to be asked."""
+        return self._close_by if self.closes else self._heart.due()
+
+    def beat(self, now: float, *, late: bool) -> bool:
+        """Something is due: whether the peer is taken to be there; it may have been asked. `late`: something of it has
+        come that was not read. Raises ClientGone."""
+        if self.closes:
+            return now < self._close_by
+        if late or not self.reads():
+            self._heart.heard = now  # it is we who do not listen
+        what = self._heart.beat(now)
+        if what is Beat.PING:
+            self._sink.send(PING)
+        return what is not Beat.GONE
+
+    def leave(self, now: float) -> bool:
+        """The worker leaves: False where nothing can be said any more. Raises ClientGone."""
+        if not self._socket.open:
+            return False
+        self._close(RESTART, "", now)
+        self._closed = self._closed or Closed(RESTART)
+        self.news()
+        return True
+
+    def finish(self, error: BaseException | None, now: float) -> None:
+        """The handler is over. Raises ClientGone."""
+        if self._socket.open:
+            self._close(NORMAL if error is None else ERROR, "", now)
+
+    def lose(self) -> None:
+        self._closed = self._closed or Closed(GONE)
+        super().lose()
+
+    def let_go(self) -> None:
+        self._closed = self._closed or Closed(GONE)
+        super().let_go()
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """websocket.connect, then messages, then websocket.disconnect whenever it is asked for."""
+        if not self._asked:
+            self._asked = True
+            return {"type": "websocket.connect"}
+        while True:
+            if self._queue:
+                return {"type": "websocket.receive", **self._next_message()}
+            if (closed := self._closed) is not None:
+                return {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}
+            await self._news()
+
+    def _next_message(self) -> Mapping[str, str | bytes]:
+        full = self._is_full()
+        event = self._queue.popleft()
+        self._queued -= len(event)
+        if full and self._peer is not None and not self._is_full():
+            self._host.wants_more(self)
+        return {"text": event} if isinstance(event, str) else {"bytes": event}
+
+    def _is_full(self) -> bool:
+        return len(self._queue) >= self._most or self._queued >= QUEUED
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """As for a response. Raises RuntimeError for what is out of order, as after the application's own close."""
+        kind = message["type"]
+        if kind == "websocket.send" and self._socket.open:
+            await self._message(message)
+            return
+        if self._closed is not None:
+            raise Disconnected(f"the WebSocket was closed: {self._closed.code}")
+        if self.closes:
+            raise RuntimeError(f"{kind} was sent after the application had closed its WebSocket")
+        try:
+            if kind.startswith(DENIAL) and not self.upgraded:
+                await super().send({**message, "type": kind.removeprefix("websocket.")})
+            elif kind == "websocket.accept" and not self.head_sent:
+                self._accept(message)
+            elif kind == "websocket.close" and not self.upgraded and self.head is None:
+                self._deny()
+            elif kind == "websocket.close" and self.upgraded:
+                code, reason = message.get("code", NORMAL), message.get("reason")
+                self._close(NORMAL if code is None else code, reason or "", self._host.loop.time())
+            elif kind in ("websocket.send", "websocket.accept", "websocket.close"):
+                raise RuntimeError(f"{kind} was sent {self._state()}")
+            else:
+                raise RuntimeError(f"{kind!r} is not a message of a WebSocket {self._state()}")
+        except Disconnected:
+            raise
+        except ClientGone as error:
+            self._host.lost(self, error)
+            raise Disconnected(str(error)) from error
+
+    def _state(self) -> str:
+        if self.upgraded:
+            return "after it was accepted"
+        return "before it was accepted" if self.head is None else "after it was denied"
+
+    def _accept(self, message: Message) -> None:
+        if self._host.leaving:
+            self._closed = Closed(RESTART)
+            self._host.refused(self, Unavailable("a WebSocket was accepted while the worker leaves"))
+            return
+        fields = list(message.get("headers") or ())
+        answer = self._socket.accept(self.heads, message.get("subprotocol"), fields)
+        self.status, self.head, self.headers = "101 Switching Protocols", Head(101), fields
+        self.head_sent = self.upgraded = self.upgrade = True
+        self._sink.send(answer)
+        self._host.opened(self)
+
+    def _deny(self) -> None:
+        self.closes = True
+        self.fail(self.heads.plain(403, "Forbidden"), 403)
+        self._host.completed(self)
+
+    def _close(self, code: Any, reason: Any, now: float) -> None:
+        data = self._socket.close(code, reason)
+        self.closes = True
+        self._close_by = now + CLOSING
+        self._queue.clear()
+        self._queued = 0
+        self._sink.send(data)
+        self._host.closing(self)
+
+    async def _message(self, message: Message) -> None:
+        """One message, when there is room for it."""
+        text: Any = message.get("text")
+        data: Any = message.get("bytes")
+        if (text is None) == (data is None):
+            raise InvalidResponse("websocket.send has both text and bytes, or none of them")
+        if data is None and not isinstance(text, str):
+            raise InvalidResponse(f"the text of websocket.send is {type(text).__name__}, not str")
+        if data is not None and type(data) is not bytes:
+            data = as_bytes(data)
+        full = self._sink.full
+        if full:
+            await self._until_room(len(text or data))
+            full = self._sink.full
+        frame = self._socket.send_text(text) if data is None else self._socket.send_bytes(data)
+        try:
+            self._sink.send(frame)
+        except ClientGone as error:
+            self._host.lost(self, error)
+            raise Disconnected(str(error)) from error
+        self.sent += len(frame)
+        if not full and self._sink.full:
+            self._host.wants_room(self)
+
+    async def _until_room(self, size: int) -> None:
+        """Waits as `_room` does; the deadline of a peer that takes nothing was set when it began to take nothing."""
+        while self._socket.open and self._peer is not None and (owed := self._peer.owed) and owed + size > HIGH:
+            await self._news()
+        if not self._socket.open:
+            closed = self._closed or Closed(GONE)
+            raise Disconnected(f"the WebSocket was closed: {closed.code}")
