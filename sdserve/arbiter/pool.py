@@ -162,14 +162,14 @@ class Pool:
             self._judge(failed, newest=True, kills=0)
             return 0
         try:
-            title = f"sdserve: worker [{service.cfg.proc_name}]"  # without `.2`, which would outlive the upgrade
-            inherited = self._hooks.server, self._children.scoreboard, title
-            handle = self._host.fork_worker(worker, *inherited, self._forget, service.loop.now)
+            scoreboard = self._children.scoreboard
+            process, channel = self._host.fork_worker(worker, self._hooks.server, scoreboard, self._close_in_child)
         except OSError as error:
             backoff = self._not_forked(outside=True)
             verdict = on_no_room(service.state, backoff.rounds)
             self._execute(verdict, BootError(f"no room for a worker process: {error.strerror}"))
             return 0
+        handle = WorkerHandle(worker, process, channel, worker.cell, service.loop.now)
         service.adoption.allow(handle.cell, successors=True)
         self._children.add(handle)
         return handle.pid
@@ -186,8 +186,8 @@ class Pool:
         worker.adoption = service.adoption.queue
         return worker
 
-    def _forget(self) -> None:
-        """In a forked worker: lets go of what is the master's alone, or an earlier generation's."""
+    def _close_in_child(self) -> None:
+        """In a forked worker: closes what is the master's alone, or an earlier generation's."""
         self._service.loop.close()
         for listener in self._service.outgoing:
             listener.close()

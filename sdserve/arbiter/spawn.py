@@ -1,4 +1,4 @@
-"""Forking one worker: the channel, the scoreboard cell, its GPU, and what the child must let go of."""
+"""Forking one worker: the channel, the scoreboard cell, and what the child must not keep."""
 
 import os
 import socket
@@ -7,29 +7,23 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from sdserve.arbiter import signals
-from sdserve.arbiter.worker_handle import WorkerHandle
-from sdserve.config import Config
+from sdserve.arbiter.worker_handle import Channel
 from sdserve.descriptor import Descriptor
 from sdserve.errors import BootError
 from sdserve.process import output
 from sdserve.process.pidfd import Child, room
 from sdserve.process.scoreboard import WATCHED, Scoreboard
 from sdserve.workers.base import Worker
-from sdserve.workers.boot import Birth, become
+from sdserve.workers.boot import become
 
 
 def fork_worker(
-    worker: Worker,
-    server: Any,
-    scoreboard: Scoreboard,
-    title: str,
-    forget: Callable[[], None],
-    clock: Callable[[], float],
-) -> WorkerHandle:
-    """Forks `worker`, whose `slot` and `generation` are set, and returns the master's handle on it.
+    worker: Worker, server: Any, scoreboard: Scoreboard, close_in_child: Callable[[], None]
+) -> tuple[Child, Channel]:
+    """Forks `worker`, whose `slot` and `generation` are set; returns its process, and the master's end of its channel.
 
-    `forget` closes, in the child, what belongs to the master alone. The child never returns from here. Raises OSError
-    when there is no room for another process.
+    `close_in_child` closes what belongs to the master alone. The child never returns from here. Raises OSError when
+    there is no room for another process.
     """
     with room() as give_free, ExitStack() as undo:
         worker.cell = cell = scoreboard.take()
@@ -37,7 +31,6 @@ def fork_worker(
         ours, worker.channel, worker.lifeline = _channel()
         undo.callback(ours.close)
         cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear it is busy
-        birth = birth_of(worker.cfg, worker.slot, title)
         output.flush_all()
         signals.block_all()
         try:
@@ -45,9 +38,9 @@ def fork_worker(
             if worker.pid == 0:
                 try:
                     give_free()
-                    forget()
+                    close_in_child()
                     ours.close()  # with the lifeline's end
-                    become(worker, server, birth)
+                    become(worker, server)
                 finally:  # whatever happens, the child must not go on as a second master
                     os._exit(BootError.exit_code)
         finally:
@@ -58,7 +51,7 @@ def fork_worker(
         give_free()
         process = Child.forked(worker.pid)
         undo.pop_all()
-        return WorkerHandle(worker, process, ours, cell, clock)
+        return process, ours
 
 
 class _MasterEnd(socket.socket):
@@ -85,10 +78,3 @@ def _channel() -> tuple[_MasterEnd, socket.socket, int]:
     ours.setblocking(False)
     theirs.setblocking(False)
     return ours, theirs, lifeline
-
-
-def birth_of(cfg: Config, slot: int, title: str) -> Birth:
-    """What the configuration gives the worker in `slot`. GPUs are dealt by slot: a replacement keeps its GPU."""
-    environ = {"CUDA_VISIBLE_DEVICES": cfg.gpus[slot % len(cfg.gpus)]} if cfg.gpus else {}
-    umask = cfg.umask if cfg.settings["umask"].source != "default" else None
-    return Birth(title=title, environ=environ, uid=cfg.uid, gid=cfg.gid, initgroups=cfg.initgroups, umask=umask)

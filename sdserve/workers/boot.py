@@ -14,12 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.gateway.blame import account
-from sdserve.immutable import Immutable
 from sdserve.log import Logger
 from sdserve.process import forked, identity, output
 from sdserve.process.forked import Border
@@ -30,21 +28,7 @@ from sdserve.workers.told import FAILED, LEAVE, OWN_SIGNALS, STDERR
 SERVED_AND_BROKE = 1
 
 
-class Birth(Immutable):
-    """What the master gives a child: process title, environment on top of its own, and identity.
-
-    `umask` of None keeps the inherited one.
-    """
-
-    title: str
-    environ: Mapping[str, str]
-    uid: int
-    gid: int
-    initgroups: bool
-    umask: int | None
-
-
-def become(worker: Worker, server: Any, birth: Birth) -> NoReturn:
+def become(worker: Worker, server: Any) -> NoReturn:
     """Lives a worker's whole life in the forked child, which never returns into the master's code.
 
     All signals are blocked when this is called; a signal sent before the worker can hear it stays pending till then.
@@ -57,7 +41,7 @@ def become(worker: Worker, server: Any, birth: Birth) -> NoReturn:
     code = BootError.exit_code
     try:
         with Border(worker.log.error):
-            code = _live(worker, server, birth)
+            code = _live(worker, server)
     except SystemExit as leaving:
         code = _code_of(worker, leaving)
     finally:
@@ -71,20 +55,24 @@ def set_title(title: str) -> None:
     setproctitle(title)
 
 
-def _live(worker: Worker, server: Any, birth: Birth) -> int:
-    log = worker.log
+def _live(worker: Worker, server: Any) -> int:
+    log, cfg = worker.log, worker.cfg
     try:
         worker.init_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-        set_title(birth.title)
-        os.environ.update(birth.environ)
+        set_title(f"sdserve: worker [{cfg.proc_name}]")  # never with `.2`, which would outlive the upgrade
+        if cfg.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = cfg.gpus[worker.slot % len(cfg.gpus)]  # a replacement keeps its GPU
         log.info("Booting worker with pid: %s", worker.pid)
         log.trace("worker %s: slot %s, generation %s, booting", worker.pid, worker.slot, worker.generation)
         with Border(log.error):
-            call_hook("post_fork", worker.cfg.post_fork, server, worker)
-        if birth.umask is not None:
-            os.umask(birth.umask)
-        identity.take(birth.uid, birth.gid, initgroups=birth.initgroups)
+            call_hook("post_fork", cfg.post_fork, server, worker)
+        chosen = {name for name in ("user", "group", "umask") if cfg.settings[name].source != "default"}
+        if "umask" in chosen:
+            os.umask(cfg.umask)
+        uid = cfg.uid if "user" in chosen else os.geteuid()  # as whom a hook may have chosen to run
+        gid = cfg.gid if "group" in chosen else os.getegid()
+        identity.take(uid, gid, initgroups=cfg.initgroups)
         watch_master(worker.lifeline, worker.outlive_master)
         worker.init_process()
     except AppImportError as error:

@@ -265,14 +265,8 @@ class SimulatedHost(Host):
         raise ProcessLookupError
 
     def fork_worker(
-        self,
-        worker: Worker,
-        server: Any,
-        scoreboard: Scoreboard,
-        title: str,
-        forget: Callable[[], None],
-        clock: Callable[[], float],
-    ) -> WorkerHandle:
+        self, worker: Worker, server: Any, scoreboard: Scoreboard, close_in_child: Callable[[], None]
+    ) -> tuple[Any, Any]:
         master = self.master
         self.world.effects += 1
         self.world.promises.about_to_fork(master, worker)
@@ -286,8 +280,7 @@ class SimulatedHost(Host):
         worker.pid = process.pid
         master.workers.append(process)
         self.world.tell(f"{master} forks {process}, slot {worker.slot}, generation {worker.generation}")
-        child = ChildDescriptor(process)
-        return WorkerHandle(worker, child, process.channel, worker.cell, clock)  # type: ignore[arg-type]
+        return ChildDescriptor(process), process.channel
 
     def handover_pair(self) -> Any:
         ours, theirs = HandoverEnd(self.world, self.master.pid), HandoverEnd(self.world, self.master.pid)

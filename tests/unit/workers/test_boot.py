@@ -16,6 +16,7 @@ import pytest
 PARENT = '''
 import json, os, select, signal, sys, threading, time
 from sdserve.arbiter.spawn import fork_worker
+from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import load as configuration
 from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
@@ -45,7 +46,8 @@ cfg = configuration(["app:app", *case.get("argv", [])], {})
 made = case.get("worker_class", Sample)(1, os.getpid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
 made.slot, made.generation = case.get("slot", 0), 1
 made.app.wsgi = case.get("load", lambda: None)
-handle = fork_worker(made, None, Scoreboard(4), "a worker of the tests", lambda: None, time.monotonic)
+process, channel = fork_worker(made, None, Scoreboard(4), lambda: None)
+handle = WorkerHandle(made, process, channel, made.cell, time.monotonic)
 said = []
 while True:
     select.select([handle.channel], [], [])
@@ -242,13 +244,22 @@ def told(case: str, cwd: Path) -> dict[str, Any]:
 def test_it_stays_who_the_master_is_unless_told_otherwise(tmp_path: Path) -> None:
     found = told("os.umask(0o027)", tmp_path)
     assert (found["uid"], found["gid"], found["umask"], found["gpu"]) == (os.getuid(), os.getgid(), 0o027, None)
-    assert found["title"].startswith("a worker of the tests")
+    assert found["title"].startswith("sdserve: worker [app:app]")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 def test_user_group_and_umask(tmp_path: Path) -> None:
     found = told("argv = ['-u', '65534', '-g', '65533', '-m', '077']", tmp_path)
     assert (found["uid"], found["gid"], found["groups"], found["umask"]) == (65534, 65533, [65533], 0o077)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_a_hook_that_becomes_somebody_has_the_last_word(tmp_path: Path) -> None:
+    """Who is not named by the configuration is not restored."""
+    found = told(
+        with_config("import os\ndef post_fork(server, worker):\n    os.setgid(65533)\n    os.setuid(65534)\n"), tmp_path
+    )
+    assert (found["uid"], found["gid"]) == (65534, 65533)
 
 
 @pytest.mark.parametrize(("slot", "gpu"), [(0, "4"), (1, "7"), (2, "4"), (5, "7")])
