@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from websockets.sync.client import unix_connect
 
 from sdserve.config import SETTINGS
 from tests.support.server import CHECKOUT, Server, answer
@@ -40,9 +41,17 @@ def serve(start: Start, place: Path, name: str, application: str) -> Server:
     return server
 
 
+def echoes(place: Path, path: str) -> None:
+    with unix_connect(f"{place}/s", f"ws://localhost{path}") as websocket:
+        for word in ("one", "two"):
+            websocket.send(word)
+            assert websocket.recv(timeout=15) == word
+
+
 def test_the_fastapi_example(start: Start, short_path: Path) -> None:
     server = serve(start, short_path, "main.py", "main:app")
     assert answer(f"{short_path}/s").body == b'{"message":"hello"}'
+    echoes(short_path, "/echo")
     server.kill(signal.SIGTERM)
     assert server.wait() == 0
     assert "[ERROR]" not in server.log
@@ -54,6 +63,7 @@ def test_the_django_example(start: Start, short_path: Path) -> None:
     (short_path / "project" / "urls.py").write_text(URLS_PY)
     server = serve(start, short_path, "project/asgi.py", "project.asgi:application")
     assert answer(f"{short_path}/s", "/page/").body == b"http /page/"
+    echoes(short_path, "/")
     server.kill(signal.SIGTERM)
     assert server.wait() == 0
     assert "[ERROR]" not in server.log and "Traceback" not in server.log
