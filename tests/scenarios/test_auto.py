@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import Server, answer
+from tests.support.server import Server, answer, connector
 
 Start = Callable[..., Server]
 
@@ -134,3 +134,19 @@ def test_hooks_see_what_it_became(start: Start, short_path: Path) -> None:
     seen = dict(line.split() for line in (short_path / "seen").read_text().splitlines())
     before = dict.fromkeys(("pre_fork", "post_fork"), "AutoWorker")
     assert seen == before | dict.fromkeys(("post_worker_init", "worker_exit", "child_exit"), "WSGIWorker")
+
+
+def test_a_websocket_without_the_extra_is_refused_and_that_is_said_once(start: Start, short_path: Path) -> None:
+    (short_path / "websockets.py").write_text("raise ImportError('as if it were not installed')\n")
+    server = serve(start, short_path, ASGI)
+    fields = (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+        + "A" * 22
+        + "=="
+    )
+    for _ in range(2):
+        with connector(f"{short_path}/s")() as client:
+            client.sendall(f"GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n".encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 501 ")
+    assert answer(f"{short_path}/s").body == b"asgi"
+    assert server.log.count("websockets is not installed, or too old: pip install 'sdserve[asgi]'") == 1

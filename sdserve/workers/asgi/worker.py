@@ -20,7 +20,7 @@ from sdserve.process.forked import Border
 from sdserve.workers import stuck
 from sdserve.workers.asgi.clients import ASGIClients
 from sdserve.workers.asgi.exchange import ASGIExchange
-from sdserve.workers.asgi.extra import demand_loop, installed, later, new_event_loop
+from sdserve.workers.asgi.extra import demand_loop, later, new_event_loop
 from sdserve.workers.asgi.loop import ASGILoop
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
@@ -85,10 +85,11 @@ class ASGIWorker(HTTPWorker):
     @cached_property
     def _kinds(self) -> tuple[type[ASGIExchange], type[ASGIClients]]:
         """What answers requests, and what has their connections: WebSockets are opened where that is installed."""
-        if not installed("websockets"):
+        try:
+            from sdserve.workers.asgi.websockets import WebSocketClients, WebSocketExchange
+        except ImportError as error:  # it is not installed, or another version than we know
+            self.log.debug("WebSockets are not served: %s", error)
             return ASGIExchange, ASGIClients
-        from sdserve.workers.asgi.websockets import WebSocketClients, WebSocketExchange
-
         return WebSocketExchange, WebSocketClients
 
     def make_loop(self) -> ASGILoop:
