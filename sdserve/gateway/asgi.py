@@ -96,6 +96,8 @@ class HTTPCall(Answer):
     """One request and its answer. `whole` is the request's body if all of it is there, else None: it arrives."""
 
     gone = False  # the client has; there is nobody to receive from or to send to
+    half_closed = False  # the client sends nothing more: it has gone, or it has only said so, and reads
+    told = False  # the application was, that its client has gone
     waits = False  # the application waits for more of the body
     _body_sent = False  # and trailers are to follow
     _trailers: bytes | None = None  # their lines, None if there are to be none
@@ -126,12 +128,27 @@ class HTTPCall(Answer):
         """Whether the client has gone, as the application knows by now, or will when it asks or sends."""
         return self.gone
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether its client is done with it."""
+        return self._peer is None
+
     def lose(self) -> None:
         """The client has gone, or is to be left alone: the application hears of it when it asks, or sends."""
         self.gone = True
         if not self.complete:
             self.broken = True
         self.news()
+
+    def end_of_client(self) -> None:
+        """The client will send nothing more. Who waits for its end is told that it has gone; who answers may do so."""
+        self.half_closed = True
+        self.news()
+
+    def refuse(self) -> None:
+        """The worker has answered itself, for the request was at fault."""
+        self.let_go()
+        self.gone = self.told = True
 
     def let_go(self) -> None:
         super().let_go()
@@ -143,7 +160,7 @@ class HTTPCall(Answer):
         if self._peer is None:
             return False
         conn = self._peer.conn
-        return len(conn.buffered) < ENOUGH if conn.state is BODY else not conn.buffered
+        return conn.held < ENOUGH if conn.state is BODY else not conn.buffered
 
     async def _news(self) -> None:
         bell = self._host.loop.create_future()
@@ -157,8 +174,11 @@ class HTTPCall(Answer):
         while not (self.gone or self.complete):
             if self.reading and (body := self._next()) is not None:
                 return {"type": "http.request", "body": body, "more_body": self.reading}
-            if not (self.gone or self.complete):
+            if self.half_closed:
+                self._host.lost(self, ClientGone("it has closed its connection"))
+            elif not (self.gone or self.complete):
                 await self._news()
+        self.told = self.told or not self.complete
         return {"type": "http.disconnect"}
 
     def _next(self) -> bytes | None:
@@ -234,6 +254,9 @@ class HTTPCall(Answer):
         except ClientGone as error:
             self._host.lost(self, error)
             raise Disconnected(str(error)) from error
+        except HTTPError as error:
+            self._host.refused(self, error)
+            raise Disconnected("the request is malformed") from error
 
     def _begin(self, message: Message) -> None:
         if self.head is not None:

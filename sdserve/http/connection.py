@@ -76,6 +76,11 @@ class Connection:
         """What was received and not given out."""
         return self.buffered[self._at :]
 
+    @property
+    def held(self) -> int:
+        """The bytes that were received and not given out."""
+        return len(self.buffered) - self._at
+
     def receive(self, data: bytes) -> None:
         """Takes what the socket gave. Ignored once the connection is closed."""
         if self.state is not CLOSED:

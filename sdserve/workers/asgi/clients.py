@@ -1,7 +1,8 @@
 """What happens to clients of the ASGI worker: their requests are read, and their calls fed and drained.
 
 While the application has a request its client is polled: for more of the body, for room, and for its end, which the
-application is told of at once. Nothing is read ahead of what the application takes, but for one buffer.
+application is told of at once where it waits for that; who does not may answer a client that has only shut its sending
+half, until its connection is broken. Nothing is read ahead of what the application takes, but for one buffer.
 """
 
 import select
@@ -27,6 +28,8 @@ from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 
 BODY = State.BODY
+EPOLLRDHUP = select.EPOLLRDHUP
+BROKEN = select.EPOLLERR | select.EPOLLHUP  # epoll(7) tells it unasked, and polls for nothing else where asked for it
 
 
 class ASGIClients(RequestClients[ASGIClient]):
@@ -112,8 +115,15 @@ class ASGIClients(RequestClients[ASGIClient]):
         assert call is not None
         if mask & EPOLLOUT:
             self._pour(client, call)
-        if mask & ~EPOLLOUT and client.phase is CALL:
+        mask &= ~EPOLLOUT
+        if not mask or client.phase is not CALL:
+            return
+        if client.mask & EPOLLIN:
             self._take_in(client, call)
+        elif mask & BROKEN:
+            self.lost(call, ClientGone("it has broken its connection"))
+        else:
+            self._end_of(client, call)
 
     def _pour(self, client: ASGIClient, call: HTTPCall) -> None:
         """There is room for what was sent."""
@@ -141,7 +151,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.lost(call, ClientGone(str(error)))
             return
         if not data:
-            self.lost(call, ClientGone("it has closed its connection"))
+            self._end_of(client, call)
             return
         self._arrived(client, call, data)
 
@@ -153,10 +163,24 @@ class ASGIClients(RequestClients[ASGIClient]):
             call.news()
         self._listen(client)
 
+    def _end_of(self, client: ASGIClient, call: HTTPCall) -> None:
+        """The client sends nothing more."""
+        call.end_of_client()
+        if client.phase is CALL:
+            self._listen(client)
+
     def _listen(self, client: ASGIClient) -> None:
-        """What a client is polled for during its call: no more is read while a buffer is full of what waits."""
+        """What a client is polled for during its call: no more is read while a buffer is full of what waits, and then
+        its end is looked for behind that. That a connection is broken is always told."""
         call = client.call
-        mask = EPOLLIN if call is not None and call.reads() else 0
+        if call is None:
+            mask = 0
+        elif call.half_closed:
+            mask = BROKEN
+        elif call.reads():
+            mask = EPOLLIN
+        else:
+            mask = EPOLLRDHUP if client.conn.state is State.HEAD else BROKEN
         self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
 
     # --- the host of calls --------------------------------------------------------------------------------------------
@@ -189,13 +213,17 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def refused(self, call: HTTPCall, error: HTTPError) -> None:
         client = self._exchange.client_of(call)
+        now = monotonic()
         if call.head_sent:
-            client.reset = True
-            self.close(client)
+            self._exchange.complain(self._log.info, "%s: its answer is cut: %s", call.request.uri, error)
+            self.end_stream(client, call)
             return
-        client.call = None
-        call.let_go()
-        self.refuse(client, error, monotonic())
+        self._exchange.refuse_call(client, call, error, now)
+        self.called(client, now)
+        client.close_after = True
+        client.sent = 0
+        client.failed = False
+        self.answered(client, now)
         self._settle()
 
     def completed(self, call: HTTPCall) -> None:
@@ -267,6 +295,7 @@ class ASGIClients(RequestClients[ASGIClient]):
                 self.end_stream(client, call)
 
     def end_stream(self, client: ASGIClient, call: HTTPCall) -> None:
+        """Closes a connection amid an answer, so that its client notices."""
         if not call.chunked and call.response_length is None:
             client.reset_at_close()
         self.close(client)

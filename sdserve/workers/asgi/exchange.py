@@ -164,8 +164,11 @@ class ASGIExchange(Exchange[ASGIClient]):
             self._log.debug("%s: cancelled", what)
         elif call.over and _is_about_its_client(error):
             self._log.debug("%s: the client went away: %r", what, error)
+        elif call.told:  # what frameworks raise then is their own
+            self.complain(self._log.info, "%s: the client went away, and the application raised %r", what, error)
         else:
-            call.error = error
+            if not call.forgotten:  # else nobody would let go of it
+                call.error = error
             self._log.error("Error handling request %s", what, exc_info=error)
         if not call.complete:
             self._incomplete(call, error)
@@ -176,7 +179,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         call.keep_alive = False
         if call.gone:
             return
-        if error is None:
+        if error is None and not call.told:
             said = "answered in part only" if call.head_sent else "returned without an answer"
             self._log.error("%s: the application %s", what, said)
         if call.head_sent:
@@ -184,6 +187,15 @@ class ASGIExchange(Exchange[ASGIClient]):
         else:
             call.fail(self.heads.plain(500, "Internal Server Error", body=call.request.method != "HEAD"), 500)
         self.host.completed(call)
+
+    def refuse_call(self, client: ASGIClient, call: HTTPCall, error: HTTPError, now: float) -> None:
+        """Answers a request whose body is at fault, instead of the application that has it."""
+        client.call = None
+        answer = self.refuse(client, error, now)
+        if self._after is not None and call in self._owed:
+            request, environ = self._owed.pop(call)
+            self._hook(self._after, self._worker, request, environ, self._refusal(request, answer, error.status))
+        call.refuse()
 
     def _ended(self, call: HTTPCall) -> None:
         """The task is over."""

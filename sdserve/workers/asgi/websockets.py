@@ -107,6 +107,12 @@ class WebSocketClients(ASGIClients):
         else:
             self._listen(client)
 
+    def _end_of(self, client: ASGIClient, call: HTTPCall) -> None:
+        if isinstance(call, WebSocketCall):  # nothing can be said to it without an answer
+            self.lost(call, ClientGone("it has closed its connection"))
+        else:
+            super()._end_of(client, call)
+
     def _pour(self, client: ASGIClient, call: HTTPCall) -> None:
         super()._pour(client, call)
         if isinstance(call, WebSocketCall) and call.upgraded and client.unsent is None:

@@ -1,0 +1,69 @@
+"""A call is a task like any other: what asyncio and its libraries expect of one is there from its first step."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.corners import LOOPS, Corners, corners
+from tests.support.wire import get
+
+WORKS = ["current_task", "timeout", "wait_for", "TaskGroup", "anyio scope", "anyio thread", "thread", "cancelled"]
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def at(request: pytest.FixtureRequest) -> Iterator[Corners]:
+    with corners(request.param) as served:
+        yield served
+
+
+def test_libraries_find_what_they_need(at: Corners) -> None:
+    with at.wire(get("/tasks") * 3 + get("/at_first")) as wire:
+        for _ in range(3):
+            assert json.loads(wire.response().body) == WORKS
+        assert wire.response().body == b"at first"
+
+
+def test_requests_of_one_connection_have_contexts_of_their_own(at: Corners) -> None:
+    with at.wire(b"".join(get(f"/context?{number}") for number in range(50))) as wire:
+        assert [wire.response().body for _ in range(50)] == [b"nobody"] * 50
+
+
+def test_so_have_those_at_the_same_time(at: Corners) -> None:
+    found: list[bytes] = []
+
+    def ask() -> None:
+        with at.wire(b"".join(get(f"/context?{number}") for number in range(20))) as wire:
+            found.extend(wire.response().body for _ in range(20))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [b"nobody"] * 160
+
+
+def test_a_call_that_cancels_itself_harms_nobody(at: Corners) -> None:
+    with at.wire(get("/")) as other:
+        assert other.response().body == b"hello"
+        assert at.ask("/cancels_itself").status == 500
+        assert other.send(get("/")).response().body == b"hello"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_worker_that_leaves_waits_for_what_goes_on_behind_an_answer(loop: str) -> None:
+    with corners(loop) as at:
+        assert at.ask("/behind?k").body == b"hello"
+        with at.wire(get("/")) as wire:
+            assert wire.response().body == b"hello"
+            assert at.wait_seen("k", 1) == ["waits"]
+            with at.wire(get("/slowly?k")) as slow:
+                at.wait_seen("k", 2)
+                at.let("k")
+                at.server.kill(signal.SIGTERM)
+                assert slow.response().body == b"0"
+        assert at.server.wait() == 0
+        assert "is cut" not in at.server.log
