@@ -121,7 +121,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         if client.mask & EPOLLIN:
             self._take_in(client, call)
         elif mask & BROKEN:
-            self.lost(call, ClientGone("it has broken its connection"))
+            self.gone(client, ClientGone("it has broken its connection"))
         else:
             self._end_of(client, call)
 
@@ -131,7 +131,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         try:
             done = client.flush()
         except ClientGone as error:
-            self.lost(call, error)
+            self.gone(client, error)
             return
         if done:
             client.deadline = NEVER
@@ -148,7 +148,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         except BlockingIOError:
             return
         except OSError as error:
-            self.lost(call, ClientGone(str(error)))
+            self.gone(client, ClientGone(str(error)))
             return
         if not data:
             self._end_of(client, call)
@@ -208,8 +208,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._listen(client)
 
     def lost(self, call: HTTPCall, why: ClientGone) -> None:
-        self._log.debug("%s: %s", call.request.uri, why)
-        self.close(self._exchange.client_of(call))
+        self.gone(self._exchange.client_of(call), why)
 
     def refused(self, call: HTTPCall, error: HTTPError) -> None:
         client = self._exchange.client_of(call)
@@ -261,6 +260,12 @@ class ASGIClients(RequestClients[ASGIClient]):
         elif unsent is not None and unsent.moved:
             unsent.moved = 0
             self.set_deadline(client, now, self._times.send)
+
+    def gone(self, client: ASGIClient, why: ClientGone) -> None:
+        """A client has gone during its call."""
+        request = client.request
+        self._log.debug("%s: %s", request.uri if request is not None else client.peer, why)
+        self.close(client)
 
     def leaves(self, client: ASGIClient) -> None:
         """The application hears that the client has gone; nobody waits for the rest of what was answered."""

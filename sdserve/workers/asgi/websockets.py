@@ -100,7 +100,7 @@ class WebSocketClients(ASGIClients):
         try:
             call.take(data, monotonic())
         except ClientGone as error:
-            self._gone(client, error)
+            self.gone(client, error)
             return
         if call.ended or client.unsent is not None:
             self._go_on(client, call)
@@ -109,7 +109,7 @@ class WebSocketClients(ASGIClients):
 
     def _end_of(self, client: ASGIClient, call: HTTPCall) -> None:
         if isinstance(call, WebSocketCall):  # nothing can be said to it without an answer
-            self.lost(call, ClientGone("it has closed its connection"))
+            self.gone(client, ClientGone("it has closed its connection"))
         else:
             super()._end_of(client, call)
 
@@ -143,15 +143,11 @@ class WebSocketClients(ASGIClients):
             if client.unsent is not None or not call.beat(now, late=client.has_news()):
                 raise ClientGone("it takes nothing, or answers no ping")
         except ClientGone as error:
-            self._gone(client, error)
+            self.gone(client, error)
         else:
             self._go_on(client, call)
 
     # --- ends ---------------------------------------------------------------------------------------------------------
-
-    def _gone(self, client: ASGIClient, why: ClientGone) -> None:
-        self._log.debug("A WebSocket of %s: %s", client.peer or "unix", why)
-        self.close(client)
 
     def leaves(self, client: ASGIClient) -> None:
         call = client.call
@@ -163,7 +159,7 @@ class WebSocketClients(ASGIClients):
         try:
             call.leave(monotonic())
         except ClientGone as error:
-            self._gone(client, error)
+            self.gone(client, error)
 
     def end_streams(self) -> None:
         for client in self:
