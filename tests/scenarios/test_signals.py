@@ -72,8 +72,9 @@ def test_usr1_makes_log_files_for_the_user_of_the_workers(start: Start, short_pa
     if place == "the user's":
         os.chown(logs, 65534, 65534)
     access = logs / "access.log"
-    started = "--access-logfile", str(access), "--error-logfile", str(logs / "error.log")
-    server = serve(start, address, "-u", "65534", "-g", "65534", *started)
+    files = "--access-logfile", str(access), "--error-logfile", str(logs / "error.log")
+    # Preloaded: the user need not be able to read where the tests are.
+    server = serve(start, address, "-u", "65534", "-g", "65534", "--preload", *files)
     access.rename(logs / "access.1")
 
     server.kill(signal.SIGUSR1)
