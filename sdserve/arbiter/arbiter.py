@@ -30,6 +30,7 @@ from sdserve.arbiter.steps import Steps
 from sdserve.config import Config
 from sdserve.errors import AppImportError, BootError, SdserveError
 from sdserve.gateway.blame import account
+from sdserve.process.ending import leave_within
 from sdserve.process.handover import VARIABLE
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 CRASHED = 255
 SURVIVES = (Master.RUNNING, Master.RELOADING, *LEAVING)  # here an unforeseen error is no reason to end
+LAST_WORDS = 3.0  # seconds for threads and atexit functions of an application that was preloaded
 LAST_TURNS = 10  # turns that fail one after the other, before the master gives up
 
 
@@ -121,6 +123,7 @@ class Arbiter(Server):
         self.attempt(self.start)
         while self.service.state is not Master.DOWN:
             self.attempt(self.turn)
+        leave_within(LAST_WORDS, self.log.warning, self.service.exit_status)
         sys.exit(self.service.exit_status)
 
     def attempt(self, step: Callable[[], None]) -> None:

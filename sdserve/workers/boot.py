@@ -11,19 +11,18 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from typing import Any, NoReturn
 
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.gateway.blame import account
-from sdserve.log import Logger
 from sdserve.process import forked, identity, output
+from sdserve.process.ending import leave_within
 from sdserve.process.forked import Border
 from sdserve.workers.base import Worker
-from sdserve.workers.orphan import end_within, watch_master
-from sdserve.workers.told import FAILED, LEAVE, OWN_SIGNALS, STDERR
+from sdserve.workers.orphan import watch_master
+from sdserve.workers.told import FAILED, LEAVE, OWN_SIGNALS
 
 SERVED_AND_BROKE = 1
 
@@ -113,7 +112,7 @@ def _leave(worker: Worker, server: Any, code: int) -> NoReturn:
     """Ends the process as the interpreter would, without unwinding the master's stack, and not later than it may."""
     try:
         _say_goodbye(worker, server)
-        _limit(_time_left(worker), worker.log, code)
+        leave_within(_time_left(worker), worker.log.warning, code)
         # The first joins the application's threads, as at any exit.
         for last in (threading._shutdown, atexit._run_exitfuncs, logging.shutdown):  # type: ignore[attr-defined]
             try:
@@ -130,27 +129,3 @@ def _time_left(worker: Worker) -> float:
     if worker.drain_by is None or worker.quick:
         return LEAVE
     return max(LEAVE, worker.drain_by - time.monotonic())
-
-
-def _limit(seconds: float, log: Logger, code: int) -> None:
-    timer = threading.Timer(seconds, _leave_behind, (log, code))
-    timer.daemon = True  # it is not waited for itself
-    try:
-        timer.start()
-    except RuntimeError:  # no room for a thread
-        end_within(seconds, STDERR)
-
-
-def _leave_behind(log: Logger, code: int) -> NoReturn:
-    """Ends the process in the midst of its end. Nobody else would, where the master has not told it to go."""
-    try:
-        main = threading.main_thread()
-        left = [f"thread {each.name}" for each in threading.enumerate() if each is not main and not each.daemon]
-        if not left:
-            frame = sys._current_frames()[main.ident or 0]
-            place = f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
-            left = ["a function of atexit" if frame.f_code is _leave.__code__ else place]
-        log.warning("Worker (pid:%s) leaves behind what the application did not end: %s", os.getpid(), ", ".join(left))
-        output.flush_all()
-    finally:
-        os._exit(code & 0xFF)

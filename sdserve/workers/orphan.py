@@ -36,16 +36,6 @@ def watch_master(lifeline: int, on_death: Callable[[], None]) -> None:
     hear(NEWS, None)  # it may be gone already
 
 
-def end_within(seconds: float, log: int) -> None:
-    """This process ends by then, whatever it is doing; a traceback of each thread goes to the descriptor `log`."""
-    import faulthandler
-
-    try:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=log)
-    except RuntimeError:  # no room for a thread: then without a traceback, by SIGALRM's default action
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
 def is_cut(lifeline: int) -> bool:
     """Whether nobody holds the other end of the pipe any more."""
     poll = select.poll()

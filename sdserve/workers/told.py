@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING
 
 from sdserve.errors import Leave
 from sdserve.process import output
+from sdserve.process.ending import STDERR, end_within
 from sdserve.process.forked import Border
-from sdserve.workers.orphan import NEWS, end_within
+from sdserve.workers.orphan import NEWS
 from sdserve.workers.preimport import preimport
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ RETIRE = b"retire"
 PREIMPORT = b"preimport"
 
 STACKS = signal.SIGRTMIN + 1  # writes the stacks of all threads, and changes nothing
-STDERR = 2  # the descriptor: sys.stderr may be anything that a hook or an application made of it
 
 
 class Told:
@@ -277,4 +277,4 @@ class Told:
         patience = float(self.cfg.orphan_timeout)
         self.drain_by = min(self.drain_by or math.inf, time.monotonic() + patience)
         # A request that takes longer, in whatever code, ends with the process, and the log says where it was.
-        end_within(patience + LEAVE, STDERR)
+        end_within(patience + LEAVE)

@@ -221,3 +221,20 @@ def test_a_foreign_pidfile_does_not_end_a_promoted_master(start: Callable[..., S
     server.kill(signal.SIGTERM)
     server.wait_log("already running on pid")
     assert answer(f"{short_path}/s").status == 200
+
+
+@pytest.mark.parametrize("application", ["app", "no_such_name"])
+def test_a_thread_of_a_preloaded_application_does_not_keep_the_master(
+    start: Callable[..., Server], short_path: Path, application: str
+) -> None:
+    """It would be joined for ever: at a stop, and where the start fails."""
+    (short_path / "site_app.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, name='letters').start()\n"
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return []\n"
+    )
+    server = start("-b", f"unix:{short_path}/s", "--preload", f"site_app:{application}", cwd=short_path)
+    if application == "app":
+        server.wait_ready()
+        server.kill(signal.SIGTERM)
+    assert server.wait() == (0 if application == "app" else 4)
+    assert f"Process {server.pid} leaves behind what the application did not end: thread letters" in server.log
