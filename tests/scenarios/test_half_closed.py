@@ -33,12 +33,39 @@ def application(environ, start_response):
     return [body]
 """
 
+ASGI = """
+import asyncio
 
-@pytest.fixture(params=["TCP", "Unix", "TCP, threads"])
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    async def answer(pieces, *fields):
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    path, body, more = scope["path"], b"", True
+    if path == "/pieces":
+        return await answer(b"%0799d\\n" % number for number in range(5000))
+    if path == "/large":
+        return await answer([b"x" * 8_000_000], (b"Content-Length", b"8000000"))
+    if path == "/wait":
+        await asyncio.sleep(1)
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message["body"], message["more_body"]
+    body = path.encode() + body
+    await answer([body], (b"Content-Length", b"%d" % len(body)))
+"""
+
+
+@pytest.fixture(params=["TCP", "Unix", "TCP, threads", "TCP, ASGI", "Unix, ASGI"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("app")
-    (directory / "app.py").write_text(APP)
-    bind = f"unix:{directory}/s" if request.param == "Unix" else "127.0.0.1:0"
+    (directory / "app.py").write_text(ASGI if "ASGI" in request.param else APP)
+    bind = f"unix:{directory}/s" if "Unix" in request.param else "127.0.0.1:0"
     threads = "4" if "threads" in request.param else "1"
     with Server("-b", bind, "--threads", threads, "-w", "1", "app", cwd=directory) as server:
         server.wait_ready()

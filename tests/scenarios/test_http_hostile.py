@@ -1,4 +1,7 @@
-"""Bad requests against the running server: the right status, once, a closed connection, the next client served."""
+"""Bad requests against the running server: the right status, once, a closed connection, the next client served.
+
+Workers of both kinds have the same verdicts.
+"""
 
 import re
 import socket
@@ -16,12 +19,12 @@ CASES = [pytest.param(*row[1:], id=row[0]) for row in ROWS]
 HEADS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[Address]:
+@pytest.fixture(scope="module", params=["web", "asgi_web"])
+def address(request: pytest.FixtureRequest) -> Iterator[Address]:
     """Where one worker with one thread serves."""
     address = ("127.0.0.1", free_port())
     # A body limit that the rows exceed; the rest as it comes.
-    with Server("-b", "{}:{}".format(*address), "--limit-request-body", "1048576", "web") as server:
+    with Server("-b", "{}:{}".format(*address), "--limit-request-body", "1048576", request.param) as server:
         server.wait_ready()
         yield address
 

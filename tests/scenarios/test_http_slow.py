@@ -18,9 +18,16 @@ Address = tuple[str, int]
 GET = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def serve(start: Callable[..., Server], *args: str) -> tuple[Server, Address]:
+Kind = tuple[str, ...]
+ASGI = ("asgi_web",)
+BOTH = pytest.mark.parametrize("kind", [("web",), ASGI], ids=["WSGI", "ASGI"])
+THREADS = [("--threads", count, "web") for count in ("1", "2")]
+ALL = pytest.mark.parametrize("kind", [*THREADS, ASGI], ids=["1 thread", "2 threads", "ASGI"])
+
+
+def serve(start: Callable[..., Server], kind: Kind, *args: str) -> tuple[Server, Address]:
     address = ("127.0.0.1", free_port())
-    server = start("-b", "{}:{}".format(*address), *args, "web")
+    server = start("-b", "{}:{}".format(*address), *args, *kind)
     return server.wait_ready(), address
 
 
@@ -30,9 +37,9 @@ def peak_memory(pid: int) -> int:
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_half_open_requests_starve_nobody(start: Callable[..., Server], threads: str) -> None:
-    _, address = serve(start, "--threads", threads)
+@ALL
+def test_half_open_requests_starve_nobody(start: Callable[..., Server], kind: Kind) -> None:
+    _, address = serve(start, kind)
     heads = [b"", b"G", b"GET / HTTP/1.1\r\nHost", b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234"]
     open_ones = [connector(address)() for _ in range(8)]
     for number, sock in enumerate(open_ones):
@@ -43,8 +50,9 @@ def test_half_open_requests_starve_nobody(start: Callable[..., Server], threads:
     assert open_ones[3].recv(65536).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_head_that_does_not_arrive_gets_408(start: Callable[..., Server]) -> None:
-    _, address = serve(start, "--header-timeout", "0.5", "--keep-alive", "20")
+@BOTH
+def test_a_head_that_does_not_arrive_gets_408(start: Callable[..., Server], kind: Kind) -> None:
+    _, address = serve(start, kind, "--header-timeout", "0.5", "--keep-alive", "20")
     with connector(address)() as idle, connector(address)() as part, connector(address)() as second:
         second.sendall(GET)
         assert second.recv(65536).endswith(b"hello")
@@ -55,8 +63,9 @@ def test_a_head_that_does_not_arrive_gets_408(start: Callable[..., Server]) -> N
         assert until_closed(idle) == b""  # it asked for nothing
 
 
-def test_a_byte_at_a_time_does_not_extend_the_time(start: Callable[..., Server]) -> None:
-    _, address = serve(start, "--header-timeout", "1")
+@BOTH
+def test_a_byte_at_a_time_does_not_extend_the_time(start: Callable[..., Server], kind: Kind) -> None:
+    _, address = serve(start, kind, "--header-timeout", "1")
     with connector(address)() as head, connector(address)() as body:
         body.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
         for sock in (head, body):
@@ -72,8 +81,9 @@ def test_a_byte_at_a_time_does_not_extend_the_time(start: Callable[..., Server])
             assert got.startswith(b"HTTP/1.1 408 ")
 
 
-def test_an_idle_connection_is_closed_in_time(start: Callable[..., Server]) -> None:
-    _, address = serve(start, "--keep-alive", "0.4")
+@BOTH
+def test_an_idle_connection_is_closed_in_time(start: Callable[..., Server], kind: Kind) -> None:
+    _, address = serve(start, kind, "--keep-alive", "0.4")
     with connector(address)() as sock:
         sock.sendall(GET)
         began = time.monotonic()
@@ -81,15 +91,17 @@ def test_an_idle_connection_is_closed_in_time(start: Callable[..., Server]) -> N
         assert 0.3 < time.monotonic() - began < 5
 
 
-def test_without_keep_alive_each_answer_says_so(start: Callable[..., Server]) -> None:
-    _, address = serve(start, "--keep-alive", "0")
+@BOTH
+def test_without_keep_alive_each_answer_says_so(start: Callable[..., Server], kind: Kind) -> None:
+    _, address = serve(start, kind, "--keep-alive", "0")
     with connector(address)() as sock:
         sock.sendall(GET)
         assert b"Connection: close\r\n" in until_closed(sock)
 
 
-def test_a_connections_requests_can_be_limited(start: Callable[..., Server]) -> None:
-    _, address = serve(start, "--keepalive-requests", "3")
+@BOTH
+def test_a_connections_requests_can_be_limited(start: Callable[..., Server], kind: Kind) -> None:
+    _, address = serve(start, kind, "--keepalive-requests", "3")
     with connector(address)() as sock:
         sock.sendall(GET * 5)
         got = until_closed(sock)
@@ -97,9 +109,9 @@ def test_a_connections_requests_can_be_limited(start: Callable[..., Server]) -> 
     assert got.count(b"Connection: close") == 1
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_readers_that_do_not_read_hold_up_nobody(start: Callable[..., Server], threads: str) -> None:
-    server, address = serve(start, "--threads", threads)
+@ALL
+def test_readers_that_do_not_read_hold_up_nobody(start: Callable[..., Server], kind: Kind) -> None:
+    server, address = serve(start, kind)
     (worker,) = server.workers
     before = peak_memory(worker.pid)
     lazy = [connector(address)() for _ in range(4)]
@@ -118,12 +130,18 @@ def test_readers_that_do_not_read_hold_up_nobody(start: Callable[..., Server], t
     assert peak_memory(worker.pid) - before < 30 << 20
 
 
-def test_large_bodies_do_not_fill_the_memory(start: Callable[..., Server]) -> None:
-    server, address = serve(start)
+@BOTH
+def test_large_bodies_do_not_fill_the_memory(start: Callable[..., Server], kind: Kind) -> None:
+    server, address = serve(start, kind)
     (worker,) = server.workers
     before = peak_memory(worker.pid)
     client = http.client.HTTPConnection(address[0], address[1], timeout=60)
-    client.request("POST", "/ignore", body=(b"x" * 65536 for _ in range(1600)), headers={"Content-Length": "104857600"})
+    client.request(
+        "POST",
+        "/swallow" if kind is ASGI else "/ignore",
+        body=(b"x" * 65536 for _ in range(1600)),
+        headers={"Content-Length": "104857600"},
+    )
     assert client.getresponse().read() == b"hello"
     client.request("GET", "/big?100")
     response = client.getresponse()
@@ -136,9 +154,10 @@ def test_large_bodies_do_not_fill_the_memory(start: Callable[..., Server]) -> No
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nHo", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1"])
-def test_another_worker_does_not_extend_the_time(start: Callable[..., Server], sent: bytes) -> None:
+@BOTH
+def test_another_worker_does_not_extend_the_time(start: Callable[..., Server], kind: Kind, sent: bytes) -> None:
     """Half a request changes workers at each reload, and is refused when it would have been without."""
-    server, address = serve(start, "--header-timeout", "3", "--preload")
+    server, address = serve(start, kind, "--header-timeout", "3", "--preload")
     with connector(address)() as sock:
         sock.sendall(sent)
         began = time.monotonic()
@@ -153,9 +172,9 @@ def test_another_worker_does_not_extend_the_time(start: Callable[..., Server], s
         assert got.startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_pipelined_requests_wait_as_bytes_and_hold_up_nobody(start: Callable[..., Server], threads: str) -> None:
-    server, address = serve(start, "--threads", threads)
+@ALL
+def test_pipelined_requests_wait_as_bytes_and_hold_up_nobody(start: Callable[..., Server], kind: Kind) -> None:
+    server, address = serve(start, kind)
     (worker,) = server.workers
     before = peak_memory(worker.pid)
     with connector(address)() as sock:
@@ -195,9 +214,10 @@ def test_who_sends_one_request_at_a_time_waits_for_few_of_those_that_pipeline(
     assert len(settled) > 10 and settled[len(settled) * 3 // 4] <= 4, waits
 
 
-def test_clients_that_pipeline_cost_a_buffer_each(start: Callable[..., Server]) -> None:
+@BOTH
+def test_clients_that_pipeline_cost_a_buffer_each(start: Callable[..., Server], kind: Kind) -> None:
     """Requests that wait behind others are not read ahead: they wait in the socket, at their client's expense."""
-    server, address = serve(start)
+    server, address = serve(start, kind)
     (worker,) = server.workers
     socks = [connector(address)() for _ in range(50)]
     for sock in socks:
