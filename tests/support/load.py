@@ -273,6 +273,17 @@ def _closed(sock: socket.socket) -> bool:
         return True
 
 
+def connected(sock: socket.socket, address: tuple[str, int] | str, timeout: float) -> socket.socket:
+    """`sock`, connected within `timeout` seconds, and with that time-out; closed when that fails."""
+    sock.settimeout(timeout)
+    try:
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def until_closed(sock: socket.socket) -> bytes:
     """All that comes until the server ends the connection."""
     got = []

@@ -26,6 +26,7 @@ from typing import IO
 
 import pytest
 
+from tests.support.load import connected
 from tests.support.processes import Process, in_cgroup
 from tests.support.waiting import eventually, readable
 
@@ -253,13 +254,7 @@ class Machine:
         else:
             with self.network():
                 sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
-        sock.settimeout(timeout)
-        try:
-            sock.connect(address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        return connected(sock, address, timeout)
 
     # -- between two tests
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tests.support.load import Answer, Connect, get
+from tests.support.load import Answer, Connect, connected, get
 from tests.support.notify import NotifySocket
 from tests.support.processes import Process
 from tests.support.waiting import eventually, readable
@@ -240,14 +240,8 @@ def connector(address: tuple[str, int] | str, timeout: float = 20.0) -> Connect:
     """A function that connects to a TCP address or a Unix socket."""
 
     def connect() -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-        sock.settimeout(timeout)
-        try:
-            sock.connect(address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        return connected(socket.socket(family), address, timeout)
 
     return connect
 
