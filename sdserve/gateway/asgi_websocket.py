@@ -139,10 +139,12 @@ class WebSocketCall(HTTPCall):
 
     def lose(self) -> None:
         self._closed = self._closed or Closed(GONE)
+        self._socket.let_go()
         super().lose()
 
     def let_go(self) -> None:
         self._closed = self._closed or Closed(GONE)
+        self._socket.let_go()
         super().let_go()
 
     # --- receiving --------------------------------------------------------------------------------------------------

@@ -199,8 +199,9 @@ class WebSocket:
     def eof(self) -> list[Event]:
         """The peer sends nothing more."""
         events: list[Event] = []
-        self._protocol.receive_eof()
-        self._closing(events)
+        if not self.ended:
+            self._protocol.receive_eof()
+            self._closing(events)
         return events
 
     def send_text(self, text: str) -> bytes:
@@ -226,6 +227,14 @@ class WebSocket:
             raise InvalidResponse(f"close code {code!r} is none that may be sent: {error}") from error
         self._closing([])
         return self.data_to_send()
+
+    def let_go(self) -> None:
+        """It is over: nothing is received any more. What the library's parser holds leads back to it, and would stay in
+        memory until a garbage collection."""
+        self.open = self._short = self._plain = False
+        self.ended = self._told = True
+        self._protocol.parser.close()
+        self._protocol.parser_exc = None
 
     def data_to_send(self) -> bytes:
         """What the protocol owes the peer, once."""

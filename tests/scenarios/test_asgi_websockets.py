@@ -58,10 +58,10 @@ class Service:
 
         return eventually(look, f"{count} things that {name} is told")
 
-    def raw(self, path: str, more: bytes = b"") -> socket.socket:
+    def raw(self, path: str, more: bytes = b"", extension: str = "") -> socket.socket:
         """A connection of its own, whose opening was answered with 101."""
         sock = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        sock.sendall(OPENING.format(path).encode() + more)
+        sock.sendall(OPENING.format(path).replace("Host", extension + "Host").encode() + more)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += sock.recv(1)
@@ -450,3 +450,58 @@ def test_many_at_once(service: Service) -> None:
 
     with ThreadPoolExecutor(20) as pool:
         assert sum(pool.map(talk, range(100))) == sum(range(100))
+
+
+# --- memory
+
+
+def leave(sock: socket.socket) -> None:
+    sock.close()
+
+
+def talk_and_leave(sock: socket.socket) -> None:
+    sock.sendall(masked(b"hello") + masked(b"frag")[:4])
+    assert exactly(sock, 7)[0] & 0xBF == 0x81
+    sock.close()
+
+
+def close_in_order(sock: socket.socket) -> None:
+    sock.sendall(masked(b"\x03\xe8", Opcode.CLOSE))
+    read_to_the_end(sock)
+
+
+def break_the_protocol(sock: socket.socket) -> None:
+    sock.sendall(b"\x83\x80abcd")
+    read_to_the_end(sock)
+
+
+def read_to_the_end(sock: socket.socket) -> None:
+    while sock.recv(65536):
+        pass
+    sock.close()
+
+
+@pytest.mark.parametrize("extension", ["", "Sec-WebSocket-Extensions: permessage-deflate\r\n"])
+def test_however_it_ends_nothing_of_it_stays_in_memory(start: Start, extension: str) -> None:
+    service = serve(start, app="kept:application")
+    ways: list[tuple[str, Callable[[socket.socket], None]]] = [
+        *[("/echo", way) for way in (leave, talk_and_leave, close_in_order, break_the_protocol)],
+        *[("/raise", close_in_order), ("/close", close_in_order), ("/pour", leave), ("/late", leave)],
+    ]
+
+    def all_ways() -> None:
+        for path, way in ways:
+            way(service.raw(path, extension=extension))
+        for path in ("/deny", "/early"):
+            with pytest.raises(InvalidStatus):
+                service.connect(path)
+
+    def left() -> dict[str, int]:
+        found: dict[str, int] = service.get("/left")
+        return found
+
+    all_ways()
+    first = eventually(lambda: (found := left()) == left() and found, "calm")
+    for _ in range(10):
+        all_ways()
+    eventually(lambda: left() == first or None, f"what there was at first: {first}; {left()}")

@@ -1,9 +1,11 @@
 """WebSockets without I/O: openings that are refused, messages, faults, ends; and the library as an independent peer."""
 
+import gc
 import itertools
 import logging
 import os
 import struct
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -518,3 +520,20 @@ def test_the_size_of_a_frame_is_known_from_its_head() -> None:
             assert frame_size(data, 3) == len(data) - 3
             assert {frame_size(data[: 3 + at], 3) for at in range(head)} == {0}
             assert frame_size(data[: 3 + head], 3) == len(data) - 3
+
+
+@pytest.mark.parametrize("data", [b"", frame("a"), frame("a", fin=False), frame("a")[:3], frame("a", 3), close(1000)])
+@pytest.mark.parametrize("make", [opened, compressed])
+def test_what_is_over_stays_in_memory_for_nobody(make: Callable[[], WebSocket], data: bytes) -> None:
+    """And not until a garbage collection either."""
+    gc.disable()
+    try:
+        socket = make()
+        socket.receive(data)
+        there = weakref.ref(socket._protocol)
+        socket.let_go()
+        assert socket.receive(frame("more")) == socket.eof() == []
+        del socket
+        assert there() is None
+    finally:
+        gc.enable()
