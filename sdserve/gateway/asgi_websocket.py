@@ -14,7 +14,6 @@ returns closes with 1000, one that raises with 1011.
 """
 
 from collections import deque
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sdserve.gateway.asgi import HIGH, Disconnected, Host, HTTPCall, Message, Peer, as_bytes
@@ -69,6 +68,7 @@ class WebSocketCall(HTTPCall):
         self._most = most
         self._queue: deque[str | bytes] = deque()
         self._queued = 0  # bytes, or characters, in it
+        self._paused = False  # nothing is read, for so much waits in it
         self._asked = False  # the application was told of it
         self._closed: Closed | None = None  # what it is told of the end
         self.closes = False  # it has closed
@@ -89,7 +89,8 @@ class WebSocketCall(HTTPCall):
         """Whether more is to be read: not so while as much waits as may, for the application or for the peer."""
         if not self.upgraded:
             return super().reads()
-        return self.closes or not (self._is_full() or (self._peer is not None and self._peer.owed > HIGH))
+        self._paused = self._is_full() and not self.closes
+        return not self._paused and (self._peer is None or self._peer.owed <= HIGH)
 
     def take(self, data: bytes, now: float) -> None:
         """Bytes have come. Raises ClientGone."""
@@ -154,20 +155,17 @@ class WebSocketCall(HTTPCall):
         if not self._asked:
             self._asked = True
             return {"type": "websocket.connect"}
-        while True:
-            if self._queue:
-                return {"type": "websocket.receive", **self._next_message()}
+        while not self._queue:
             if (closed := self._closed) is not None:
                 return {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}
             await self._news()
-
-    def _next_message(self) -> Mapping[str, str | bytes]:
-        full = self._is_full()
         event = self._queue.popleft()
         self._queued -= len(event)
-        if full and self._peer is not None and not self._is_full():
+        if self._paused and self._peer is not None and not self._is_full():
             self._host.wants_more(self)
-        return {"text": event} if isinstance(event, str) else {"bytes": event}
+        if isinstance(event, str):
+            return {"type": "websocket.receive", "text": event}
+        return {"type": "websocket.receive", "bytes": event}
 
     def _is_full(self) -> bool:
         return len(self._queue) >= self._most or self._queued >= QUEUED
@@ -178,7 +176,10 @@ class WebSocketCall(HTTPCall):
         """As for a response. Raises RuntimeError for what is out of order, as after the application's own close."""
         kind = message["type"]
         if kind == "websocket.send" and self._socket.open:
-            await self._message(message)
+            text, data = _content(message)
+            if self._sink.full:
+                await self._until_room(len(text or data))
+            self._put(self._socket.send_text(text) if data is None else self._socket.send_bytes(data))
             return
         if self._closed is not None:
             raise Disconnected(f"the WebSocket was closed: {self._closed.code}")
@@ -235,21 +236,9 @@ class WebSocketCall(HTTPCall):
         self._sink.send(data)
         self._host.closing(self)
 
-    async def _message(self, message: Message) -> None:
-        """One message, when there is room for it."""
-        text: Any = message.get("text")
-        data: Any = message.get("bytes")
-        if (text is None) == (data is None):
-            raise InvalidResponse("websocket.send has both text and bytes, or none of them")
-        if data is None and not isinstance(text, str):
-            raise InvalidResponse(f"the text of websocket.send is {type(text).__name__}, not str")
-        if data is not None and type(data) is not bytes:
-            data = as_bytes(data)
+    def _put(self, frame: bytes) -> None:
+        """Sends a frame with a message in it."""
         full = self._sink.full
-        if full:
-            await self._until_room(len(text or data))
-            full = self._sink.full
-        frame = self._socket.send_text(text) if data is None else self._socket.send_bytes(data)
         try:
             self._sink.send(frame)
         except ClientGone as error:
@@ -266,3 +255,17 @@ class WebSocketCall(HTTPCall):
         if not self._socket.open:
             closed = self._closed or Closed(GONE)
             raise Disconnected(f"the WebSocket was closed: {closed.code}")
+
+
+def _content(message: Message) -> tuple[Any, Any]:
+    """The text and the bytes of a message that is to be sent, one of which is None. Raises what the application is to
+    hear."""
+    text, data = message.get("text"), message.get("bytes")
+    if (text is None) == (data is None):
+        raise InvalidResponse("websocket.send has both text and bytes, or none of them")
+    if data is None:
+        if not isinstance(text, str):
+            raise InvalidResponse(f"the text of websocket.send is {type(text).__name__}, not str")
+    elif type(data) is not bytes:
+        data = as_bytes(data)
+    return text, data

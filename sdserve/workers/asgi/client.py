@@ -36,7 +36,10 @@ class ASGIClient(Client):
         return self.unsent.left if self.unsent is not None else 0
 
     def send(self, data: bytes) -> None:
-        self.send_parts((data,), whole=True)
+        if self.unsent is None:
+            super().send(data)
+        else:
+            self.send_parts((data,), whole=True)
 
     def _keep(self, parts: Sequence[bytes], sent: int, *, whole: bool = False) -> None:
         super()._keep(parts, sent, whole=True)  # nobody may wait here: `send` of a call waits before

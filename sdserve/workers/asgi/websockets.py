@@ -104,7 +104,7 @@ class WebSocketClients(ASGIClients):
             return
         if call.ended or client.unsent is not None:
             self._go_on(client, call)
-        else:
+        elif not call.reads():
             self._listen(client)
 
     def _end_of(self, client: ASGIClient, call: HTTPCall) -> None:
