@@ -1,0 +1,331 @@
+"""One WebSocket between an application and a worker: what waits for whom, and what each is told. Without sockets."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from math import inf as NEVER
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from websockets.frames import Frame, Opcode
+
+from sdserve.gateway.asgi import HIGH, AsgiHeads, Disconnected, Message
+from sdserve.gateway.asgi_websocket import CLOSING, QUEUED, WebSocketCall
+from sdserve.http.errors import HTTPError
+from sdserve.http.handshake import Handshake
+from sdserve.http.heartbeat import Heartbeat
+from sdserve.http.limits import Limits
+from sdserve.http.request import RequestReader
+from sdserve.http.websocket import WebSocket
+from sdserve.http.writer import ClientGone
+
+OPENING = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+MOST = 32
+
+
+class Client:
+    """The peer of a call, and its worker: what was sent to it, and what the worker was told."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.conn: Any = SimpleNamespace(state=None, buffered=b"")
+        self.leaving = False
+        self.sent = b""
+        self.owed = 0
+        self.stalls = False
+        self.broken = False
+        self.told: list[str] = []
+        heads = AsgiHeads("sdserve")
+        heads.clock(1000)
+        request = RequestReader(Limits()).read(OPENING)
+        socket = WebSocket(Handshake(request))
+        log: Any = logging.getLogger(__name__)
+        self.call = WebSocketCall(heads, self, request, log, self, socket, Heartbeat(20, 10, 0), MOST)
+
+    @property
+    def full(self) -> bool:
+        return self.owed > 0
+
+    def gone(self, quiet: float) -> bool:
+        return False
+
+    def send(self, data: bytes) -> None:
+        if self.broken:
+            raise ClientGone("broken pipe")
+        self.sent += data
+        if self.stalls:
+            self.owed += len(data)
+
+    def send_parts(self, parts: Any, *, whole: bool) -> None:
+        self.send(b"".join(parts))
+
+    def send_file(self, fd: int, offset: int, count: int) -> None: ...
+
+    def send_continue(self) -> None: ...
+
+    def takes_all(self) -> None:
+        """The peer reads."""
+        self.owed = 0
+        self.stalls = False
+        self.call.news()
+
+    def wants_body(self, call: Any) -> None: ...
+
+    def wants_room(self, call: Any) -> None:
+        self.told.append("wants room")
+
+    def wants_more(self, call: Any) -> None:
+        self.told.append("wants more")
+        assert call.reads()
+
+    def opened(self, call: Any) -> None:
+        self.told.append("opened")
+
+    def closing(self, call: Any) -> None:
+        self.told.append("closing")
+
+    def completed(self, call: Any) -> None:
+        self.told.append("completed")
+        call.let_go()
+
+    def lost(self, call: Any, why: ClientGone) -> None:
+        self.told.append("lost")
+        call.lose()
+
+    def refused(self, call: Any, error: HTTPError) -> None:
+        self.told.append(f"refused with {error.status}")
+        call.let_go()
+
+    async def accepted(self) -> WebSocketCall:
+        assert await self.call.receive() == {"type": "websocket.connect"}
+        await self.call.send({"type": "websocket.accept"})
+        self.sent = b""
+        return self.call
+
+    def says(self, data: str | bytes, opcode: Opcode | None = None, now: float = 0.0) -> None:
+        kind = opcode or (Opcode.TEXT if isinstance(data, str) else Opcode.BINARY)
+        raw = data.encode() if isinstance(data, str) else data
+        self.call.take(Frame(kind, raw).serialize(mask=True), now)
+
+
+def played(story: Callable[[Client], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test of a coroutine, with a client of its own."""
+
+    async def play() -> None:
+        async with asyncio.timeout(20):
+            await story(Client())
+
+    def test() -> None:
+        asyncio.run(play())
+
+    return test
+
+
+async def turns() -> None:
+    """Whatever can go on goes on."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def text(content: str) -> Message:
+    return {"type": "websocket.send", "text": content}
+
+
+@played
+async def test_nothing_is_received_before_it_is_accepted(client: Client) -> None:
+    call = client.call
+    assert (await call.receive())["type"] == "websocket.connect"
+    waiting = asyncio.ensure_future(call.receive())
+    await turns()
+    assert not waiting.done()
+    await call.send({"type": "websocket.accept"})
+    client.says("first")
+    assert await waiting == {"type": "websocket.receive", "text": "first"}
+    assert client.told == ["opened"]
+
+
+@played
+async def test_send_waits_while_the_peer_has_not_taken_much(client: Client) -> None:
+    call = await client.accepted()
+    client.stalls = True
+    await call.send(text("x" * HIGH))
+    assert client.told == ["opened", "wants room"], "from now on it has a deadline"
+    senders = [asyncio.ensure_future(call.send(text(word))) for word in ("one", "two")]
+    await turns()
+    assert not any(sender.done() for sender in senders) and b"one" not in client.sent
+    client.owed -= 100
+    call.news()
+    await asyncio.gather(*senders)
+    assert client.sent.endswith(b"\x81\x03one\x81\x03two")
+    assert client.told == ["opened", "wants room"], "and not another one with each message"
+
+
+@played
+async def test_who_waits_to_send_hears_of_the_end(client: Client) -> None:
+    call = await client.accepted()
+    client.stalls = True
+    await call.send(text("x" * HIGH))
+    senders = [asyncio.ensure_future(call.send(text(word))) for word in ("one", "two")]
+    await turns()
+    client.says(b"\x03\xe8", Opcode.CLOSE)
+    for sender in senders:
+        with pytest.raises(Disconnected, match="1000"):
+            await sender
+    assert b"one" not in client.sent
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, MOST), (QUEUED // 4, 4)])
+def test_no_more_is_read_while_so_much_waits(size: int, most: int) -> None:
+    @played
+    async def story(client: Client) -> None:
+        call = await client.accepted()
+        for number in range(most):
+            assert call.reads(), number
+            client.says("x" * size)
+        assert not call.reads()
+        assert await call.receive() == {"type": "websocket.receive", "text": "x" * size}
+        assert client.told == ["opened", "wants more"]
+        await call.receive()
+        assert client.told == ["opened", "wants more"], "said once"
+
+    story()
+
+
+@played
+async def test_a_peer_that_pings_and_does_not_read_is_not_read_from(client: Client) -> None:
+    call = await client.accepted()
+    client.stalls = True
+    while call.reads():
+        client.says(bytes(125), Opcode.PING)
+    assert HIGH < client.owed < HIGH + 200
+
+
+@played
+async def test_messages_come_before_the_end_that_was_behind_them(client: Client) -> None:
+    call = await client.accepted()
+    client.says("one")
+    client.says(b"two")
+    client.says(b"\x0f\xa0bye", Opcode.CLOSE)
+    client.says("three")
+    told = [await call.receive() for _ in range(4)]
+    end = {"type": "websocket.disconnect", "code": 4000, "reason": "bye"}
+    assert told == [
+        {"type": "websocket.receive", "text": "one"},
+        {"type": "websocket.receive", "bytes": b"two"},
+        *(end, end),
+    ]
+    assert call.ended and client.sent == b"\x88\x05\x0f\xa0bye", "answered before the application has heard of it"
+
+
+@played
+async def test_a_peer_that_has_gone_is_told_to_who_waits(client: Client) -> None:
+    call = await client.accepted()
+    waiting = asyncio.ensure_future(call.receive())
+    await turns()
+    call.lose()
+    assert await waiting == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    with pytest.raises(OSError):
+        await call.send(text("too late"))
+
+
+@played
+async def test_a_peer_that_goes_while_something_is_sent_is_lost(client: Client) -> None:
+    call = await client.accepted()
+    client.broken = True
+    with pytest.raises(Disconnected):
+        await call.send(text("anybody there?"))
+    assert client.told == ["opened", "lost"]
+
+
+@played
+async def test_the_applications_close_waits_for_its_answer(client: Client) -> None:
+    call = await client.accepted()
+    for _ in range(MOST):
+        client.says("unread")
+    assert not call.reads()
+    await call.send({"type": "websocket.close", "code": 3000, "reason": None})
+    assert client.sent == b"\x88\x02\x0b\xb8" and client.told == ["opened", "closing"]
+    assert call.reads(), "for the answer, whatever is before it"
+    assert call.due() == pytest.approx(client.loop.time() + CLOSING, abs=5)
+    waiting = asyncio.ensure_future(call.receive())
+    client.says("crossed it")
+    await turns()
+    assert not waiting.done() and not call.ended
+    client.says(b"\x0b\xb8", Opcode.CLOSE)
+    assert await waiting == {"type": "websocket.disconnect", "code": 3000, "reason": ""}
+    assert call.ended
+
+
+@played
+async def test_a_worker_that_leaves_says_1012_to_both(client: Client) -> None:
+    call = await client.accepted()
+    assert call.leave(100) is True
+    assert client.sent == b"\x88\x02\x03\xf4"
+    assert await call.receive() == {"type": "websocket.disconnect", "code": 1012, "reason": ""}
+    with pytest.raises(Disconnected):
+        await call.send(text("more"))
+    assert call.leave(100) is False and call.due() == 100 + CLOSING
+    assert call.beat(100 + CLOSING, late=False) is False, "nobody is waited for for ever"
+
+
+@played
+async def test_a_worker_that_leaves_opens_nothing(client: Client) -> None:
+    client.leaving = True
+    await client.call.receive()
+    await client.call.send({"type": "websocket.accept"})
+    assert client.told == ["refused with 503"] and not client.sent
+    assert await client.call.receive() == {"type": "websocket.disconnect", "code": 1012, "reason": ""}
+    with pytest.raises(Disconnected):
+        await client.call.send(text("more"))
+
+
+@played
+async def test_silence_is_asked_about(client: Client) -> None:
+    call = await client.accepted()
+    assert call.due() == 20
+    assert call.beat(20, late=False) is True and client.sent == b"\x89\x00"
+    client.says(b"", Opcode.PONG, now=25)
+    assert call.due() == 45
+    assert call.beat(45, late=False) is True
+    assert call.beat(55, late=True) is True, "something has come, and was not read yet"
+    assert call.beat(75, late=False) is True
+    assert call.beat(85, late=False) is False
+
+
+@played
+async def test_a_peer_that_is_not_read_from_is_not_held_to_its_silence(client: Client) -> None:
+    call = await client.accepted()
+    for _ in range(MOST):
+        client.says("unread")
+    for now in range(20, 1000, 10):
+        assert call.beat(now, late=False) is True
+    assert not client.sent
+
+
+@pytest.mark.parametrize("error", [None, ValueError()])
+def test_a_handler_that_is_over_closes_what_is_open(error: Exception | None) -> None:
+    @played
+    async def story(client: Client) -> None:
+        call = await client.accepted()
+        call.finish(error, 0)
+        assert client.sent == b"\x88\x02" + (1011 if error else 1000).to_bytes(2, "big")
+        call.finish(error, 0)
+        assert client.told == ["opened", "closing"]
+
+    story()
+
+
+@played
+async def test_a_denial_is_the_end(client: Client) -> None:
+    call = client.call
+    await call.receive()
+    await call.send({"type": "websocket.close"})
+    assert client.sent.startswith(b"HTTP/1.1 403 Forbidden\r\n") and client.told == ["completed"]
+    assert await call.receive() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    with pytest.raises(Disconnected):
+        await call.send({"type": "websocket.accept"})
+    assert call.due() < NEVER
