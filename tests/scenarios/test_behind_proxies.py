@@ -217,7 +217,7 @@ PROXIES = {
 class Behind:
     """sdserve behind a proxy that runs in `directory`, and what each of them says of the requests it saw."""
 
-    def __init__(self, directory: Path, kind: str, stack: ExitStack) -> None:
+    def __init__(self, directory: Path, kind: str, app: str, stack: ExitStack) -> None:
         program, text, values = PROXIES[kind]
         self.front = str(directory / "front")
         self.backend = str(directory / "backend")
@@ -230,7 +230,7 @@ class Behind:
         config.write_text(text.format(directory=directory, front=self.front, backend=self.backend, **values))
         # The proxy's idle connections must not end by a time-out: it might just be using one of them.
         server = Server(
-            *("-b", f"unix:{self.backend}", "--keep-alive", "600", "witness"), env={"WITNESS": str(self._witness)}
+            *("-b", f"unix:{self.backend}", "--keep-alive", "600", app), env={"WITNESS": str(self._witness)}
         )
         stack.enter_context(server)
         server.wait_ready()
@@ -309,14 +309,21 @@ class Behind:
         ]
 
 
-@pytest.fixture(scope="module", params=list(PROXIES))
+WITNESSES = [
+    *((kind, "witness") for kind in PROXIES),
+    *((kind, "asgi_witness") for kind in PROXIES if "as they come" in kind),  # it is called amid a body only then
+]
+
+
+@pytest.fixture(scope="module", params=WITNESSES, ids=lambda each: each[0] + (", ASGI" if "asgi" in each[1] else ""))
 def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
     """Each proxy in turn, with sdserve behind it."""
-    if shutil.which(PROXIES[request.param][0], path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
-        pytest.skip(f"{PROXIES[request.param][0]} is not installed")
+    kind, app = request.param
+    if shutil.which(PROXIES[kind][0], path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
+        pytest.skip(f"{PROXIES[kind][0]} is not installed")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp")))
-        yield Behind(directory, request.param, stack)
+        yield Behind(directory, kind, app, stack)
 
 
 @pytest.mark.parametrize(("name", "data"), CASES)
