@@ -195,11 +195,10 @@ class HTTPCall(Answer):
         except ClientGone as error:
             self._host.lost(self, error)
             return None
+        self._arrived = None
         self.waits = body is None
         if self.reading:
             self._host.wants_body(self)
-        else:
-            self._arrived = None
         return body
 
     def _received(self) -> bytes | None:

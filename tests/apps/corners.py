@@ -125,6 +125,17 @@ async def reads_on(call: Call) -> None:
             break
 
 
+async def both(call: Call) -> None:
+    """Begins its answer before it has read the body, and sends that back as it comes."""
+    await call.start()
+    await call.body(b"begun ", more=True)
+    more = True
+    while more:
+        message = await call.receive()
+        more = message.get("more_body", False)
+        await call.body(message.get("body", b""), more=more)
+
+
 async def slowly(call: Call) -> None:
     """Begins to read when it is let to."""
     call.note("waits")
@@ -594,7 +605,7 @@ async def let(call: Call) -> None:
 
 
 PLACES = [
-    *(scope, echo, messages, ignore, after_body, waits, reads_on, slowly),
+    *(scope, echo, messages, ignore, both, after_body, waits, reads_on, slowly),
     *(stream, nothing, start_only, piece_only, body_only, start_twice, start_again, unknown, no_type, after_last),
     *(raises, leaves, raises_started, raises_late, raises_sized, raises_after, long, long_pieces, short, short_pieces),
     *(no_content, not_modified, status, names, wrong, wrong_then_right, lists, bare, connection, closes),

@@ -83,6 +83,18 @@ def test_large_bodies_arrive_whole(at: Corners, size: int) -> None:
         assert wire.response().body == body
 
 
+def test_a_body_is_read_once_though_the_answer_begins_amid_it(at: Corners) -> None:
+    with at.wire(LENGTH.format("/both", 10).encode() + b"hello") as wire:
+        assert wire.head()["Connection"] == "close"  # nobody knew that the rest would be read
+        assert wire._take(14) == b"6\r\nbegun \r\n5\r\n"
+        wire.send(b"world")
+        assert wire.rest() == b"hello\r\n5\r\nworld\r\n0\r\n\r\n"
+    chunked = CHUNKED.format("/both").encode() + b"5\r\nhello\r\n"
+    with at.wire(chunked + b"5\r\nworld\r\n0\r\n\r\n" + get("/")) as wire:
+        assert wire.response().body == b"begun helloworld"
+        assert wire.response().body == b"hello"
+
+
 def test_nobody_reads_ahead_of_the_application(at: Corners) -> None:
     """What it does not take waits at its client's expense."""
     key = at.key()

@@ -277,6 +277,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.count += 1
             if call.complete:
                 self._exchange.answered(client)
+                client.forget()
             self._settle()
 
     def abandon(self, client: ASGIClient) -> None:

@@ -202,6 +202,8 @@ class ASGIExchange(Exchange[ASGIClient]):
         running = self.running.pop(call)
         if call.gone and not call.complete:
             self._over(running.client, call, running.began)
+            running.client.call = None  # a hook's request knows its client
+            running.client.forget()
 
     def answered(self, client: ASGIClient) -> None:
         """A client has all of its answer, or has gone while it took it."""
