@@ -23,13 +23,7 @@ Message = dict[str, Any]
 HIGH = 65536  # bytes that a client has not taken, beyond which `send` waits for it
 ENOUGH = 65536  # bytes of a body that wait for the application
 BLOCK = 262144  # bytes of a file that can only be read, at a time
-REASONS = {status.value: status.phrase for status in HTTPStatus}
-EXTENSIONS = (
-    "http.response.trailers",
-    "http.response.pathsend",
-    "http.response.zerocopysend",
-    "http.response.early_hint",
-)
+STATUSES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 BODY = State.BODY
 
 
@@ -55,7 +49,7 @@ class AsgiHeads(HeadWriter):
 
 def status_line(status: int) -> str:
     """A status with the reason that belongs to it, as in `200 OK`."""
-    return f"{status:d} {REASONS.get(status, '')}"
+    return STATUSES.get(status) or f"{status:d} "
 
 
 class Peer(Sink, Protocol):
@@ -95,20 +89,27 @@ class Host(Protocol):
 class HTTPCall(Answer):
     """One request and its answer. `whole` is the request's body if all of it is there, else None: it arrives."""
 
+    began = 0.0  # monotonic seconds
     gone = False  # the client has; there is nobody to receive from or to send to
     half_closed = False  # the client sends nothing more: it has gone, or it has only said so, and reads
     told = False  # the application was, that its client has gone
     waits = False  # the application waits for more of the body
+    _fresh = False  # the next message may be all of the body, and nothing else is to be seen to
     _body_sent = False  # and trailers are to follow
     _trailers: bytes | None = None  # their lines, None if there are to be none
 
     def __init__(
         self, heads: HeadWriter, peer: Peer, request: Request, log: Logger, host: Host, whole: bytes | None
     ) -> None:
-        super().__init__(heads, peer, request, log)
-        self._peer: Peer | None = peer
+        self.heads = heads  # as Answer has it, but for a call in each request
+        self.request = request
+        self.keep_alive = request.keep_alive
+        self._sink = peer
+        self._log = log
+        self.client: Any = peer  # None once all is over
         self._host = host
         self._arrived = whole  # of the body, and not given out
+        self._streams = whole is None  # the body arrives while the application has the request
         self.reading = True  # not all of the body was given out
         self._expected = request.expect
         self._bells: list[Future[None]] = []
@@ -117,11 +118,10 @@ class HTTPCall(Answer):
 
     def news(self) -> None:
         """Something has changed that the application may wait for: more of the body, room, the end."""
-        if self._bells:
-            bells, self._bells = self._bells, []
-            for bell in bells:
-                if not bell.done():
-                    bell.set_result(None)
+        bells, self._bells = self._bells, []
+        for bell in bells:
+            if not bell.done():
+                bell.set_result(None)
 
     @property
     def over(self) -> bool:
@@ -131,7 +131,7 @@ class HTTPCall(Answer):
     @property
     def forgotten(self) -> bool:
         """Whether its client is done with it."""
-        return self._peer is None
+        return self.client is None
 
     def lose(self) -> None:
         """The client has gone, or is to be left alone: the application hears of it when it asks, or sends."""
@@ -152,14 +152,15 @@ class HTTPCall(Answer):
 
     def let_go(self) -> None:
         super().let_go()
-        self._peer = None
-        self.news()
+        self.client = None
+        if self._bells:
+            self.news()
 
     def reads(self) -> bool:
         """Whether more is to be read from the client: one buffer of what waits is enough."""
-        if self._peer is None:
+        if self.client is None:
             return False
-        conn = self._peer.conn
+        conn = self.client.conn
         return conn.held < ENOUGH if conn.state is BODY else not conn.buffered
 
     async def _news(self) -> None:
@@ -187,8 +188,8 @@ class HTTPCall(Answer):
             body = self._received()
             if body is None and self._expected:
                 self._expected = False
-                if not self.head_sent and self._peer is not None:
-                    self._peer.send_continue()
+                if not self.head_sent and self.client is not None:
+                    self.client.send_continue()
         except HTTPError as error:
             self._host.refused(self, error)
             return None
@@ -203,7 +204,7 @@ class HTTPCall(Answer):
 
     def _received(self) -> bytes | None:
         """As `_next`, and nothing else happens. Raises HTTPError."""
-        peer, body = self._peer, self._arrived
+        peer, body = self.client, self._arrived
         if peer is not None and peer.conn.state is BODY:
             conn = peer.conn
             pieces = [body] if body else []
@@ -219,7 +220,7 @@ class HTTPCall(Answer):
 
     def _settle(self) -> None:
         """Before the head is made: a connection whose body nobody has read to its end cannot go on."""
-        if self.reading and self._peer is not None and self._peer.conn.state is BODY:
+        if self.reading and self.client.conn.state is BODY:
             self._arrived = self._received()
             if self.reading:
                 self.keep_alive = False
@@ -236,7 +237,11 @@ class HTTPCall(Answer):
         if self.complete:
             return  # what follows the end is ignored
         try:
-            if kind == "http.response.start":
+            if self._fresh and kind == "http.response.body" and not message.get("more_body", False):
+                data = message.get("body", b"")
+                self._send_whole(self.whole(data if type(data) is bytes else as_bytes(data)))
+                self._host.completed(self)
+            elif kind == "http.response.start":
                 self._begin(message)
             elif kind == "http.response.early_hint":
                 self._hint(message)
@@ -269,6 +274,8 @@ class HTTPCall(Answer):
         self.headers = fields
         if message.get("trailers", False):
             self._trailers = b""
+        else:
+            self._fresh = not self._streams
 
     async def _body(self, message: Message) -> None:
         data = message.get("body", b"")
@@ -277,30 +284,35 @@ class HTTPCall(Answer):
         if message.get("more_body", False):
             if data:
                 await self._piece(data)
-        elif self._trailers is None and not self.head_sent:
-            self._settle()
-            self._send_whole(self.whole(data))
-            self._host.completed(self)
         else:
+            if self._streams and not self.head_sent and self._trailers is None:
+                self._settle()
+                self._send_whole(self.whole(data))
+                self._host.completed(self)
+                return
             if data or not self.head_sent:
                 await self._piece(data)
             self._last_of_body()
 
     async def _piece(self, data: bytes) -> None:
         """One more piece of the body, when there is room for it."""
+        self._fresh = False
         if self._sink.full:
             await self._room(len(data))
-        if not self.head_sent:
+        if not self.head_sent and self._streams:
             self._settle()
         parts = self.piece(data)
-        self._sink.send_parts((parts,) if isinstance(parts, bytes) else parts, whole=True)
+        if isinstance(parts, bytes):
+            self._sink.send(parts)
+        else:
+            self._sink.send_parts(parts, whole=True)
         self.sent += self.size
         if self._sink.full:
             self._host.wants_room(self)
 
     async def _room(self, size: int) -> None:
         """Waits until the client has taken so much that there is room for `size` bytes more."""
-        while self._peer is not None and (owed := self._peer.owed) and owed + size > HIGH:
+        while self.client is not None and (owed := self.client.owed) and owed + size > HIGH:
             self._host.wants_room(self)
             await self._news()
             if self.gone:
@@ -338,11 +350,13 @@ class HTTPCall(Answer):
 
     async def _region(self, fd: int, offset: int, count: int, total: int) -> None:
         """Sends bytes of a file, and returns when they have left: the descriptor is not ours. `total` as in `start`."""
+        self._fresh = False
         if self._sink.full:
             await self._room(HIGH)
         sink, head = self._sink, b""
-        if not self.head_sent:
-            self._settle()
+        if not self.head_sent and self._streams:
+            if self._streams:
+                self._settle()
             head = self.start(-1 if self._trailers is not None else total)
         allowed = self.bounded(count)
         if self.chunked and allowed:

@@ -90,7 +90,7 @@ class WebSocketCall(HTTPCall):
         if not self.upgraded:
             return super().reads()
         self._paused = self._is_full() and not self.closes
-        return not self._paused and (self._peer is None or self._peer.owed <= HIGH)
+        return not self._paused and (self.client is None or self.client.owed <= HIGH)
 
     def take(self, data: bytes, now: float) -> None:
         """Bytes have come. Raises ClientGone."""
@@ -161,7 +161,7 @@ class WebSocketCall(HTTPCall):
             await self._news()
         event = self._queue.popleft()
         self._queued -= len(event)
-        if self._paused and self._peer is not None and not self._is_full():
+        if self._paused and self.client is not None and not self._is_full():
             self._host.wants_more(self)
         if isinstance(event, str):
             return {"type": "websocket.receive", "text": event}
@@ -250,7 +250,7 @@ class WebSocketCall(HTTPCall):
 
     async def _until_room(self, size: int) -> None:
         """Waits as `_room` does; the deadline of a peer that takes nothing was set when it began to take nothing."""
-        while self._socket.open and self._peer is not None and (owed := self._peer.owed) and owed + size > HIGH:
+        while self._socket.open and self.client is not None and (owed := self.client.owed) and owed + size > HIGH:
             await self._news()
         if not self._socket.open:
             closed = self._closed or Closed(GONE)

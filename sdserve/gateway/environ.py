@@ -164,10 +164,12 @@ class Environs:
 
     def claims(self, base: Environ, request: Request) -> tuple[Client | None, str, str]:
         """What a trusted peer says of a request: (client or None, scheme or "", SCRIPT_NAME). Raises BadRequest."""
-        fields = request.named
-        if fields is None or request.odd:
+        forwarding, by_name = self._forwarding, request.by_name
+        if by_name is None:
             fields = self._gathered(base, request, True)
-        return (*self._forwarding.read(fields), fields["SCRIPT_NAME"])
+            return (*forwarding.read(fields), fields["SCRIPT_NAME"])
+        said = {key: by_name[name].decode("latin-1") for name, key in forwarding.looks_at.items() if name in by_name}
+        return (*forwarding.read(said), base["SCRIPT_NAME"])
 
     def _heed_proxy(self, environ: Environ) -> None:
         """Believes a trusted peer about the client. Raises BadRequest."""

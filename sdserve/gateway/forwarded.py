@@ -116,7 +116,9 @@ class Forwarding:
         self._family = family
         named = secure_scheme_headers.items() if family == X_FORWARDED else ()
         self._secure = [(key(name), value.lower()) for name, value in named]
-        self._chain = key("x-forwarded-for" if family == X_FORWARDED else "forwarded")
+        chain = "x-forwarded-for" if family == X_FORWARDED else "forwarded"
+        self._chain = key(chain)
+        self.looks_at = {name.lower().encode("ascii"): key(name) for name in (chain, *(name for name, _ in named))}
 
     def read(self, fields: Mapping[str, Any]) -> tuple[Client | None, str]:
         """(client or None, scheme or "") as a request's header fields say, where they say anything.

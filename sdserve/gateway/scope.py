@@ -4,40 +4,37 @@ Who the client is, and by which scheme it came, is said by the same code as for 
 underscores in their names are treated likewise, because frameworks make environ keys of both.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
 from sdserve.gateway.environ import Environ, Environs
 from sdserve.gateway.forwarded import TRUSTED
-from sdserve.http.names import NAME_BYTES, REMEMBERED
 from sdserve.http.request import Request
 
 Scope = dict[str, Any]
 Address = tuple[str, int | None]
-ASGI = {"version": "3.0", "spec_version": "2.5"}
 SECURE = {"http": "ws", "https": "wss"}
 
 
 class Scopes:
     """Makes scopes. `state` is what lifespan's startup left, None where the application has no lifespan."""
 
-    def __init__(self, environs: Environs, root_path: str, state: Mapping[str, Any] | None) -> None:
+    def __init__(self, environs: Environs, root_path: str, state: dict[str, Any] | None) -> None:
         self._environs = environs
         self._root_path = root_path.rstrip("/")
         self._state = state
-        self._lower: dict[bytes, bytes] = {}  # spellings of field names, bounded
 
-    def of_request(self, base: Environ, server: Address, request: Request, standing: int) -> Scope:
-        """The scope of one HTTP request, without its extensions. Raises BadRequest.
+    def of_request(
+        self, base: Environ, server: Address, peer: Address | None, request: Request, standing: int
+    ) -> Scope:
+        """The scope of one HTTP request. Raises BadRequest.
 
-        `base` is what the environs of its connection share, `server` where it was accepted, `standing` as in
-        forwarded.py.
+        `base` is what the environs of its connection share, `server` where it was accepted, `peer` who has
+        connected, `standing` as in forwarded.py.
         """
         path = request.path
-        client, scheme, root_path = None, "http", self._root_path
-        if base["REMOTE_ADDR"]:
-            client = (base["REMOTE_ADDR"], int(base["REMOTE_PORT"]))
+        client, scheme, root_path = peer, "http", self._root_path
         if standing & TRUSTED:
             said, named, mount = self._environs.claims(base, request)
             if said is not None:
@@ -47,9 +44,9 @@ class Scopes:
         raw_path = path.encode("ascii")
         if root_path and decoded != root_path and not decoded.startswith(root_path + "/"):
             decoded, raw_path = root_path + decoded, root_path.encode() + raw_path
-        scope = {
+        scope: Scope = {
             "type": "http",
-            "asgi": ASGI.copy(),
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": "1.1" if request.minor else "1.0",
             "method": request.method,
             "scheme": scheme,
@@ -57,35 +54,28 @@ class Scopes:
             "raw_path": raw_path,
             "query_string": request.query.encode("ascii"),
             "root_path": root_path,
-            "headers": self._headers(request, standing),
+            "headers": request.pairs if request.pairs is not None else self._headers(request, standing),
             "client": client,
             "server": server,
+            "extensions": {
+                "http.response.trailers": {},
+                "http.response.pathsend": {},
+                "http.response.zerocopysend": {},
+                "http.response.early_hint": {},
+            },
         }
+        if request.uri[0] != "/" and request.host:  # whatever Host said (RFC 9112 section 3.2.2)
+            others = (each for each in scope["headers"] if each[0] != b"host")
+            scope["headers"] = [(b"host", request.host.encode("ascii")), *others]
         if self._state is not None:
-            scope["state"] = dict(self._state)
+            scope["state"] = self._state.copy()
         return scope
 
     def _headers(self, request: Request, standing: int) -> list[tuple[bytes, bytes]]:
-        """The fields, names in lower case, in their order. Raises BadRequest."""
-        lower = self._lower
-        try:
-            found = [(lower[name], value) for name, value in request.fields]
-        except KeyError:
-            found = [(self._lowered(name), value) for name, value in request.fields]
+        """The fields of an unusual head, names in lower case, in their order. Raises BadRequest."""
+        found = [(name.lower(), value) for name, value in request.fields]
         if request.odd:
             found = list(self._even(found, standing))
-        if request.uri[0] != "/" and request.host:  # whatever Host said (RFC 9112 section 3.2.2)
-            found = [(b"host", request.host.encode("ascii")), *(each for each in found if each[0] != b"host")]
-        return found
-
-    def _lowered(self, name: bytes) -> bytes:
-        found = self._lower.get(name)
-        if found is None:
-            found = name.lower()
-            if len(name) <= NAME_BYTES:
-                if len(self._lower) >= REMEMBERED:
-                    self._lower.clear()
-                self._lower[name] = found
         return found
 
     def _even(self, fields: Iterable[tuple[bytes, bytes]], standing: int) -> Iterable[tuple[bytes, bytes]]:

@@ -64,6 +64,8 @@ class Request:
     fragment = ""  # gunicorn's hooks may look for it
     odd = False
     named: dict[str, Any] | None = None
+    pairs: Fields | None = None  # of pairs.py: the fields with names in lower case, if the head was usual,
+    by_name: dict[bytes, bytes] | None = None  # and the same by name
     _fields: Fields | None = None
 
     def __init__(self, line: Line, head: bytes) -> None:

@@ -12,9 +12,9 @@ from sdserve.workers.http.write_buffer import Store
 
 
 class ASGIClient(Client):
-    """`server` is where it was accepted, as scopes have it; `call` is set until its answer has left."""
+    """`server` is where it was accepted, `address` who it is, as scopes have them; it waits for `call`."""
 
-    __slots__ = ("call", "given_at", "server")
+    __slots__ = ("address", "call", "given_at", "server")
 
     def __init__(
         self,
@@ -27,8 +27,13 @@ class ASGIClient(Client):
     ) -> None:
         super().__init__(sock, conn, base, peer, store)
         self.server = server
+        self.address = (peer[0], int(peer[1])) if peer[0] else None
         self.call: HTTPCall | None = None
         self.given_at = 0.0  # when the application last got something of the body
+
+    def name_peer(self, peer: tuple[str, str]) -> None:
+        super().name_peer(peer)
+        self.address = (peer[0], int(peer[1])) if peer[0] else None
 
     @property
     def owed(self) -> int:

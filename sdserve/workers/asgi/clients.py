@@ -12,8 +12,9 @@ from collections.abc import Callable
 from time import monotonic
 
 from sdserve.gateway.asgi import HTTPCall
-from sdserve.http.connection import State
+from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError, RequestTimedOut
+from sdserve.http.pairs import PairsReader
 from sdserve.http.writer import ClientGone
 from sdserve.process.listeners import Listener
 from sdserve.workers.asgi.client import ASGIClient
@@ -47,7 +48,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         loop: AbstractEventLoop,
         settle: Callable[[], None],
     ) -> None:
-        super().__init__(worker, options, epoll, exchange)
+        super().__init__(worker, options, epoll, exchange, PairsReader(options.limits, exchange.environs.names))
         self._worker = worker
         self.loop = loop
         self._settle = settle
@@ -57,12 +58,16 @@ class ASGIClients(RequestClients[ASGIClient]):
         base = self._exchange.base(listener, sock, peer)
         address = listener.address
         server = (address, None) if isinstance(address, str) else (base["SERVER_NAME"], int(base["SERVER_PORT"]))
-        return ASGIClient(sock, self.connection(base), base, peer, self._store, server)
+        conn = Connection(self._reader, self._options.limits)
+        return ASGIClient(sock, conn, base, peer, self._store, server)
 
     def event(self, client: ASGIClient, mask: int) -> bool:
         """A client is ready. Always true: there is no lead to lose."""
         phase = client.phase
-        if phase is CALL:
+        if phase is HEAD and not client.queued:
+            if self.received(client):
+                self.advance(client, monotonic())
+        elif phase is CALL:
             self._during_call(client, mask)
         elif client.queued:  # it goes on in its turn
             self.poll_for(client, 0)
@@ -186,7 +191,7 @@ class ASGIClients(RequestClients[ASGIClient]):
     # --- the host of calls --------------------------------------------------------------------------------------------
 
     def wants_body(self, call: HTTPCall) -> None:
-        client = self._exchange.client_of(call)
+        client: ASGIClient = call.client
         arrival, now = client.arrival, monotonic()
         assert arrival is not None
         if call.waits:
@@ -201,7 +206,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._listen(client)
 
     def wants_room(self, call: HTTPCall) -> None:
-        client = self._exchange.client_of(call)
+        client: ASGIClient = call.client
         if client.deadline == NEVER or call.waits:
             self.set_deadline(client, monotonic(), self._times.send)
             self._settle()

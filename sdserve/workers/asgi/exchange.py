@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sdserve.gateway.answer import Nowhere
-from sdserve.gateway.asgi import EXTENSIONS, HTTPCall
+from sdserve.gateway.asgi import HTTPCall
 from sdserve.gateway.environ import Environ, Environs
 from sdserve.gateway.scope import Scope, Scopes
 from sdserve.http.errors import HTTPError, MethodNotSupported
@@ -58,18 +58,6 @@ class Nobody(Nowhere):
     def completed(self, call: HTTPCall) -> None: ...
 
 
-class Running:
-    """A call whose task is not over."""
-
-    __slots__ = ("began", "cancelled", "client", "task")
-
-    def __init__(self, client: ASGIClient, began: float) -> None:
-        self.client = client
-        self.began = began
-        self.task: Task[None] | None = None
-        self.cancelled = False
-
-
 class ASGIExchange(Exchange[ASGIClient]):
     """Answers requests by `app`. `host` is set by who has the clients, `asgi` by the worker."""
 
@@ -93,13 +81,17 @@ class ASGIExchange(Exchange[ASGIClient]):
         self._scopes = scopes
         self._tasks = tasks
         self._log = worker.log
-        self.running: dict[HTTPCall, Running] = {}
+        self.running: dict[HTTPCall, Task[None] | None] = {}  # calls whose tasks are not over
         self._missed = False  # somebody wanted a WebSocket
+
+    def client_of(self, call: HTTPCall) -> ASGIClient:
+        """Whom a call answers, as long as it is not over."""
+        return call.client  # type: ignore[no-any-return]
 
     async def answer_nobody(self, base: Environ, request: Request) -> HTTPCall:
         """One answer that is read to its end by nobody: a warm-up's."""
         self.heads.clock(monotonic())
-        scope = self._scopes.of_request(base, ("localhost", None), request, 0)
+        scope = self._scopes.of_request(base, ("localhost", None), None, request, 0)
         scope["scheme"], scope["server"] = base["wsgi.url_scheme"], (base["SERVER_NAME"], int(base["SERVER_PORT"]))
         scope["extensions"] = {}
         call = HTTPCall(self.heads, Nobody(), request, self._log, Nobody(), b"")
@@ -112,9 +104,6 @@ class ASGIExchange(Exchange[ASGIClient]):
                 call.fail(self.heads.plain(500, "Internal Server Error"), 500)
         return call
 
-    def client_of(self, call: HTTPCall) -> ASGIClient:
-        return self.running[call].client
-
     def answer(self, client: ASGIClient, request: Request, whole: bytes | None, began: float) -> None:
         """Starts the call of the application for one request; `whole` is its body, None where that arrives.
 
@@ -125,17 +114,20 @@ class ASGIExchange(Exchange[ASGIClient]):
             heads.clock(began)
         if self._before is not None or self._after is not None:
             self._hooked(client, request)
-        scope = self._scopes.of_request(client.base, client.server, request, client.standing)
+        scope = self._scopes.of_request(client.base, client.server, client.address, request, client.standing)
         if request.upgrade and is_asked(request):
             call = self._open(client, request, scope)
         else:
-            scope["extensions"] = {name: {} for name in EXTENSIONS}
             call = HTTPCall(heads, client, request, self._log, self.host, whole)
         client.call = call
         if self._after is not None:
             self._owed[call] = request, self._environ(client, request)
-        running = self.running[call] = Running(client, began)
-        running.task = self._tasks.start(self._run(call, scope))
+        call.began = began
+        running = self.running
+        running[call] = None
+        task = self._tasks.start(self._run(call, scope))
+        if call in running:
+            running[call] = task
 
     def _open(self, client: ASGIClient, request: Request, scope: Scope) -> HTTPCall:
         """The call for a request that asks for a WebSocket; its scope becomes one of that. Raises HTTPError."""
@@ -199,31 +191,33 @@ class ASGIExchange(Exchange[ASGIClient]):
 
     def _ended(self, call: HTTPCall) -> None:
         """The task is over."""
-        running = self.running.pop(call)
+        del self.running[call]
         if call.gone and not call.complete:
-            self._over(running.client, call, running.began)
-            running.client.call = None  # a hook's request knows its client
-            running.client.forget()
+            client: ASGIClient = call.client
+            self.finished(client, call)
+            client.call = None  # a hook's request knows its client
+            client.forget()
 
     def answered(self, client: ASGIClient) -> None:
         """A client has all of its answer, or has gone while it took it."""
         call, client.call = client.call, None
         if call is not None:
-            self._over(client, call, client.called)
+            self.finished(client, call)
 
-    def _over(self, client: ASGIClient, call: HTTPCall, began: float) -> None:
+    def finished(self, client: ASGIClient, call: HTTPCall) -> None:
+        """A call's answer has left, or its client has gone and it has ended."""
         environ = NOTHING
         if self._record is not None or self._after is not None:
             environ = self._owed[call][1] if call in self._owed else self._environ(client, call.request)
             call.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
-        self.over(client, environ, call, began)
+        self.over(client, environ, call, call.began)
 
     def cancel(self) -> bool:
         """Cancels what still runs, once; whether anything does."""
-        for running in list(self.running.values()):
-            if running.task is not None and not running.cancelled:
-                running.cancelled = True
-                running.task.cancel()
+        for call, task in list(self.running.items()):
+            if task is not None:
+                self.running[call] = None
+                task.cancel()
         return bool(self.running)
 
 

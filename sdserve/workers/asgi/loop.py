@@ -72,14 +72,10 @@ class ASGILoop(Loop[ASGIClient]):
     def calls(self) -> list[str]:
         now = monotonic()
         named = []
-        for call, running in list(self._exchange.running.items()):
-            request, client = call.request, running.client
-            after = " (its answer is complete)" if call.complete else ""
-            seconds = now - running.began
-            if client.request is request:
-                named.append(client.describe(seconds))
-            else:
-                named.append(f"{request.method} {request.uri} has run for {seconds:.1f} s{after}")
+        for call in list(self._exchange.running):
+            what = f"{call.request.method} {call.request.uri} has run for {now - call.began:.1f} s"
+            sent = f" and sent {call.sent} bytes" if call.head_sent else ""
+            named.append(what + (", and its answer is complete" if call.complete else sent))
         return named
 
     def _turn(self) -> None:

@@ -21,6 +21,7 @@ class Tasks:
         self._loop = loop
         self._context = contextvars.copy_context()
         self._caught: list[Step] = []
+        self._catcher = self._catch
 
     def start(self, coro: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """A task for `coro`, done already if that never waits."""
@@ -30,7 +31,7 @@ class Tasks:
             return loop.create_task(coro, context=context)
         if sys.version_info >= (3, 12):
             return asyncio.Task(coro, loop=loop, context=context, eager_start=True)
-        loop.call_soon = self._catch  # type: ignore[method-assign, assignment]
+        loop.call_soon = self._catcher  # type: ignore[method-assign, assignment]
         try:
             task = asyncio.Task(coro, loop=loop, context=context)
         finally:

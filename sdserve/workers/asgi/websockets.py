@@ -45,7 +45,7 @@ class WebSocketExchange(ASGIExchange):
         """One record when it is opened; another one tells at its end what went over it."""
         if self._record is not None:
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
-            seconds = now - self.running[call].began
+            seconds = now - call.began
             self._record(self._environ(client, call.request), call.status, 0, seconds, headers, "+")
 
     def _incomplete(self, call: HTTPCall, error: BaseException | None) -> None:

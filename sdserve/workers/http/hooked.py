@@ -91,7 +91,7 @@ class HookedRequest(Request):
         headers = self.__dict__.get("headers")
         if headers is not None and headers != super().headers:
             self.fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            self.named = None  # made anew of them
+            self.named = self.pairs = self.by_name = None  # made anew of them
 
 
 def reader(request: Request, body: Body | WholeBody) -> Any:

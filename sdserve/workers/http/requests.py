@@ -5,9 +5,8 @@ How a request is answered in between is a worker class's own.
 
 import select
 from time import monotonic
-from typing import Any
 
-from sdserve.http.connection import Connection, State
+from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import RequestReader
 from sdserve.http.writer import ClientGone
@@ -21,14 +20,12 @@ from sdserve.workers.options import Options
 class RequestClients(Clients[C]):
     """Clients whose requests are read here, and answered by `exchange`."""
 
-    def __init__(self, worker: Worker, options: Options, epoll: select.epoll, exchange: Exchange[C]) -> None:
+    def __init__(
+        self, worker: Worker, options: Options, epoll: select.epoll, exchange: Exchange[C], reader: RequestReader
+    ) -> None:
         super().__init__(epoll, options, worker.log, worker.not_polling)
         self._exchange = exchange
-        self._reader = RequestReader(options.limits, exchange.environs.names)
-
-    def connection(self, base: dict[str, Any]) -> Connection:
-        """What reads the requests of a connection whose environs share `base`."""
-        return Connection(self._reader, self._options.limits, base.copy)
+        self._reader = reader
 
     def received(self, client: C) -> bool:
         """Takes in what has come from a client. Whether there is something to go on with."""

@@ -12,8 +12,9 @@ from functools import partial
 from sys import getrefcount
 from time import monotonic
 
+from sdserve.http.connection import Connection
 from sdserve.http.errors import HTTPError
-from sdserve.http.request import Request
+from sdserve.http.request import Request, RequestReader
 from sdserve.http.writer import ClientGone
 from sdserve.process.listeners import Listener
 from sdserve.workers.base import Worker
@@ -52,7 +53,7 @@ class WSGIClients(RequestClients[WSGIClient]):
         store: Store,
         on_take: OnTake,
     ) -> None:
-        super().__init__(worker, options, epoll, exchange)
+        super().__init__(worker, options, epoll, exchange, RequestReader(options.limits, exchange.environs.names))
         self._store = store
         self._on_take = on_take
         self._buffering = options.request_buffering
@@ -65,7 +66,8 @@ class WSGIClients(RequestClients[WSGIClient]):
 
     def make(self, sock: socket.SocketType, listener: Listener, peer: tuple[str, str]) -> WSGIClient:
         base = self._exchange.base(listener, sock, peer)
-        client = WSGIClient(sock, self.connection(base), base, peer, self._store)
+        conn = Connection(self._reader, self._options.limits, base.copy)
+        client = WSGIClient(sock, conn, base, peer, self._store)
         expose(client, self._on_take)
         return client
 
