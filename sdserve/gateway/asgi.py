@@ -269,6 +269,8 @@ class HTTPCall(Answer):
         if type(fields) is not list:
             fields = list(fields)
         status = message["status"]
+        if not isinstance(status, int):  # a float may be equal to one that is known
+            raise InvalidResponse(f"status {status!r} is not an int")
         self.head = self.heads.head(status, fields)
         self.status = status_line(status)
         self.headers = fields
@@ -354,7 +356,7 @@ class HTTPCall(Answer):
         if self._sink.full:
             await self._room(HIGH)
         sink, head = self._sink, b""
-        if not self.head_sent and self._streams:
+        if not self.head_sent:
             if self._streams:
                 self._settle()
             head = self.start(-1 if self._trailers is not None else total)
