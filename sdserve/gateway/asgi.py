@@ -268,9 +268,9 @@ class HTTPCall(Answer):
         fields = message.get("headers", ())
         if type(fields) is not list:
             fields = list(fields)
+        if not isinstance(message["status"], int):  # a float may be equal to one that is known
+            raise InvalidResponse(f"status {message['status']!r} is not an int")
         status = message["status"]
-        if not isinstance(status, int):  # a float may be equal to one that is known
-            raise InvalidResponse(f"status {status!r} is not an int")
         self.head = self.heads.head(status, fields)
         self.status = status_line(status)
         self.headers = fields
