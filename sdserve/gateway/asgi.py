@@ -270,7 +270,7 @@ class HTTPCall(Answer):
             fields = list(fields)
         if not isinstance(message["status"], int):  # a float may be equal to one that is known
             raise InvalidResponse(f"status {message['status']!r} is not an int")
-        status = message["status"]
+        status: Any = message["status"]
         self.head = self.heads.head(status, fields)
         self.status = status_line(status)
         self.headers = fields
