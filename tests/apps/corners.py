@@ -629,7 +629,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> Any:
     """The application."""
     if scope["type"] == "lifespan":
         return await lifespan(scope, receive, send)
-    name = scope["path"].strip("/")
+    name = scope["path"].strip("/").partition("/")[0]
     if not name:
         return await Call(scope, receive, send).answer(b"hello")
     return await PAGES[name](Call(scope, receive, send))
