@@ -171,6 +171,7 @@ class ASGIClients(RequestClients[ASGIClient]):
     def _end_of(self, client: ASGIClient, call: HTTPCall) -> None:
         """The client sends nothing more."""
         call.end_of_client()
+        self._exchange.spare(call)
         if client.phase is CALL:
             self._listen(client)
 
@@ -279,6 +280,8 @@ class ASGIClients(RequestClients[ASGIClient]):
             call.sent = max(0, call.sent - client.owed)
             call.broken = call.broken or client.unsent is not None
             call.lose()
+            if not call.complete:
+                self._exchange.spare(call)
             self.count += 1
             if call.complete:
                 self._exchange.answered(client)

@@ -5,7 +5,7 @@ that retires waits for it.
 """
 
 import asyncio
-from asyncio import CancelledError, Task
+from asyncio import CancelledError, Task, TimerHandle
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from sdserve.gateway.answer import Nowhere
 from sdserve.gateway.asgi import HTTPCall
 from sdserve.gateway.environ import Environ, Environs
 from sdserve.gateway.scope import Scope, Scopes
-from sdserve.http.errors import HTTPError, MethodNotSupported
+from sdserve.http.errors import HTTPError, MethodNotSupported, Unavailable
 from sdserve.http.handshake import is_asked
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
@@ -82,6 +82,8 @@ class ASGIExchange(Exchange[ASGIClient]):
         self._tasks = tasks
         self._log = worker.log
         self.running: dict[HTTPCall, Task[None] | None] = {}  # calls whose tasks are not over
+        self._beginning: HTTPCall | None = None  # that takes its first step
+        self._graces: dict[HTTPCall, TimerHandle] = {}  # of calls that are cancelled soon
         self._missed = False  # somebody wanted a WebSocket
 
     def client_of(self, call: HTTPCall) -> ASGIClient:
@@ -112,6 +114,8 @@ class ASGIExchange(Exchange[ASGIClient]):
         heads = self.heads
         if began >= heads.until:
             heads.clock(began)
+        if self.asgi.concurrency and len(self.running) >= self.asgi.concurrency:
+            raise Unavailable(f"{len(self.running)} calls run, which is limit_concurrency")
         if self._before is not None or self._after is not None:
             self._hooked(client, request)
         scope = self._scopes.of_request(client.base, client.server, client.address, request, client.standing)
@@ -125,7 +129,9 @@ class ASGIExchange(Exchange[ASGIClient]):
         call.began = began
         running = self.running
         running[call] = None
+        self._beginning = call
         task = self._tasks.start(self._run(call, scope))
+        self._beginning = None
         if call in running:
             running[call] = task
 
@@ -192,6 +198,8 @@ class ASGIExchange(Exchange[ASGIClient]):
     def _ended(self, call: HTTPCall) -> None:
         """The task is over."""
         del self.running[call]
+        if self._graces and (grace := self._graces.pop(call, None)) is not None:
+            grace.cancel()
         if call.gone and not call.complete:
             client: ASGIClient = call.client
             self.finished(client, call)
@@ -211,6 +219,26 @@ class ASGIExchange(Exchange[ASGIClient]):
             environ = self._owed[call][1] if call in self._owed else self._environ(client, call.request)
             call.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
         self.over(client, environ, call, call.began)
+
+    def spare(self, call: HTTPCall) -> None:
+        """A call whose client has gone has so long to end by itself, where there is a limit."""
+        seconds = self.asgi.disconnect_grace
+        if seconds and call in self.running and call not in self._graces:
+            self._graces[call] = self.host.loop.call_later(seconds, self._end, call)
+
+    def _end(self, call: HTTPCall) -> None:
+        del self._graces[call]
+        task = self.running[call]
+        if task is not None:
+            self._log.debug("%s %s: cancelled, its client has gone", call.request.method, call.request.uri)
+            task.cancel()
+
+    def current(self) -> HTTPCall | None:
+        """The call that the event loop is in."""
+        if self._beginning is not None:
+            return self._beginning
+        task = asyncio.current_task(self.host.loop)
+        return next((call for call, each in self.running.items() if each is not None and each is task), None)
 
     def cancel(self) -> bool:
         """Cancels what still runs, once; whether anything does."""

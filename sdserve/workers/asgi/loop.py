@@ -21,6 +21,7 @@ from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.loop import BATCH, EVENTS, Loop
 from sdserve.workers.options import Options
 
+RESCUE = 0.02  # seconds between two offers of connections, by a worker whose event loop is blocked
 LAST_WORDS = 1.0  # seconds, at most, between the end of streams and that of calls
 RENEWED = 4  # times the busy mark is renewed within `timeout`
 
@@ -70,13 +71,32 @@ class ASGILoop(Loop[ASGIClient]):
         self._loop.stop()
 
     def calls(self) -> list[str]:
-        now = monotonic()
+        """As in any loop; the call that the event loop is in comes first, whoever else waits for it."""
+        now, current = monotonic(), self._exchange.current()
         named = []
-        for call in list(self._exchange.running):
+        for call in sorted(self._exchange.running, key=lambda call: call is not current):
             what = f"{call.request.method} {call.request.uri} has run for {now - call.began:.1f} s"
             sent = f" and sent {call.sent} bytes" if call.head_sent else ""
-            named.append(what + (", and its answer is complete" if call.complete else sent))
+            what += ", and its answer is complete" if call.complete else sent
+            named.append(f"{what}, and blocks the event loop" if call is current else what)
         return named
+
+    def run_without(self) -> None:
+        """Ends the service of a worker whose event loop is blocked, in another thread.
+
+        What the application has is lost: those clients see their connections reset. All others go to other workers.
+        """
+        clients = self._clients
+        for client in clients:
+            if client.phase not in (Phase.PREFACE, Phase.HEAD):
+                client.reset_at_close()
+                client.call = None
+                clients.close(client)
+        while not self._retirement.is_over(monotonic(), 0):
+            ready, _, _ = select.select(self._worker.control_fds(), [], [], RESCUE)
+            for fd in ready:
+                self._worker.handle_control(fd)
+        self._close_all()
 
     def _turn(self) -> None:
         """Takes what epoll has, and what waits for its turn."""

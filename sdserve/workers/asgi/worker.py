@@ -25,17 +25,21 @@ from sdserve.workers.asgi.loop import ASGILoop
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.http.worker import HTTPWorker
+from sdserve.workers.told import RETIRING
 
 if TYPE_CHECKING:
     from sdserve.config import Config
 
-BEGINNINGS = (ASGIExchange._run.__code__,)  # of requests, in the stack of a loop that is stuck
+# What is found in the stack of an event loop that is stuck: the beginning of a call, or a turn of our own.
+BEGINNINGS = (ASGIExchange._run.__code__,)
+TURNS = (ASGILoop._turn.__code__, ASGILoop._settle.__code__)
 
 
 class ASGIWorker(HTTPWorker):
     """Serves an ASGI application in one event loop."""
 
     _loop: ASGILoop | None = None
+    _outlives = False  # aborted, and gives away what it holds
 
     @classmethod
     def check_config(cls, cfg: "Config", log: Logger) -> None:
@@ -122,6 +126,20 @@ class ASGIWorker(HTTPWorker):
         super()._retire()
         if self.lifespan.supported and self.drain_by is not None:
             self.drain_by -= self.asgi.shutdown_timeout
+
+    def outlive(self, frame: FrameType | None) -> bool:
+        """The signal has interrupted what blocks the event loop: see workers/stuck.py."""
+        if self._loop is None or self._outlives:
+            return False
+        self._outlives = self._told = True
+        if self.drain_by is None:
+            self._retire()
+        else:
+            self.tell(RETIRING)  # once more: the master waits for us instead of a second
+        if stuck.is_in_call(frame, TURNS) and not stuck.is_in_call(frame, BEGINNINGS):
+            return True  # it turns
+        stuck.outlive(self._loop.run_without, self.drain_by or 0.0, self.log)
+        return False
 
     def name_the_line(self, frame: FrameType | None) -> None:
         self.log.error("It is at:\n%s", stuck.stack(frame, BEGINNINGS))
