@@ -85,6 +85,9 @@ class Host(Protocol):
     def completed(self, call: "HTTPCall") -> None:
         """All of the answer was sent, or waits for its client."""
 
+    def ended(self, call: "HTTPCall") -> None:
+        """Its task is over, which has outlasted its first step: whoever waits for that may go on."""
+
 
 class HTTPCall(Answer):
     """One request and its answer. `whole` is the request's body if all of it is there, else None: it arrives."""

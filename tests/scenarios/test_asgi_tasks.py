@@ -54,6 +54,16 @@ def test_a_call_that_cancels_itself_harms_nobody(at: Corners) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_a_worker_leaves_as_soon_as_its_last_call_is_over(loop: str) -> None:
+    """Nothing else happens then that would wake it: there is no timer."""
+    args = ("--timeout", "0", "--stream-grace", "0", "--graceful-timeout", "600")
+    with corners(loop, *args) as at, at.wire(get("/listens")) as wire:
+        wire.head()
+        at.server.kill(signal.SIGTERM)
+        assert at.server.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_worker_that_leaves_waits_for_what_goes_on_behind_an_answer(loop: str) -> None:
     with corners(loop) as at:
         assert at.ask("/behind?k").body == b"hello"

@@ -242,6 +242,9 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.enter(client, FLUSH, after(now, self._times.send))
         self._settle()
 
+    def ended(self, call: HTTPCall) -> None:
+        self._settle()
+
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def answered(self, client: ASGIClient, now: float) -> None:

@@ -57,6 +57,8 @@ class Nobody(Nowhere):
 
     def completed(self, call: HTTPCall) -> None: ...
 
+    def ended(self, call: HTTPCall) -> None: ...
+
 
 class ASGIExchange(Exchange[ASGIClient]):
     """Answers requests by `app`. `host` is set by who has the clients, `asgi` by the worker."""
@@ -197,7 +199,7 @@ class ASGIExchange(Exchange[ASGIClient]):
 
     def _ended(self, call: HTTPCall) -> None:
         """The task is over."""
-        del self.running[call]
+        lasted = self.running.pop(call) is not None
         if self._graces and (grace := self._graces.pop(call, None)) is not None:
             grace.cancel()
         if call.gone and not call.complete:
@@ -205,6 +207,8 @@ class ASGIExchange(Exchange[ASGIClient]):
             self.finished(client, call)
             client.call = None  # a hook's request knows its client
             client.forget()
+        if lasted or not self._worker.alive:  # no turn of the loop sees it
+            self.host.ended(call)
 
     def answered(self, client: ASGIClient) -> None:
         """A client has all of its answer, or has gone while it took it."""

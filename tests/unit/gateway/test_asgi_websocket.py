@@ -92,6 +92,8 @@ class Client:
         self.told.append("completed")
         call.let_go()
 
+    def ended(self, call: Any) -> None: ...
+
     def lost(self, call: Any, why: ClientGone) -> None:
         self.told.append("lost")
         call.lose()
