@@ -37,6 +37,8 @@ class AsgiHeads(HeadWriter):
     def _status(self, status: Any) -> tuple[int, bytes]:
         if not isinstance(status, int):
             raise InvalidResponse(f"status {status!r} is not an int")
+        if not 200 <= status <= 999:
+            raise InvalidResponse(f"status {status:d} is not an application's to send: use 200 to 999")
         known = self._statuses[int(status)] = super()._status(status_line(status))  # type: ignore[index]
         return known
 

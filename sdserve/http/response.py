@@ -179,6 +179,8 @@ class HeadWriter:
     def _line(self, field: tuple[str, str]) -> Line:
         try:
             name, value = self._text(field)
+        except InvalidResponse:
+            raise
         except (TypeError, ValueError) as error:
             raise InvalidResponse(f"header {field!r} is not a (name, value) pair") from error
         if not isinstance(name, str) or not NAME.fullmatch(name):

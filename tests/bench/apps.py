@@ -15,7 +15,11 @@ POSTED = b"x" * 65536
 ASKED = b'{"id": 1, "name": "bench"}'.ljust(200)
 FILLING = b"." * 824  # makes 1 kB of an answer to 200 bytes
 
+PIECES = 16
+PIECE = b"x" * 65536
+
 ANSWERS = {
+    "/pieces": PIECE * PIECES,
     "/any/1": TINY,
     "/json": ASKED + FILLING,
     "/tiny": TINY,
@@ -53,10 +57,6 @@ WORK: dict[str, Callable[[Environ], bytes]] = {
     "/sleep50": sleeper(0.05),
     "/sleep500": sleeper(0.5),
 }
-
-
-PIECES = 16
-PIECE = b"x" * 65536
 
 
 def application(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -31,9 +31,52 @@ class Load:
     application: str = "apps:application"
     packages: tuple[str, ...] = ()
     """What the application needs, beside the server."""
+    asgi: bool = False
+    """The application speaks that."""
     access_log: bool = False
     """With a record of each request, in a file."""
 
+
+FAST = ("uvloop", "httptools")  # what makes the peers fast
+ASGI = (
+    Load("asgi-tiny", "ASGI: tiny answer", application="asgi_apps:application", asgi=True, packages=FAST),
+    Load(
+        "asgi-proxied",
+        "ASGI: behind a proxy, as above",
+        path="/any/1",
+        traffic="proxied",
+        application="asgi_apps:application",
+        asgi=True,
+        packages=FAST,
+    ),
+    Load(
+        "fastapi",
+        "FastAPI: one route, as behind a proxy",
+        path="/any/1",
+        traffic="proxied",
+        application="fastapi_hello:application",
+        asgi=True,
+        packages=("fastapi", *FAST),
+    ),
+    Load(
+        "asgi-post",
+        "ASGI: 64 kB posted and echoed, keep-alive",
+        path="/echo",
+        body=65536,
+        application="asgi_apps:application",
+        asgi=True,
+        packages=FAST,
+    ),
+    Load(
+        "asgi-pieces",
+        "ASGI: 1 MB in pieces of 16 kB, 8 connections",
+        path="/pieces",
+        connections=8,
+        application="asgi_apps:application",
+        asgi=True,
+        packages=FAST,
+    ),
+)
 
 LOADS = (
     Load(
@@ -86,6 +129,7 @@ LOADS = (
         connections=8,
         hostile=True,
     ),
+    *ASGI,
     Load("workers-2", "tiny answer, keep-alive, 2 workers", workers=2),
     Load("workers-4", "tiny answer, keep-alive, 4 workers", workers=4),
 )

@@ -3,7 +3,7 @@
 All run the same application with access logs off and time-outs and limits as they come, so each does what it does for
 its users by default. What is set beyond that is what the load needs: threads, workers, room for its connections.
 
-Only WSGI servers are here. ASGI servers will be rows of the same table with `application` naming an ASGI callable.
+ASGI servers run under loads whose application speaks that, the others under all other loads, and sdserve under both.
 """
 
 import sys
@@ -35,10 +35,16 @@ class Peer:
     """Can have several workers."""
     records: bool = False
     """Can write an access log."""
+    asgi: bool = False
+    """Serves ASGI, and nothing else."""
 
     def fits(self, load: Load) -> bool:
         """Whether a load says something about this server: can it have its threads and workers, and its records?"""
         threads, workers = load.threads, load.workers
+        if load.asgi and threads != self.threads:
+            return False
+        if self.package and self.asgi != load.asgi:
+            return False
         if load.access_log and not self.records:
             return False
         if threads > self.threads or (workers > 1 and not self.processes):
@@ -67,11 +73,11 @@ def gunicorn(*kind: str) -> Command:
     return command
 
 
-def granian(threads: int) -> Command:
+def granian(threads: int, interface: str = "wsgi") -> Command:
     """`threads` that call the application; 0: as it comes, with as many as it finds useful, up to half its backlog."""
 
     def command(bin: Path, port: int, load: Load) -> list[str]:
-        options = ["--interface", "wsgi", "--host", HOST, "--port", str(port)]
+        options = ["--interface", interface, "--host", HOST, "--port", str(port)]
         options += ["--access-log"] if load.access_log else ["--no-log"]
         options += ["--workers", str(load.workers)]
         options += ["--blocking-threads", str(threads)] if threads else []
@@ -110,6 +116,16 @@ def bjoern(bin: Path, port: int, load: Load) -> list[str]:
     return [str(bin / "python"), "-c", program]
 
 
+def uvicorn(bin: Path, port: int, load: Load) -> list[str]:
+    options = ["--host", HOST, "--port", str(port), "--workers", str(load.workers), "--loop", "uvloop"]
+    return [str(bin / "uvicorn"), *options, "--no-access-log", "--log-level", "warning", load.application]
+
+
+def hypercorn(bin: Path, port: int, load: Load) -> list[str]:
+    options = ["--bind", f"{HOST}:{port}", "--workers", str(load.workers), "--worker-class", "uvloop"]
+    return [str(bin / "hypercorn"), *options, load.application]
+
+
 PEERS = (
     Peer("sdserve", sdserve(1), records=True),
     Peer("sdserve-16", sdserve(THREADS), threads=THREADS, records=True),
@@ -123,4 +139,8 @@ PEERS = (
     Peer("waitress", waitress(4), "waitress", threads=4, processes=False),
     Peer("waitress-16", waitress(THREADS), "waitress", threads=THREADS, threaded_only=True, processes=False),
     Peer("bjoern", bjoern, "bjoern", processes=False),
+    Peer("uvicorn", uvicorn, "uvicorn", asgi=True),
+    Peer("granian-asgi", granian(0, "asgi"), "granian", asgi=True),
+    Peer("gunicorn-asgi", gunicorn("--worker-class", "asgi"), "gunicorn", asgi=True),
+    Peer("hypercorn", hypercorn, "hypercorn", asgi=True),
 )
