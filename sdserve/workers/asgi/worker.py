@@ -1,5 +1,7 @@
-"""The ASGI worker: wires configuration, event loop, lifespan and exchange together. The work itself is in loop.py,
-clients.py and exchange.py."""
+"""The ASGI worker: wires configuration, event loop, lifespan and exchange together.
+
+The work itself is in loop.py, clients.py and exchange.py.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable
