@@ -23,7 +23,7 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -471,14 +471,15 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def prepare() -> None:
-    """The worker, and the kernel's answers in the places where it asks for them."""
+def prepare(kind: Any = WSGIWorker, app: Any = application, clocked: Iterable[Any] = ()) -> None:
+    """The worker, and the kernel's answers in the places where it asks for them. `clocked` are modules of its own that
+    look at the clock."""
     global WORKER, LISTENER
     cfg = load(["fuzz:application", "--keep-alive", str(KEEP_ALIVE), "--timeout", "0"], {})
     log = Logger("/dev/full")
     logging.getLogger("sdserve.error").setLevel(logging.CRITICAL + 1)
-    WORKER = WSGIWorker(1, os.getppid(), [], Application("fuzz:application"), 0, cfg, log)
-    WORKER.wsgi = application
+    WORKER = kind(1, os.getppid(), [], Application("fuzz:application"), 0, cfg, log)
+    WORKER.wsgi = app
     WORKER.cell = Scoreboard(1).take()
     WORKER.channel, master = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     WORKER.channel.setblocking(False)
@@ -499,7 +500,8 @@ def prepare() -> None:
     spool.os = write_buffer.os = told.os = Os()
     body.IN_MEMORY = clients.IN_MEMORY = MEMORY
     any_loop.time = CLOCK  # type: ignore[attr-defined]
-    for module in (acceptor, open_clients, requests, any_loop, loop, clients, incoming, leader_followers, watcher):
+    common = (acceptor, open_clients, requests, any_loop)
+    for module in (*common, loop, clients, incoming, leader_followers, watcher, *clocked):
         module.monotonic = CLOCK  # type: ignore[attr-defined]
 
 
@@ -509,19 +511,19 @@ KEEP: list[Any] = []
 ILLEGAL: list[str] = []
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.worker", description=__doc__)
+def main(name: str = "worker", about: str | None = __doc__, make: Callable[[random.Random], World] = World) -> int:
+    """The command line. What it fuzzes is prepared."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.fuzz.{name}", description=about)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=math.inf, help="ends earlier, after so long")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the next ones follow")
     options = parser.parse_args()
-    prepare()
     began = time.monotonic()
     before = runs = streams = findings = 0
     for seed in range(options.seed, options.seed + options.runs):
         dice = random.Random(seed)
         FAULTS.begin(dice)
-        world = World(dice)
+        world = make(dice)
         try:
             world.run()
             problems = world.problems()
@@ -550,4 +552,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    prepare()
     sys.exit(main())

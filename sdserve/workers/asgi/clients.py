@@ -187,7 +187,10 @@ class ASGIClients(RequestClients[ASGIClient]):
             mask = EPOLLIN
         else:
             mask = EPOLLRDHUP if client.conn.state is State.HEAD else BROKEN
-        self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
+        try:
+            self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
+        except OSError:  # the application may be waiting for this, and has no part in it
+            self.fail(client)
 
     # --- the host of calls --------------------------------------------------------------------------------------------
 
@@ -224,22 +227,23 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.end_stream(client, call)
             return
         self._exchange.refuse_call(client, call, error, now)
-        self.called(client, now)
         client.close_after = True
         client.sent = 0
         client.failed = False
-        self.answered(client, now)
-        self._settle()
+        self.has_sent(client, now)
 
     def completed(self, call: HTTPCall) -> None:
         self.has_sent(self._exchange.client_of(call), monotonic())
 
     def has_sent(self, client: ASGIClient, now: float) -> None:
         """All of an answer was sent, or waits for its client."""
-        if client.unsent is None:
-            self.answered(client, now)
-        else:
-            self.enter(client, FLUSH, after(now, self._times.send))
+        try:
+            if client.unsent is None:
+                self.answered(client, now)
+            else:
+                self.enter(client, FLUSH, after(now, self._times.send))
+        except OSError:  # as above
+            self.fail(client)
         self._settle()
 
     def ended(self, call: HTTPCall) -> None:

@@ -134,7 +134,7 @@ class ASGILoop(Loop[ASGIClient]):
         if forked.child:
             forked.leave(self._worker.log.error)
         self._soon = True
-        clients, client = self._clients, None
+        clients, client, failed = self._clients, None, False
         ready = clients.ready
         try:
             now = monotonic()
@@ -152,8 +152,9 @@ class ASGILoop(Loop[ASGIClient]):
         except BaseException as error:  # noqa: BLE001 - as above
             if not self._survives(client, error):
                 return
+            failed = True  # and left out what comes behind
         self._soon = False
-        if ready:
+        if ready or failed:
             self._settle_soon()
         self._set_timer()
 
