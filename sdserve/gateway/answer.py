@@ -3,7 +3,7 @@
 What goes on the wire is http/writer.py's. How a WSGI application makes one is response.py's, an ASGI one asgi.py's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from sdserve.http.response import Head, HeadWriter
 from sdserve.http.writer import ClientGone, Parts, Writer
 from sdserve.log import Logger
 
+NOTHING = iter(()).__next__
 ENDED = "the response to this request is over"
 
 
@@ -74,6 +75,7 @@ OVER = Over()
 class Answer(Writer):
     """One answer, as an application makes it and as hooks know it."""
 
+    _advance: Callable[[], bytes] = NOTHING  # what gives its next piece, where it is made as it leaves
     error: BaseException | None = None  # what the application raised
     taken: Any = None  # what has taken the connection over; nothing of this is sent then
     sent = 0
@@ -116,9 +118,10 @@ class Answer(Writer):
     # ----------------------------------------------------------------------------------------------------------------
 
     def let_go(self) -> None:
-        """The exchange is over. What leads from here to its client, or by a traceback to whatever it holds, may lead
-        back: a cycle, which would stay in memory until a garbage collection."""
+        """The exchange is over. What leads from here to its client, to the application's iterable, or by a traceback to
+        whatever that holds, may lead back: a cycle, which would stay in memory until a garbage collection."""
         self._sink = OVER
+        self._advance = NOTHING
         self.complete = True
         if self.taken is not None:
             self.taken = None

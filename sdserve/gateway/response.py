@@ -7,7 +7,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Protocol
 
-from sdserve.gateway.answer import ENDED, Answer, Nowhere, Sink
+from sdserve.gateway.answer import ENDED, NOTHING, Answer, Nowhere, Sink
 from sdserve.gateway.files import FileWrapper
 from sdserve.http.errors import InvalidResponse
 from sdserve.http.request import Request
@@ -20,7 +20,6 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 
 OWN = 5.0  # seconds for which an iterable has its thread to itself, others may wait or not
 SLICE = 0.02  # seconds for which it goes on at a time afterwards, while others wait
-NOTHING = iter(()).__next__
 FIRST_PIECE = -1.0  # in the place of a time: it is not known yet whether there will be another one
 
 
@@ -41,7 +40,6 @@ class Source(Protocol):
 class Response(Answer):
     """One answer of a WSGI application, made while it runs or while it is iterated."""
 
-    _advance: Callable[[], bytes] = NOTHING  # the next piece of the result
     result: Any = None  # what the application returned, while it has more to send
     turns = 0  # slices of time that the iterable has used up
     _own_until = 0.0  # monotonic seconds; before, the iterable gives nobody else a turn
@@ -169,10 +167,6 @@ class Response(Answer):
         self.taken = taken
         self.head_sent = self.complete = True
         self._sink = Nowhere()
-
-    def let_go(self) -> None:
-        super().let_go()
-        self._advance = NOTHING
 
     def write(self, data: bytes) -> None:
         """PEP 3333's write(), and one piece of an iterable. Raises ValueError once the response has ended."""

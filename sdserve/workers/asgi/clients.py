@@ -61,20 +61,13 @@ class ASGIClients(RequestClients[ASGIClient]):
         conn = Connection(self._reader, self._options.limits)
         return ASGIClient(sock, conn, base, peer, self._store, server)
 
-    def event(self, client: ASGIClient, mask: int) -> bool:
-        """A client is ready. Always true: there is no lead to lose."""
-        phase = client.phase
-        if phase is HEAD and not client.queued:
-            if self.received(client):
-                self.advance(client, monotonic())
-        elif phase is CALL:
+    def between(self, client: ASGIClient, mask: int) -> bool:
+        if client.phase is CALL:
             self._during_call(client, mask)
         elif client.queued:  # it goes on in its turn
             self.poll_for(client, 0)
-        elif phase is FLUSH:
+        else:
             self._flush(client)
-        elif self.received(client):
-            self.advance(client, monotonic())
         return True
 
     def advance(self, client: ASGIClient, now: float) -> bool:

@@ -12,7 +12,7 @@ from sdserve.http.request import RequestReader
 from sdserve.http.writer import ClientGone
 from sdserve.workers.base import Worker
 from sdserve.workers.http.client import HEADS, RECEIVE, C
-from sdserve.workers.http.clients import BODY, HEAD, LINGER, PREFACE, READ, Clients
+from sdserve.workers.http.clients import BODY, CALL, FLUSH, HEAD, LINGER, PREFACE, READ, Clients
 from sdserve.workers.http.exchange import Exchange
 from sdserve.workers.options import Options
 
@@ -27,29 +27,39 @@ class RequestClients(Clients[C]):
         self._exchange = exchange
         self._reader = reader
 
-    def received(self, client: C) -> bool:
-        """Takes in what has come from a client. Whether there is something to go on with."""
+    def event(self, client: C, mask: int) -> bool:
+        """A client is ready. False when the loop is another thread's meanwhile."""
         phase = client.phase
+        if phase is CALL or phase is FLUSH or client.queued:
+            return self.between(client, mask)
         try:
             data = client.sock.recv(HEADS if phase is HEAD else RECEIVE)
         except BlockingIOError:
             self.flush_between(client)
-            return False
+            return True
         except OSError:
             self.close(client)
-            return False
+            return True
         if not data:
             self.close(client)
-            return False
+            return True
         if phase is not HEAD:
             if phase is LINGER:
-                return False
+                return True
             if phase is PREFACE:
-                return self.read_preface(client, data)
+                return not self.read_preface(client, data) or self.advance(client, monotonic())
             if phase is READ and client.arrival is not None:
                 client.arrival.received(len(data), monotonic())
         client.conn.receive(data)
-        return True
+        return self.advance(client, monotonic())
+
+    def between(self, client: C, mask: int) -> bool:
+        """A client is ready whose request is being answered, or that waits for its turn."""
+        raise NotImplementedError
+
+    def advance(self, client: C, now: float) -> bool:
+        """Goes on with what was received, up to one answered request. False when the loop is another thread's."""
+        raise NotImplementedError
 
     def flush_between(self, client: C) -> None:
         """Waits for more of a head or body. What was sent meanwhile leaves when there is room for it."""

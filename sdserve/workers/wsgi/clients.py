@@ -71,15 +71,11 @@ class WSGIClients(RequestClients[WSGIClient]):
         expose(client, self._on_take)
         return client
 
-    def event(self, client: WSGIClient, mask: int) -> bool:
-        """A client is ready. False when the lead was lost."""
-        phase = client.phase
-        if phase is CALL or client.queued:  # another thread has it, or it goes on in its turn: later
-            self.poll_for(client, 0)
-            return True
-        if phase is FLUSH:
+    def between(self, client: WSGIClient, mask: int) -> bool:
+        if client.phase is FLUSH and not client.queued:
             return self._flush(client)
-        return not self.received(client) or self.advance(client, monotonic())
+        self.poll_for(client, 0)  # another thread has it, or it goes on in its turn: later
+        return True
 
     def advance(self, client: WSGIClient, now: float) -> bool:
         """Goes on with what was received, up to one answered request. False when the lead was lost."""
@@ -166,7 +162,10 @@ class WSGIClients(RequestClients[WSGIClient]):
             self._exchange.answer(client, request, now)
         elif not self._lead.call(client, request, now):
             return False
-        self.answered(client, monotonic())
+        if client.unsent is None and client.reply is None and client.phase is CALL:
+            self.done(client, monotonic())
+        else:
+            self.answered(client, monotonic())
         return True
 
     def abandon(self, client: WSGIClient) -> None:
