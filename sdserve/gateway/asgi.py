@@ -171,7 +171,12 @@ class HTTPCall(Answer):
     async def _news(self) -> None:
         bell = self._host.loop.create_future()
         self._bells.append(bell)
-        await bell
+        try:
+            await bell
+        finally:
+            if bell in self._bells:  # whoever waited was cancelled
+                self._bells.remove(bell)
+                self.waits = False
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -373,7 +378,12 @@ class HTTPCall(Answer):
         if allowed:
             sink.send_file(fd, offset, allowed)
             self.sent += allowed
-            await self._room(HIGH)
+            try:
+                await self._room(HIGH)
+            except BaseException:
+                if not self.gone and sink.full:  # the descriptor may be closed now, and its number mean another file
+                    self._host.lost(self, ClientGone("its file was not sent to the end"))
+                raise
             if self.chunked:
                 sink.send(b"\r\n")
 

@@ -115,8 +115,9 @@ class Environs:
             del environ[key]
         return environ
 
-    def of_request(self, base: Environ, request: Request, standing: int) -> Environ:
-        """The environ of one request, without wsgi.input. `standing` is TRUSTED | UNNAMED. Raises BadRequest.
+    def of_request(self, base: Environ, request: Request, standing: int, *, mounted: bool = True) -> Environ:
+        """The environ of one request, without wsgi.input. `standing` is TRUSTED | UNNAMED; `mounted`: the path must be below
+        SCRIPT_NAME. Raises BadRequest.
 
         The first time it is the mapping that the request's fields were read into, which was a copy of `base`.
         """
@@ -137,7 +138,7 @@ class Environs:
                 environ["SERVER_NAME"], port = split_host(request.host)
                 environ["SERVER_PORT"] = port or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
         if environ["SCRIPT_NAME"]:
-            self._mount(environ)
+            self._mount(environ, mounted)
         if request.uri[0] != "/" and request.host:
             environ["HTTP_HOST"] = request.host
         return environ
@@ -183,10 +184,12 @@ class Environs:
             else:
                 environ.pop("REMOTE_PORT", None)
 
-    def _mount(self, environ: Environ) -> None:
+    def _mount(self, environ: Environ, mounted: bool) -> None:
         prefix = environ["SCRIPT_NAME"]
         path = environ["PATH_INFO"]
         if path != prefix and not path.startswith(prefix.rstrip("/") + "/"):
+            if not mounted:
+                return
             raise BadRequest(f"the path is outside of SCRIPT_NAME {prefix!r}")
         environ["PATH_INFO"] = path[len(prefix) :]
 

@@ -32,6 +32,7 @@ class Lifespan:
         failure = await self._ask(STARTUP)
         if self.supported:
             if failure:
+                self.supported = False  # it has nothing to shut down
                 raise BootError(f"the application's lifespan startup failed: {failure}")
         elif self._mode == ON:
             raise BootError(f"lifespan is on, and the application does not support it: {failure}")
@@ -40,11 +41,11 @@ class Lifespan:
 
     async def shutdown(self, seconds: float) -> None:
         """Gives the application so long to end in order."""
-        if not self.supported or self._task is None:
+        if not self.supported or self._task is None or self._task.done():
             return
         try:
             async with asyncio.timeout(seconds):
-                failure = "it has ended before" if self._task.done() else await self._ask(SHUTDOWN)
+                failure = await self._ask(SHUTDOWN)
             if failure:
                 self._log.error("The application's lifespan shutdown failed: %s", failure)
         except TimeoutError:

@@ -30,8 +30,9 @@ class PairsReader(RequestReader):
     """Requests that it has read have `pairs`, and `by_name` as no field came twice, if they are usual."""
 
     def __init__(self, limits: Limits, names: Names) -> None:
+        self._fields = _Fields()
         super().__init__(limits, names)
-        self._judge = self._fields = _Fields()  # type: ignore[assignment]
+        self._judge = self._fields  # type: ignore[assignment]
         self._renew()
         self._lines: dict[bytes, Line] = {}  # request lines
         self._lower: dict[bytes, bytes] = {}  # names that want no care
@@ -45,6 +46,7 @@ class PairsReader(RequestReader):
             request.host, request.pairs, request.by_name = known[1], list(known[2]), dict(known[2])
             return request
         if len(head) > self._plain:
+            self._fields.found.clear()
             return super().read(head, fresh)
         first = head[: head.index(b"\r\n")]
         line = self._lines.get(first)
@@ -88,6 +90,10 @@ class PairsReader(RequestReader):
                 _remember(self._small, head, (line, request.host, tuple(pairs)))
             self._again = head
         return request
+
+    def _renew(self) -> None:
+        self._fields.found.clear()  # whoever was refused leaves nothing here
+        super()._renew()
 
     def _learn(self, fields: dict[bytes, bytes]) -> bool:
         """Remembers the names of fields; False where one of them wants care."""

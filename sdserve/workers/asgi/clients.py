@@ -21,7 +21,7 @@ from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.base import Worker
 from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, RECEIVE
-from sdserve.workers.http.clients import CALL, FLUSH, HEAD
+from sdserve.workers.http.clients import CALL, CLOSED, FLUSH, HEAD
 from sdserve.workers.http.deadlines import NEVER, Arrival, after
 from sdserve.workers.http.requests import RequestClients
 from sdserve.workers.http.spool import Quota
@@ -192,8 +192,9 @@ class ASGIClients(RequestClients[ASGIClient]):
         arrival, now = client.arrival, monotonic()
         assert arrival is not None
         if call.waits:
-            arrival.excuse(now - client.given_at)
-            client.given_at = now
+            if client.given_at:  # until now the application was waited for; from here on it is the client
+                arrival.excuse(now - client.given_at)
+                client.given_at = 0.0
             client.deadline = arrival.due()
             self.look_by(client.deadline)
             self._settle()
@@ -276,7 +277,7 @@ class ASGIClients(RequestClients[ASGIClient]):
     def leaves(self, client: ASGIClient) -> None:
         """The application hears that the client has gone; nobody waits for the rest of what was answered."""
         call = client.call
-        if call is not None:
+        if call is not None and client.phase is not CLOSED:
             call.sent = max(0, call.sent - client.owed)
             call.broken = call.broken or client.unsent is not None
             call.lose()
@@ -294,7 +295,9 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def expired(self, client: ASGIClient, now: float) -> None:
         call = client.call
-        if client.phase is not CALL or call is None or client.unsent is not None:
+        if call is not None and call.head_sent and client.unsent is not None:
+            self.end_stream(client, call)
+        elif client.phase is not CALL or call is None or client.unsent is not None:
             super().expired(client, now)
         elif call.waits and client.arrival is not None and client.arrival.due() <= now and not client.has_news():
             self.refused(call, RequestTimedOut("the body is slower than body_min_rate or body_timeout allow"))

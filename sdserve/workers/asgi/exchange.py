@@ -88,6 +88,10 @@ class ASGIExchange(Exchange[ASGIClient]):
         self._graces: dict[HTTPCall, TimerHandle] = {}  # of calls that are cancelled soon
         self._missed = False  # somebody wanted a WebSocket
 
+    def _environ(self, client: ASGIClient, request: Request) -> Environ:
+        """For hooks and records. The path may have lost what it is mounted at: its scope has that again."""
+        return self.environs.of_request(client.base, request, client.standing, mounted=False)
+
     def client_of(self, call: HTTPCall) -> ASGIClient:
         """Whom a call answers, as long as it is not over."""
         return call.client  # type: ignore[no-any-return]
@@ -116,24 +120,29 @@ class ASGIExchange(Exchange[ASGIClient]):
         heads = self.heads
         if began >= heads.until:
             heads.clock(began)
-        if self.asgi.concurrency and len(self.running) >= self.asgi.concurrency:
-            raise Unavailable(f"{len(self.running)} calls run, which is limit_concurrency")
         if self._before is not None or self._after is not None:
             self._hooked(client, request)
+        if self.asgi.concurrency and len(self.running) >= self.asgi.concurrency:
+            raise Unavailable(f"{len(self.running)} calls run, which is limit_concurrency")
         scope = self._scopes.of_request(client.base, client.server, client.address, request, client.standing)
         if request.upgrade and is_asked(request):
             call = self._open(client, request, scope)
         else:
             call = HTTPCall(heads, client, request, self._log, self.host, whole)
-        client.call = call
         if self._after is not None:
             self._owed[call] = request, self._environ(client, request)
+        client.call = call
         call.began = began
         running = self.running
         running[call] = None
         self._beginning = call
-        task = self._tasks.start(self._run(call, scope))
-        self._beginning = None
+        try:
+            task = self._tasks.start(self._run(call, scope))
+        except BaseException:  # of a task factory that is the application's
+            del running[call]
+            raise
+        finally:
+            self._beginning = None
         if call in running:
             running[call] = task
 

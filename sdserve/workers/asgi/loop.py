@@ -204,7 +204,8 @@ class ASGILoop(Loop[ASGIClient]):
 
     def _set_timer(self) -> None:
         """Has `_turn` called when something is due."""
-        at = min(self._clients.sweep_at, self._renew_at, self._worker.drain_by or NEVER)
+        drain_by = NEVER if self._retirement.cutting else self._worker.drain_by or NEVER
+        at = min(self._clients.sweep_at, self._renew_at, drain_by)
         timer = self._timer
         if timer is not None and (at >= self._timer_at or at == NEVER):
             return  # it comes early, and sets the next one

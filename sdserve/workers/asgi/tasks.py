@@ -28,7 +28,7 @@ class Tasks:
         loop = self._loop
         context = self._context.copy()
         if loop.get_task_factory() is not None:  # the application's own: it decides
-            return loop.create_task(coro, context=context)
+            return context.run(loop.create_task, coro)
         if sys.version_info >= (3, 12):
             return asyncio.Task(coro, loop=loop, context=context, eager_start=True)
         loop.call_soon = self._catcher  # type: ignore[method-assign, assignment]

@@ -6,6 +6,7 @@ The work itself is in loop.py, clients.py and exchange.py.
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,8 @@ class ASGIWorker(HTTPWorker):
 
     def _close(self) -> None:
         """The application's shutdown, whatever has ended the worker; then everything that its loop still has."""
+        if "lifespan" not in self.__dict__:  # it was not even loaded
+            return
         loop = self.event_loop
         with Border(self.log.error):
             loop.run_until_complete(self.lifespan.shutdown(self.asgi.shutdown_timeout))
@@ -123,11 +126,21 @@ class ASGIWorker(HTTPWorker):
                 loop.run_until_complete(asyncio.wait(left, timeout=self.asgi.shutdown_timeout / 4))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+        self.write_records()  # of calls that ended only now
 
     def _retire(self) -> None:
         super()._retire()
-        if self.lifespan.supported and self.drain_by is not None:
-            self.drain_by -= self.asgi.shutdown_timeout
+        if self.drain_by is not None:
+            self.drain_by -= self._for_shutdown()
+
+    def outlive_master(self) -> None:
+        super().outlive_master()
+        if self.drain_by is not None:
+            self.drain_by = min(self.drain_by, monotonic() + max(0.0, self.cfg.orphan_timeout - self._for_shutdown()))
+
+    def _for_shutdown(self) -> float:
+        """Seconds that the application has for its shutdown, of those that its requests could have."""
+        return self.asgi.shutdown_timeout if "lifespan" in self.__dict__ and self.lifespan.supported else 0.0
 
     def outlive(self, frame: FrameType | None) -> bool:
         """The signal has interrupted what blocks the event loop: see workers/stuck.py."""

@@ -130,9 +130,9 @@ class Exchange(Generic[C]):
 
     def refuse_seen(self, client: C, request: Request, error: HTTPError, now: float) -> None:
         """The same for a request that hooks have seen, and the application has not."""
-        client.conn.close()
         answer = self.refuse(client, error, now)
         client.close_after = True
+        client.sent, client.failed = 0, False
         if self._after is not None:
             self._hook(self._after, self._worker, request, {}, self._refusal(request, answer, error.status))
 
