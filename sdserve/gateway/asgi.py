@@ -98,6 +98,7 @@ class HTTPCall(Answer):
     gone = False  # the client has; there is nobody to receive from or to send to
     half_closed = False  # the client sends nothing more: it has gone, or it has only said so, and reads
     told = False  # the application was, that its client has gone
+    cancelled = False  # by the worker
     waits = False  # the application waits for more of the body
     _fresh = False  # the next message may be all of the body, and nothing else is to be seen to
     _body_sent = False  # and trailers are to follow

@@ -116,8 +116,8 @@ class Environs:
         return environ
 
     def of_request(self, base: Environ, request: Request, standing: int, *, mounted: bool = True) -> Environ:
-        """The environ of one request, without wsgi.input. `standing` is TRUSTED | UNNAMED; `mounted`: the path must be below
-        SCRIPT_NAME. Raises BadRequest.
+        """The environ of one request, without wsgi.input. `standing` is TRUSTED | UNNAMED; `mounted`: its path must be
+        below SCRIPT_NAME. Raises BadRequest.
 
         The first time it is the mapping that the request's fields were read into, which was a copy of `base`.
         """

@@ -50,6 +50,15 @@ async def application(scope, receive, send):
         open(scope["query_string"], "w").close()
         while True:
             pass
+    elif path == "/cancels":
+        raise asyncio.CancelledError
+    elif path == "/known":
+        headers = [(b"content-length", b"1000")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number in range(10):
+            await send({"type": "http.response.body", "body": b"x" * 100, "more_body": number < 9})
+            await asyncio.sleep(0.1)
+        return
     elif path == "/stream":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         try:
@@ -153,6 +162,47 @@ def test_a_call_that_only_lasts_is_no_hang(serve: Serve, loop: str) -> None:
         assert answer(address, "/open").body == b"1"
         assert held.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert server.workers == [worker] and "Worker timeout" not in server.log
+
+
+@LOOPS
+def test_what_is_cut_is_named_and_the_application_is_told_of_the_shutdown(serve: Serve, loop: str) -> None:
+    server, address = serve("--asgi-loop", loop, "--graceful-timeout", "2")
+    with asked(address, "/hold"), asked(address, "/stream") as stream:
+        assert stream.recv(1000).startswith(b"HTTP/1.1 200 ")
+        server.kill(signal.SIGTERM)
+        server.wait_log(r"GET /hold has run for \S+ s, and is cut: graceful_timeout is over")
+        assert server.wait() == 0
+    server.wait_log("shutdown is told")
+    assert server.log.count("is cut") == 1 and "Exception" not in server.log
+
+
+@LOOPS
+def test_a_quick_stop_tells_of_the_shutdown_too(serve: Serve, loop: str) -> None:
+    server, address = serve("--asgi-loop", loop)
+    with asked(address, "/hold"):
+        eventually(lambda: answer(address).body == b"hello")
+        server.kill(signal.SIGINT)
+        assert server.wait() == 0
+    server.wait_log("shutdown is told")
+
+
+@LOOPS
+def test_a_response_of_known_length_is_finished_and_no_stream(serve: Serve, loop: str) -> None:
+    server, address = serve("--asgi-loop", loop, "--stream-grace", "0")
+    with asked(address, "/known") as sock:
+        got = sock.recv(1000)
+        server.kill(signal.SIGTERM)
+        while data := sock.recv(1000):
+            got += data
+    assert got.endswith(b"x" * 1000) and got.count(b"x" * 100) == 10
+    assert server.wait() == 0
+
+
+@LOOPS
+def test_a_cancellation_that_is_not_ours_is_an_error(serve: Serve, loop: str) -> None:
+    server, address = serve("--asgi-loop", loop)
+    assert answer(address, "/cancels").status == 500
+    server.wait_log("Error handling request GET /cancels")
 
 
 @LOOPS

@@ -52,6 +52,8 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._worker = worker
         self.loop = loop
         self._settle = settle
+        self._cuts = False
+        self.before_cut: Callable[[], None] = lambda: None  # hears that the time of calls is over
         self._store = Store(Quota(options.spool), worker.log.warning, options.times.send)
 
     def make(self, sock: socket.SocketType, listener: Listener, peer: tuple[str, str]) -> ASGIClient:
@@ -305,10 +307,10 @@ class ASGIClients(RequestClients[ASGIClient]):
             client.deadline = client.arrival.due() if call.waits and client.arrival is not None else NEVER
 
     def end_streams(self) -> None:
-        """Ends the answers that are under way and not complete: their calls hear that nobody listens any more."""
+        """Ends the answers that are under way and may never end: their calls hear that nobody listens any more."""
         for client in self:
             call = client.call
-            if call is not None and call.head_sent and not call.complete:
+            if call is not None and call.head_sent and not call.complete and call.response_length is None:
                 self.end_stream(client, call)
 
     def end_stream(self, client: ASGIClient, call: HTTPCall) -> None:
@@ -319,6 +321,9 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def cut(self) -> bool:
         """Whether handlers still run, which were told to end."""
+        if not self._cuts:
+            self._cuts = True
+            self.before_cut()
         for client in self:
             self.close(client)
         return self._exchange.cancel()

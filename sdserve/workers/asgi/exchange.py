@@ -169,7 +169,7 @@ class ASGIExchange(Exchange[ASGIClient]):
     def _failed(self, call: HTTPCall, error: BaseException) -> None:
         request = call.request
         what = f"{request.method} {request.uri}"
-        if isinstance(error, CancelledError):
+        if isinstance(error, CancelledError) and call.cancelled:
             self._log.debug("%s: cancelled", what)
         elif call.over and _is_about_its_client(error):
             self._log.debug("%s: the client went away: %r", what, error)
@@ -244,6 +244,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         task = self.running[call]
         if task is not None:
             self._log.debug("%s %s: cancelled, its client has gone", call.request.method, call.request.uri)
+            call.cancelled = True
             task.cancel()
 
     def current(self) -> HTTPCall | None:
@@ -258,6 +259,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         for call, task in list(self.running.items()):
             if task is not None:
                 self.running[call] = None
+                call.cancelled = True
                 task.cancel()
         return bool(self.running)
 

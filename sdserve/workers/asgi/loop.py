@@ -44,6 +44,7 @@ class ASGILoop(Loop[ASGIClient]):
         epoll = select.epoll()
         clients = exchange.host = kind(worker, options, epoll, exchange, loop, self._settle_soon)
         super().__init__(worker, options, epoll, clients, exchange)
+        clients.before_cut = self.name_what_is_cut
         self._loop = loop
         self._soon = False  # `_settle` is about to be called, or runs
         self._over = False
@@ -67,8 +68,18 @@ class ASGILoop(Loop[ASGIClient]):
                 self._timer.cancel()
 
     def _stop(self) -> None:
-        self._over = True
-        self._loop.stop()
+        if not self._over:
+            self._over = True
+            self._loop.stop()
+
+    def _close_all(self) -> None:
+        self._clients.cut()
+        super()._close_all()
+
+    def name_what_is_cut(self) -> None:
+        """Said before calls are cancelled, and not again for those that take no notice of it."""
+        if not (self._over or self._worker.quick):
+            super().name_what_is_cut()
 
     def calls(self) -> list[str]:
         """As in any loop; the call that the event loop is in comes first, whoever else waits for it."""
@@ -125,7 +136,7 @@ class ASGILoop(Loop[ASGIClient]):
 
     def _settle_soon(self) -> None:
         """Something has changed outside of a turn."""
-        if not self._soon:
+        if not (self._soon or self._over):
             self._soon = True
             self._loop.call_soon(self._settle)
 
@@ -133,6 +144,8 @@ class ASGILoop(Loop[ASGIClient]):
         """What is due, and what waits for its turn; whether it is time to leave; when to look again."""
         if forked.child:
             forked.leave(self._worker.log.error)
+        if self._over:  # it was asked for before that
+            return
         self._soon = True
         clients, client, failed = self._clients, None, False
         ready = clients.ready
@@ -194,18 +207,14 @@ class ASGILoop(Loop[ASGIClient]):
             self._streams_until = min(now + self._stream_grace, worker.drain_by - min(LAST_WORDS, left / 4))
         if now >= self._streams_until:
             clients.end_streams()
-        else:
-            clients.look_by(self._streams_until)
-        over = retirement.is_over(now, 0)
-        if over and self._exchange.running and not retirement.cutting:
-            clients.look_by(worker.drain_by or NEVER)
-            return worker.drain_by is not None and now >= worker.drain_by and not self._exchange.cancel()
-        return over
+        return retirement.is_over(now, 0) and (retirement.cutting or not self._exchange.running)
 
     def _set_timer(self) -> None:
         """Has `_turn` called when something is due."""
-        drain_by = NEVER if self._retirement.cutting else self._worker.drain_by or NEVER
-        at = min(self._clients.sweep_at, self._renew_at, drain_by)
+        at = min(self._clients.sweep_at, self._renew_at)
+        if not (self._worker.alive or self._retirement.cutting):
+            streams_until = self._streams_until if self._streams_until > self._polled else NEVER
+            at = min(at, streams_until, self._worker.drain_by or NEVER)
         timer = self._timer
         if timer is not None and (at >= self._timer_at or at == NEVER):
             return  # it comes early, and sets the next one

@@ -96,3 +96,12 @@ def test_what_is_remembered_is_nobodys_to_change() -> None:
         assert found.pairs == [(b"host", b"a")] and found.by_name == {b"host": b"a"}
         found.pairs.clear()
         found.by_name.clear()
+
+
+def test_nothing_of_a_refused_or_unusual_head_stays() -> None:
+    reader = made(Limits())
+    for method in (b"PURGE", b"GET", b"GET  "):
+        for number in range(50):
+            fields = b"Host: a\r\nTransfer-Encoding: x\r\nX-%d: secret\r\n\r\n" % number
+            verdict(reader, method + b" / HTTP/1.1\r\n" + fields)
+        assert len(reader._fields.found) <= 3

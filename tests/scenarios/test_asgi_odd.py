@@ -1,0 +1,128 @@
+"""Applications that do odd things, and what must not come of them: each of these once went wrong."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import ask
+from tests.support.server import Server, answer, connector, free_port
+from tests.support.waiting import eventually
+
+APP = """
+import asyncio, os, tempfile
+
+NEXT = []
+
+def factory(loop, coro, **more):  # as some wrote it before contexts could be passed
+    return asyncio.Task(coro, loop=loop)
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        what = (await receive())["type"]
+        if os.environ.get("FAILS"):
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
+        else:
+            await send({"type": "lifespan.startup.complete"})
+        return  # and takes no notice of the shutdown
+    path, body = scope["path"].rpartition("/")[2], b"hello"
+    if path == "cancelled_file":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            async with asyncio.timeout(0.3):
+                await send({"type": "http.response.pathsend", "path": os.environ["LARGE"]})
+        except TimeoutError:
+            NEXT.extend(open(os.environ["SECRET"], "rb") for _ in range(20))
+            raise
+    elif path == "impatient":
+        await receive()
+        for _ in range(300):
+            try:
+                await asyncio.wait_for(receive(), 0.001)
+            except TimeoutError:
+                pass
+        body = str(len(send.__self__._bells)).encode()
+    elif path == "factory":
+        asyncio.get_running_loop().set_task_factory(factory)
+    elif path == "path":
+        body = f"{scope['root_path']} {scope['path']}".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+"""
+Serve = Callable[..., tuple[Server, tuple[str, int]]]
+
+
+@pytest.fixture
+def serve(start: Callable[..., Server], tmp_path: Path) -> Iterator[Serve]:
+    def serve(*args: str, **env: str) -> tuple[Server, tuple[str, int]]:
+        (tmp_path / "app.py").write_text(APP)
+        address = ("127.0.0.1", free_port())
+        server = start("-b", "{}:{}".format(*address), "--keep-alive", "60", *args, "app", cwd=tmp_path, env=env)
+        return server.wait_ready(), address
+
+    yield serve
+
+
+def test_a_file_whose_sending_was_cancelled_is_never_another_one(serve: Serve, tmp_path: Path) -> None:
+    """Its descriptor is closed, and its number is soon that of the next file."""
+    (tmp_path / "large").write_bytes(b"x" * 40_000_000)
+    (tmp_path / "secret").write_bytes(b"SECRET" * 10_000)
+    server, address = serve(LARGE=str(tmp_path / "large"), SECRET=str(tmp_path / "secret"))
+    with connector(address)() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(b"GET /cancelled_file HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.wait_log("Error handling request GET /cancelled_file|the client went away")
+        got = bytearray()
+        try:
+            while data := sock.recv(1 << 20):
+                got += data
+        except ConnectionResetError:
+            pass
+    assert b"SECRET" not in got and len(got) < 40_000_000
+    assert answer(address).body == b"hello"
+
+
+def test_a_receive_that_is_cancelled_leaves_nothing(serve: Serve) -> None:
+    _, address = serve()
+    assert answer(address, "/impatient").body == b"0"
+
+
+def test_an_old_task_factory_serves(serve: Serve) -> None:
+    _, address = serve()
+    with connector(address)() as sock:
+        for path in ("/factory", "/", "/"):
+            assert ask(sock, path).status == 200
+
+
+@pytest.mark.parametrize("root", ["/app", "/other"])
+def test_a_mount_that_the_proxy_has_taken_away_is_recorded_and_refused_to_nobody(serve: Serve, root: str) -> None:
+    server, address = serve("--access-logfile", "-", SCRIPT_NAME=root)
+    with connector(address)() as sock:
+        for _ in range(3):
+            assert ask(sock, "/path").status == 200
+    eventually(lambda: server.log.count('"GET /path HTTP/1.1" 200') == 3)
+
+
+@pytest.mark.parametrize("kind", ["asgi", "auto"])
+def test_what_cannot_be_loaded_is_named(start: Callable[..., Server], tmp_path: Path, kind: str) -> None:
+    server = start("-b", f"127.0.0.1:{free_port()}", "-k", kind, "nosuch:app", cwd=tmp_path)
+    assert server.wait() == 4 or "nosuch" in server.log
+    assert "nosuch:app" in server.log and "has no attribute" not in server.log
+
+
+def test_who_takes_no_notice_of_a_shutdown_ends_without_a_complaint(serve: Serve) -> None:
+    server, address = serve()
+    assert answer(address).body == b"hello"
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "ERROR" not in server.log and "shutdown failed" not in server.log
+
+
+def test_a_startup_that_fails_is_one_failure(start: Callable[..., Server], tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    server = start("-b", f"127.0.0.1:{free_port()}", "app", cwd=tmp_path, env={**os.environ, "FAILS": "1"})
+    assert server.wait() == 3
+    assert "no database" in server.log and "shutdown failed" not in server.log
