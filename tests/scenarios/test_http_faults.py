@@ -68,7 +68,7 @@ def test_an_application_that_closes_the_connections_of_its_server(start: Callabl
 def test_an_application_that_closes_everything_has_its_worker_replaced(
     start: Callable[..., Server], threads: str
 ) -> None:
-    server, address = serve(start, "--threads", threads)
+    server, address = serve(start, "--threads", threads, "--timeout", "5")  # another thread may poll by then, in vain
     (old,) = server.workers
     provoke(address, "/everything")
     server.wait_workers(1, besides=[old.pid])

@@ -404,7 +404,7 @@ def test_the_library_is_as_it_was_when_it_was_put_to_use(monkeypatch: pytest.Mon
 
 def test_it_tells_of_its_own_faults_only(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(logging.getLogger("sdserve.error"), "propagate", True)  # whatever has set up a log before
+    monkeypatch.setattr(websocket._log, "logger", logging.getLogger("of this test"))  # whoever has set up the real one
     opened().receive(frame("a") + frame(b"", 9) + close(1000))
     opened().eof()
     assert not caplog.records
