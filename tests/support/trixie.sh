@@ -21,6 +21,7 @@ PACKAGES="systemd libnss-systemd iproute2 python3-venv python3-setuptools
     python3-pytest python3-pytest-xdist python3-hypothesis python3-h11 python3-flask python3-django
     nginx-light haproxy strace"
 WHEELS="httptools flask-sock simple-websocket wsproto"
+ASGI="uvloop websockets fastapi starlette sse-starlette uvicorn httpx anyio python-multipart kosoku" # and their requirements
 
 fail() {
     echo "no Debian trixie: $*" >&2
@@ -48,6 +49,8 @@ make() {
         trixie "$root.new" "$(mirror)" >"$root.log" 2>&1 || fail "$(grep '^E: ' "$root.log" | head -1) ($root.log)"
     .venv/bin/python -m pip download --quiet --no-deps --python-version 3.13 --only-binary :all: $WHEELS \
         --dest "$root.new/tmp/wheels" >>"$root.log" 2>&1 || fail "these cannot be had: $WHEELS ($root.log)"
+    .venv/bin/python -m pip download --quiet --python-version 3.13 --only-binary :all: $ASGI \
+        --dest "$root.new/tmp/wheels" >>"$root.log" 2>&1 || fail "these cannot be had: $ASGI ($root.log)"
     mkdir "$root.new/tmp/source"
     cp -r sdserve docs pyproject.toml README.md LICENSE "$root.new/tmp/source"
     chroot "$root.new" sh -euc '
