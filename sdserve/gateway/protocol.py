@@ -18,7 +18,10 @@ CO_VARARGS = 0x04  # inspect's flags of functions: one that takes `*args`,
 CO_COROUTINE = 0x80  # and one made by `async def`
 
 # What inspect, asgiref and Cython mark a callable with that returns a coroutine, and where that mark is from.
-MARKS = (("_is_coroutine_mark", "inspect"), ("_is_coroutine", "asyncio.coroutines"))
+MARKS = (
+    ("_is_coroutine_marker", "inspect", "_is_coroutine_mark"),
+    ("_is_coroutine", "asyncio.coroutines", "_is_coroutine"),
+)
 DEPTH = 20  # of what wraps an application: more is a circle
 
 TO_ASGI_3 = "wrap it: application = asgiref.compatibility.guarantee_single_callable(application)"
@@ -169,8 +172,8 @@ def _code_of(found: Any) -> CodeType | None:
 
 def _is_marked(found: Any) -> bool:
     """Whether a callable bears the mark of those that return coroutines."""
-    for mark, module in MARKS:
+    for attribute, module, mark in MARKS:
         home = sys.modules.get(module)
-        if home is not None and getattr(found, mark, None) is getattr(home, mark, home):
+        if home is not None and getattr(found, attribute, None) is getattr(home, mark, home):
             return True
     return False
