@@ -10,14 +10,12 @@ from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sdserve import SERVER_SOFTWARE
 from sdserve.gateway.asgi import AsgiHeads
 from sdserve.gateway.environ import Environ
 from sdserve.gateway.lifespan import Lifespan
 from sdserve.gateway.protocol import demand_asgi
 from sdserve.gateway.scope import Scopes
 from sdserve.http.request import Request
-from sdserve.http.response import HeadWriter
 from sdserve.log import Logger
 from sdserve.process.forked import Border
 from sdserve.workers import stuck
@@ -41,6 +39,7 @@ TURNS = (ASGILoop._turn.__code__, ASGILoop._settle.__code__)
 class ASGIWorker(HTTPWorker):
     """Serves an ASGI application in one event loop."""
 
+    head_writer = AsgiHeads
     _loop: ASGILoop | None = None
     _outlives = False  # aborted, and gives away what it holds
 
@@ -71,12 +70,6 @@ class ASGIWorker(HTTPWorker):
     @cached_property
     def lifespan(self) -> Lifespan:
         return Lifespan(self.wsgi, self.asgi.lifespan, self.log)
-
-    @cached_property
-    def heads(self) -> HeadWriter:
-        heads = AsgiHeads(SERVER_SOFTWARE)
-        heads.keeps = self.options.times.keepalive > 0
-        return heads
 
     @cached_property
     def exchange(self) -> ASGIExchange:

@@ -36,6 +36,7 @@ def keep_heap() -> None:
 class HTTPWorker(Worker):
     """Serves HTTP by a loop that subclasses make in `make_loop`."""
 
+    head_writer: type[HeadWriter] = HeadWriter
     _loop: Loop[Any] | None = None
 
     @classmethod
@@ -97,7 +98,7 @@ class HTTPWorker(Worker):
     @cached_property
     def heads(self) -> HeadWriter:
         """What writes the heads of answers."""
-        heads = HeadWriter(SERVER_SOFTWARE)
+        heads = self.head_writer(SERVER_SOFTWARE)
         heads.keeps = self.options.times.keepalive > 0
         return heads
 
