@@ -8,6 +8,7 @@ states (lifecycle.py) with deadlines.
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from signal import Signals
 from types import FrameType
@@ -201,6 +202,10 @@ class Arbiter(Server):
     def signal(self, sig: int, frame: FrameType | None = None) -> None:
         """Queues a signal, as if it had been sent: what signal handlers call."""
         self.signals.put(sig)
+        # The interpreter has written to the pipe as well, but nobody hears of it where that failed, and the wait that
+        # the signal interrupted goes on. Where this fails too, the loop hears of the signal at its next turn.
+        with suppress(OSError):
+            self.wakeup()
 
     def wakeup(self) -> None:
         """Makes the loop turn."""
