@@ -85,17 +85,21 @@ class HeadWriter:
         self.keeps = True  # False once the worker retires: every answer then closes its connection
         self.until = 0.0
         self._date = b""
-        self.signature = b""  # Date and Server
-        self.ending = b""  # the same, and the empty line
+        self.signature = self._server  # Date and Server
+        self.ending = self._server + b"\r\n"  # the same, and the empty line
 
     def clock(self, now: float) -> None:
-        """Keeps Date right: to be called once `now`, monotonic seconds, is `until` or later."""
+        """Keeps Date right: to be called once `now`, monotonic seconds, is `until` or later.
+
+        Several threads may call it at once, and others answer meanwhile, without a lock: `until` comes last, for it
+        says to them that the rest is there.
+        """
         if now >= self.until:
             wall = time.time()
+            date = self._date = b"Date: %b\r\n" % http_date(wall)
+            signature = self.signature = date + self._server
+            self.ending = signature + b"\r\n"
             self.until = now + 1 - wall % 1
-            self._date = b"Date: %b\r\n" % http_date(wall)
-            self.signature = self._date + self._server
-            self.ending = self.signature + b"\r\n"
 
     def head(self, status: str, fields: Iterable[tuple[str, str]]) -> Head:
         """Raises InvalidResponse when the status or a field cannot be sent."""

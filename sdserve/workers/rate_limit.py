@@ -26,11 +26,14 @@ class RateLimit:
         self.kept_back = 0  # lines that were not said
 
     def allows(self, now: float) -> bool:
-        """Whether one more line may be said; one that may not is counted."""
+        """Whether one more line may be said; one that may not is counted.
+
+        Threads that ask at the same moment may get one too many, and no more than that.
+        """
         if now >= self._until:
-            self._until = now + self._interval
             self._left = self._burst
-        if not self._left:
+            self._until = now + self._interval
+        if self._left <= 0:
             self.kept_back += 1
             return False
         self._left -= 1

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdserve.workers.rate_limit import RateLimit
+from tests.support.between import at_each_line
 
 SAID: list[str] = []
 
@@ -38,3 +39,13 @@ def test_every_line_is_said_or_counted_and_no_interval_has_more(steps: list[floa
     assert len(said) + limit.kept_back == len(steps)
     for begin in said:
         assert sum(begin <= each < begin + 10 for each in said) <= 2 * burst
+
+
+def test_threads_that_complain_at_once_do_not_undo_the_limit() -> None:
+    said: list[bool] = []
+    for _ in at_each_line(RateLimit.allows, lambda: said.append(limit.allows(100))):  # noqa: B023 - of this turn
+        said.clear()
+        limit = RateLimit(1, 10)
+        said.append(limit.allows(100))
+        assert 1 <= said.count(True) <= 2
+        assert not any(limit.allows(now) for now in (100, 101, 109))
