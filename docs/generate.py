@@ -1,4 +1,4 @@
-"""Writes what follows from the code: the man pages, reference/settings.md, and parts of other pages.
+"""Writes what follows from the code: the man pages, reference/settings.md, parts of other pages, and units/.
 
 `python docs/generate.py` brings all of it up to date; tests/unit/test_docs.py fails while something is not. A generated
 part stands between `<!-- generated: NAME -->` and `<!-- end -->`, and PARTS says what NAME is made of.
@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -22,6 +23,7 @@ from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E4
 from sdserve.config import render  # noqa: E402
 from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
 from sdserve.config.uvicorn import OPTIONS  # noqa: E402
+from sdserve.ops import units  # noqa: E402
 from tests.support import house  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
@@ -29,6 +31,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Layer 6, commands", ("__main__.py", "cli.py", "ctl.py")),
     ("Layer 5, the master", ("arbiter",)),
     ("Layer 4, the workers", ("workers",)),
+    ("Layer 4, the operator's tools", ("ops",)),
     ("Layer 3, between HTTP and application", ("gateway",)),
     ("Layer 2, logs", ("log.py", "access.py")),
     ("Layer 1, configuration", ("config",)),
@@ -83,7 +86,7 @@ PLACES = {
         "commands": ("__main__.py", "cli.py", "ctl.py"),
         "logs": ("log.py", "access.py"),
         "words": ("errors.py", "status.py"),
-        **{part: (part,) for part in ("arbiter", "workers", "gateway", "config", "systemd", "process", "http")},
+        **{part: (part,) for part in ("arbiter", "workers", "gateway", "config", "systemd", "process", "http", "ops")},
     }.items()
     for part in parts
 }
@@ -229,7 +232,12 @@ def _roff(text: str) -> str:
 
 
 # Pages that are generated as a whole.
-WHOLE = {"reference/settings.md": render.docs, "sdserve.1": render.man, "sdservectl.1": control_man}
+WHOLE: dict[str, Callable[[], str]] = {
+    "reference/settings.md": render.docs,
+    "sdserve.1": render.man,
+    "sdservectl.1": control_man,
+    **{f"../units/{name}": partial(str, text) for name, text in units.shipped().items()},
+}
 
 
 def renewed(text: str) -> str:
@@ -243,7 +251,7 @@ def main() -> None:
     for page, text in wanted.items():
         if page.read_text() != text:
             page.write_text(text)
-            print(f"written: {page.relative_to(CHECKOUT)}")
+            print(f"written: {page.resolve().relative_to(CHECKOUT)}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,7 @@
-"""The units as shipped: systemd finds nothing to complain of, and the shipped drop-ins hold what they promise."""
-
-import re
-
-import pytest
+"""The units as shipped: systemd finds nothing to complain of, and they hold what they promise."""
 
 from tests.support.load import get
-from tests.support.machine import UNITS, Machine
+from tests.support.machine import Machine
 from tests.support.service import deploy
 from tests.support.waiting import eventually
 
@@ -17,28 +13,6 @@ def test_systemd_finds_no_fault(machine: Machine) -> None:
     for unit in ("sdserve.socket", "sdserve.service", "sdserve@shop.socket", "sdserve@shop.service"):
         done = machine.run("systemd-analyze", "verify", "--man=no", f"/run/systemd/system/{unit}")
         assert "sdserve" not in done.stdout, done.stdout
-
-
-@pytest.mark.parametrize("names", [["strict"], ["isolated"], ["strict", "isolated"], ["user"]], ids=" ".join)
-def test_a_shipped_drop_in_serves_reloads_upgrades_and_stops(machine: Machine, names: list[str]) -> None:
-    service = deploy(machine, start=False)
-    for name in names:
-        text = (UNITS / "sdserve.service.d" / f"{name}.conf").read_text()
-        if "PrivateUsers=yes" in text:
-            machine.demand_user_namespaces()
-        machine.drop_in(service.unit, text, f"{name}.conf")
-    machine.reload_units()
-    machine.systemctl("start", service.socket)
-    assert service.ask().status == 200
-    machine.systemctl("reload", service.unit)
-    service.upgrade()
-    assert service.ask().status == 200
-    service.check(workers=2)
-    machine.systemctl("stop", service.unit)
-    machine.wait_for(service.unit, ActiveState="inactive", Result="success")
-    analysis = machine.run("systemd-analyze", "security", "--no-pager", service.unit).stdout
-    level = re.search(r"exposure level for .*: ([0-9.]+)", analysis)
-    assert level and float(level[1]) < (1.0 if "isolated" in names and "strict" in names else 3.0), analysis
 
 
 def test_nothing_is_left_behind(machine: Machine) -> None:

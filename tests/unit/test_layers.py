@@ -18,7 +18,7 @@ LAYERS = [
     {"config", "systemd", "process", "http", "status"},
     {"log", "access"},
     {"gateway"},
-    {"workers"},
+    {"workers", "ops"},
     {"arbiter"},
     {"cli", "ctl"},
     {"__main__"},

@@ -1,0 +1,1 @@
+../sdserve/ops/unit_files/drop-ins
