@@ -90,13 +90,20 @@ class WebSocketCall(HTTPCall):
         if not self.upgraded:
             return super().reads()
         self._paused = self._is_full() and not self.closes
+        return self._listens() and not self._socket.waits
+
+    def goes_on(self) -> bool:
+        """Whether `take` has something to do, with b"": what has come is looked at in turns, while there is room."""
+        return self._socket.waits and self._listens()
+
+    def _listens(self) -> bool:
         return not self._paused and (self.client is None or self.client.owed <= HIGH)
 
     def take(self, data: bytes, now: float) -> None:
         """Bytes have come. Raises ClientGone."""
         self._heart.heard = now
         socket = self._socket
-        events = socket.receive(data)
+        events = socket.receive(data, self._most - len(self._queue))
         for event in events:
             if isinstance(event, Closed):
                 self._closed = self._closed or event
@@ -161,7 +168,7 @@ class WebSocketCall(HTTPCall):
             await self._news()
         event = self._queue.popleft()
         self._queued -= len(event)
-        if self._paused and self.client is not None and not self._is_full():
+        if self._paused and self.client is not None and self._has_room():
             self._host.wants_more(self)
         if isinstance(event, str):
             return {"type": "websocket.receive", "text": event}
@@ -169,6 +176,10 @@ class WebSocketCall(HTTPCall):
 
     def _is_full(self) -> bool:
         return len(self._queue) >= self._most or self._queued >= QUEUED
+
+    def _has_room(self) -> bool:
+        """Whether it is worth while to go on: not for each message."""
+        return len(self._queue) * 2 <= self._most and self._queued * 2 <= QUEUED
 
     # --- sending ----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ taken out of the buffer by moving an offset: a buffer full of small ones is not 
 The states and every legal move:
 
     HEAD   --next_request--> HEAD (incomplete) | BODY (a body follows) | HEAD (none does) | CLOSED (it was the last one)
+                             | LAST (likewise, but it asks for another protocol: what follows is kept for that)
     BODY   --read_body-----> BODY | HEAD (the body ended) | CLOSED (and the request was the last one)
     BODY   --whole_body----> BODY (it has not all come) | HEAD | CLOSED (likewise)
     any    --an error, close()--> CLOSED
@@ -28,6 +29,7 @@ class State(IntEnum):
     HEAD = 0
     BODY = 1
     CLOSED = 2
+    LAST = 3
 
 
 HEAD, CLOSED = State.HEAD, State.CLOSED
@@ -136,7 +138,10 @@ class Connection:
             self._last = not request.keep_alive
             self.state = State.BODY
         elif not request.keep_alive:
-            self.close()
+            if request.upgrade:
+                self.state = State.LAST
+            else:
+                self.close()
         return request
 
     def _incomplete(self, buffer: bytes) -> None:

@@ -8,6 +8,9 @@ The library `websockets` knows the protocol. Nearly all frames are whole message
 short path that costs a tenth: it takes whole, final, masked data frames without extensions, between two messages.
 Whatever is different goes to the library, one frame at a time, so that the next ordinary one takes the short path
 again. What comes out does not depend on which of the two reads a frame, nor on how the bytes were split.
+
+A peer decides how much work its bytes are: frames may be empty, compressed ones become a thousand times as long. So one
+`receive` does a bounded part of it, and leaves the rest for the next (`waits`); a message has so many frames at most.
 """
 
 import codecs
@@ -35,6 +38,11 @@ PING = b"\x89\x00"
 TEXT, BINARY = 0x81, 0x82  # the first byte of a message in one frame
 REASON = 123  # bytes of a close frame behind its code
 ENDLESS = 1 << 64  # bytes: more than a frame can have
+WORK = 256  # that one `receive` does by the library: a frame is 1 of it, and each UNIT bytes of a message 1 more
+UNIT = 4096
+FRAGMENTS = 1000  # frames that a message may have, and one more for each FRAGMENT bytes that it may have
+FRAGMENT = 64
+NOT_MINIMAL = -1
 # 28 kB for each connection, where zlib's own defaults take 95.
 DEFLATE = ServerPerMessageDeflateFactory(
     server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
@@ -46,8 +54,7 @@ _MESSAGES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
 class Closed(NamedTuple):
-    """The end: the code that the peer gave (1005: none; 1006: it went without a close frame), or the one that it was
-    given for a fault of its own."""
+    """The end: the code that the peer gave (1005: none), or the one that it was given for a fault of its own."""
 
     code: int
     reason: str = ""
@@ -76,7 +83,8 @@ _log = _FaultsOnly(logging.getLogger("sdserve.error"), {})
 
 
 def frame_size(data: bytes, at: int) -> int:
-    """Bytes of the frame that begins in `data` at `at`; 0 where too little of its head has arrived to know."""
+    """Bytes of the frame that begins in `data` at `at`; 0 where too little of its head has arrived to know, NOT_MINIMAL
+    where its length could be said in fewer bytes, or has its highest bit set (RFC 6455 section 5.2)."""
     left = len(data) - at
     if left < 2:
         return 0
@@ -87,31 +95,39 @@ def frame_size(data: bytes, at: int) -> int:
     digits = 2 if size == 126 else 8
     if left < 2 + digits:
         return 0
-    return head + digits + int.from_bytes(data[at + 2 : at + 2 + digits], "big")
+    found = int.from_bytes(data[at + 2 : at + 2 + digits], "big")
+    return head + digits + found if (126 if digits == 2 else 65536) <= found < 1 << 63 else NOT_MINIMAL
 
 
 def _long(data: bytes, at: int, second: int) -> tuple[int, int]:
-    """Where the payload of the longer frame at `at` begins, and its size: ENDLESS for one that is not masked, or too
-    little of whose head has arrived."""
+    """Where the payload of the longer frame at `at` begins, and its size: ENDLESS for one that is not masked, whose
+    length is not minimal, or too little of whose head has arrived."""
     if second == 254:
-        return at + 8, data[at + 2] << 8 | data[at + 3]
+        size = data[at + 2] << 8 | data[at + 3]
+        return at + 8, size if size > 125 else ENDLESS
     if second == 255 and len(data) - at > 13:
-        return at + 14, int.from_bytes(data[at + 2 : at + 10], "big")
+        size = int.from_bytes(data[at + 2 : at + 10], "big")
+        return at + 14, size if size > 65535 else ENDLESS
     return at, ENDLESS
 
 
 class WebSocket:
     """A WebSocket that begins with `accept`. `max_message` is bytes of a message after inflation, 0: no limit.
 
-    `open` says whether messages can be sent, `ended` that only what is in `data_to_send` goes over the connection yet.
+    `open` says whether messages can be sent, `ended` that only what is in `data_to_send` goes over the connection yet,
+    `waits` that something of what was received was not looked at yet: `receive` is to be called again.
     """
 
     __slots__ = (
         "_accept",
+        "_at",
         "_check",
+        "_done",
+        "_fragments",
         "_limit",
         "_message",
         "_missing",
+        "_most",
         "_plain",
         "_protocol",
         "_rest",
@@ -119,6 +135,7 @@ class WebSocket:
         "_told",
         "ended",
         "open",
+        "waits",
     )
 
     def __init__(self, handshake: Handshake, *, max_message: int = 0, compression: bool = False) -> None:
@@ -137,14 +154,19 @@ class WebSocket:
         if agreed is not None:
             self._accept += b"Sec-WebSocket-Extensions: %b\r\n" % agreed.encode("ascii")
         self._limit = max_message or ENDLESS
-        self._rest = b""  # of a frame's head, the rest of which has not arrived
+        self._most = FRAGMENTS + self._limit // FRAGMENT
+        self._rest = b""  # what was not looked at yet, or the part of a frame's head that has arrived; from `_at` on
+        self._at = 0
+        self._done = 0  # bytes of messages that the library has given out, in this `receive`
         self._missing = 0  # bytes of the frame that the library is reading
         self._message: bytearray | None = None  # the fragments so far of a message that has not ended
+        self._fragments = 0  # how many these are
         self._check: Callable[[Data, bool], str] | None = None  # of a text: it finds at once what is not UTF-8
         self._short = False  # the next frame may take the short path
         self._told = False  # `Closed` has been given out
         self.open = False
         self.ended = False
+        self.waits = False
 
     def accept(self, heads: HeadWriter, subprotocol: str | None, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The answer that opens it. Raises InvalidResponse."""
@@ -163,12 +185,18 @@ class WebSocket:
         self._plain = self._short = not self._protocol.extensions
         return answer
 
-    def receive(self, data: bytes) -> list[Event]:
-        """What was completed by the next bytes of the connection; what follows the end is ignored."""
+    def receive(self, data: bytes, room: int = ENDLESS) -> list[Event]:
+        """What was completed by the next bytes of the connection, no more than `room` messages or WORK; what follows
+        the end is ignored."""
         events: list[Event] = []
+        at, work = 0, WORK
         if self._rest:
-            data, self._rest = self._rest + data, b""
-        at, size = 0, len(data)
+            if data:
+                data = self._rest[self._at :] + data
+            else:
+                data, at = self._rest, self._at
+            self._rest, self._at, self.waits = b"", 0, False
+        size = len(data)
         while at < size:
             if self._short and size - at > 5:
                 length = data[at + 1]
@@ -184,24 +212,26 @@ class WebSocket:
                         try:
                             events.append(str(apply_mask(data[body:end], data[body - 4 : body]), "utf-8"))
                             at = end
-                            continue
+                            if len(events) < room:
+                                continue
+                            break
                         except UnicodeDecodeError:
                             pass  # the library's way says what follows
                     elif first == BINARY:
                         events.append(apply_mask(data[body:end], data[body - 4 : body]))
                         at = end
-                        continue
+                        if len(events) < room:
+                            continue
+                        break
             elif self.ended:
                 break
             at = self._one_frame(data, at, events)
-        return events
-
-    def eof(self) -> list[Event]:
-        """The peer sends nothing more."""
-        events: list[Event] = []
-        if not self.ended:
-            self._protocol.receive_eof()
-            self._closing(events)
+            work -= 1 + self._done // UNIT
+            self._done = 0
+            if work <= 0 or len(events) >= room:
+                break
+        if at < size and not self.ended:
+            self._rest, self._at, self.waits = data, at, True
         return events
 
     def send_text(self, text: str) -> bytes:
@@ -231,8 +261,9 @@ class WebSocket:
     def let_go(self) -> None:
         """It is over: nothing is received any more. What the library's parser holds leads back to it, and would stay in
         memory until a garbage collection."""
-        self.open = self._short = self._plain = False
+        self.open = self._short = self._plain = self.waits = False
         self.ended = self._told = True
+        self._rest = b""
         self._protocol.parser.close()
         self._protocol.parser_exc = None
 
@@ -262,6 +293,10 @@ class WebSocket:
         if not missing:
             self._rest = data[at:]
             return size
+        if missing < 0:
+            self._protocol.fail(CloseCode.PROTOCOL_ERROR, "a length is not minimal")
+            self._closing(events)
+            return size
         end = min(at + missing, size)
         self._missing = missing - (end - at)
         protocol = self._protocol
@@ -277,15 +312,18 @@ class WebSocket:
     def _message_of(self, frame: Frame, events: list[Event]) -> None:
         """Adds the message that a frame is, or completes."""
         data, whole = frame.data, self._message
+        self._done += len(data)
         try:
             if frame.opcode is not Opcode.CONT:
                 if frame.fin:
                     events.append(str(data, "utf-8") if frame.opcode is Opcode.TEXT else bytes(data))
                     return
                 whole = self._message = bytearray()
+                self._fragments = 0
                 self._check = UTF8().decode if frame.opcode is Opcode.TEXT else None
             assert whole is not None  # else it is the library that found a fault
             whole += data
+            self._fragments += 1
             if self._check is not None:
                 self._check(data, frame.fin)
         except UnicodeDecodeError:
@@ -294,6 +332,8 @@ class WebSocket:
         if frame.fin:
             events.append(bytes(whole) if self._check is None else str(whole, "utf-8"))
             self._message = self._check = None
+        elif self._fragments >= self._most:
+            self._protocol.fail(CloseCode.MESSAGE_TOO_BIG, f"a message has more than {self._most} frames")
 
     def _closing(self, events: list[Event]) -> None:
         """The library has left the state OPEN."""
@@ -304,7 +344,5 @@ class WebSocket:
             self._told = True
             self._message = self._check = None
             said = protocol.close_rcvd or protocol.close_sent
-            if said is None or isinstance(protocol.parser_exc, EOFError):
-                events.append(Closed(CloseCode.ABNORMAL_CLOSURE))
-            else:
-                events.append(Closed(said.code, said.reason))
+            assert said is not None  # the library ends nothing without a word
+            events.append(Closed(said.code, said.reason))

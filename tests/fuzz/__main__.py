@@ -64,6 +64,8 @@ class Feeder:
             if conn.state is not State.BODY:
                 request = conn.next_request()
                 if request is None:
+                    if conn.state is State.LAST:  # nobody wants what another protocol would be asked for
+                        conn.close()
                     return
                 check_fields(request, self._limits)
                 out.append((request.method, request.uri, request.fields, request.length, request.keep_alive))

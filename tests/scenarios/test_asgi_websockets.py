@@ -142,6 +142,18 @@ def test_frames_may_come_before_the_answer_and_in_any_pieces(service: Service) -
         assert exactly(sock, 13) == b"\x81\x05early\x81\x04bird"
 
 
+def test_very_many_tiny_frames_are_a_message_like_any_other(service: Service) -> None:
+    def piece(opcode: Opcode, data: bytes, *, fin: bool = False) -> bytes:
+        return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+    many = piece(Opcode.TEXT, b"a") + piece(Opcode.CONT, b"") * 20_000 + piece(Opcode.CONT, b"b", fin=True)
+    many += b"".join(masked(b"%03d" % number) for number in range(500))
+    echoes = b"\x81\x02ab" + b"".join(b"\x81\x03%03d" % number for number in range(500))
+    with service.raw("/echo", many[:10_000]) as sock:
+        sock.sendall(many[10_000:])
+        assert exactly(sock, len(echoes)) == echoes
+
+
 def test_a_client_that_says_a_lot_is_heard_in_order(service: Service) -> None:
     """And while its application is not listening, no more is read than what may wait."""
     with service.raw("/sleepy?flood") as sock:
@@ -374,7 +386,11 @@ def test_silence_is_asked_about_and_who_does_not_answer_is_gone(start: Start) ->
 
 
 def test_pings_can_be_turned_off_and_compression_too(start: Start) -> None:
-    service = serve(start, "--websocket-ping-interval", "0", SDSERVE_WEBSOCKET_COMPRESSION="false")
+    """And to be the last request of its connection means nothing for a WebSocket."""
+    off = ("--websocket-ping-interval", "0", "--keepalive-requests", "1")
+    service = serve(start, *off, SDSERVE_WEBSOCKET_COMPRESSION="false")
+    with service.raw("/echo", masked(b"early")) as sock:
+        assert exactly(sock, 7) == b"\x81\x05early"
     with service.connect("/echo", compression="deflate") as client:
         assert client.response is not None and "Sec-WebSocket-Extensions" not in client.response.headers
 

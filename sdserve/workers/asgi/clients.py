@@ -29,6 +29,7 @@ from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 
 BODY = State.BODY
+BETWEEN = State.HEAD, State.LAST  # what has been received is not this request's
 EPOLLRDHUP = select.EPOLLRDHUP
 BROKEN = select.EPOLLERR | select.EPOLLHUP  # epoll(7) tells it unasked, and polls for nothing else where asked for it
 
@@ -181,7 +182,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         elif call.reads():
             mask = EPOLLIN
         else:
-            mask = EPOLLRDHUP if client.conn.state is State.HEAD else BROKEN
+            mask = EPOLLRDHUP if client.conn.state in BETWEEN else BROKEN
         try:
             self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
         except OSError:  # the application may be waiting for this, and has no part in it

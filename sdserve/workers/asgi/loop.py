@@ -156,8 +156,7 @@ class ASGILoop(Loop[ASGIClient]):
                 self._reopen()
             for _ in range(min(len(ready), BATCH)):
                 client = ready.popleft()
-                if client.phase is Phase.HEAD:
-                    clients.advance(client, now)
+                clients.advance(client, now)
             client = None
             self._rest(now)
             if not self._worker.alive and self._is_over(now):

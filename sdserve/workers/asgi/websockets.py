@@ -93,6 +93,23 @@ class WebSocketClients(ASGIClients):
 
     # --- events -------------------------------------------------------------------------------------------------------
 
+    def advance(self, client: ASGIClient, now: float) -> bool:
+        call = client.call
+        if client.phase is not CALL or not isinstance(call, WebSocketCall) or not call.upgraded:
+            return super().advance(client, now)
+        client.queued = False
+        if call.goes_on():
+            self._arrived(client, call, b"")
+            self._listen(client)
+        return True
+
+    def _listen(self, client: ASGIClient) -> None:
+        """What a WebSocket has sent and nobody has looked at yet has its turn among others."""
+        super()._listen(client)
+        call = client.call
+        if isinstance(call, WebSocketCall) and call.goes_on() and client.phase is CALL and not client.queued:
+            self.queue(client)
+
     def _arrived(self, client: ASGIClient, call: HTTPCall, data: bytes) -> None:
         if not (isinstance(call, WebSocketCall) and call.upgraded):
             super()._arrived(client, call, data)

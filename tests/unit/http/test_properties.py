@@ -82,6 +82,15 @@ def test_a_body_that_came_with_its_head_is_taken_whole_and_nothing_behind_it() -
     assert (chunked.read_body(), chunked.read_body()) == (b"a", None)
 
 
+def test_what_follows_the_last_request_is_kept_where_that_asks_for_another_protocol() -> None:
+    for upgrade, state, rest in ((b"", State.CLOSED, b""), (b"Upgrade: websocket\r\n", State.LAST, b"early frames")):
+        conn = connection()
+        conn.receive(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\n%b\r\nearly" % upgrade)
+        assert conn.next_request() is not None and conn.state is state
+        conn.receive(b" frames")
+        assert (conn.next_request(), conn.rest) == (None, rest)
+
+
 REQUEST_LINES = st.sampled_from(
     [b"GET / HTTP/1.1", b"HEAD /a?b HTTP/1.1", b"GET / HTTP/1.0", b"OPTIONS * HTTP/1.1", b"GET /\x80 HTTP/1.1"]
 ) | st.sampled_from(

@@ -27,7 +27,7 @@ from sdserve.http.errors import HTTPError, IllegalMove, InvalidResponse
 from sdserve.http.handshake import Handshake
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
-from sdserve.http.websocket import Closed, Event, WebSocket, frame_size
+from sdserve.http.websocket import ENDLESS, FRAGMENTS, UNIT, WORK, Closed, Event, WebSocket, frame_size
 
 FIELDS = {
     "Host": "a",
@@ -278,7 +278,11 @@ def test_compressed_messages_take_little_room() -> None:
         (frame(b"\xff", fin=False), 1007),
         (frame("x" * 1001), 1009),
         (frame("x" * 1000, fin=False) + frame("y", 0), 1009),
-        (b"\x82\xff" + b"\xff" * 8, 1009),
+        (b"\x82\xff\x7f" + b"\xff" * 7, 1009),
+        (b"\x82\xff" + b"\xff" * 8, 1002),
+        (b"\x81\xfe\x00\x7d" + MASK + bytes(125), 1002),
+        (b"\x81\xff" + (125).to_bytes(8, "big") + MASK + bytes(125), 1002),
+        (b"\x82\xff" + (65535).to_bytes(8, "big") + MASK + bytes(65535), 1002),
     ],
 )
 @pytest.mark.parametrize("behind", [b"", frame("more")])
@@ -290,7 +294,7 @@ def test_a_fault_ends_it_with_its_code(data: bytes, code: int, behind: bytes) ->
         assert socket.ended and not socket.open
         peer.receive_data(socket.data_to_send())
         assert peer.close_rcvd is not None and peer.close_rcvd.code == code
-        assert socket.receive(frame("more")) == socket.eof() == []
+        assert socket.receive(frame("more")) == []
 
 
 def test_a_message_within_the_limit_is_taken_and_inflated_ones_count_as_they_are_inflated() -> None:
@@ -310,10 +314,41 @@ def test_a_bomb_in_fragments_is_one() -> None:
     assert isinstance(event, Closed) and event.code == 1009
 
 
-def test_endless_empty_fragments_take_no_room() -> None:
-    socket = opened(limit=1000)
-    socket.receive(frame("a", fin=False) + frame("", 0, fin=False) * 10_000)
-    assert socket.receive(frame("b", 0)) == ["ab"]
+@pytest.mark.parametrize("limit", [0, 64_000])
+def test_a_message_has_so_many_frames_at_most(limit: int) -> None:
+    """A thousand, and one more for each 64 bytes that it may have: empty ones count like others."""
+    most = FRAGMENTS + 1000
+    for count, said in ((most - 1, ["ab"]), (most, ["ab"] if not limit else [Closed(1009)])):
+        events, _, _ = course(
+            opened(limit), [frame("a", fin=False) + frame("", 0, fin=False) * (count - 1) + frame("b", 0)]
+        )
+        assert [event._replace(reason="") if isinstance(event, Closed) else event for event in events] == said
+
+
+def test_what_one_segment_makes_is_looked_at_in_turns() -> None:
+    """However it is made: by tiny frames, by pings, or by messages that are long once they are inflated."""
+    socket = opened()
+    socket.receive(frame("a", fin=False) + frame("", 0, fin=False) * 10_000 + frame("b", 0))
+    assert socket.waits and socket._fragments <= WORK
+    socket = opened()
+    socket.receive(frame("", 9) * 1000)
+    assert socket.waits and len(socket.data_to_send()) <= 2 * WORK
+    peer, socket = client(compression=True), compressed()
+    for _ in range(10):
+        peer.send_text(b"x" * UNIT * WORK)
+    assert len(socket.receive(b"".join(peer.data_to_send()))) == 1 and socket.waits
+    socket.let_go()
+    assert not socket.waits and socket.receive(b"") == []
+
+
+@pytest.mark.parametrize("make", [opened, compressed])
+def test_no_more_comes_out_than_there_is_room_for(make: Callable[[], WebSocket]) -> None:
+    socket = make()
+    data = b"".join(frame(f"{number}") for number in range(10)) + close(1001)
+    assert socket.receive(data, 3) == ["0", "1", "2"] and socket.waits
+    assert socket.receive(frame("too late"), 3) == ["3", "4", "5"] and socket.waits
+    assert socket.receive(b"", 4) == ["6", "7", "8", "9"] and socket.waits
+    assert socket.receive(b"") == [Closed(1001, "")] and not socket.waits
 
 
 @pytest.mark.parametrize(
@@ -332,21 +367,12 @@ def test_a_close_is_answered_with_its_code(data: bytes, closed: Closed) -> None:
     assert socket.ended
     peer.receive_data(socket.data_to_send())
     assert peer.close_rcvd is not None and (peer.close_rcvd.code, peer.close_rcvd.reason) == tuple(closed)
-    assert socket.eof() == []
     with pytest.raises(IllegalMove):
         socket.send_text("")
     with pytest.raises(IllegalMove):
         socket.send_bytes(b"")
     with pytest.raises(IllegalMove):
         socket.close()
-
-
-@pytest.mark.parametrize("data", [b"", frame("abc")[:3], frame("abc", fin=False), b"\x81"])
-def test_who_goes_without_a_word_is_told_as_1006(data: bytes) -> None:
-    for socket in (opened(), compressed()):
-        socket.receive(data)
-        assert socket.eof() == [Closed(1006)]
-        assert socket.ended and socket.data_to_send() == b"" and socket.eof() == []
 
 
 def test_a_close_of_ours_waits_for_its_answer() -> None:
@@ -358,11 +384,10 @@ def test_a_close_of_ours_waits_for_its_answer() -> None:
     assert socket.ended and socket.data_to_send() == b""
 
 
-@pytest.mark.parametrize(("data", "code"), [(frame("a", 3), 1012), (b"", 1006)])
-def test_after_a_close_of_ours_nothing_more_is_said(data: bytes, code: int) -> None:
+def test_after_a_close_of_ours_nothing_more_is_said() -> None:
     socket = opened()
     socket.close(1012)
-    assert (socket.receive(data) or socket.eof()) == [Closed(code)]
+    assert socket.receive(frame("a", 3)) == [Closed(1012)]
     assert socket.ended and socket.data_to_send() == b""
 
 
@@ -406,7 +431,6 @@ def test_it_tells_of_its_own_faults_only(caplog: pytest.LogCaptureFixture, monke
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(websocket._log, "logger", logging.getLogger("of this test"))  # whoever has set up the real one
     opened().receive(frame("a") + frame(b"", 9) + close(1000))
-    opened().eof()
     assert not caplog.records
     socket = opened()
     monkeypatch.setattr(socket._protocol, "recv_frame", lambda frame: 1 / 0)
@@ -453,13 +477,20 @@ STREAMS = st.one_of(
 KINDS = st.sampled_from([opened, lambda: opened(limit=100), compressed, lambda: compressed(limit=100)])
 
 
-def course(socket: WebSocket, segments: Iterator[bytes] | list[bytes]) -> tuple[list[Event], bytes]:
+def course(
+    socket: WebSocket, segments: Iterator[bytes] | list[bytes], room: int = ENDLESS
+) -> tuple[list[Event], bytes, bool]:
+    """What came out of it, what it said, and whether it is over."""
     events, said = [], b""
     for segment in segments:
-        events += socket.receive(segment)
+        some = socket.receive(segment, room)
+        events += some
+        while socket.waits:
+            assert len(some) <= room
+            events += (some := socket.receive(b"", room))
         said += socket.data_to_send()
     assert socket.open != socket.ended
-    return events + socket.eof(), said + socket.data_to_send()
+    return events, said, socket.ended
 
 
 @given(STREAMS, st.lists(st.integers(0, 4000), max_size=12), KINDS)
@@ -467,9 +498,10 @@ def course(socket: WebSocket, segments: Iterator[bytes] | list[bytes]) -> tuple[
 def test_any_split_of_any_stream_gives_the_same_messages(
     data: bytes, cuts: list[int], make: Callable[[], WebSocket]
 ) -> None:
-    whole = events, _ = course(make(), [data])
-    assert [type(event) for event in events].count(Closed) == 1 and type(events[-1]) is Closed
+    whole = events, _, over = course(make(), [data])
+    assert [type(event) is Closed for event in events] == [False] * (len(events) - over) + [True] * over
     assert course(make(), pieces(data, cuts)) == whole
+    assert course(make(), pieces(data, cuts), room=1) == whole
     assert course(make(), [data[at : at + 1] for at in range(len(data))]) == whole
 
 
@@ -533,7 +565,7 @@ def test_what_is_over_stays_in_memory_for_nobody(make: Callable[[], WebSocket], 
         socket.receive(data)
         there = weakref.ref(socket._protocol)
         socket.let_go()
-        assert socket.receive(frame("more")) == socket.eof() == []
+        assert socket.receive(frame("more")) == []
         del socket
         assert there() is None
     finally:
