@@ -163,14 +163,20 @@ class Environs:
             raise BadRequest(f"header {name} has an underscore in its name")
         return "" if self._terms.header_map == "drop" else variable(name)
 
-    def claims(self, base: Environ, request: Request) -> tuple[Client | None, str, str]:
-        """What a trusted peer says of a request: (client or None, scheme or "", SCRIPT_NAME). Raises BadRequest."""
+    @property
+    def script_name(self) -> str:
+        """Where the application is mounted if no proxy says that."""
+        return self._terms.script_name
+
+    def claims(self, request: Request) -> tuple[Client | None, str, str]:
+        """What a trusted peer says of a request: (client or None, scheme or "", SCRIPT_NAME or ""). Raises
+        BadRequest."""
         forwarding, by_name = self._forwarding, request.by_name
         if by_name is None:
-            fields = self._gathered(base, request, True)
-            return (*forwarding.read(fields), fields["SCRIPT_NAME"])
+            fields = self._gathered({}, request, True)
+            return (*forwarding.read(fields), fields.get("SCRIPT_NAME", ""))
         said = {key: by_name[name].decode("latin-1") for name, key in forwarding.looks_at.items() if name in by_name}
-        return (*forwarding.read(said), base["SCRIPT_NAME"])
+        return (*forwarding.read(said), "")
 
     def _heed_proxy(self, environ: Environ) -> None:
         """Believes a trusted peer about the client. Raises BadRequest."""

@@ -6,9 +6,9 @@ underscores in their names are treated likewise, because frameworks make environ
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-from sdserve.gateway.environ import Environ, Environs
+from sdserve.gateway.environ import Environs
 from sdserve.gateway.forwarded import TRUSTED
 from sdserve.http.request import Request
 
@@ -17,33 +17,38 @@ Address = tuple[str, int | None]
 SECURE = {"http": "ws", "https": "wss"}
 
 
+PCHAR = "/:@!$&'()*+,;="  # what a path may have besides letters, digits and -._~ (RFC 3986 section 3.3)
+
+
 class Scopes:
-    """Makes scopes. `state` is what lifespan's startup left, None where the application has no lifespan."""
+    """Makes scopes. `root_path` is where the application is mounted, else the SCRIPT_NAME of this process's environment
+    says it, but a trusted proxy knows better. `state` is what lifespan's startup left, None where the application has
+    no lifespan."""
 
     def __init__(self, environs: Environs, root_path: str, state: dict[str, Any] | None) -> None:
         self._environs = environs
-        self._root_path = root_path.rstrip("/")
+        self._root_path = (root_path or environs.script_name).rstrip("/")
         self._state = state
 
-    def of_request(
-        self, base: Environ, server: Address, peer: Address | None, request: Request, standing: int
-    ) -> Scope:
+    def of_request(self, server: Address, peer: Address | None, request: Request, standing: int) -> Scope:
         """The scope of one HTTP request. Raises BadRequest.
 
-        `base` is what the environs of its connection share, `server` where it was accepted, `peer` who has
-        connected, `standing` as in forwarded.py.
+        `server` is where its connection was accepted, `peer` who has connected, `standing` as in forwarded.py.
         """
         path = request.path
         client, scheme, root_path = peer, "http", self._root_path
         if standing & TRUSTED:
-            said, named, mount = self._environs.claims(base, request)
+            said, scheme, mount = self._environs.claims(request)
             if said is not None:
                 client = (said[0], int(said[1] or 0))
-            scheme, root_path = named or scheme, mount.rstrip("/") or root_path
+            scheme = scheme or "http"
+            if mount:
+                root_path = mount.encode("latin-1").decode(errors="replace").rstrip("/")
         decoded = unquote(path) if "%" in path else path
         raw_path = path.encode("ascii")
         if root_path and decoded != root_path and not decoded.startswith(root_path + "/"):
-            decoded, raw_path = root_path + decoded, root_path.encode() + raw_path
+            decoded = root_path + decoded
+            raw_path = quote(root_path, PCHAR, errors="surrogateescape").encode("ascii") + raw_path
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},

@@ -194,6 +194,10 @@ class Told:
 
     def _open_wake_up_pipe(self) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.hear_signals()
+
+    def hear_signals(self) -> None:
+        """Has each signal wake whoever polls `control_fds`, also one that comes just before that."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def handle_signal(self, signum: int) -> None:

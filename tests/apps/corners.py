@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import json
 import os
+import signal
 import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -592,6 +593,25 @@ async def extensions(call: Call) -> None:
     await call.answer(json.dumps([before, found["http.response.pathsend"]]).encode())
 
 
+async def signals(call: Call) -> None:
+    """Takes signals by the event loop, and gives them back; who has them before, meanwhile and afterwards."""
+    taken, loop, found = (signal.SIGTERM, signal.SIGHUP), asyncio.get_running_loop(), []
+
+    def look() -> None:
+        fd = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+        found.append([fd, *(repr(signal.getsignal(each)) for each in taken)])
+
+    look()
+    for each in taken:
+        loop.add_signal_handler(each, print)
+    look()
+    for each in taken:
+        loop.remove_signal_handler(each)
+    look()
+    await call.answer(json.dumps(found).encode())
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -613,7 +633,7 @@ PLACES = [
     *(trailers, trailers_of_nothing, trailers_missing, trailers_unannounced, trailers_forged),
     *(path, path_sized, large_file, zerocopy, zerocopy_only, hints, hints_forged),
     *(behind, sends_on, sends_unheard, wraps_it, pours, at_once, listens),
-    *(context, tasks, at_first, cancels_itself, state, extensions, seen, let),
+    *(context, tasks, at_first, cancels_itself, state, extensions, signals, seen, let),
 ]
 PAGES = {each.__name__: each for each in PLACES}
 

@@ -1,6 +1,7 @@
 """A call is a task like any other: what asyncio and its libraries expect of one is there from its first step."""
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,20 @@ def test_a_call_that_cancels_itself_harms_nobody(at: Corners) -> None:
         assert other.response().body == b"hello"
         assert at.ask("/cancels_itself").status == 500
         assert other.send(get("/")).response().body == b"hello"
+
+
+def test_a_signal_that_the_application_took_and_gave_back_means_what_it_did(at: Corners) -> None:
+    """Libraries do that with SIGTERM, and asyncio gives it back as one that kills."""
+    (worker,) = at.server.wait_workers(1)
+    before, during, after = json.loads(at.ask("/signals").body)
+    assert before == after != during
+    with at.wire(get("/echo", "Content-Length: 5", method="POST") + b"he") as wire:
+        os.kill(worker.pid, signal.SIGHUP)
+        at.is_well()
+        os.kill(worker.pid, signal.SIGTERM)
+        at.server.wait_workers(2)
+        assert wire.send(b"llo").response().body == b"hello"
+    at.server.wait_workers(1, besides=[worker.pid])
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -99,7 +99,7 @@ class ASGIExchange(Exchange[ASGIClient]):
     async def answer_nobody(self, base: Environ, request: Request) -> HTTPCall:
         """One answer that is read to its end by nobody: a warm-up's."""
         self.heads.clock(monotonic())
-        scope = self._scopes.of_request(base, ("localhost", None), None, request, 0)
+        scope = self._scopes.of_request(("localhost", None), None, request, 0)
         scope["scheme"], scope["server"] = base["wsgi.url_scheme"], (base["SERVER_NAME"], int(base["SERVER_PORT"]))
         scope["extensions"] = {}
         call = HTTPCall(self.heads, Nobody(), request, self._log, Nobody(), b"")
@@ -124,7 +124,7 @@ class ASGIExchange(Exchange[ASGIClient]):
             self._hooked(client, request)
         if self.asgi.concurrency and len(self.running) >= self.asgi.concurrency:
             raise Unavailable(f"{len(self.running)} calls run, which is limit_concurrency")
-        scope = self._scopes.of_request(client.base, client.server, client.address, request, client.standing)
+        scope = self._scopes.of_request(client.server, client.address, request, client.standing)
         if request.upgrade and is_asked(request):
             call = self._open(client, request, scope)
         else:

@@ -24,9 +24,10 @@ from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.asgi.extra import demand_loop, later, new_event_loop
 from sdserve.workers.asgi.loop import ASGILoop
 from sdserve.workers.asgi.options import AsgiOptions
+from sdserve.workers.asgi.signals import Borrowed
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.http.worker import HTTPWorker
-from sdserve.workers.told import RETIRING
+from sdserve.workers.told import HANDLED, RETIRING
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -65,6 +66,7 @@ class ASGIWorker(HTTPWorker):
         """The loop of this process. Raises BootError where uvloop is asked for and missing."""
         loop = new_event_loop(self.asgi.loop, self.log)
         asyncio.set_event_loop(loop)
+        Borrowed(loop, HANDLED, self.hear_signals)
         return loop
 
     @cached_property
