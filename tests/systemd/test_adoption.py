@@ -150,7 +150,7 @@ def test_with_the_buffers_of_a_kernel_as_installed(service: Service, machine: Ma
 @pytest.mark.parametrize("deed", ["reload", "upgrade"])
 def test_more_than_may_be_on_their_way_is_given_bit_by_bit(machine: Machine, deed: str) -> None:
     """Successors take them out: what does not fit into the queue, or would exceed LimitNOFILE=, follows."""
-    few = "[Service]\nLimitNOFILE=256\n"
+    few = "[Service]\nLimitNOFILE=300\n"
     service = deploy(machine, settings={"KEEPALIVE": "3600", "WORKERS": "4"}, drop_in=few)
     service.wake()
     service.check(workers=4)
