@@ -22,6 +22,7 @@ from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import Config
 from sdserve.log import Logger
 from sdserve.process import listeners, output
+from sdserve.process.counter_memory import CounterMemory, obtain
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfd import PidFd
@@ -73,24 +74,28 @@ class Host:
         return Handover.inherited(self.environ)
 
     def found(
-        self, described: Sequence[dict[str, Any]] | None, queue: list[int], kept: bool
-    ) -> tuple[list[Listener], Adoption]:
-        """The passed listeners, and the adoption queue.
+        self, described: Sequence[dict[str, Any]] | None, queue: list[int], counters: list[int], kept: bool
+    ) -> tuple[list[Listener], Adoption, tuple[CounterMemory, str]]:
+        """The passed listeners, the adoption queue, and the counters' memory with what is wrong with it.
 
         described: what the old master said of each listener; None: they are systemd's
         queue: the two ends of the old master's queue, or []
+        counters: the old master's memory of counters, or []
         kept: whether systemd keeps the queue, for all that the configuration knows
         """
         taken = activation.take(self.environ)
         stored = [each for each in taken if each.name in fdstore.NAMES]
-        passed = [each for each in taken if each.name not in (*fdstore.NAMES, fdstore.PROOF)]
+        counters = [*counters, *(each.fd for each in taken if each.name == fdstore.COUNTERS)]
+        ours = (*fdstore.NAMES, fdstore.PROOF, fdstore.COUNTERS)
+        passed = [each for each in taken if each.name not in ours]
         for each in taken:
             if each.name == fdstore.PROOF:  # the last master's, which systemd is about to drop
                 os.close(each.fd)
         adoption = Adoption.found(stored, queue, kept=fdstore.offered(self.environ) or kept)
         if described is None:
             described = [{"activated": True}] * len(passed)
-        return [self.adopt(each.fd, each.name, told) for each, told in zip(passed, described, strict=True)], adoption
+        listeners = [self.adopt(each.fd, each.name, told) for each, told in zip(passed, described, strict=True)]
+        return listeners, adoption, obtain(counters)
 
     def log(self, cfg: Config) -> Logger:
         return Logger(*cfg.logging)

@@ -28,6 +28,7 @@ class NewMaster(Policy):
 
     described: what the old master said of each listener that it passed on, in their order; None without an old master.
     queue: the two ends of the adoption queue, from the old master; [] without one.
+    counters: its memory of counters, one descriptor; [] without one.
     """
 
     def __init__(
@@ -47,11 +48,14 @@ class NewMaster(Policy):
         self._process: PidFd | None = None
         self.described: list[dict[str, Any]] | None = None
         self.queue: list[int] = []
+        self.counters: list[int] = []
         if handover is None:
             return
         hello = handover.receive() or {}
         self.described = hello.get("listeners", [])
         self.queue = hello.get("fds", [])
+        if hello.get("counters") and (second := handover.receive()) is not None:
+            self.counters = second.get("fds", [])
         parent = handover.peer_pid()
         with suppress(ProcessLookupError):  # it died meanwhile
             self._process = self._host.process(parent)

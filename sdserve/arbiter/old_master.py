@@ -11,6 +11,7 @@ from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.successor import LATE, Successor
+from sdserve.process.counters import UPGRADES
 from sdserve.process.program import Program
 from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor, main_process
@@ -98,7 +99,8 @@ class OldMaster(Policy):
         boot = service.cfg.boot_timeout
         timeout = boot + Backoff.CAP if boot else None
         try:
-            self._successor.start(service.listeners, service.adoption.queue, reexec, timeout)
+            passed = service.listeners, service.adoption.queue, service.counters.shared
+            self._successor.start(*passed, reexec, timeout)
         except OSError as error:
             self._successor_lost(0, f"no room for a new master: {error.strerror}")
             return
@@ -147,6 +149,7 @@ class OldMaster(Policy):
         service = self._service
         service.log.error("Upgrade backed out, this master serves on: %s", reason)
         service.trouble = f"upgrade failed: {reason}"
+        service.cell.add(UPGRADES + 1)
         self._manager.report()  # systemd knows before whoever waits, and may ask it
         self._commands.upgraded(reason)
 
@@ -167,6 +170,7 @@ class OldMaster(Policy):
         service.log.info("Handing over to the new master (pid %s)", pid)
         self._manager.main_pid(pid, late=self._successor.is_heard)
         self._successor.hand_over(service.children.timeout())
+        service.cell.add(UPGRADES)
         self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
 
     def take_along(self, graceful: bool, restart: bool) -> None:

@@ -16,11 +16,13 @@ from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
-from sdserve.arbiter.worker_handle import WorkerHandle, describe
+from sdserve.arbiter.worker_handle import WorkerHandle, cause_of_end, describe
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
+from sdserve.process.counters import CAUSES, EXITS
 from sdserve.process.pidfd import UNKNOWN
+from sdserve.systemd import fdstore
 from sdserve.systemd.notify import Notifier
-from sdserve.workers.base import Worker
+from sdserve.workers.base import NO_CELL, Worker
 from sdserve.workers.preimport import preimport
 from sdserve.workers.told import PREIMPORT, RETIRE
 
@@ -116,6 +118,8 @@ class Pool:
         proof = self._service.adoption.store(notifier)
         if proof is None:
             return
+        if (counters := self._service.counters).shared is not None:
+            fdstore.keep_counters(notifier, counters.shared.fileno(), fresh=counters.fresh)
 
         def not_kept() -> None:
             self._service.loop.drop(proof)
@@ -123,7 +127,7 @@ class Pool:
             self.tell_successors()
             self._service.log.warning(
                 "systemd does not keep the queue of idle connections, a restart will close them: fd_store is set, and "
-                "the unit needs FileDescriptorStoreMax=3 or more"
+                "the unit needs FileDescriptorStoreMax=4 or more"
             )
 
         self._service.loop.watch(proof, not_kept)
@@ -161,18 +165,27 @@ class Pool:
             failed = BootError(f"Worker failed to boot: {explain(service.log, error)}")
             self._judge(failed, newest=True, kills=0)
             return 0
+        worker.counters = NO_CELL
         try:
+            worker.counters = service.counters.take()
             scoreboard = self._children.scoreboard
             process, channel = self._host.fork_worker(worker, self._hooks.server, scoreboard, self._close_in_child)
         except OSError as error:
+            self._give_back(worker)
             backoff = self._not_forked(outside=True)
             verdict = on_no_room(service.state, backoff.rounds)
             self._execute(verdict, BootError(f"no room for a worker process: {error.strerror}"))
             return 0
         handle = WorkerHandle(worker, process, channel, worker.cell, service.loop.now)
         service.adoption.allow(handle.cell, successors=True)
+        handle.show()
         self._children.add(handle)
         return handle.pid
+
+    def _give_back(self, worker: Worker) -> None:
+        """Another worker may count where this one did."""
+        if worker.counters is not NO_CELL:
+            self._service.counters.give_back(worker.counters)
 
     def _new_worker(self, slot: int) -> Worker:
         service, generation = self._service, self._generation
@@ -218,6 +231,8 @@ class Pool:
     def worker_gone(self, handle: WorkerHandle, status: int) -> None:
         """A worker has ended: what that means depends on how far it had come, and on what the master is doing."""
         service = self._service
+        service.cell.add(EXITS + CAUSES.index(cause_of_end(handle, status)))
+        self._give_back(handle.worker)
         self._in_gap = handle.retired and service.goal.exclusive
         for generation in filter(None, (service.generation, service.previous)):
             if generation.number == handle.generation:

@@ -20,6 +20,7 @@ from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.config import Config
 from sdserve.errors import Interruption, call_hook
+from sdserve.process.counters import RELOADS
 from sdserve.process.listeners import Listener
 
 ACKNOWLEDGE = 1.0  # seconds that a reload waits for old workers which are too busy to say that they heard
@@ -199,6 +200,7 @@ class Reload(Policy):
         service.previous = None
         self._deadline.cancel()
         service.trouble = trouble
+        service.cell.add(RELOADS + bool(trouble))
         service.advance(event)
         self._take(
             "reload",

@@ -15,8 +15,19 @@ from sdserve.arbiter.lifecycle import MASTER, UPGRADE, Master, MasterEvent, Upgr
 from sdserve.arbiter.loop import Loop
 from sdserve.config import Config
 from sdserve.log import Logger
+from sdserve.process.counter_memory import CounterMemory
+from sdserve.process.counters import GENERATION, PID, WANTED, CounterCell
 from sdserve.process.listeners import Listener
 from sdserve.status import Status
+
+SHOWN = {
+    Master.STARTING: "starting",
+    Master.RUNNING: "serving",
+    Master.RELOADING: "serving",
+    Master.HANDING_OVER: "stopping",
+    Master.STOPPING: "stopping",
+    Master.DOWN: "stopping",
+}
 
 
 class Service:
@@ -31,6 +42,7 @@ class Service:
     """
 
     adoption: Adoption  # from the start on
+    counters: CounterMemory  # likewise
 
     def __init__(self, cfg: Config, loop: Loop, log: Logger, pid: int, launched_with: Mapping[str, str]) -> None:
         self.loop = loop
@@ -49,6 +61,8 @@ class Service:
         self.systemd = False
         self.trouble = ""
         self.exit_status = 0
+        self.cell = CounterCell.private()  # what this master counts, until `count_in` gives it one that others read
+        self._draining = False
         self._goal = Goal(cfg.workers)
 
     @property
@@ -59,10 +73,38 @@ class Service:
     def goal(self, goal: Goal) -> None:
         """The loop turns once more: what another goal needs is decided there, whoever set it."""
         self._goal = goal
+        self.cell.set(WANTED, goal.size)
+        self.cell.set(GENERATION, goal.generation)
         self.loop.call_at(self.loop.now(), lambda: None)
+
+    def count_in(self, counters: CounterMemory) -> None:
+        """Counts in this memory from now on, and shows there what this master is doing."""
+        self.counters = counters
+        self.loop.own(counters)
+        self.cell = cell = counters.take()
+        cell.set(PID, self.pid)
+        cell.born = self.loop.now()
+        self.goal = self.goal
+        self._show()
+
+    @property
+    def draining(self) -> bool:
+        """Whether load balancers are told to send nobody here any more, while everything is served on."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, wanted: bool) -> None:
+        self._draining = wanted
+        self._show()
+
+    def _show(self) -> None:
+        """Shows the master's state to whoever reads the counters."""
+        shown = SHOWN[self.state]
+        self.cell.state = "draining" if self._draining and shown == "serving" else shown
 
     def advance(self, event: MasterEvent) -> None:
         before, self.state = self.state, advance(MASTER, self.state, event)
+        self._show()
         now = self.state.value
         self.log.trace("%s %s: %s, was %s, now %s", self.master_name, self.pid, event.value, before.value, now)
 

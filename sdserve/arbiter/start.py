@@ -57,8 +57,11 @@ class Start:
         self._claim.make(service.cfg.pidfile, second=bool(service.master_pid))
         self._hooks.call("on_starting")
         old = self._new_master
-        passed = (None, []) if old is None else (old.described, old.queue)
-        found, service.adoption = self._host.found(*passed, service.cfg.fd_store)
+        passed = (None, [], []) if old is None else (old.described, old.queue, old.counters)
+        found, service.adoption, (counters, trouble) = self._host.found(*passed, service.cfg.fd_store)
+        if trouble:
+            log.warning("%s", trouble)
+        service.count_in(counters)
         service.systemd = any(listener.activated for listener in found)
         if not self._open_listeners(generation, found):
             return False

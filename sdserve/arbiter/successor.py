@@ -11,6 +11,7 @@ from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, allows
 from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.service import Service
+from sdserve.descriptor import Descriptor
 from sdserve.process.adoption import AdoptionQueue
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener, describe
@@ -49,14 +50,24 @@ class Successor:
         self._reason = ""
         self._stopped = False  # by us
 
-    def start(self, listeners: Sequence[Listener], queue: AdoptionQueue, reexec: Reexec, timeout: float | None) -> None:
+    def start(
+        self,
+        listeners: Sequence[Listener],
+        queue: AdoptionQueue,
+        counters: Descriptor | None,
+        reexec: Reexec,
+        timeout: float | None,
+    ) -> None:
         """Executes the new master, which must serve within `timeout` seconds (None: whenever it does).
 
         Raises OSError when there is no room for another process.
         """
         ours, theirs = self._host.handover_pair()
         try:
-            ours.send("hello", fds=queue.fds(), listeners=[describe(listener) for listener in listeners])
+            told = [describe(listener) for listener in listeners]
+            ours.send("hello", fds=queue.fds(), listeners=told, counters=counters is not None)
+            if counters is not None:  # apart from the queue: an older sdserve expects that alone
+                ours.send("counters", fds=[counters.fileno()])
             process = self._host.execute(reexec, listeners, theirs)
         except OSError:
             ours.close()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
+from sdserve.process.counters import GENERATION, PID, PLACE, SLOT, STOPPED
 from sdserve.process.pidfd import UNKNOWN, Child
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
@@ -76,6 +77,7 @@ class WorkerHandle:
             return  # it said so before it heard that it should leave
         self.retired |= event is WorkerEvent.RETIRE and before in LIVE
         self.phase = advance(WORKER, self.phase, event)
+        self.worker.counters.state = self.phase.value
         self.deadline = None if timeout is None else self._clock() + timeout
         if event is WorkerEvent.READY:
             self.serving_since = self._clock()
@@ -84,6 +86,16 @@ class WorkerHandle:
             who = self.pid, self.worker.slot, self.worker.generation
             text = "worker %s: slot %s, generation %s: %s, now %s"
             self.worker.log.trace(text, *who, event.value, self.phase.value)
+
+    def show(self) -> None:
+        """Shows what the master knows of the worker to whoever reads the counters."""
+        cell = self.worker.counters
+        cell.set(PID, self.pid)
+        cell.set(SLOT, self.worker.slot)
+        cell.set(GENERATION, self.worker.generation)
+        cell.set(PLACE, self.cell.index)
+        cell.born = self.born
+        cell.state = self.phase.value
 
     def send(self, signum: int) -> None:
         """Sends a signal; nothing happens if the process has ended and only waits to be reaped."""
@@ -113,6 +125,7 @@ class WorkerHandle:
         """
         before, stopped = self.stopped, self.pidfd.stops()
         self.stopped = before if stopped is None else stopped
+        self.worker.counters.set(STOPPED, self.stopped)
         if self.stopped is not before and self.phase is Phase.SERVING:
             timeout = self.worker.cfg.timeout
             self.deadline = self._clock() + timeout if self.stopped and timeout else None
@@ -140,6 +153,27 @@ def worn_at(serving_since: float, max_age: float) -> float | None:
     if not max_age:
         return None
     return serving_since + max_age * (1.0 + int.from_bytes(os.urandom(4)) / 2**32 / 10)
+
+
+def cause_of_end(handle: WorkerHandle, status: int) -> str:
+    """Why a worker has ended, as one of counters.CAUSES:
+
+    told: a reload, an upgrade, a stop or a smaller pool; recycled: max_requests, max_age or max_memory, and it was
+    replaced; timeout: a request took longer than `timeout`; late: it was told to leave and had not finished in time;
+    killed: somebody else sent SIGKILL, as the OOM killer does; crashed: another signal, as SIGSEGV; exited: it ended by
+    itself; boot: it never served.
+    """
+    if handle.serving_since is None and not handle.retired:
+        return "boot"
+    if handle.worker.aborted:
+        return "timeout"
+    if status != UNKNOWN and os.WIFSIGNALED(status):
+        if handle.killed_from_outside:
+            return "killed"
+        return "late" if os.WTERMSIG(status) == signal.SIGKILL and handle.retired else "crashed"
+    if handle.retired:
+        return "recycled" if handle.worn else "told"
+    return "exited"
 
 
 def describe(status: int, *, ordered: bool = False) -> str:

@@ -5,6 +5,7 @@ variable. Each message is one JSON object with a `type`, and readers ignore type
 two ends may be of different versions of sdserve.
 
     old → new   hello   what the listeners are, written before the new master even exists
+    old → new   counters the memory of counters, next to it
     new → old   ready   its workers serve
     new → old   failed  it cannot serve, and why
     old → new   control the control socket, if there is one

@@ -18,6 +18,7 @@ from sdserve.systemd.notify import Notifier
 ADOPTION_SEND = "sdserve-adoption-send"
 ADOPTION_RECEIVE = "sdserve-adoption"
 NAMES = (ADOPTION_SEND, ADOPTION_RECEIVE)
+COUNTERS = "sdserve-counters"
 PROOF = "sdserve-proof"
 
 
@@ -25,6 +26,16 @@ def offered(environ: MutableMapping[str, str]) -> bool:
     """Whether systemd says that it keeps as many descriptors as we have. Takes FDSTORE out of `environ`."""
     most = environ.pop("FDSTORE", "")
     return most.isdigit() and int(most) > len(NAMES)
+
+
+def keep_counters(notifier: Notifier, fd: int, *, fresh: bool) -> None:
+    """Has systemd keep the memory of counters. A `fresh` one takes the place of what it has by that name.
+
+    Nothing proves that it does: without it counting starts anew at the next start, which readers of counters expect.
+    """
+    if fresh:
+        notifier.forget(COUNTERS)
+    notifier.store(COUNTERS, fd)
 
 
 class Proof(Descriptor):

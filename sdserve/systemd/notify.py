@@ -128,6 +128,10 @@ class Notifier:
         """Has systemd keep a copy of `fd` as `name`; without FileDescriptorStoreMax= it only logs that it cannot."""
         self._send("FDSTORE=1", f"FDNAME={name}", fds=[fd])
 
+    def forget(self, name: str) -> None:
+        """Has systemd drop what it keeps as `name`."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
     def variables(self) -> dict[str, str]:
         """The environment that lets a successor notify."""
         return {} if self._socket_path is None else {"NOTIFY_SOCKET": self._socket_path}

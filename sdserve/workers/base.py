@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import BootError, call_hook
+from sdserve.process.counters import CounterCell
 from sdserve.process.forked import Border
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.recycling import Recycling
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from sdserve.process.listeners import Listener
     from sdserve.process.scoreboard import Cell
     from sdserve.workers.application import Application
+
+
+NO_CELL = CounterCell.private()  # of a worker without a master
 
 
 class Heartbeat:
@@ -49,12 +53,13 @@ class Worker(Told):
     """One process that serves. Subclasses implement `run()` and may extend `check_config`, `init_process`.
 
     The master makes the object before it forks (hooks see it there), so `__init__` must open nothing that only the
-    child needs. `slot`, `generation`, `cell`, `adoption` and `channel` are the master's to set.
+    child needs. `slot`, `generation`, `cell`, `counters`, `adoption` and `channel` are the master's to set.
     """
 
     slot: int = 0
     generation: int = 0
     cell: "Cell"
+    counters: CounterCell = NO_CELL
     adoption: "AdoptionQueue | None" = None
     wsgi: Callable[..., Any]
     undecided = False  # whether the application decides what serves it: see auto.py

@@ -21,6 +21,7 @@ from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import Config
 from sdserve.errors import ListenError
 from sdserve.log import Destinations, Logger
+from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.listeners import Listener
 from sdserve.process.pidfile import Pidfile
 from sdserve.process.program import Program
@@ -220,13 +221,15 @@ class SimulatedHost(Host):
         return self.master.handover
 
     def found(
-        self, described: Sequence[dict[str, Any]] | None, queue: list[int], kept: bool
-    ) -> tuple[list[Listener], Adoption]:
+        self, described: Sequence[dict[str, Any]] | None, queue: list[int], counters: list[int], kept: bool
+    ) -> tuple[list[Listener], Adoption, tuple[CounterMemory, str]]:
         adoption = SimulatedAdoption(Queue(), kept=self.world.systemd)  # type: ignore[arg-type]
         if described is None:
-            return [self._listener("/socket", activated=True)] if self.world.systemd else [], adoption
+            listeners = [self._listener("/socket", activated=True)] if self.world.systemd else []
+            return listeners, adoption, (CounterMemory.private(), "")
         passed = zip(self.master.passed, described, strict=True)
-        return [self._listener(str(each.address), told["activated"], told["inode"]) for each, told in passed], adoption
+        listeners = [self._listener(str(each.address), told["activated"], told["inode"]) for each, told in passed]
+        return listeners, adoption, (CounterMemory.private(), "")
 
     def _listener(self, address: str, activated: bool = False, inode: Any = None) -> Listener:
         return SimulatedListener(self.master, address, activated, inode)

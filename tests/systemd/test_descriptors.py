@@ -15,7 +15,7 @@ from tests.support.service import Service, deploy
 from tests.support.waiting import eventually
 
 CYCLES = int(os.environ.get("CYCLES", "6"))
-STORED = len((*fdstore.NAMES, fdstore.PROOF))  # both ends of the queue, and what proves that they are kept
+STORED = len((*fdstore.NAMES, fdstore.PROOF, fdstore.COUNTERS))  # the queue's ends, their proof, the counters
 
 
 @pytest.fixture

@@ -226,7 +226,6 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._exchange.refuse_call(client, call, error, now)
         client.close_after = True
         client.sent = 0
-        client.failed = False
         self.has_sent(client, now)
 
     def completed(self, call: HTTPCall) -> None:
@@ -286,7 +285,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             call.lose()
             if not call.complete:
                 self._exchange.spare(call)
-            self.count += 1
+            self.tally(call.status, monotonic() - call.began)
             if call.complete:
                 self._exchange.answered(client)
                 client.forget()

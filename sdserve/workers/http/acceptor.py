@@ -15,6 +15,7 @@ from typing import Generic
 
 from sdserve.gateway.forwarded import Trusted
 from sdserve.process.accept_balance import AcceptBalance
+from sdserve.process.counters import ACCEPTED, ADOPTED, GIVEN_AWAY
 from sdserve.process.listeners import Listener
 from sdserve.workers.base import Worker
 from sdserve.workers.http import handoff
@@ -170,6 +171,7 @@ class Acceptor(Generic[C]):
                 continue
             phase = Phase.PREFACE if self._proxies is not None and peer[0] in self._proxies else Phase.HEAD
             self._clients.add(client, monotonic(), self._options.times.head, phase)
+            self._worker.counters.add(ACCEPTED)
             return client
 
     def _has_made_room(self) -> bool:
@@ -226,6 +228,7 @@ class Acceptor(Generic[C]):
                 continue
             self._clients.adopt(client, handed, now)
             adopted.append(client)
+        self._worker.counters.add(ADOPTED, len(adopted))
         return adopted
 
     def give_away(self, clients: list[C], now: float, most: int) -> tuple[list[C], bool]:
@@ -237,4 +240,5 @@ class Acceptor(Generic[C]):
         for client in gone:
             client.given = True
             self._clients.close(client)
+        self._worker.counters.add(GIVEN_AWAY, len(gone))
         return gone, again

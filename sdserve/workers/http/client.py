@@ -62,7 +62,8 @@ class Client:
     __slots__ = (
         *("sock", "fd", "conn", "base", "peer", "port", "listener", "proxied", "standing", "store", "preface"),
         *("given", "phase", "mask", "queued", "deadline", "began", "waited", "called", "last"),
-        *("request", "body", "arrival", "unsent", "close_after", "lingers", "sent", "failed", "reset"),
+        *("request", "body", "arrival", "unsent", "close_after", "lingers", "sent", "reset"),
+        *("status", "started"),
     )
 
     def __init__(
@@ -92,7 +93,8 @@ class Client:
         self.close_after = False  # the response being sent is the last
         self.lingers = True  # the peer may be sending still
         self.sent = 0  # body bytes of the last response
-        self.failed = False  # it had a status of 500 or above
+        self.status = ""  # of the last response, "" where none had begun
+        self.started = 0.0  # when its request had come
         self.given = False  # to another worker, which has it now
         self.reset = False  # and it was cut short where only a reset can say so
         self.preface = b""

@@ -18,6 +18,7 @@ from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Trusted
 from sdserve.http.errors import BadRequest, HTTPError, IllegalMove, RequestTimedOut
 from sdserve.log import Logger
 from sdserve.process.adoption import HandedConnection
+from sdserve.process.counters import BYTES, CounterCell
 from sdserve.process.listeners import Listener
 from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, MOVES, RECEIVE, C, Phase
 from sdserve.workers.http.deadlines import NEVER, Deadlines, after
@@ -35,7 +36,14 @@ READING = (PREFACE, HEAD, BODY, READ)
 class Clients(Deadlines, Generic[C]):
     """Clients by descriptor. `busy(now)` marks the process busy."""
 
-    def __init__(self, epoll: select.epoll, options: Options, log: Logger, busy: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        epoll: select.epoll,
+        options: Options,
+        log: Logger,
+        busy: Callable[[float], None],
+        counters: CounterCell,
+    ) -> None:
         self._epoll = epoll
         self._options = options
         self._times = options.times
@@ -47,8 +55,11 @@ class Clients(Deadlines, Generic[C]):
         self.marked_at = 0.0
         self.open: dict[int, C] = {}
         self.ready: deque[C] = deque()  # with a whole request in their buffer, perhaps
-        # Answers, their body bytes, those of 500 and above; since `take_counts`.
-        self.count = self.size = self.errors = 0
+        self._counters = counters
+        # Since `take_counts`: answers, their body bytes, those of 500 and above, and those that are counted already.
+        # The others were quick, and took `spent` seconds together.
+        self.count = self.size = self.errors = self._told = 0
+        self.spent = 0.0
 
     def __iter__(self) -> Iterator[C]:
         return iter(list(self.open.values()))
@@ -318,8 +329,21 @@ class Clients(Deadlines, Generic[C]):
         self._mark_again = 0.0
         return marked
 
+    def tally(self, status: str, seconds: float) -> None:
+        """Counts an answer of any kind. Most are of one kind, and cost less where they are counted by `take_counts`."""
+        self.count += 1
+        self._told += 1
+        if status >= "5":
+            self.errors += 1
+        self._counters.answered(status, seconds)
+
     def take_counts(self) -> tuple[int, int, int]:
-        """(answers, body bytes, errors) since the last time."""
+        """(answers, body bytes, errors) since the last time, which others can see from now on."""
         counts = self.count, self.size, self.errors
-        self.count = self.size = self.errors = 0
+        if quick := self.count - self._told:
+            self._counters.quick(quick, self.spent)
+        if self.size:
+            self._counters.add(BYTES, self.size)
+        self.count = self.size = self.errors = self._told = 0
+        self.spent = 0.0
         return counts

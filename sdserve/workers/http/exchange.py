@@ -73,7 +73,8 @@ class Exchange(Generic[C]):
             client.lingers = self._may_send(client, response.request)
             client.conn.close()
         client.sent = response.sent
-        client.failed = response.status >= "5"
+        client.status = response.status
+        client.started = began
         if self._record is not None:
             seconds = time.monotonic() - began
             ended = "X" if response.broken else "-" if client.close_after else "+"
@@ -109,6 +110,7 @@ class Exchange(Generic[C]):
     def refuse(self, client: C, error: HTTPError, now: float) -> bytes:
         """Sends the answer to a request that cannot be served, and returns it."""
         self.heads.clock(now)
+        client.status, client.started = str(error.status), min(now, client.began)
         log = self._worker.log.error if error.ours else self._worker.log.info
         self.complain(log, "%s: %d %s: %s", client.peer or "unix", error.status, error.reason, error)
         head = error.head or client.conn.rest
@@ -132,7 +134,7 @@ class Exchange(Generic[C]):
         """The same for a request that hooks have seen, and the application has not."""
         answer = self.refuse(client, error, now)
         client.close_after = True
-        client.sent, client.failed = 0, False
+        client.sent = 0
         if self._after is not None:
             self._hook(self._after, self._worker, request, {}, self._refusal(request, answer, error.status))
 

@@ -71,6 +71,7 @@ class Loop(Generic[C]):
         return True
 
     def _close_all(self) -> None:
+        self.count_last()
         for client in self._clients:
             if client.phase is not Phase.CALL:
                 client.close()
@@ -127,6 +128,10 @@ class Loop(Generic[C]):
         """Counts what was answered: before each rest, and in time where there is none, for max_requests."""
         self._worker.count_requests(*self._clients.take_counts())
         self._worker.cell.used(self._clients.marked_at)
+
+    def count_last(self) -> None:
+        """Counts what was answered, for others to see: this worker does not come to rest any more."""
+        self._clients.take_counts()
 
     def _reopen(self) -> None:
         if not self._retirement.begun:

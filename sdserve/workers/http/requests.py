@@ -10,11 +10,14 @@ from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError
 from sdserve.http.request import RequestReader
 from sdserve.http.writer import ClientGone
+from sdserve.process.counters import FIRST_BOUND
 from sdserve.workers.base import Worker
 from sdserve.workers.http.client import HEADS, RECEIVE, C
 from sdserve.workers.http.clients import BODY, CALL, FLUSH, HEAD, LINGER, PREFACE, READ, Clients
 from sdserve.workers.http.exchange import Exchange
 from sdserve.workers.options import Options
+
+USUAL = "200 OK"  # answers of this kind are counted at the lowest cost
 
 
 class RequestClients(Clients[C]):
@@ -23,7 +26,7 @@ class RequestClients(Clients[C]):
     def __init__(
         self, worker: Worker, options: Options, epoll: select.epoll, exchange: Exchange[C], reader: RequestReader
     ) -> None:
-        super().__init__(epoll, options, worker.log, worker.not_polling)
+        super().__init__(epoll, options, worker.log, worker.not_polling, worker.counters)
         self._exchange = exchange
         self._reader = reader
 
@@ -92,10 +95,13 @@ class RequestClients(Clients[C]):
 
     def done(self, client: C, now: float) -> None:
         """The client has all of its answer: its next request may come."""
-        self.count += 1
         self.size += client.sent
-        if client.failed:
-            self.errors += 1
+        seconds = now - client.started
+        if client.status == USUAL and seconds <= FIRST_BOUND:
+            self.count += 1
+            self.spent += seconds
+        else:
+            self.tally(client.status, seconds)
         client.forget()
         if client.body is not None:
             client.forget_body()
@@ -111,7 +117,6 @@ class RequestClients(Clients[C]):
         self.called(client, now)
         client.close_after = True
         client.sent = 0
-        client.failed = False
         self.answered(client, now)
 
     def answered(self, client: C, now: float) -> None:

@@ -119,6 +119,7 @@ class HTTPWorker(Worker):
         """Names the requests that are in the application; before the stacks of all threads are written."""
         self.write_records()
         if self._loop is not None:
+            self._loop.count_last()
             for call in self._loop.calls():
                 self.log.critical("%s", call)
             self.name_the_line(frame)

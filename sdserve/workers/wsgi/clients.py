@@ -133,9 +133,7 @@ class WSGIClients(RequestClients[WSGIClient]):
         if client.phase is CLOSED:
             if client.reply is None:
                 return True
-            self.count += 1  # the client has gone, and its response is ended
-            if client.reply.response.status >= "5":
-                self.errors += 1
+            self.tally(client.reply.response.status, now - client.reply.began)  # its client has gone, and it is ended
         return self._go_on(client, now)
 
     def begin_body(self, client: WSGIClient) -> None:
@@ -178,7 +176,8 @@ class WSGIClients(RequestClients[WSGIClient]):
         request = client.request
         what = f"{request.method} {request.uri}" if request is not None else "a request"
         self._log.exception("Error of the server while it answered %s; the connection is closed", what)
-        client.close_after = client.reset = client.failed = True
+        client.close_after = client.reset = True
+        client.status, client.started = "500", client.called  # it gets none, but it is one
         self._exchange.forget(client)
         client.forget_unsent()
 

@@ -50,7 +50,7 @@ def test_the_reason_of_one_that_ended_at_once_is_told() -> None:
     )
     queue = AdoptionQueue.new()
     try:
-        successor.start([], queue, cast(Reexec, None), timeout=None)
+        successor.start([], queue, None, cast(Reexec, None), timeout=None)
         turning.turn_until(lambda: bool(lost))
     finally:
         for fd in queue.fds():
@@ -89,7 +89,7 @@ def test_one_that_was_dropped_takes_nothing_over_any_more(monkeypatch: pytest.Mo
     said = (lambda: heard.append("ready"), lambda restart: heard.append("ending"))
     successor = Successor(upgraded, Late(), *said, lambda pid, reason: lost.append(reason))
     try:
-        successor.start([], queue, cast(Reexec, None), timeout=0)
+        successor.start([], queue, None, cast(Reexec, None), timeout=0)
         pid = upgraded.reexec_pid
         turning.turn_until(lambda: upgraded.upgrade is Upgrade.DROPPED)
         turning.turn_until(lambda: bool(lost))

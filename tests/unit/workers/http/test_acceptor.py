@@ -19,6 +19,7 @@ from sdserve.http.request import RequestReader
 from sdserve.process.adoption import AdoptionQueue, HandedConnection
 from sdserve.process.listeners import Listener, bind
 from sdserve.process.scoreboard import Scoreboard
+from sdserve.workers.base import NO_CELL
 from sdserve.workers.http import handoff
 from sdserve.workers.http.acceptor import Acceptor
 from sdserve.workers.http.client import EPOLLIN, RESET, Client, Phase
@@ -37,6 +38,7 @@ class Worker:
         self.adoption = adoption
         self.log = logging.getLogger("test")
         self.cell = Scoreboard(1).take()
+        self.counters = NO_CELL
 
 
 class Guests(Clients[Client]):
@@ -65,7 +67,7 @@ class House:
             stack.callback(each.close)
         worker = cast(Any, Worker([self.tcp, self.unix], self.queue))
         wanted = Options.of(load(["app"], {})).replace(**values)
-        self.guests = Guests(self.epoll, wanted, cast(Any, worker.log), lambda now: None)
+        self.guests = Guests(self.epoll, wanted, cast(Any, worker.log), lambda now: None, NO_CELL)
         self.acceptor = Acceptor(worker, wanted, self.epoll, self.guests)
         stack.callback(Guests.lost.clear)
 

@@ -12,6 +12,7 @@ from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
 from sdserve.log import Logger
+from sdserve.workers.base import NO_CELL
 from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, Client, Phase
 from sdserve.workers.http.clients import Clients
 from sdserve.workers.http.deadlines import NEVER, SWEEP
@@ -25,7 +26,8 @@ class Made(Clients[Client]):
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
-        super().__init__(self.epoll, Options.of(load(["app"], {})), Logger("-", None, "critical"), lambda now: None)
+        log = Logger("-", None, "critical")
+        super().__init__(self.epoll, Options.of(load(["app"], {})), log, lambda now: None, NO_CELL)
         self.theirs: dict[Client, socket.socket] = {}
 
     def expired(self, client: Client, now: float) -> None:

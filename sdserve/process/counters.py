@@ -1,0 +1,173 @@
+"""What a service counts, in memory that outlives its processes: answers by status and time, connections, ends.
+
+Each worker writes into one cell, and so does each master. A word has one writer at a time and is one aligned machine
+word, so counting is a load and a store: no lock, no system call. The first words only ever grow. They are never
+cleared, and never added up into another place when a worker ends (one that died between the two would be counted
+twice): the next worker that gets the cell goes on from there, and a total is the sum over all cells
+(counter_memory.py).
+
+The last words say what the owner is doing now. They are cleared when it has ended.
+
+Answers are counted by status class and time at once: one word is one bucket of the histogram of one class, and the sum
+of their seconds stands behind the buckets. So the latency of errors is known apart from that of successes. The bounds
+are those of OpenTelemetry's http.server.request.duration.
+"""
+
+from bisect import bisect_left
+
+from sdserve.immutable import Immutable
+
+CELL_BYTES = 1536
+WORDS = CELL_BYTES // 8
+
+# "gone": the client went away before its answer began. A status above 599 counts as 5xx (RFC 9110 section 15).
+CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "gone")
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)  # seconds, upper ends
+FIRST_BOUND = BOUNDS[0]
+BUCKETS = len(BOUNDS) + 1  # the last one has no upper end
+ROW = BUCKETS + 1  # the sum of what was counted, a float
+
+# Why workers end: see `cause_of_end` in arbiter/worker_handle.py.
+CAUSES = ("told", "recycled", "timeout", "late", "killed", "crashed", "exited", "boot")
+OUTCOMES = ("succeeded", "failed")
+
+# Words that only grow.
+ANSWERS = 0  # a row for each of CLASSES
+QUEUED = len(CLASSES) * ROW  # a row: seconds that requests had waited before they came here
+BYTES, ACCEPTED, ADOPTED, GIVEN_AWAY, DROPPED = range(QUEUED + ROW, QUEUED + ROW + 5)
+EXITS = DROPPED + 1  # one for each of CAUSES
+RELOADS = EXITS + len(CAUSES)  # one for each of OUTCOMES
+UPGRADES = RELOADS + len(OUTCOMES)  # one for each of OUTCOMES
+GROWING = UPGRADES + len(OUTCOMES)
+FLOATS = tuple(range(BUCKETS, QUEUED + ROW, ROW))
+
+# Words that say what is now. BORN is in monotonic seconds; PLACE is the owner's cell of the scoreboard.
+LIVE = 160
+STATE, PID, SLOT, GENERATION, BORN, PLACE, STOPPED, THREADS, BUSY, OPEN, WANTED = range(LIVE, LIVE + 11)
+assert GROWING <= LIVE
+
+# Of STATE: 0 in a cell of nobody. What a master is doing, and what it knows of a worker.
+STATES = ("", "starting", "serving", "draining", "stopping", "booting", "retiring", "aborted", "killed", "gone")
+
+_ROWS = {str(digit): ANSWERS + max(0, min(digit, 5) - 1) * ROW for digit in range(10)} | {"": ANSWERS + 5 * ROW}
+
+
+class CounterCell:
+    """The words of one process. `words` and `floats` are the same memory; `rows` says where in it the row of a status
+    begins, by its first character ("" for no status)."""
+
+    __slots__ = ("at", "floats", "index", "rows", "words")
+
+    def __init__(self, index: int, at: int, words: "memoryview[int]", floats: "memoryview[float]") -> None:
+        self.index = index
+        self.at = at
+        self.words = words
+        self.floats = floats
+        self.rows = {first: at + row for first, row in _ROWS.items()}
+
+    @classmethod
+    def private(cls) -> "CounterCell":
+        """A cell that nobody reads: of a worker that nobody has given one."""
+        memory = memoryview(bytearray(CELL_BYTES))
+        return cls(0, 0, memory.cast("Q"), memory.cast("d"))
+
+    def add(self, word: int, number: int = 1) -> None:
+        self.words[self.at + word] += number
+
+    def quick(self, number: int, seconds: float) -> None:
+        """So many requests were answered by 2xx within the first bound each, and took so long together."""
+        row = self.rows["2"]
+        self.words[row] += number
+        self.floats[row + BUCKETS] += seconds
+
+    def answered(self, status: str, seconds: float) -> None:
+        """A request was answered so after so long."""
+        self._observe(self.rows[status[:1]], seconds)
+
+    def queued(self, seconds: float) -> None:
+        """A request has waited for so long before it came here."""
+        self._observe(self.at + QUEUED, seconds)
+
+    def _observe(self, row: int, seconds: float) -> None:
+        self.words[row + bisect_left(BOUNDS, seconds)] += 1
+        self.floats[row + BUCKETS] += seconds
+
+    def get(self, word: int) -> int:
+        return int(self.words[self.at + word])
+
+    def set(self, word: int, value: int) -> None:
+        self.words[self.at + word] = value
+
+    @property
+    def state(self) -> str:
+        """One of STATES; "" also for what a broken neighbour may have written."""
+        code = self.get(STATE)
+        return STATES[code] if code < len(STATES) else ""
+
+    @state.setter
+    def state(self, name: str) -> None:
+        self.set(STATE, STATES.index(name))
+
+    @property
+    def born(self) -> float:
+        """When the process began, in monotonic seconds."""
+        return float(self.floats[self.at + BORN])
+
+    @born.setter
+    def born(self, when: float) -> None:
+        self.floats[self.at + BORN] = when
+
+    def leave(self) -> None:
+        """The owner has ended: what it was doing is forgotten, what it counted stays."""
+        for word in range(LIVE, WORDS):
+            self.set(word, 0)
+
+
+class Row(Immutable):
+    """One histogram: how many there were in each bucket, and the sum of their seconds."""
+
+    buckets: tuple[int, ...]
+    seconds: float
+
+    @property
+    def count(self) -> int:
+        return sum(self.buckets)
+
+    def __add__(self, other: "Row") -> "Row":
+        both = zip(self.buckets, other.buckets, strict=True)
+        return Row(tuple(one + another for one, another in both), self.seconds + other.seconds)
+
+    def quantile(self, share: float) -> float | None:
+        """The bound below which this share of all lies; inf beyond the last bound, None where there are none."""
+        wanted, seen = share * self.count, 0
+        if not wanted:
+            return None
+        for bound, number in zip((*BOUNDS, float("inf")), self.buckets, strict=True):
+            seen += number
+            if seen >= wanted:
+                return bound
+        return float("inf")
+
+
+class Totals(Immutable):
+    """All that was counted: the sum of each growing word over all cells."""
+
+    words: tuple[int, ...]
+    floats: dict[int, float]
+
+    def row(self, first: int) -> Row:
+        """The row that begins at this word."""
+        return Row(self.words[first : first + BUCKETS], self.floats[first + BUCKETS])
+
+    @property
+    def answers(self) -> dict[str, Row]:
+        """By class of status."""
+        return {name: self.row(ANSWERS + number * ROW) for number, name in enumerate(CLASSES)}
+
+    @property
+    def queued(self) -> Row:
+        return self.row(QUEUED)
+
+    def by_name(self, first: int, names: tuple[str, ...]) -> dict[str, int]:
+        """The words from `first` on: of EXITS by CAUSES, of RELOADS and UPGRADES by OUTCOMES."""
+        return dict(zip(names, self.words[first : first + len(names)], strict=True))
