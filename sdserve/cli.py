@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs sdserve with these arguments, by default those of the process. Leaves by SystemExit."""
     fill()
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["unit"] and is_command(arguments):
+        write_units(arguments[1:])
     directory = paths.logical_cwd(os.environ)
 
     def configuration() -> Config:
@@ -53,6 +55,27 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except SdserveError as error:
         report(error)
         sys.exit(error.exit_code)
+
+
+def is_command(arguments: Sequence[str]) -> bool:
+    """Whether `unit …` is the command, and not the server's command line for the application in a module `unit`."""
+    from sdserve.config import commandline
+    from sdserve.config.schema import SETTINGS
+
+    return arguments[1:2] in (["-h"], ["--help"]) or bool(commandline.parse(arguments, SETTINGS).problems)
+
+
+def write_units(arguments: Sequence[str]) -> NoReturn:
+    """`sdserve unit`: leaves by SystemExit."""
+    from sdserve.ops.unit_command import run
+
+    try:
+        run(arguments)
+    except SdserveError as error:
+        for line in str(error).splitlines():
+            print(f"sdserve unit: error: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
 
 
 def refusals(cfg: Config, steps: Iterable[Callable[[Config], None]]) -> list[SdserveError]:

@@ -16,6 +16,7 @@ from sdserve.config.hooks import HOOK_PARAMETERS
 from sdserve.config.schema import SETTINGS
 from sdserve.config.setting import COMMAND_ARGS, Setting
 
+UNIT_USAGE = "sdserve unit [OPTIONS] MODULE:CALLABLE   (writes systemd units for it; sdserve unit --help)"
 USAGE = "sdserve [OPTIONS] [module:callable[()]]"
 _ABOUT = "Serves a WSGI or ASGI application as a systemd-native, socket-activated pre-fork service."
 _EFFECTS = {"reload": "a reload (HUP)", "upgrade": "an upgrade (USR2)", "start": "a restart"}
@@ -55,7 +56,7 @@ def default_text(setting: Setting) -> str:
 
 def help_text(width: int = 100) -> str:
     """What --help prints."""
-    lines = [f"usage: {USAGE}", "", _ABOUT, *textwrap.wrap(" ".join(_SOURCES.split()), width)]
+    lines = [f"usage: {USAGE}", f"       {UNIT_USAGE}", "", _ABOUT, *textwrap.wrap(" ".join(_SOURCES.split()), width)]
     for section, settings in sections().items():
         shown = [setting for setting in settings if setting.flags]
         if shown:
@@ -145,12 +146,18 @@ def man() -> str:
         ".SH SYNOPSIS",
         r".B sdserve",
         r"[\fIOPTIONS\fR] [\fImodule\fR:\fIcallable\fR[()]]",
+        ".br",
+        r".B sdserve unit",
+        r"[\fIOPTIONS\fR] \fImodule\fR:\fIcallable\fR[()]",
         ".SH DESCRIPTION",
         _roff(_ABOUT),
         ".PP",
         _roff(" ".join(_SOURCES.split())),
         f"Arguments in {COMMAND_ARGS}, quoted as in a shell, rank between the command line and the other variables.",
         "Flags without a value have a form that begins with \\-\\-no\\- and sets them to off.",
+        ".PP",
+        r"\fBsdserve unit\fR writes systemd units for an application, and prints the commands that install and start",
+        r"them; \fBsdserve unit \-\-help\fR has its options.",
         ".SH OPTIONS",
     ]
     for section, settings in sections().items():

@@ -33,7 +33,7 @@ class Service:
     environment: str
     user: str
     sdserve: str = "/opt/sdserve/bin/sdserve"
-    sdservectl: str = "/opt/sdserve/bin/sdservectl"
+    reload: str = "/opt/sdserve/bin/sdservectl reload"
     homes: str = "yes"
 
     def text(self) -> str:

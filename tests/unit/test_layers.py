@@ -153,7 +153,7 @@ def test_a_clients_moves_have_one_door() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=label)
 def test_only_the_arbiter_forks_and_executes(file: Path) -> None:
-    if unit(file) == "arbiter":
+    if unit(file) == "arbiter" or label(file) == "ops/project.py":  # a command that is no server
         return
     found = []
     for node in nodes(file):

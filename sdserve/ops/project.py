@@ -1,0 +1,182 @@
+"""What `sdserve unit` has to know of an application: what it is, what runs it, what it writes to, and whose that is.
+
+`look` asks the application itself (look.py, in a process of its own) and falls back to reading its source, which it
+says. An application that lies in somebody's directory is imported as that user: root does not run the code of others.
+"""
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENTS = (".venv", "venv", "env")
+TIMEOUT = 30.0
+"""Seconds for an application to be imported."""
+STATE = "/state"
+"""Stands for $STATE_DIRECTORY in what is found: the application is asked with a temporary one."""
+MARKERS = (("get_asgi_application", "django", "asgi"), ("get_wsgi_application", "django", "wsgi"))
+CLASSES = {"Flask": ("flask", "wsgi"), "FastAPI": ("fastapi", "asgi"), "Starlette": ("starlette", "asgi")}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of an application.
+
+    protocol     "wsgi", "asgi", or "" if not known
+    framework    the package that it is made with, or ""
+    settings     DJANGO_SETTINGS_MODULE
+    files        SQLite databases that it writes to: their directory must be writable, too
+    directories  that it writes to
+    static       Django's STATIC_ROOT; has_static: whether there is anything to collect
+    error        why all this comes from reading source and not from the application itself, "" if it does
+    """
+
+    protocol: str = ""
+    framework: str = ""
+    settings: str = ""
+    files: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+    static: str = ""
+    has_static: bool = False
+    hosts: tuple[str, ...] | None = None
+    debug: bool = False
+    error: str = field(default="", compare=False)
+
+
+def environment(directory: str, own: str) -> str:
+    """The virtual environment that serves: the project's, if sdserve is installed there, else this command's own."""
+    for name in ENVIRONMENTS:
+        place = os.path.join(directory, name)
+        if os.access(os.path.join(place, "bin", "sdserve"), os.X_OK):
+            return place
+    return own
+
+
+def without_sdserve(directory: str) -> str:
+    """A virtual environment of the project that lacks sdserve, or ""."""
+    places = [os.path.join(directory, name) for name in ENVIRONMENTS]
+    return next((each for each in places if os.path.exists(os.path.join(each, "bin", "python"))), "")
+
+
+def look(uri: str, directory: str, prefix: str, timeout: float = TIMEOUT) -> Found:
+    """What the application `uri` in `directory` is; `prefix` is the virtual environment that serves it."""
+    answer = _ask(uri, directory, os.path.join(prefix, "bin", "python"), timeout)
+    if "error" in answer:
+        return _read(uri, directory, answer["error"])
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in answer.items()
+    }
+    return Found(**values)
+
+
+def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any]:
+    """What look.py finds; {"error": …} where nothing comes of it."""
+    reader, writer = os.pipe()
+    with tempfile.TemporaryDirectory() as scratch, open(reader) as report:
+        owner = _owner(directory)
+        os.chmod(scratch, 0o755)
+        state = Path(scratch, "state")
+        state.mkdir()
+        if owner:
+            os.chown(state, owner["user"], owner["group"])
+        places = {f"{kind}_DIRECTORY": str(state) for kind in ("STATE", "RUNTIME", "LOGS", "CACHE")}
+        environ = {**os.environ, **places, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(state)}
+        try:
+            child = subprocess.Popen(
+                [python, "-m", "sdserve.ops.look", uri, directory, str(writer)],
+                cwd="/",
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[writer],
+                start_new_session=True,
+                **owner,
+            )
+        except OSError as error:
+            os.close(writer)
+            return {"error": f"{python} cannot be run: {error.strerror}"}
+        os.close(writer)
+        try:
+            status = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return {"error": f"importing it took longer than {timeout:g} s"}
+        finally:
+            _end(child)
+        text = report.read() if status == 0 else ""
+        if not text:
+            return {"error": f"the process that imported it ended with status {status}"}
+        answer: dict[str, Any] = json.loads(text.replace(str(state), STATE))
+        return answer
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ends the process and what it has started, a thread or a child that holds the report open, too."""
+    with suppress(ProcessLookupError):  # the usual case: it has ended, and nothing is left of it
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _owner(directory: str) -> dict[str, Any]:
+    """As whom to import, for Popen: nothing where this is not root, or the project is root's."""
+    owner = os.stat(directory)
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return {}
+    return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+
+
+def _read(uri: str, directory: str, error: str) -> Found:
+    """What the source of an application that cannot be imported looks like."""
+    module = uri.partition(":")[0]
+    base = Path(directory, *module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, ValueError, SyntaxError):
+            continue
+        return _of_source(tree, error)
+    return Found(error=error)
+
+
+def _of_source(tree: ast.AST, error: str) -> Found:
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    framework, protocol = next(((kind, speaks) for name, kind, speaks in MARKERS if name in names), ("", ""))
+    if not framework:
+        framework, protocol = next((CLASSES[name] for name in CLASSES if name in names), ("", ""))
+    return Found(protocol, framework, _settings(tree), error=error)
+
+
+def _settings(tree: ast.AST) -> str:
+    """What `os.environ.setdefault("DJANGO_SETTINGS_MODULE", …)` says."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and len(node.args) == 2:
+            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            if len(texts) == 2 and texts[0] == "DJANGO_SETTINGS_MODULE":
+                return str(texts[1])
+    return ""
+
+
+def in_home(path: str) -> bool:
+    """Whether ProtectHome= hides `path` from a service."""
+    return f"{path}/".startswith(("/home/", "/root/", "/run/user/"))
+
+
+def hidden(path: str) -> bool:
+    """Whether a service sees nothing of `path` by itself: ProtectHome= hides it, or PrivateTmp=."""
+    return in_home(path) or f"{path}/".startswith(("/tmp/", "/var/tmp/"))
+
+
+def outermost(paths: Sequence[str]) -> list[str]:
+    """These paths without those that lie in another of them, sorted."""
+    kept: list[str] = []
+    for path in sorted(set(map(os.path.normpath, paths))):
+        if not any(f"{path}/".startswith(f"{other}/") for other in kept):
+            kept.append(path)
+    return kept

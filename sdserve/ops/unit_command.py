@@ -1,0 +1,188 @@
+"""The command `sdserve unit APP`: writes an application's units, and prints the two commands that install and start it.
+
+It looks (project.py), decides (unit_plan.py), and writes below one directory, nothing else: to install is the
+operator's. What it did not write itself, or somebody has changed since, it does not overwrite unless told to.
+"""
+
+import argparse
+import os
+import pwd
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sdserve.config import address, file, paths
+from sdserve.errors import ConfigError
+from sdserve.ops import project, unit_plan, units
+from sdserve.ops.unit_plan import Place, Plan
+
+UNIT_DIRECTORIES = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+)
+CATALOGUE = Path(__file__).parents[1] / "systemd" / "sdserve.catalog"
+DESCRIPTION = """Writes a socket unit and a service unit for an application, after looking at it: WSGI or ASGI, its
+virtual environment, whose files it writes to, what Django's settings say. The application is imported for that, in a
+process of its own. Then it prints the two commands, for root, that install the units and start them."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="sdserve unit", description=" ".join(DESCRIPTION.split()))
+    parser.add_argument("app", metavar="APP", help="the application, module:callable")
+    parser.add_argument("--chdir", default=".", metavar="DIR", help="where it is imported from (default: here)")
+    parser.add_argument("--name", help="of the units (default: the project's, NAME.socket and NAME.service)")
+    listen = "address, :port or unix:/path (default: 127.0.0.1:8000); may be given again"
+    parser.add_argument("--listen", action="append", metavar="ADDRESS", help=listen)
+    parser.add_argument(
+        "--user", default="", help="serve as this user (default: a dynamic one, or the owner of its files)"
+    )
+    parser.add_argument("--venv", metavar="DIR", help="virtual environment (default: the project's, or this command's)")
+    about = "another place that it writes to; may be given again"
+    parser.add_argument("--writable", action="append", default=[], metavar="PATH", help=about)
+    about = f"adds a ready-made drop-in ({', '.join(units.drop_ins())}); may be given again"
+    parser.add_argument(
+        "--with", action="append", default=[], dest="with_", metavar="DROPIN", choices=units.drop_ins(), help=about
+    )
+    parser.add_argument("--output", metavar="DIR", help="where to write (default: NAME-units)")
+    parser.add_argument("--force", action="store_true", help="overwrite what this command did not write")
+    parser.add_argument("--transient", action="store_true", help="print a systemd-run line instead, and write nothing")
+    return parser
+
+
+def run(argv: Sequence[str]) -> None:
+    """Does what the arguments (those after `unit`) say. Raises ConfigError, which says in one line what is wrong."""
+    options = parser().parse_args(argv)
+    try:
+        plan = _plan(options)
+        if options.transient:
+            _tell(plan, transient=True)
+            print(plan.transient())
+            return
+        output = Path(options.output or f"{plan.name}-units").absolute()
+        files = plan.files()
+        if not options.force:
+            _demand_ours(plan, output, files)
+        _write(output, files)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"{error.filename or options.chdir}: {error.strerror}") from error
+    _tell(plan)
+    print(f"sh {shlex.quote(str(output / 'install.sh'))}")
+    print(f"systemctl enable --now {plan.name}.socket")
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """What the arguments mean here. Raises ValueError, ConfigError, OSError."""
+    start = paths.logical_cwd(os.environ)
+    directory = os.path.normpath(os.path.join(start, options.chdir))
+    if not os.path.isdir(directory):
+        raise ConfigError(f"--chdir: {directory!r} is not a directory")
+    name = options.name or unit_plan.name_of(options.app, directory)
+    if not unit_plan.NAME.fullmatch(name):
+        raise ConfigError(f"--name: {name!r} has to be 23 of a-z, 0-9, _ and - at most, a letter or _ first")
+    prefix = os.path.join(start, options.venv) if options.venv else project.environment(directory, sys.prefix)
+    if not os.access(os.path.join(prefix, "bin", "sdserve"), os.X_OK):
+        raise ConfigError(f"{prefix}/bin/sdserve is missing: {prefix}/bin/pip install sdserve, or name another --venv")
+    found = project.look(options.app, directory, prefix)
+    if options.user:
+        _demand_user(options.user)
+    more = [os.path.join(start, path) for path in options.writable]
+    return Plan(
+        app=options.app,
+        name=name,
+        directory=directory,
+        prefix=prefix,
+        python=os.path.realpath(os.path.join(prefix, "bin", "python")),
+        found=found,
+        listen=tuple(_listen(each) for each in options.listen or ["127.0.0.1:8000"]),
+        user=options.user,
+        writes=tuple(_writes(found, more)),
+        config=file.default_location(directory),
+        with_=tuple(sorted(set(options.with_))),
+        catalogue=CATALOGUE.read_text() if CATALOGUE.exists() else "",
+    )
+
+
+def _demand_user(name: str) -> None:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        raise ConfigError(f"--user: there is no user {name!r}") from None
+
+
+def _listen(spec: str) -> str:
+    """An address of ours as ListenStream= takes it. Raises ValueError."""
+    where = address.address(spec if not spec.isdecimal() else f"127.0.0.1:{spec}")
+    if isinstance(where, int):
+        raise ValueError(f"--listen: {spec!r} is a descriptor, and systemd listens itself")
+    if isinstance(where, str):
+        return where
+    host, port = where
+    if host == "0.0.0.0":  # ListenStream=PORT would mean IPv6 as well, where there is any
+        return f"0.0.0.0:{port}"
+    if not host.replace(".", "").isdecimal() and ":" not in host:
+        if host != "localhost":
+            raise ValueError(f"--listen: {spec!r} has the name of a host: systemd takes addresses only")
+        host = "127.0.0.1"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _writes(found: project.Found, more: Sequence[str]) -> Iterator[Place]:
+    """What it writes to outside of the directories that the unit gives it, and whose that is."""
+    places = [(path, True) for path in found.files]
+    places += [(path, False) for path in (*found.directories, *map(os.path.normpath, more))]
+    for path, is_file in places:
+        if not path.startswith(project.STATE + "/"):
+            yield Place(path, _owner(path), is_file, _owner(os.path.dirname(path)))
+
+
+def _owner(path: str) -> str:
+    """Who owns it, or the directory that it would be made in; "" for root. Raises OSError, ConfigError."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    uid = os.stat(path).st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name if uid else ""
+    except KeyError:
+        raise ConfigError(f"{path} belongs to uid {uid}, who is no user here: name one by --user") from None
+
+
+def _demand_ours(plan: Plan, output: Path, files: Iterable[str]) -> None:
+    """Raises ConfigError where something would be lost: a file in the way, or a unit of another program."""
+    found = [str(output / name) for name in files if _is_foreign(output / name)]
+    for directory in UNIT_DIRECTORIES:
+        installed = [Path(directory, f"{plan.name}.{kind}") for kind in ("socket", "service")]
+        found += [str(path) for path in installed if _is_foreign(path)]
+    if found:
+        raise ConfigError(
+            f"{', '.join(dict.fromkeys(found))}: not written by this command, or changed since: choose another --name"
+            " or --output, or overwrite by --force"
+        )
+
+
+def _is_foreign(path: Path) -> bool:
+    return path.exists() and not unit_plan.is_ours(path.read_text(errors="replace"))
+
+
+def _write(output: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        target = output / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+
+def _tell(plan: Plan, transient: bool = False) -> None:
+    """What was found, on standard error: standard output has the commands alone."""
+    lines = [f"{plan.app} is {plan.kind}, served by {plan.prefix}/bin/sdserve", *plan.hints(transient)]
+    other = project.without_sdserve(plan.directory)
+    if other and plan.found.error and other != plan.prefix:
+        lines.append(f"{other} has no sdserve: {other}/bin/pip install sdserve")
+    if not plan.bound and (closed := paths.barrier(f"{plan.directory}/", paths.open_to_all)):
+        lines.append(f"{closed}: the service's user may not search it: chmod o+x {shlex.quote(closed)}")
+    for line in lines:
+        print(f"sdserve unit: {line}", file=sys.stderr)

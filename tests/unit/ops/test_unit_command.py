@@ -1,0 +1,89 @@
+"""`sdserve unit` as a command: what it prints where, what it leaves alone, and what remains a server's command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdserve.cli import is_command
+from tests.support.server import CHECKOUT
+
+APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Run:
+    (tmp_path / "unit.py").write_text(APP)
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sdserve", "unit", *argv]
+        environ = {"PATH": os.environ["PATH"], "PWD": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+        return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("unit", False),
+        ("unit -w 2", False),
+        ("unit --name x", False),
+        ("unit:app", False),
+        ("-w 2 unit", False),
+        ("unit app:app", True),
+        ("unit --name x app:app", True),
+        ("unit --transient app:app", True),
+        ("unit --help", True),
+    ],
+)
+def test_an_application_called_unit_is_served_as_ever(line: str, command: bool) -> None:
+    argv = line.split()
+    assert (argv[0] == "unit" and is_command(argv)) is command
+
+
+def test_it_prints_two_commands_and_overwrites_what_it_wrote(unit: Run, tmp_path: Path) -> None:
+    (tmp_path / "sdserve.conf.py").write_text("workers = 2\n")
+    for _ in range(2):
+        done = unit("unit:app", "--name", "shop", "--with", "strict", "--listen", "unix:/run/shop.sock")
+        install = f"{tmp_path}/shop-units/install.sh"
+        assert done.stdout == f"sh {install}\nsystemctl enable --now shop.socket\n", done.stderr
+        assert "unit:app is WSGI" in done.stderr
+    service = (tmp_path / "shop-units" / "shop.service").read_text()
+    assert f'Environment="SDSERVE_CONFIG={tmp_path}/sdserve.conf.py"' in service
+    assert "ListenStream=/run/shop.sock\n" in (tmp_path / "shop-units" / "shop.socket").read_text()
+
+    (tmp_path / "shop-units" / "shop.service").write_text(service + "# mine\n")
+    refused = unit("unit:app", "--name", "shop")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"{tmp_path}/shop-units/shop.service: not written by this command" in refused.stderr
+    assert unit("unit:app", "--name", "shop", "--force").returncode == 0
+    assert "# mine" not in (tmp_path / "shop-units" / "shop.service").read_text()
+
+
+def test_it_takes_no_name_of_another_programs_unit(unit: Run) -> None:
+    done = unit("unit:app", "--name", "systemd-journald")
+    assert done.returncode == 1
+    assert "systemd-journald.service: not written by this command" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["--name", "a b"], "--name: 'a b'"),
+        (["--listen", "fd://3"], "systemd listens itself"),
+        (["--listen", "example.org:80"], "the name of a host"),
+        (["--user", "nobody-here"], "there is no user"),
+        (["--venv", "/nowhere"], "/nowhere/bin/sdserve is missing"),
+        (["--chdir", "/nowhere"], "is not a directory"),
+        (["--output", "/proc/units"], "/proc/units"),
+    ],
+)
+def test_mistakes_are_one_line(unit: Run, argv: list[str], reason: str) -> None:
+    done = unit("unit:app", *argv)
+    lines = [line for line in done.stderr.splitlines() if "error" in line]
+    assert done.returncode == 1 and len(lines) == 1 and reason in lines[0], done.stderr
