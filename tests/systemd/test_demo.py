@@ -1,6 +1,10 @@
 """The demo, where systemd runs the machine: it serves by the shipped units, and takes everything away again."""
 
+import pytest
+
 from tests.support.machine import CHECKOUT, Machine
+
+pytestmark = pytest.mark.once
 
 COPY = """
 mkdir /srv/private && cd "$1" && cp -r .venv contrib sdserve units pyproject.toml /srv/private && cd /srv/private

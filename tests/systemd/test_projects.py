@@ -8,6 +8,8 @@ from tests.support.machine import CHECKOUT, Machine
 from tests.support.service import deploy
 from tests.support.wheels import wheel
 
+pytestmark = pytest.mark.once
+
 APPS = CHECKOUT / "tests" / "apps"
 PROJECTS = {
     "flask": ("flask_site", "site_app:app", "site_app.py"),

@@ -18,6 +18,8 @@ APP = """
 import os, sys
 import sdserve
 
+pytestmark = pytest.mark.once
+
 def application(environ, start_response):
     body = " ".join([sys.prefix, sdserve.__file__, sdserve.__version__, __file__]).encode()
     start_response("200 OK", [("Content-Length", str(len(body))), ("X-Pid", str(os.getpid()))])

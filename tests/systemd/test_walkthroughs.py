@@ -15,6 +15,8 @@ from tests.support.machine import CHECKOUT, Machine
 from tests.support.waiting import eventually
 from tests.support.walkthrough import steps, wheelhouse
 
+pytestmark = pytest.mark.once
+
 BUS = """<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*" eavesdrop="true"/>
 <allow eavesdrop="true"/></policy></busconfig>
