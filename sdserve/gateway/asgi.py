@@ -251,19 +251,16 @@ class HTTPCall(Answer):
             if self._fresh and kind == "http.response.body" and not message.get("more_body", False):
                 data = message.get("body", b"")
                 self._send_whole(self.whole(data if type(data) is bytes else as_bytes(data)))
-                self._host.completed(self)
-            elif kind == "http.response.start":
-                self._begin(message)
-            elif kind == "http.response.early_hint":
-                self._hint(message)
-            elif kind not in BODIES:
+                ends = True
+            elif kind in AHEAD:
+                AHEAD[kind](self, message)
+                return
+            elif kind not in AFTER:
                 raise RuntimeError(f"{kind!r} is not a message of an HTTP response")
             elif self.head is None:
                 raise RuntimeError(f"{kind} was sent before http.response.start")
-            elif kind == "http.response.trailers":
-                self._trail(message)
-            elif not self._body_sent:
-                await BODIES[kind](self, message)
+            else:
+                ends = await AFTER[kind](self, message)
         except Disconnected:
             raise
         except ClientGone as error:
@@ -272,17 +269,16 @@ class HTTPCall(Answer):
         except HTTPError as error:
             self._host.refused(self, error)
             raise Disconnected("the request is malformed") from error
+        if ends:
+            self._host.completed(self)
 
     def _begin(self, message: Message) -> None:
         if self.head is not None:
             raise RuntimeError("http.response.start was sent twice")
-        fields = message.get("headers", ())
-        if type(fields) is not list:
-            fields = list(fields)
-        if not isinstance(message["status"], int):  # a float may be equal to one that is known
-            raise InvalidResponse(f"status {message['status']!r} is not an int")
-        status: Any = message["status"]
-        self.head = self.heads.head(status, fields)
+        status, fields = message["status"], list(message.get("headers", ()))  # the application's own may change
+        if not isinstance(status, int):  # a float may be equal to one that is known
+            raise InvalidResponse(f"status {status!r} is not an int")
+        self.head = self.heads.head(status, fields)  # type: ignore[arg-type]
         self.status = status_line(status)
         self.headers = fields
         if message.get("trailers", False):
@@ -290,22 +286,25 @@ class HTTPCall(Answer):
         else:
             self._fresh = not self._streams
 
-    async def _body(self, message: Message) -> None:
+    # What comes behind the start. Each returns whether the answer is complete by that.
+
+    async def _body(self, message: Message) -> bool:
+        if self._body_sent:
+            return False  # what follows its end is ignored
         data = message.get("body", b"")
         if type(data) is not bytes:
             data = as_bytes(data)
         if message.get("more_body", False):
             if data:
                 await self._piece(data)
-        else:
-            if self._streams and not self.head_sent and self._trailers is None:
-                self._settle()
-                self._send_whole(self.whole(data))
-                self._host.completed(self)
-                return
-            if data or not self.head_sent:
-                await self._piece(data)
-            self._last_of_body()
+            return False
+        if self._streams and not self.head_sent and self._trailers is None:
+            self._settle()
+            self._send_whole(self.whole(data))
+            return True
+        if data or not self.head_sent:
+            await self._piece(data)
+        return self._last_of_body()
 
     async def _piece(self, data: bytes) -> None:
         """One more piece of the body, when there is room for it."""
@@ -331,11 +330,13 @@ class HTTPCall(Answer):
             if self.gone:
                 raise Disconnected("the client has gone")
 
-    async def _path(self, message: Message) -> None:
+    async def _path(self, message: Message) -> bool:
         """http.response.pathsend: the whole body is a file."""
+        if self._body_sent:
+            return False
         with open(message["path"], "rb", buffering=0) as file:
             await self._file_or_bytes(file)
-        self._last_of_body()
+        return self._last_of_body()
 
     async def _file_or_bytes(self, file: Any) -> None:
         region = FileWrapper(file).region()
@@ -347,8 +348,10 @@ class HTTPCall(Answer):
         if not self.head_sent:
             await self._piece(b"")
 
-    async def _zerocopy(self, message: Message) -> None:
+    async def _zerocopy(self, message: Message) -> bool:
         """http.response.zerocopysend: the next piece of the body is one of a file."""
+        if self._body_sent:
+            return False
         file = message["file"]
         fd = file if isinstance(file, int) else file.fileno()
         offset, count, more = message.get("offset"), message.get("count"), message.get("more_body", False)
@@ -358,8 +361,7 @@ class HTTPCall(Answer):
         await self._region(fd, start, count, total=-1 if more or self.head_sent else count)
         if offset is None:
             os.lseek(fd, start + count, os.SEEK_SET)
-        if not more:
-            self._last_of_body()
+        return not more and self._last_of_body()
 
     async def _region(self, fd: int, offset: int, count: int, total: int) -> None:
         """Sends bytes of a file, and returns when they have left: the descriptor is not ours. `total` as in `start`."""
@@ -388,38 +390,46 @@ class HTTPCall(Answer):
             if self.chunked:
                 sink.send(b"\r\n")
 
-    def _trail(self, message: Message) -> None:
+    async def _trail(self, message: Message) -> bool:
         """http.response.trailers: sent if the client has said that it wants them (RFC 9110 section 6.5.1)."""
         if self._trailers is None:
             raise RuntimeError("http.response.trailers was sent, and http.response.start has not announced it")
+        if not self._body_sent:
+            raise RuntimeError("http.response.trailers was sent before the end of the body")
         if self.chunked and _wants_trailers(self.request):
             self._trailers += self.heads.lines(message.get("headers", ()))
-        if not message.get("more_trailers", False):
-            self._finish()
-            self._host.completed(self)
+        if message.get("more_trailers", False):
+            return False
+        self._finish()
+        return True
 
     def _hint(self, message: Message) -> None:
         """http.response.early_hint: 103 (RFC 8297), which HTTP/1.0 does not know."""
         if self.request.minor and not self.head_sent:
             self._sink.send(self.heads.interim("103 Early Hints", [(b"Link", link) for link in message["links"]]))
 
-    def _last_of_body(self) -> None:
+    def _last_of_body(self) -> bool:
         if self._trailers is None:
             self._finish()
-            self._host.completed(self)
-        else:
-            self._body_sent = True
+            return True
+        self._body_sent = True
+        return False
 
     def end(self) -> bytes:
         last = super().end()
         return b"0\r\n%b\r\n" % self._trailers if self._trailers and last else last
 
 
-BODIES = {
+# Messages that may come without a start before them, and those that come behind it.
+AHEAD = {
+    "http.response.start": HTTPCall._begin,
+    "http.response.early_hint": HTTPCall._hint,
+}
+AFTER = {
     "http.response.body": HTTPCall._body,
     "http.response.pathsend": HTTPCall._path,
     "http.response.zerocopysend": HTTPCall._zerocopy,
-    "http.response.trailers": HTTPCall._body,
+    "http.response.trailers": HTTPCall._trail,
 }
 
 

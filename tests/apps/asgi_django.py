@@ -1,9 +1,11 @@
-"""Django over ASGI: views of both kinds, a stream, an upload, a file."""
+"""Django over ASGI: views of both kinds, a stream, an upload, a file; and a chat over WebSockets, by Channels."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 
+from channels.generic.websocket import AsyncJsonWebsocketConsumer, WebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -15,6 +17,7 @@ settings.configure(
     SECRET_KEY="of a test",
     MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
     USE_TZ=True,
+    CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
 )
 SEEN: list[str] = []
 
@@ -64,4 +67,38 @@ urlpatterns = [
     path("hello/<str:name>", hello),
     *(path(each.__name__, each) for each in (sync, upload, stream, file, seen, fails)),
 ]
-application = get_asgi_application()
+
+
+class Chat(AsyncJsonWebsocketConsumer):
+    """What one says all in the room hear."""
+
+    async def connect(self) -> None:
+        self.room = self.scope["url_route"]["kwargs"]["room"]
+        await self.channel_layer.group_add(self.room, self.channel_name)
+        await self.accept(subprotocol="chat")
+
+    async def receive_json(self, content: str) -> None:
+        await self.channel_layer.group_send(self.room, {"type": "said", "what": content})
+
+    async def said(self, event: dict[str, str]) -> None:
+        await self.send_json(event["what"])
+
+    async def disconnect(self, code: int) -> None:
+        await self.channel_layer.group_discard(self.room, self.channel_name)
+        SEEN.append(f"left {self.room} with {code}")
+
+
+class Guarded(WebsocketConsumer):
+    """A consumer that runs in a thread, and lets nobody in who has no token."""
+
+    def connect(self) -> None:
+        if b"token" in self.scope["query_string"]:
+            self.accept()
+            self.send("welcome")
+            self.close(3001)
+        else:
+            self.close()
+
+
+sockets = URLRouter([path("chat/<str:room>", Chat.as_asgi()), path("guarded", Guarded.as_asgi())])
+application = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": sockets})

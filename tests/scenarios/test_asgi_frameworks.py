@@ -1,13 +1,17 @@
-"""Starlette, FastAPI and Django, served for real: routes, uploads, streams, files, events, and clients that leave."""
+"""Starlette, FastAPI, Django and Channels, served for real: routes, uploads, streams, files, events, a chat, and clients
+that leave."""
 
 import hashlib
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from tests.support.corners import LOOPS
 from tests.support.server import APPS, Server, free_port
@@ -23,6 +27,9 @@ class Site:
 
     def __init__(self, server: Server, port: int, client: httpx.Client) -> None:
         self.server, self.client, self.address = server, client, ("127.0.0.1", port)
+
+    def socket(self, path: str) -> ClientConnection:
+        return connect("ws://{}:{}{}".format(*self.address, path), subprotocols=[Subprotocol("chat")], open_timeout=20)
 
     def wait_seen(self, what: str) -> None:
         eventually(lambda: what in self.client.get("/seen").json(), what)
@@ -179,4 +186,30 @@ def test_its_clients_that_leave_are_no_errors(django: Site) -> None:
     with Wire(django.address, head + b"--x\r\n"):
         pass
     assert django.client.get("/").text == "hello"
+    assert not re.search(r"Traceback|\[ERROR\]", django.server.log[mark:]), django.server.log[mark:]
+
+
+def test_a_chat_by_channels(django: Site) -> None:
+    mark = django.server.mark
+    with ExitStack() as stack:
+        kitchen = [stack.enter_context(django.socket("/chat/kitchen")) for _ in range(3)]
+        hall = stack.enter_context(django.socket("/chat/hall"))
+        assert {each.subprotocol for each in kitchen} == {"chat"}
+        hall.send('"who is there?"')
+        kitchen[0].send('"dinner is ready"')
+        assert [each.recv(timeout=20) for each in kitchen] == ['"dinner is ready"'] * 3
+        assert hall.recv(timeout=20) == '"who is there?"'
+        kitchen[1].close(3000)
+        django.wait_seen("left kitchen with 3000")
+        kitchen[2].send('"coming"')
+        assert [kitchen[at].recv(timeout=20) for at in (0, 2)] == ['"coming"'] * 2
+    django.wait_seen("left hall with 1000")
+    with django.socket("/guarded?token") as guarded:
+        assert guarded.recv(timeout=20) == "welcome"
+        with pytest.raises(ConnectionClosed) as closed:
+            guarded.recv(timeout=20)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 3001
+    with pytest.raises(InvalidStatus) as denied:
+        django.socket("/guarded")
+    assert denied.value.response.status_code == 403
     assert not re.search(r"Traceback|\[ERROR\]", django.server.log[mark:]), django.server.log[mark:]

@@ -20,6 +20,7 @@ from sdserve.http.handshake import is_asked
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.writer import ClientGone
+from sdserve.workers.asgi.blocked import call_of
 from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.extra import NO_WEBSOCKETS
 from sdserve.workers.asgi.options import AsgiOptions
@@ -175,6 +176,7 @@ class ASGIExchange(Exchange[ASGIClient]):
             self._log.debug("%s: the client went away: %r", what, error)
         elif call.told:  # what frameworks raise then is their own
             self.complain(self._log.info, "%s: the client went away, and the application raised %r", what, error)
+            self._log.debug("%s: what it raised", what, exc_info=error)
         else:
             if not call.forgotten:  # else nobody would let go of it
                 call.error = error
@@ -249,10 +251,7 @@ class ASGIExchange(Exchange[ASGIClient]):
 
     def current(self) -> HTTPCall | None:
         """The call that the event loop is in."""
-        if self._beginning is not None:
-            return self._beginning
-        task = asyncio.current_task(self.host.loop)
-        return next((call for call, each in self.running.items() if each is not None and each is task), None)
+        return self._beginning or call_of(self.host.loop, self.running)
 
     def cancel(self) -> bool:
         """Cancels what still runs, once; whether anything does."""
