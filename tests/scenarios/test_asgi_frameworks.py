@@ -1,5 +1,5 @@
-"""Starlette, FastAPI, Django and Channels, served for real: routes, uploads, streams, files, events, a chat, and clients
-that leave."""
+"""Starlette, FastAPI, Django and Channels, served for real: routes, uploads, streams, files, events, a chat, and
+clients that leave."""
 
 import hashlib
 import re
