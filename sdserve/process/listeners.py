@@ -64,6 +64,11 @@ class Listener:
         address = self.address
         return "\0" + address[1:] if isinstance(address, str) and address.startswith("@") else address
 
+    @property
+    def own(self) -> bool:
+        """Whether we bound it: nobody else has it then, and what waits in its queue is reset when we have closed it."""
+        return not self.activated and self.passed_as is None
+
     def fileno(self) -> int:
         return self.sock.fileno()
 

@@ -493,6 +493,7 @@ def prepare(kind: Any = WSGIWorker, app: Any = application, clocked: Iterable[An
         address="/fuzz",
         family=int(socket.AF_UNIX),
         label="fuzz",
+        own=False,
         fileno=lambda: anchor,
     )
     WORKER.sockets = [LISTENER]

@@ -48,7 +48,7 @@ class Acceptor(Generic[C]):
         self.listeners: dict[int, Listener] = {listener.fileno(): listener for listener in worker.sockets}
         self._adoption = worker.adoption
         self.adopting = -1 if self._adoption is None else self._adoption.receive_end.fileno()
-        self.alone = options.reuse_port  # the queues of the listeners are this worker's own
+        self.alone = options.reuse_port  # other servers have queues of the same address: nobody waits for its turn
         self.open = False
         self._masks = dict.fromkeys(self.listeners, IN_TURN)
         if self.adopting >= 0:

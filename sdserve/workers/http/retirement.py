@@ -1,6 +1,7 @@
 """How a worker leaves: its connections are given to others, or finished here; nothing that has arrived is lost.
 
-The listeners are left at once. What follows depends on who comes after this worker, and that may change meanwhile:
+The listeners are left at once; what waits in those that the service has bound itself is taken first, for nobody would
+come for it after the last worker. What follows depends on who comes after this worker, and that may change meanwhile:
 
 - Other workers serve on: they are given every connection that the application has not been called for, as fast as they
   take them. What they have not taken when the graceful time-out draws near is finished here.
@@ -85,14 +86,18 @@ class Retirement:
             self._give_until = now + GIVING * (worker.drain_by - now)
         self._ask_until = now + ASKING
         self._giving = self._heads.keeps = worker.hands_on()
-        if worker.has_successors() or self._acceptor.alone:
-            # Takes what is queued, to be given away unread, or served where nobody adopts. An exclusive wake-up is for
-            # one worker: a connection that only we were told of would wait for the next one. And with reuse_port the
-            # queue of a listener is this worker's own: what is in it would be lost.
-            for listener in self._acceptor.listeners.values():
+        # Takes what is queued, to be given away unread, or served where nobody adopts. An exclusive wake-up is for one
+        # worker: a connection that only we were told of would wait for the next one. And the queue of a listener of
+        # our own ends with the last worker: requests in it would be lost. In systemd's they wait for the next start.
+        listeners = self._acceptor.listeners.values()
+        for listener in listeners:
+            if listener.own or worker.has_successors():
                 while client := self._acceptor.accept(listener):
                     self._clients.wait(client)
         self._acceptor.set_open(False)
+        for listener in listeners:
+            if listener.own:  # who comes later is refused at once, and does not wait for the end of the last request
+                listener.close()
         if not self._giving:
             self._finish(now)
 

@@ -1,0 +1,74 @@
+"""A stop where sdserve has bound the address itself: who waits to be accepted is answered, who comes later refused."""
+
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import until_closed
+from tests.support.server import Server, connector, free_port
+from tests.support.waiting import eventually
+
+Start = Callable[..., Server]
+HELD = """import os, time
+
+def application(environ, start_response):
+    open("called", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+ASK = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_waits_to_be_accepted_is_answered(start: Start, short_path: Path, kind: str) -> None:
+    """The worker stands still, so that its queue fills; it goes on as it is told to leave."""
+    address = ("127.0.0.1", free_port()) if kind == "tcp" else str(short_path / "s")
+    bind = f"127.0.0.1:{address[1]}" if kind == "tcp" else f"unix:{address}"
+    server = start("-b", bind, "-w", "1", "plain:application").wait_ready()
+    [worker] = server.workers
+    worker.kill(signal.SIGSTOP)
+    server.wait_log(r"was stopped")
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(connector(address)()) for _ in range(3)]
+        for client in waiting:
+            client.sendall(ASK)
+        server.kill(signal.SIGTERM)
+        for client in waiting:
+            answer = until_closed(client)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
+            assert b"Connection: close\r\n" in answer
+    assert server.wait() == 0
+
+
+def test_who_comes_later_is_refused_at_once(start: Start, tmp_path: Path) -> None:
+    """And does not wait, while the last requests are answered, for somebody who will never come."""
+    (tmp_path / "held.py").write_text(HELD)
+    address = ("127.0.0.1", free_port())
+    options = ("-w", "2", "--threads", "2")
+    server = start("-b", f"127.0.0.1:{address[1]}", *options, "held:application", cwd=tmp_path).wait_ready()
+    with connector(address)() as slow:
+        slow.sendall(ASK)
+        eventually((tmp_path / "called").exists, "the request is at work")
+        server.kill(signal.SIGTERM)
+
+        def refused() -> bool:
+            with socket.socket() as late:
+                try:
+                    late.connect(address)
+                except ConnectionRefusedError:
+                    return True
+            return False
+
+        eventually(refused, "a client is refused")
+        assert server.workers, "the request is at work still"
+        (tmp_path / "go").touch()
+        assert until_closed(slow).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert server.wait() == 0
