@@ -168,7 +168,7 @@ def transcript(address: Address, data: bytes, methods: list[str]) -> list[Any]:
     """What is answered, the marker behind it included, as far as it is compared; how it ends."""
     found: list[Any] = []
     with Wire(address, data + MARKER) as wire:
-        wire.sock.settimeout(5)
+        wire.sock.settimeout(20)
         try:
             for method in [*methods, "GET"]:
                 response = wire.response(method)

@@ -113,7 +113,7 @@ def test_an_exchange_leaves_nothing_however_it_ends(
         for end in ends:
             end(address)
         try:
-            eventually(lambda: left().items() <= before.items(), timeout=4)
+            eventually(lambda: left().items() <= before.items())
         except AssertionError:
             found = left()
             return {kind: count - before.get(kind, 0) for kind, count in found.items() if count > before.get(kind, 0)}

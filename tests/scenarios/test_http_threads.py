@@ -269,7 +269,7 @@ def test_a_worker_whose_threads_are_done_is_idle(start: Callable[..., Server], t
     def busy() -> object:
         return sdservectl(str(tmp_path / "control"), "status", None)["status"]["workers"][0]["busy"]
 
-    eventually(lambda: busy() is None, "an idle worker", timeout=5)
+    eventually(lambda: busy() is None, "an idle worker")
 
 
 LOCKED = """

@@ -133,7 +133,7 @@ def test_an_exchange_leaves_nothing_however_it_ends(
     for name, end in ENDS.items():
         end(client)
         try:
-            eventually(lambda: client.left().items() <= before.items(), timeout=4)
+            eventually(lambda: client.left().items() <= before.items())
         except AssertionError:
             left = client.left()
             remains[name] = {kind: count for kind, count in left.items() if count > before.get(kind, 0)}

@@ -26,12 +26,15 @@ def test_started_by_hand_it_serves_the_socket_too(machine: Machine) -> None:
 
 
 def test_start_returns_when_every_worker_can_serve(machine: Machine) -> None:
-    slow = "import time\ntime.sleep(0.7)\nfrom plain import application\n"
-    service = deploy(machine, {"slow.py": slow, "plain.py": PLAIN}, "slow:application")
+    slow = "import os, time\ntime.sleep(0.7)\nfrom plain import application\nopen(f'imported-{os.getpid()}', 'w')\n"
+    settings = {"CHDIR": "/var/lib/sdserve", "PYTHONPATH": "/srv/app"}
+    service = deploy(machine, {"slow.py": slow, "plain.py": PLAIN}, "slow:application", settings)
     machine.systemctl("start", service.unit)
     # No waiting here: `systemctl start` has waited for READY=1.
-    assert len(service.workers) == 2
-    assert service.ask().latency < 0.7
+    imported = {int(each.name.partition("-")[2]) for each in machine.path("/var/lib/sdserve/").glob("imported-*")}
+    assert len(imported) == 2
+    assert service.worker_pids() == imported
+    assert service.ask().status == 200
 
 
 def test_the_environment_of_systemd_stays_with_the_master(machine: Machine) -> None:

@@ -20,7 +20,7 @@ def test_ends_and_comes_back(machine: Machine) -> None:
 def test_no_connection_is_lost_in_the_window(machine: Machine) -> None:
     service = deploy(machine, settings={"IDLE_EXIT": "0.05", "WORKERS": "1"}, drop_in=UNLIMITED)
     with service.load(clients=2, reuse=0, think=0.06) as load:
-        eventually(lambda: len(load.record.pids) >= 8, "eight starts of the service", timeout=30)
+        eventually(lambda: len(load.record.pids) >= 8, "eight starts of the service", timeout=60)
     assert not load.record.failures, load.record
 
 
