@@ -46,6 +46,8 @@ class Failure:
     reused: bool
     pid: int = 0
     """Who had begun to answer, if anybody had."""
+    detail: str = ""
+    """The error in full, and the head of the answer where that was read."""
 
 
 @dataclass
@@ -217,6 +219,7 @@ class Load:
         phase = "connect"
         began_answer = False
         pid = 0
+        head_seen: list[tuple[str, str]] = []
         try:
             if sock is None:
                 sock = self._connect()
@@ -230,6 +233,7 @@ class Load:
             response = http.client.HTTPResponse(sock)
             response.begin()
             pid = int(response.headers.get("X-Pid", 0))
+            head_seen = response.headers.items()
             body = self._read(response)
             if self._body and response.status == 200:
                 if body != self._body:
@@ -239,7 +243,7 @@ class Load:
             if sock is not None:
                 sock.close()
             name = f"{phase}: {e if isinstance(e, EOFError) else type(e).__name__}"
-            failure = Failure(number, time.monotonic(), name, reused, pid)
+            failure = Failure(number, time.monotonic(), name, reused, pid, f"{e!r} {head_seen}")
             gone = isinstance(e, (EOFError, ConnectionResetError, BrokenPipeError))
             with self._news:
                 if reused and not began_answer and gone:
