@@ -26,7 +26,7 @@ from typing import IO
 
 from tests.support.load import connected
 from tests.support.processes import Process, in_cgroup
-from tests.support.waiting import eventually, readable
+from tests.support.waiting import PATIENCE, eventually, readable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 UNITS = CHECKOUT / "units"
@@ -177,7 +177,7 @@ class Machine:
         """One property of a unit."""
         return self.show(unit, name).get(name, "")
 
-    def wait_for(self, unit: str, timeout: float = 15.0, **wanted: str) -> None:
+    def wait_for(self, unit: str, timeout: float = PATIENCE, **wanted: str) -> None:
         """Wait until all of the `wanted` properties have these values."""
 
         def look() -> bool:

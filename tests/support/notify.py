@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from tests.support.waiting import readable
+from tests.support.waiting import PATIENCE, readable
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class NotifySocket:
         """A place in the stream of messages, for `wait(…, since=mark)`."""
         return len(self.messages)
 
-    def wait(self, wanted: str | Callable[[Message], object], since: int = 0, timeout: float = 15.0) -> Message:
+    def wait(self, wanted: str | Callable[[Message], object], since: int = 0, timeout: float = PATIENCE) -> Message:
         """Wait for a message from place `since` on that holds the assignment, or satisfies the predicate."""
 
         def match() -> Message | None:

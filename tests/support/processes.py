@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE
+
 
 def own_descriptors() -> set[str]:
     """The numbers of this process's open files, without those that only the garbage collector has still to close."""
@@ -93,7 +95,7 @@ class Process:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
 
-    def wait_gone(self, timeout: float = 15.0) -> None:
+    def wait_gone(self, timeout: float = PATIENCE) -> None:
         """Wait until the process, anybody's child, has ended; AssertionError after `timeout` seconds."""
         try:
             pidfd = os.pidfd_open(self.pid)

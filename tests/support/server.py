@@ -20,7 +20,7 @@ from types import TracebackType
 from tests.support.load import Answer, Connect, connected, get
 from tests.support.notify import NotifySocket
 from tests.support.processes import Process
-from tests.support.waiting import eventually, readable
+from tests.support.waiting import PATIENCE, eventually, readable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 APPS = CHECKOUT / "tests" / "apps"
@@ -113,7 +113,7 @@ class Server:
         """A place in the log, for `wait_log(…, since=mark)`."""
         return len(self.log)
 
-    def wait_log(self, pattern: str, since: int = 0, timeout: float = 15.0) -> re.Match[str]:
+    def wait_log(self, pattern: str, since: int = 0, timeout: float = PATIENCE) -> re.Match[str]:
         """Wait until the log matches the regular expression (multi-line, from place `since` on)."""
 
         def match() -> re.Match[str] | None:
@@ -125,7 +125,7 @@ class Server:
         assert found, f"no {pattern!r} within {timeout:g} s in the log:\n{self.log}"
         return found
 
-    def wait_ready(self, timeout: float = 15.0) -> "Server":
+    def wait_ready(self, timeout: float = PATIENCE) -> "Server":
         """Wait for READY=1, or fail with the log as soon as the server has ended."""
         try:
             eventually(
@@ -163,7 +163,7 @@ class Server:
         return [p for p in children(self.pid) if p.alive]
 
     def wait_workers(
-        self, count: int, besides: Sequence[int] = (), master: int = 0, timeout: float = 15.0
+        self, count: int, besides: Sequence[int] = (), master: int = 0, timeout: float = PATIENCE
     ) -> list[Process]:
         """Wait until the master (or `master`) has exactly `count` children, none of the pids `besides` among them."""
 

@@ -12,12 +12,16 @@ from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 25.0
+"""Seconds of a wait that nobody limits: far more than a slow machine needs for what happens at once, and less than the
+server's own limits, timeout and graceful_timeout, after which things happen that should have happened before."""
+
 STEP = 0.02
 """Seconds between two looks, at least: short beside everything that is waited for. A look that takes longer, as one by
 systemctl(1) does on a busy machine, is followed by as long a pause: half of the time belongs to who is waited for."""
 
 
-def eventually(look: Callable[[], T | None], what: str = "", timeout: float = 15.0) -> T:
+def eventually(look: Callable[[], T | None], what: str = "", timeout: float = PATIENCE) -> T:
     """Return the first true result of `look`; AssertionError after `timeout` seconds, with the last result and `what`.
 
     An AssertionError raised by `look` counts as "not yet", and so does a process that ended while it was looked at.
