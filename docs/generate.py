@@ -28,7 +28,7 @@ from tests.support import house  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Layer 6, commands", ("__main__.py", "cli.py", "ctl.py")),
+    ("Layer 6, commands", ("__main__.py", "cli.py", "ctl")),
     ("Layer 5, the master", ("arbiter",)),
     ("Layer 4, the workers", ("workers",)),
     ("Layer 4, the operator's tools", ("ops",)),
@@ -83,7 +83,7 @@ def _files_of(parts: tuple[str, ...]) -> Iterator[Path]:
 PLACES = {
     part.removesuffix(".py"): place
     for place, parts in {
-        "commands": ("__main__.py", "cli.py", "ctl.py"),
+        "commands": ("__main__.py", "cli.py", "ctl"),
         "logs": ("log.py", "access.py"),
         "words": ("errors.py", "status.py"),
         **{part: (part,) for part in ("arbiter", "workers", "gateway", "config", "systemd", "process", "http", "ops")},

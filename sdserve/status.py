@@ -16,6 +16,21 @@ class WorkerStatus(Immutable):
     busy: float | None
 
 
+class WorkerStacks(Immutable):
+    """Where the threads of one worker are, as faulthandler writes it. `trouble` is why it is not known, or ""."""
+
+    pid: int
+    slot: int
+    generation: int
+    phase: str
+    busy: float | None
+    trouble: str
+    stacks: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return self._named()
+
+
 class Status(Immutable):
     """The service. `wanted` is the number of workers asked for; `trouble` the last failed reload or upgrade, if any."""
 

@@ -80,7 +80,8 @@ class Arbiter(Server):
     def commands(self) -> "Commands":
         from sdserve.arbiter.commands import Commands
 
-        return Commands(self.service, self.handle_hup, self.handle_usr2, lambda: self.old_master.refusal)
+        verbs = self.handle_hup, self.handle_usr2, lambda: self.old_master.refusal
+        return Commands(self.service, *verbs, self.pool.resize, self.pool.all_serve)
 
     @cached_property
     def control(self) -> "Control":
@@ -188,6 +189,7 @@ class Arbiter(Server):
         self._handle_signals()
         self.manage_workers()
         self.manager.report()
+        self.commands.look()
         self._complete()
 
     def _complete(self) -> None:

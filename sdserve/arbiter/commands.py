@@ -1,70 +1,159 @@
-"""What sdservectl can ask of a master: `status` at once, `reload` and `upgrade` when their outcome is known."""
+"""What sdservectl can ask of a master, as ops/commands.py lists it: some at once, others when the outcome is known."""
 
 from collections.abc import Callable
 
-from sdserve.arbiter.control import Answer, Command
+from sdserve.arbiter.call import Call
+from sdserve.arbiter.control import Handler
+from sdserve.arbiter.lifecycle import LEAVING, Master
 from sdserve.arbiter.service import Service
+from sdserve.arbiter.stacks import Stacks
 from sdserve.systemd.environment import digests
+
+LOOK_EVERY = 1.0  # seconds between two looks of who follows the status
 
 
 class Commands:
-    """The commands, and who waits for the outcome of which. `refusal` says why no upgrade can begin, or ""."""
+    """The commands, and who waits for the outcome of which.
+
+    refusal: says why no upgrade can begin, or ""
+    resize: sets the wanted number of workers
+    all_serve: whether as many as are wanted serve
+    """
 
     def __init__(
-        self, service: Service, reload: Callable[[], None], upgrade: Callable[[], None], refusal: Callable[[], str]
+        self,
+        service: Service,
+        reload: Callable[[], None],
+        upgrade: Callable[[], None],
+        refusal: Callable[[], str],
+        resize: Callable[[int], None],
+        all_serve: Callable[[], bool],
     ) -> None:
         self._service = service
         self._begin_reload = reload
         self._begin_upgrade = upgrade
         self._refusal = refusal
-        self._reloads: list[Answer] = []
-        self._upgrades: list[Answer] = []
+        self._resize = resize
+        self._all_serve = all_serve
+        self._stacks = Stacks(service.loop)
+        self._reloads: list[Call] = []
+        self._upgrades: list[Call] = []
+        self._waiting: list[Call] = []
+        self._watching: list[Call] = []
 
-    def table(self) -> dict[str, Command]:
+    def table(self) -> dict[str, Handler]:
         return {
             "status": self._status,
             "reload": self._reload,
             "upgrade": self._upgrade,
+            "scale": self._scale,
+            "stacks": self._ask_stacks,
+            "wait": self._wait,
             "environment": self._environment,
         }
 
-    def _environment(self, answer: Answer) -> None:
+    def _environment(self, call: Call) -> None:
         """What this service was started with, for an ExecReload= that was started with something newer."""
-        answer({"ok": True, "text": "digests", "environment": digests(self._service.launched_with)})
+        call.reply("digests", environment=digests(self._service.launched_with))
 
-    def _status(self, answer: Answer) -> None:
+    def _status(self, call: Call) -> None:
         status = self._service.status()
-        answer({"ok": True, "text": status.line(), "status": status.as_dict()})
+        if not call.more:
+            call.reply(status.line(), status=status.as_dict())
+            return
+        call.tell(status.line(), status=status.as_dict())
+        loop, interval = self._service.loop, call.get("interval") or LOOK_EVERY
+        self._watching = [other for other in self._watching if not other.over]
+        if not call.over:
+            if call not in self._watching:
+                self._watching.append(call)
+            loop.call_at(loop.now() + interval, lambda: None if call.over else self._status(call))
 
-    def _reload(self, answer: Answer) -> None:
-        self._reloads.append(answer)
+    def _reload(self, call: Call) -> None:
+        self._reloads.append(call)
         self._begin_reload()
 
-    def _upgrade(self, answer: Answer) -> None:
+    def _upgrade(self, call: Call) -> None:
         if self._service.reexec_pid or self._service.master_pid:
-            answer({"ok": False, "text": "an upgrade is under way already"})
+            call.fail("Refused", "an upgrade is under way already")
         elif refusal := self._refusal():
-            answer({"ok": False, "text": f"no upgrade now: {refusal}"})
+            call.fail("Refused", f"no upgrade now: {refusal}")
         else:
-            self._upgrades.append(answer)
+            self._upgrades.append(call)
             self._begin_upgrade()
+
+    def _scale(self, call: Call) -> None:
+        service, wanted = self._service, call.get("workers")
+        before = service.goal.size
+        if service.state in LEAVING:
+            call.fail("Refused", f"The server is {service.state.value}.")
+            return
+        self._resize(wanted)
+        until = f"until a reload or an upgrade reads the configuration (workers = {service.cfg.workers})"
+        call.reply(f"{wanted} workers are wanted, {before} were before; {until}", wanted=wanted, before=before)
+
+    def _ask_stacks(self, call: Call) -> None:
+        handles, slot = list(self._service.children), call.get("slot")
+        if slot is not None:
+            handles = [handle for handle in handles if handle.worker.slot == slot]
+            if not handles:
+                call.fail("NoSuchWorker", f"no worker has slot {slot}", slot=slot)
+                return
+        number = "1 worker" if len(handles) == 1 else f"{len(handles)} workers"
+        self._stacks.ask(handles, lambda found: call.reply(f"{number}", workers=[each.as_dict() for each in found]))
+
+    def _wait(self, call: Call) -> None:
+        loop, seconds = self._service.loop, call.get("seconds")
+        self._waiting.append(call)
+        if seconds is not None:
+            late = f"not {call.get('state') or 'serving'} within {seconds:g} s"
+            loop.call_at(loop.now() + seconds, lambda: call.fail("TooLate", f"{late}: {self._service.status_line()}"))
+        self.look()
+
+    def look(self) -> None:
+        """Answers who waits for a state that has come; to be called whenever the loop has turned."""
+        if not self._waiting:
+            return
+        self._waiting = [call for call in self._waiting if not call.over]
+        for call in self._waiting:
+            if self._is(call.get("state") or "serving"):
+                status = self._service.status()
+                call.reply(status.line(), status=status.as_dict())
+
+    def _is(self, state: str) -> bool:
+        service = self._service
+        if state == "serving":
+            settled = service.state is Master.RUNNING and not service.reexec_pid
+            return settled and service.goal.size > 0 and self._all_serve()
+        return False  # stopped: nobody answers then
 
     def reloaded(self, trouble: str) -> None:
         """A reload ended; `trouble` is "" or why it failed."""
-        self._tell(self._reloads, trouble, f"reloaded: {self._service.status_line()}")
+        self._tell(self._reloads, "ReloadFailed", trouble, f"reloaded: {self._service.status_line()}")
 
     def overtaken(self) -> bool:
         """A new master takes over before the reload is done: clients must ask that one. False if none waits."""
-        waiting, self._reloads = self._reloads, []
-        for each in waiting:
-            each({"ok": False, "text": "a new master takes over, which has to be asked again", "again": True})
-        return bool(waiting)
+        return self._send_on(self._reloads)
+
+    def passed_on(self) -> None:
+        """The control socket is a new master's: who follows what happens has to ask that one."""
+        for waiting in (self._waiting, self._watching):
+            self._send_on(waiting)
+
+    def _send_on(self, waiting: list[Call]) -> bool:
+        told, waiting[:] = waiting[:], []
+        for call in told:
+            call.fail("TakenOver", "a new master takes over, which has to be asked again")
+        return bool(told)
 
     def upgraded(self, trouble: str, done: str = "") -> None:
         """An upgrade ended; `trouble` is "" or why it failed, `done` what has come of it."""
-        self._tell(self._upgrades, trouble, done)
+        self._tell(self._upgrades, "UpgradeFailed", trouble, done)
 
-    def _tell(self, waiting: list[Answer], trouble: str, done: str) -> None:
+    def _tell(self, waiting: list[Call], failure: str, trouble: str, done: str) -> None:
         told, waiting[:] = waiting[:], []
-        for answer in told:
-            answer({"ok": not trouble, "text": trouble or done})
+        for call in told:
+            if trouble:
+                call.fail(failure, trouble)
+            else:
+                call.reply(done)

@@ -1,46 +1,53 @@
-"""The control socket: sdservectl's questions and commands, answered by the master's loop.
+"""The control socket: sdservectl's questions and commands, and varlinkctl's, answered by the master's loop.
 
-A Unix socket in RuntimeDirectory=, mode 0600: whoever may open it may command the service, and nobody else can. One
-request is one line of JSON, {"command": …}; so is the answer, {"ok": …, …}. Commands that take a while (reload,
-upgrade) are answered when their outcome is known. An upgrade passes the socket on (`OldMaster.pass_on_control`).
+A Unix socket in RuntimeDirectory=, mode 0600, where root and the user of the service are heard, and nobody else is.
+What is said there stands in ops/dialects.py, what can be asked for in ops/commands.py. Commands that take a while
+(reload, upgrade) are answered when their outcome is known. An upgrade passes the socket on
+(`OldMaster.pass_on_control`).
+
+An operator is heard whatever others do there: who does not ask makes room for who may, and a master that is out of
+descriptors has one left.
 """
 
 import errno
-import json
 import os
 import socket
+import struct
 from collections.abc import Callable
-from typing import Any
 
+from sdserve.arbiter.call import Call
+from sdserve.arbiter.control_client import ControlClient
 from sdserve.arbiter.loop import NO_DEADLINE, Loop
 from sdserve.descriptor import Descriptor
 from sdserve.errors import ListenError
 from sdserve.log import Logger
+from sdserve.ops.commands import Command
 from sdserve.process import listeners
 from sdserve.process.listeners import Listener
 
-LONGEST_REQUEST = 4096
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-ASK_WITHIN = 10.0  # seconds from the connection to the end of the request
 PAUSE = 1.0  # seconds in which nobody is accepted when there is no room for a connection
-Answer = Callable[[dict[str, Any]], None]
-Command = Callable[[Answer], None]
+BACKLOG = 128
+MOST_SILENT = 32  # clients that have not asked: the oldest makes room for the next
+MOST_WAITING = 256  # clients that wait for an answer, or follow: one more is refused
+Handler = Callable[[Call], None]
+_CREDENTIALS = struct.Struct("3i")
 
 
 class Control:
-    """Accepts, reads one request, and hands it with a way to answer to the command of that name."""
+    """Accepts clients, and hands what each asks for to the handler of that command's name."""
 
     def __init__(
-        self, loop: Loop, log: Logger, commands: dict[str, Command], bind: Callable[..., Listener] = listeners.bind
+        self, loop: Loop, log: Logger, handlers: dict[str, Handler], bind: Callable[..., Listener] = listeners.bind
     ) -> None:
         self._loop = loop
         self._log = log
-        self._commands = commands
+        self._handlers = handlers
         self._bind = bind
         self.listener: Listener | None = None
         self._pausing = NO_DEADLINE
         self._reserve = Descriptor(-1)
-        self._clients: set[_Client] = set()
+        self._clients: dict[ControlClient, None] = {}  # the oldest first
 
     @property
     def reachable(self) -> bool:
@@ -49,7 +56,7 @@ class Control:
 
     def open(self, path: str) -> None:
         """Listens on `path`, in the place of what was listened on before. Raises ListenError."""
-        listener = self._bind(path, backlog=16)
+        listener = self._bind(path, backlog=BACKLOG)
         if (before := self.release()) is not None:
             before.close()
         self.adopt(listener)
@@ -82,7 +89,7 @@ class Control:
             listener.unlink()
             listener.close()
         for client in list(self._clients):
-            self._forget(client)
+            client.end()
         self._reserve.close()
 
     def _accept(self) -> None:
@@ -95,23 +102,48 @@ class Control:
             else:  # it went away again
                 self._log.debug("control socket: %s", error)
             return
-        # All is said, so that nothing need be asked of the kernel, which could fail.
-        client = _Client(connection.family, connection.type, connection.proto, connection.detach())
-        client.setblocking(False)
-        self._clients.add(client)
-        self._loop.watch(client, lambda: self._read(client))
-        client.to_ask = self._loop.call_at(self._loop.now() + ASK_WITHIN, lambda: self._forget(client))
+        if not self._may_ask(connection):
+            connection.close()
+            self._keep_reserve()
+            return
+        if sum(not client.waits for client in self._clients) >= MOST_SILENT:
+            self._drop_a_silent_one()
+        self._clients[ControlClient(connection, self._loop, self._asks, self._forget)] = None
+
+    def _may_ask(self, connection: socket.socket) -> bool:
+        """Whether it is root, or the user of the service (SO_PEERCRED, unix(7)): the socket's mode may be changed."""
+        _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if uid in (0, os.geteuid()):
+            return True
+        self._log.warning("control socket: user %s is not heard, only root and the service's own user are", uid)
+        return False
+
+    def _drop_a_silent_one(self) -> bool:
+        """Makes room: the client that has been silent for longest goes. False if all wait for answers."""
+        for client in self._clients:
+            if not client.waits:
+                client.end()
+                return True
+        return False
 
     def _accepted(self, sock: socket.socket) -> socket.socket:
-        """The next connection; a master that is out of descriptors gives up its reserve for it."""
-        try:
-            return sock.accept()[0]
-        except OSError as error:
-            if error.errno not in NO_ROOM or self._reserve.fileno() < 0:
-                raise
+        """The next connection; a master that is out of descriptors gives up a silent client for it, or its reserve."""
+        while True:
+            try:
+                fd, _ = sock._accept()  # type: ignore[attr-defined]
+            except OSError as error:
+                if error.errno not in NO_ROOM or not (self._drop_a_silent_one() or self._gives_up_reserve()):
+                    raise
+            else:
+                # All is said, so that nothing need be asked of the kernel, which could fail.
+                return socket.socket(sock.family, sock.type, sock.proto, fd)
+
+    def _gives_up_reserve(self) -> bool:
+        if self._reserve.fileno() < 0:
+            return False
         self._log.warning("this master is out of file descriptors (LimitNOFILE=): only sdservectl is heard")
         self._reserve.close()
-        return sock.accept()[0]
+        return True
 
     def _keep_reserve(self) -> None:
         """Keeps a descriptor in reserve for an operator, for when there is none left."""
@@ -135,57 +167,12 @@ class Control:
 
         self._pausing = self._loop.call_at(self._loop.now() + PAUSE, go_on)
 
-    def _read(self, client: "_Client") -> None:
-        try:
-            data = client.recv(LONGEST_REQUEST)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        client.received += data
-        if not data and client.asked:  # it closed its half, and may wait for the answer all the same
-            self._loop.unwatch(client)
-            return
-        if not data or len(client.received) > LONGEST_REQUEST:
-            self._forget(client)
-            return
-        if b"\n" not in client.received or client.asked:
-            return
-        client.asked = True
-        client.to_ask.cancel()
-        if (command := self._parse(client.received)) is not None:
-            command(lambda answer: self._answer(client, answer))
+    def _asks(self, client: ControlClient, command: Command, call: Call) -> None:
+        if sum(other.waits for other in self._clients) > MOST_WAITING:
+            call.fail("TooMany", f"{MOST_WAITING} clients wait for answers: ask again later")
         else:
-            known = ", ".join(sorted(self._commands))
-            self._answer(client, {"ok": False, "text": f"not understood; the commands are {known}"})
+            self._handlers[command.name](call)
 
-    def _parse(self, line: bytes) -> Command | None:
-        try:
-            request = json.loads(line)
-        except (ValueError, RecursionError):  # the latter: nested too deep
-            return None
-        return self._commands.get(str(request.get("command"))) if isinstance(request, dict) else None
-
-    def _answer(self, client: "_Client", answer: dict[str, Any]) -> None:
-        if client not in self._clients:
-            return  # it did not wait
-        try:
-            client.sendall(json.dumps(answer).encode() + b"\n")
-        except OSError as error:
-            self._log.debug("control socket: an answer could not be sent: %s", error)
-        self._forget(client)
-
-    def _forget(self, client: "_Client") -> None:
-        self._clients.discard(client)
-        client.to_ask.cancel()
-        self._loop.unwatch(client)
-        client.close()
+    def _forget(self, client: ControlClient) -> None:
+        self._clients.pop(client, None)
         self._keep_reserve()
-
-
-class _Client(socket.socket):
-    """One connection, and what it has sent so far."""
-
-    received = b""
-    asked = False
-    to_ask = NO_DEADLINE  # when it is forgotten if it has not asked

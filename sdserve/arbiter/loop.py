@@ -105,13 +105,18 @@ class Loop:
         self._watched: dict[int, Watched] = {}
         self._owned: WeakValueDictionary[int, Owned] = WeakValueDictionary()  # by identity, while anybody holds it
         self._resting: set[int] = set()  # watched, and not registered for a moment
+        self._full: set[int] = set()  # watched for room to write instead
         self._deadlines: list[tuple[float, int, Deadline]] = []
         self._order = itertools.count()
 
-    def watch(self, what: Watched, callback: Callable[[], None]) -> None:
-        """Calls `callback` in each turn that finds `what` readable. It is this process's own from now on."""
+    def watch(self, what: Watched, callback: Callable[[], None], *, full: bool = False) -> None:
+        """Calls `callback` in each turn that finds `what` readable. It is this process's own from now on.
+
+        full: it is `full`, and the callback is called when there is room to write again, or its other end is gone
+        """
         self.own(what)
         self._watched[what.fileno()] = what
+        (self._full.add if full else self._full.discard)(what.fileno())
         self._register(what, callback)
 
     def own(self, what: Owned) -> None:
@@ -119,8 +124,9 @@ class Loop:
         self._owned[id(what)] = what
 
     def _register(self, what: Watched, callback: Callable[[], None]) -> None:
+        event = selectors.EVENT_WRITE if what.fileno() in self._full else selectors.EVENT_READ
         try:
-            self._selector.register(what, selectors.EVENT_READ, callback)
+            self._selector.register(what, event, callback)
         except OSError:  # ENOMEM or ENOSPC, epoll_ctl(2): what a worker or a client says is heard a moment later
             self._on_failure()
             self._rest(what, callback)

@@ -161,6 +161,7 @@ class OldMaster(Policy):
         control = self._control.release()
         if control is not None:
             self._successor.pass_on(control)
+        self._commands.passed_on()
 
     def hand_over(self) -> None:
         """Makes the new master the main process: first for systemd, then for itself."""

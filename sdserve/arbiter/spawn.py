@@ -28,7 +28,7 @@ def fork_worker(
     with room() as give_free, ExitStack() as undo:
         worker.cell = cell = scoreboard.take()
         undo.callback(scoreboard.give_back, cell)
-        ours, worker.channel, worker.lifeline = _channel()
+        ours, worker.channel, worker.lifeline, worker.stacks = _channel()
         undo.callback(ours.close)
         cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear it is busy
         output.flush_all()
@@ -48,6 +48,7 @@ def fork_worker(
             with suppress(OSError):  # it is closed, whatever close(2) says: no reason to forget the worker
                 worker.channel.close()
             os.close(worker.lifeline)
+            os.close(worker.stacks)
         give_free()
         process = Child.forked(worker.pid)
         undo.pop_all()
@@ -55,26 +56,31 @@ def fork_worker(
 
 
 class _MasterEnd(socket.socket):
-    """The master's end of the channel; it takes the lifeline's end with it."""
+    """The master's end of the channel; it takes the lifeline's end with it, and the file that stacks are written to."""
 
     lifeline = Descriptor(-1)
+    stacks = Descriptor(-1)
 
     def close(self) -> None:
         super().close()
         self.lifeline.close()
+        self.stacks.close()
 
 
-def _channel() -> tuple[_MasterEnd, socket.socket, int]:
-    """The channel's two ends, and what the worker has of the lifeline: a pipe that nothing is written to."""
+def _channel() -> tuple[_MasterEnd, socket.socket, int, int]:
+    """The channel's two ends, and what the worker has of the lifeline, a pipe that nothing is written to, and of the
+    file for its stacks."""
     one, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours = _MasterEnd(one.family, one.type, one.proto, one.detach())
-    try:
+    with ExitStack() as undo:
+        undo.callback(theirs.close)
+        undo.callback(ours.close)
         lifeline, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        ours.close()
-        theirs.close()
-        raise
-    ours.lifeline = Descriptor(end)
+        ours.lifeline = Descriptor(end)
+        undo.callback(os.close, lifeline)
+        ours.stacks = Descriptor(os.memfd_create("stacks"))
+        stacks = os.dup(ours.stacks.fileno())  # one file, whose place both share
+        undo.pop_all()
     ours.setblocking(False)
     theirs.setblocking(False)
-    return ours, theirs, lifeline
+    return ours, theirs, lifeline, stacks

@@ -12,11 +12,14 @@ from typing import Protocol
 
 from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
+from sdserve.descriptor import Descriptor
 from sdserve.process.counters import GENERATION, PID, PLACE, SLOT, STOPPED
 from sdserve.process.pidfd import UNKNOWN, Child
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
 from sdserve.workers.base import Worker
+
+NO_FILE = Descriptor(-1)
 
 
 class Channel(Protocol):
@@ -96,6 +99,11 @@ class WorkerHandle:
         cell.set(PLACE, self.cell.index)
         cell.born = self.born
         cell.state = self.phase.value
+
+    @property
+    def stacks(self) -> Descriptor:
+        """The file in memory that the worker writes its stacks to, when it is asked."""
+        return getattr(self.channel, "stacks", NO_FILE)  # spawn.py makes both
 
     def send(self, signum: int) -> None:
         """Sends a signal; nothing happens if the process has ended and only waits to be reaped."""

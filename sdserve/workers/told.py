@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from sdserve.config import Config
     from sdserve.log import Logger
 
+# These write the stacks of all threads, and change nothing: to the log, or where the master reads them.
+STACKS = signal.SIGRTMIN + 1
+ASKED_STACKS = signal.SIGRTMIN + 2
+
 IGNORED = signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGRTMIN
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
 OWN_SIGNALS = (signal.SIGABRT, NEWS, *HANDLED)  # they mean something to a worker, and nothing to what it forks
@@ -54,11 +58,12 @@ RETIRE = b"retire"
 # Its answer to READY: a worker imports what it may need later. The first one of a start did not wait for that.
 PREIMPORT = b"preimport"
 
-STACKS = signal.SIGRTMIN + 1  # writes the stacks of all threads, and changes nothing
-
 
 class Told:
-    """A worker's ears, and its mouth: see `Worker` in base.py. `channel` and `lifeline` are the master's to set."""
+    """A worker's ears, and its mouth: see `Worker` in base.py.
+
+    `channel`, `lifeline` and `stacks` are the master's to set.
+    """
 
     SIGNALS = (signal.SIGABRT, *HANDLED, *IGNORED)
 
@@ -67,6 +72,7 @@ class Told:
     log: "Logger"
     channel: socket.socket
     lifeline: int = -1  # the end of a pipe that only the master holds open
+    stacks: int = -1  # a file in memory, which the master reads what ASKED_STACKS writes from
     booted = False
     warming = ""  # the warm-up request that is being answered
     alive = True
@@ -153,11 +159,12 @@ class Told:
         """
         for signum in OWN_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
+        signal.signal(ASKED_STACKS, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, lambda signum, frame: self.log.reopen_files())
         signal.set_wakeup_fd(-1)
         self.channel.close()
-        fds = self._wake_read, self._wake_write, self.lifeline
-        self._wake_read = self._wake_write = self.lifeline = -1
+        fds = self._wake_read, self._wake_write, self.lifeline, self.stacks
+        self._wake_read = self._wake_write = self.lifeline = self.stacks = -1
         for fd in fds:
             with suppress(OSError):  # it has none
                 os.close(fd)
@@ -177,6 +184,8 @@ class Told:
         # code, and never comes to run a handler of Python's, there is STACKS, which needs no interpreter.
         faulthandler.enable(file=STDERR, all_threads=True)
         faulthandler.register(STACKS, file=STDERR, all_threads=True)
+        if self.stacks >= 0:
+            faulthandler.register(ASKED_STACKS, file=self.stacks, all_threads=True)
         signal.signal(signal.SIGABRT, self.handle_abort)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:

@@ -185,9 +185,10 @@ class MasterProcess(Process):
             listener.close()
         self.world.master_ended(self)
 
-    def answer(self, answer: object) -> None:
+    def answer(self, answer: object) -> bool:
         """What sdservectl hears."""
         self.questions -= 1
+        return False
 
     @property
     def has_handed_over(self) -> bool:

@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from sdserve.arbiter.call import Call
 from sdserve.arbiter.lifecycle import Master
 from sdserve.config import Config
 from sdserve.errors import ConfigError
@@ -206,7 +207,7 @@ class World:
         elif arbiter is not None:
             master.questions += 1
             command = arbiter.commands.table()[what.value.split()[-1]]
-            arbiter.loop.call_at(self.now, lambda: command(master.answer))
+            arbiter.loop.call_at(self.now, lambda: command(Call(master.answer)))
 
     def _all_around(self, what: What, who: int, much: float) -> bool:
         if what is What.TIME:

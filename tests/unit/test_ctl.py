@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from sdserve import ctl
+from sdserve.ctl.show import told
+from sdserve.ctl.unit import NoSocketError, found
 from sdserve.systemd.environment import digests
 
 STATUS = {
@@ -74,7 +78,7 @@ def test_a_changed_environment_is_named_where_systemd_reloads(
     monkeypatch.setenv("SDSERVE_WORKERS", "2")
     started = digests({**os.environ, "SDSERVE_WORKERS": "4", "GONE": "secret", "MAINPID": "7"})
     answers = {"environment": {"ok": True, "environment": started}, "reload": {"ok": True, "text": "reloaded"}}
-    monkeypatch.setattr(ctl, "ask", lambda path, command, timeout: answers[command])
+    monkeypatch.setattr(ctl, "ask", lambda path, command, timeout, **more: answers[command])
     assert ctl.main(["-s", str(path), "reload"]) == 0
     said = capsys.readouterr()
     assert said.out == "reloaded\n"
@@ -142,7 +146,7 @@ def test_a_master_that_ends_before_it_answers(path: Path, capsys: pytest.Capture
 
 def test_no_answer_in_time(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with master(path, None):
-        assert ctl.main(["-s", str(path), "--timeout", "0.05", "reload"]) == 2
+        assert ctl.main(["-s", str(path), "--timeout", "0.05", "reload"]) == 3
     assert "no answer in time" in capsys.readouterr().err
 
 
@@ -154,8 +158,48 @@ def test_the_socket_of_the_unit(
         assert ctl.main(["reload"]) == 0
 
 
-@pytest.mark.parametrize("argv", [[], ["restart"], ["--timeout", "soon", "status"]])
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["restart"], ["--timeout", "soon", "status"], ["-s", "x", "-u", "y", "status"], ["scale"], ["scale", "0"],
+     ["scale", "many"], ["scale", "1025"], ["wait", "forever"], ["stacks", "-1"]],
+)  # fmt: skip
 def test_bad_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         ctl.main(argv)
     assert leaving.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("shown", "path"),
+    [
+        ("LoadState=loaded\nRuntimeDirectory=sdserve-shop\n", "/run/sdserve-shop/control"),
+        ("RuntimeDirectory=sdserve other\nLoadState=loaded\n", "/run/sdserve/control"),
+        ("LoadState=not-found\nRuntimeDirectory=\n", "there is no unit sdserve@shop.service (LoadState=not-found)"),
+        ("LoadState=loaded\nRuntimeDirectory=\n", "sdserve@shop.service has no RuntimeDirectory="),
+        ("", "there is no unit"),
+    ],
+)
+def test_the_socket_of_a_unit_by_name(shown: str, path: str) -> None:
+    try:
+        assert found("sdserve@shop.service", shown) == path
+    except NoSocketError as error:
+        assert path in str(error)
+
+
+def test_a_reader_sees_the_calls_of_the_application_first() -> None:
+    lines = [
+        "Current thread 0x1 (most recent call first):",
+        '  File "/srv/app/shop.py", line 5 in pay',
+        '  File "/opt/sdserve/lib/python3.11/site-packages/sdserve/workers/base.py", line 9 in init_process',
+        '  File "/opt/sdserve/lib/python3.11/site-packages/sdserve/workers/boot.py", line 7 in _live',
+        '  File "<frozen runpy>", line 8 in _run_module_as_main',
+    ]
+    assert list(told("\n".join([*lines, "", *lines]))) == [*lines[:3], "", *lines[:3]]
+
+
+def test_sdservectl_starts_without_what_it_does_not_need() -> None:
+    program = "import sys; from sdserve import ctl; ctl.parser(); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"curses", "subprocess", "asyncio", "typing_extensions", "dataclasses", "inspect", "httptools"}
+    assert not heavy.intersection(modules)
+    assert not [name for name in modules if name.startswith(("sdserve.arbiter", "sdserve.workers", "sdserve.config"))]

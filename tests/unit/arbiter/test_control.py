@@ -1,4 +1,4 @@
-"""The control socket: one request, one answer, and no client that could hurt the master."""
+"""The control socket: requests, answers, streams, and no client that could hurt the master."""
 
 import json
 import os
@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from sdserve.arbiter.control import LONGEST_REQUEST, Answer, Control
+from sdserve.arbiter import control_client
+from sdserve.arbiter.call import Call
+from sdserve.arbiter.control import MOST_SILENT, MOST_WAITING, Control
 from sdserve.arbiter.loop import Loop
 from sdserve.errors import ListenError
 from sdserve.log import Logger
+from sdserve.ops.dialects import LONGEST
 from tests.unit.arbiter.turning import Turning
 
 
@@ -24,11 +27,18 @@ class Service(Turning):
     def __init__(self, path: Path) -> None:
         self.path = str(path / "control")
         self.loop = Loop()
-        self.waiting: list[Answer] = []
-        commands = {"status": lambda answer: answer({"ok": True, "text": "fine"}), "reload": self.waiting.append}
+        self.waiting: list[Call] = []
+        commands = {"status": self.status, "reload": self.waiting.append}
         self.control = Control(self.loop, Logger(), commands)
         self.control.open(self.path)
         self.stack = ExitStack()
+
+    def status(self, call: Call) -> None:
+        """Followed, it is for the test to tell more."""
+        if call.more:
+            self.waiting.append(call)
+        else:
+            call.reply("fine")
 
     def client(self) -> socket.socket:
         sock = self.stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -100,13 +110,14 @@ def other_asks(service: Service, client: socket.socket) -> None:
 def test_what_is_not_understood(service: Service, request_: bytes) -> None:
     client = service.client()
     client.send(request_)
-    assert service.answer(client) == {"ok": False, "text": "not understood; the commands are reload, status"}
+    known = "not understood; the commands are reload, scale, stacks, status, upgrade, wait"
+    assert service.answer(client) == {"ok": False, "text": known, "error": "NotUnderstood"}
     other_asks(service, service.client())
 
 
 def test_too_long(service: Service) -> None:
     client = service.client()
-    client.send(b"x" * (LONGEST_REQUEST // 2) * 2)
+    client.send(b"x" * LONGEST)
     client.send(b"x" * 10)
     assert service.answer(client) is None
     other_asks(service, service.client())
@@ -120,13 +131,13 @@ def test_one_that_goes_away(service: Service) -> None:
 
 
 def test_one_that_does_not_ask_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdserve.arbiter.control.ASK_WITHIN", 0.2)
+    monkeypatch.setattr("sdserve.arbiter.control_client.ASK_WITHIN", 0.2)
     silent, waits = service.client(), service.client()
     silent.send(b'{"command"')
     waits.send(b'{"command": "reload"}\n')
     assert service.answer(silent) is None
-    service.waiting[0]({"ok": True})  # who has asked may wait for as long as it takes
-    assert service.answer(waits) == {"ok": True}
+    service.waiting[0].reply("done")  # who has asked may wait for as long as it takes
+    assert service.answer(waits) == {"ok": True, "text": "done"}
 
 
 def test_an_answer_later(service: Service) -> None:
@@ -134,8 +145,8 @@ def test_an_answer_later(service: Service) -> None:
     client.send(b'{"command": "reload"}\n')
     service.turn_until(lambda: service.waiting)
     other_asks(service, service.client())  # nobody waits for the one that waits
-    service.waiting[0]({"ok": False, "text": "bad"})
-    assert service.answer(client) == {"ok": False, "text": "bad"}
+    service.waiting[0].fail("ReloadFailed", "bad")
+    assert service.answer(client) == {"ok": False, "text": "bad", "error": "ReloadFailed"}
 
 
 def test_an_answer_to_one_that_did_not_wait(service: Service) -> None:
@@ -143,9 +154,9 @@ def test_an_answer_to_one_that_did_not_wait(service: Service) -> None:
     client.send(b'{"command": "reload"}\n')
     service.turn_until(lambda: service.waiting)
     client.close()
-    service.waiting[0]({"ok": True})
+    service.waiting[0].reply("done")
     other_asks(service, service.client())
-    service.waiting[0]({"ok": True})
+    service.waiting[0].reply("done")
 
 
 def test_asking_twice_is_asking_once(service: Service) -> None:
@@ -168,9 +179,136 @@ def test_a_successor_goes_on_with_the_same_socket(service: Service) -> None:
     assert listener is not None
     service.control.close()
     assert os.path.exists(service.path)
-    heir = Control(service.loop, Logger(), {"status": lambda answer: answer({"ok": True, "text": "heir"})})
+    heir = Control(service.loop, Logger(), {"status": lambda call: call.reply("heir")})
     heir.adopt(listener)
     client.send(b'{"command": "status"}\n')
     assert service.answer(client) == {"ok": True, "text": "heir"}
     heir.close()
     assert not os.path.exists(service.path)
+
+
+def read_all(service: Service, client: socket.socket) -> bytes:
+    """All that a client hears until the end of file."""
+    heard = b""
+
+    def complete() -> bool:
+        nonlocal heard
+        while True:
+            try:
+                data = client.recv(65536)
+            except BlockingIOError:
+                return False
+            heard += data
+            if not data:
+                return True
+
+    service.turn_until(complete)
+    return heard
+
+
+def test_varlink_calls_one_after_the_other(service: Service) -> None:
+    client = service.client()
+    one = b'{"method": "org.sdserve.Control1.Status"}\0'
+    client.send(one + b'{"method": "org.varlink.service.GetInfo"}\0' + one)
+    heard = b""
+
+    def complete() -> bool:
+        nonlocal heard
+        try:
+            heard += client.recv(65536)
+        except BlockingIOError:
+            return False
+        return heard.count(b"\0") == 3
+
+    service.turn_until(complete)
+    told = [json.loads(each)["parameters"] for each in heard.split(b"\0")[:3]]
+    assert [told[0], told[2]] == [{"text": "fine"}] * 2
+    assert told[1]["product"] == "sdserve"
+
+
+def test_what_is_no_varlink_call_ends_the_connection(service: Service) -> None:
+    for message in (b"\0", b"[]\0", b'{"method": 5}\0', b"\xff\0"):
+        client = service.client()
+        client.send(message)
+        assert read_all(service, client) == b""
+
+
+def test_a_stream_ends_with_its_last_answer(service: Service) -> None:
+    client = service.client()
+    client.send(b'{"command": "status", "more": true}\n')
+    service.turn_until(lambda: service.waiting)
+    [call] = service.waiting
+    call.tell("one")
+    call.tell("two")
+    call.reply("three")
+    call.reply("nobody hears this")
+    told = [json.loads(line) for line in read_all(service, client).splitlines()]
+    assert [each["text"] for each in told] == ["one", "two", "three"]
+    assert [each.get("continues", False) for each in told] == [True, True, False]
+
+
+def test_a_slow_follower_is_told_so_and_dropped(service: Service) -> None:
+    client = service.client()
+    client.send(b'{"command": "status", "more": true}\n')
+    service.turn_until(lambda: service.waiting)
+    [call] = service.waiting
+    sent = 0
+    while not call.over:
+        call.tell("x" * 10_000, number=sent)
+        sent += 1
+        assert sent < 1000, "it is buffered without end"
+    other_asks(service, service.client())
+    told = [json.loads(line) for line in read_all(service, client).splitlines()]
+    assert [each["number"] for each in told[:-1]] == list(range(len(told) - 1)), "whole messages, none in between lost"
+    assert told[-1]["error"] == "TooSlow"
+    assert told[-1]["lost"] == sent - (len(told) - 1)
+
+
+def test_who_does_not_read_an_answer_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_client, "READ_WITHIN", 0.05)
+    client = service.client()
+    client.send(b'{"command": "reload"}\n')
+    service.turn_until(lambda: service.waiting)
+    service.waiting[0].reply("x" * 5_000_000)
+    service.turn_until(lambda: not service.control._clients)
+
+
+def test_a_long_answer_arrives(service: Service) -> None:
+    client = service.client()
+    client.send(b'{"command": "reload"}\n')
+    service.turn_until(lambda: service.waiting)
+    service.waiting[0].reply("x" * 5_000_000)
+    assert service.answer(client) == {"ok": True, "text": "x" * 5_000_000}
+
+
+def test_silent_clients_make_room(service: Service) -> None:
+    silent = [service.client() for _ in range(MOST_SILENT * 3)]
+    other_asks(service, service.client())
+    assert len(service.control._clients) <= MOST_SILENT
+    assert read_all(service, silent[0]) == b""
+
+
+def test_so_many_may_wait(service: Service) -> None:
+    for number in range(MOST_WAITING):
+        service.client().send(b'{"command": "reload"}\n')
+        service.turn_until(lambda number=number: len(service.waiting) > number)  # type: ignore[misc]
+    one_more = service.client()
+    one_more.send(b'{"command": "reload"}\n')
+    told = service.answer(one_more)
+    assert told is not None
+    assert told["error"] == "TooMany"
+    service.waiting[0].reply("done")
+    other_asks(service, service.client())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_is_not_heard_whatever_the_mode(service: Service) -> None:
+    os.chmod(service.path, 0o666)
+    os.chmod(os.path.dirname(service.path), 0o755)
+    os.seteuid(65534)
+    try:
+        client = service.client()
+    finally:
+        os.seteuid(0)
+    assert read_all(service, client) == b""
+    other_asks(service, service.client())

@@ -1,0 +1,48 @@
+"""One command that somebody asked for on the control socket, and the answers to it, which may come later."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sdserve.immutable import Immutable
+
+
+class Message(Immutable):
+    """One answer. `failure` is its name in the table of commands, "" for success; `continues`: others follow."""
+
+    text: str
+    fields: dict[str, Any]
+    failure: str = ""
+    continues: bool = False
+
+
+class Call:
+    """Answered once, by `reply` or `fail`; one that asked for `more` by `tell` before that, any number of times.
+
+    `say` delivers a message; false when nobody is there to hear more.
+    """
+
+    def __init__(self, say: Callable[[Message], bool], parameters: dict[str, Any] | None = None, more: bool = False):
+        self._say = say
+        self._parameters = parameters or {}
+        self.more = more
+        self.over = False  # it was answered, or nobody waits for the answer any more
+
+    def get(self, name: str) -> Any:
+        """A parameter, of the type that the table says; None if it was left out."""
+        return self._parameters.get(name)
+
+    def reply(self, text: str, **fields: Any) -> None:
+        self._end(Message(text, fields))
+
+    def fail(self, failure: str, text: str, **fields: Any) -> None:
+        self._end(Message(text, fields, failure))
+
+    def tell(self, text: str, **fields: Any) -> None:
+        """One answer of several; `over` says whether anybody hears another."""
+        if not self.over and not self._say(Message(text, fields, continues=True)):
+            self.over = True
+
+    def _end(self, message: Message) -> None:
+        if not self.over:
+            self.over = True
+            self._say(message)

@@ -1,0 +1,192 @@
+"""One connection to the control socket: what it asks is read, what it is told waits here until it is read.
+
+Never waits for the client. Who says nothing, or does not read an answer, is forgotten after a while; who follows a
+stream more slowly than it flows is told that it has missed something, and no more.
+"""
+
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from sdserve.arbiter.call import Call, Message
+from sdserve.arbiter.loop import NO_DEADLINE, Loop
+from sdserve.ops import dialects
+from sdserve.ops.commands import Command
+from sdserve.ops.dialects import NUL, Framer, Request, TooLongError
+
+ASK_WITHIN = 10.0  # seconds from the connection, or the last answer, to the end of a request
+READ_WITHIN = 10.0  # seconds in which something of an answer has to be read
+MOST_UNREAD = 256 * 1024  # bytes of a stream that wait for a client to read them
+
+
+class ControlClient:
+    """`on_call` is called with each command, `on_end` when the connection is over."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: Loop,
+        on_call: Callable[["ControlClient", Command, Call], None],
+        on_end: Callable[["ControlClient"], None],
+    ) -> None:
+        self._sock = sock
+        self._loop = loop
+        self._on_call = on_call
+        self._on_end = on_end
+        self._framer = Framer()
+        self._call: Call | None = None
+        self._oneway = False
+        self._unread: deque[bytes] = deque()
+        self._full = False  # nothing can be written now
+        self._deaf = False  # it has closed its half, and may wait for the answer all the same
+        self._last = False  # the connection ends when all is written
+        self._taking = False
+        self._ended = False
+        self._deadline = NO_DEADLINE
+        sock.setblocking(False)
+        loop.watch(self, self._readable)
+        self._end_within(ASK_WITHIN)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for an answer."""
+        return self._call is not None
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Closes the connection, in a forked child too; `end` is for who lives on."""
+        self._sock.close()
+
+    def end(self) -> None:
+        """Forgets the client."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._call is not None:
+            self._call.over = True
+        self._deadline.cancel()
+        self._loop.drop(self)
+        self._on_end(self)
+
+    def _end_within(self, seconds: float) -> None:
+        self._deadline.cancel()
+        self._deadline = self._loop.call_at(self._loop.now() + seconds, self.end)
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(dialects.LONGEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data and self._call is not None:
+            self._deaf = True
+            self._loop.unwatch(self)
+            return
+        try:
+            self._framer.feed(data)
+        except TooLongError:
+            data = b""
+        if data:
+            self._take()
+        else:
+            self.end()
+
+    def _take(self) -> None:
+        """Takes the requests that have come, one at a time; in sdservectl's dialect a connection is for one."""
+        if self._taking:
+            return
+        self._taking = True
+        while not (self._call or self._unread or self._last or self._ended):
+            message = self._framer.next()
+            if message is None:
+                break
+            request = dialects.read(self._framer.dialect, message)
+            if request is None:
+                self.end()
+            else:
+                self._hear(request)
+        self._taking = False
+
+    def _hear(self, request: Request) -> None:
+        self._oneway = request.oneway
+        self._last = self._framer.dialect != NUL
+        if request.answered is not None:
+            self._write(dialects.introspected(request.answered))
+        elif request.command is None:
+            self._write(dialects.refusal(self._framer.dialect, request.failure, request.text, request.fields))
+        else:
+            self._last = False
+            self._deadline.cancel()  # who has asked may wait for as long as it takes
+            self._call = call = Call(self._say, request.parameters, request.more)
+            self._on_call(self, request.command, call)
+
+    def _say(self, message: Message) -> bool:
+        if self._ended or self._last:
+            return False
+        dialect = self._framer.dialect
+        if message.continues:
+            if sum(map(len, self._unread)) > MOST_UNREAD:
+                self._leave_behind()
+                return False
+            self._write(dialects.answer(dialect, message.text, message.fields, continues=True))
+            return not self._ended
+        self._call = None
+        self._last = dialect != NUL
+        if message.failure:
+            self._write(dialects.refusal(dialect, message.failure, message.text, message.fields))
+        else:
+            self._write(dialects.answer(dialect, message.text, message.fields))
+        return False
+
+    def _leave_behind(self) -> None:
+        """Drops what the client has not read, but for what it has begun to, and tells it so."""
+        lost = len(self._unread)  # one of those is written to its end, one more was to come
+        self._unread = deque([self._unread[0]])
+        self._last, self._call = True, None
+        text = f"{lost} messages were not read in time and are lost, nothing follows"
+        self._write(dialects.refusal(self._framer.dialect, "TooSlow", text, {"lost": lost}))
+
+    def _write(self, data: bytes) -> None:
+        if not self._oneway:
+            self._unread.append(data)
+        if not self._full:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._unread:
+                sent = self._sock.send(self._unread[0])
+                if sent < len(self._unread[0]):
+                    self._unread[0] = self._unread[0][sent:]
+                else:
+                    self._unread.popleft()
+        except BlockingIOError:
+            self._end_within(READ_WITHIN)
+            self._await_room(True)
+            return
+        except OSError:  # it did not wait
+            self.end()
+            return
+        if self._last:
+            self.end()
+            return
+        self._await_room(False)
+        if self._call is None:
+            self._end_within(ASK_WITHIN)
+            self._take()
+        else:
+            self._deadline.cancel()
+
+    def _await_room(self, full: bool) -> None:
+        """Looks for room to write instead of for something to read, or the other way round."""
+        if self._full is full:
+            return
+        self._full = full
+        self._loop.unwatch(self)
+        if full:
+            self._loop.watch(self, self._flush, full=True)
+        elif not self._deaf:
+            self._loop.watch(self, self._readable)

@@ -1,0 +1,155 @@
+"""sdservectl: asks a running sdserve what it does, and commands it, waiting for the outcome.
+
+The exit code is the outcome, which makes `ExecReload=sdservectl reload` a synchronous `systemctl reload` that fails
+when the reload failed. The commands are those of ops/commands.py.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from sdserve.ctl.client import START_AGAIN, Answer, ask, follow
+from sdserve.ctl.parser import parameters, parser
+from sdserve.ops.commands import named
+
+DONE, REFUSED, NOBODY, LATE, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_CODES = {
+    DONE: "done",
+    REFUSED: "the master says no, with its reason; what was to be reloaded or upgraded serves on as it was",
+    NOBODY: "nobody answers, or bad usage",
+    LATE: "the time that --timeout gives is over",
+    INTERRUPTED: "interrupted (Ctrl-C)",
+}
+
+__all__ = ["ask", "follow", "main", "parser"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    try:
+        try:
+            return _run(parser().parse_args(argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # a reader that has seen enough is no error, and none for the interpreter at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.unit:
+        from sdserve.ctl.unit import NoSocketError, socket_of
+
+        try:
+            options.socket = socket_of(options.unit)
+        except NoSocketError as error:
+            print(f"sdservectl: {error}", file=sys.stderr)
+            return NOBODY
+    elif not options.socket:
+        directory = os.environ.get("RUNTIME_DIRECTORY", "/run/sdserve").split(":")[0]
+        options.socket = os.path.join(directory, "control")
+    try:
+        return WAYS.get(options.command, _once)(options)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        print(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket)}", file=sys.stderr)
+        return LATE if isinstance(error, TimeoutError) else NOBODY
+
+
+def _once(options: argparse.Namespace) -> int:
+    """One question, one answer."""
+    return _shown(ask(options.socket, options.command, options.timeout, **_asked(options)), options)
+
+
+def _asked(options: argparse.Namespace) -> dict[str, object]:
+    return parameters(named(options.command), options)
+
+
+def _status(options: argparse.Namespace) -> int:
+    if not options.watch:
+        return _once(options)
+    for answer in follow(options.socket, "status", options.timeout, more=True, **_asked(options)):
+        if code := _shown(answer, options):
+            return code
+        print(flush=True)
+    return DONE
+
+
+def _reload(options: argparse.Namespace) -> int:
+    if "INVOCATION_ID" not in os.environ:
+        return _once(options)
+    from sdserve.ctl import as_reload
+
+    try:
+        as_reload.begin(lambda command: ask(options.socket, command, options.timeout))
+        return _once(options)
+    except ConnectionError:
+        as_reload.outlive_the_master()
+        raise
+
+
+def _wait(options: argparse.Namespace) -> int:
+    """Waits for a service that has not been started, or is started again, as well."""
+    until = None if options.timeout is None else time.monotonic() + options.timeout
+    while True:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        options.timeout = left
+        try:
+            # The master knows when the time is over; it is not waited for much longer.
+            within = None if left is None else left + 1.0
+            return _shown(ask(options.socket, "wait", within, **_asked(options)), options)
+        except (FileNotFoundError, ConnectionError):
+            if options.state == "stopped" and not _listens(options.socket):
+                print("nobody answers")
+                return DONE
+            if left == 0.0:
+                raise TimeoutError from None
+            time.sleep(START_AGAIN if left is None else min(START_AGAIN, left))
+
+
+def _listens(path: str) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def _shown(answer: Answer, options: argparse.Namespace) -> int:
+    """Prints an answer; returns the exit code."""
+    if not answer.get("ok"):
+        print(f"sdservectl: {answer.get('text', 'no reason given')}", file=sys.stderr)
+        return LATE if answer.get("error") == "TooLate" else REFUSED
+    from sdserve.ctl import show
+
+    if getattr(options, "json", False):
+        import json
+
+        print(json.dumps(answer.get("status") or answer["workers"], indent=2))
+    elif options.command == "status":
+        print(show.state(answer))
+    elif options.command == "stacks":
+        print(show.stacks(answer))
+    else:
+        print(answer["text"])
+    return DONE
+
+
+WAYS: dict[str, Callable[[argparse.Namespace], int]] = {"status": _status, "reload": _reload, "wait": _wait}
+
+
+def _advice(error: OSError, path: str) -> str:
+    if isinstance(error, PermissionError):
+        return "Run it as root, or as the user of the service"
+    import glob
+
+    # Instances of the template have their runtime directories beside that of `path`.
+    directory, name = os.path.split(path)
+    others = sorted(glob.glob(os.path.join(glob.escape(directory) + "-*", glob.escape(name))))
+    named = f" With -s it finds {', '.join(others)}." if others else ""
+    return f"Is sdserve running, with this control socket?{named}"

@@ -1,0 +1,58 @@
+"""Asking a master: the client's side of the control socket, in sdservectl's own dialect."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+Answer = dict[str, Any]
+START_AGAIN = 0.1  # seconds between two attempts to reach a service that is to come
+
+
+def ask(path: str, command: str, timeout: float | None, **parameters: Any) -> Answer:
+    """Sends one command to the control socket at `path` and waits `timeout` seconds (None: for ever) for the answer.
+
+    Raises OSError when nobody listens there, or the master ends before it answers.
+    """
+    for answer in follow(path, command, timeout, **parameters):
+        if not answer.get("continues"):
+            return answer
+    raise AssertionError("`follow` ends with an answer")
+
+
+def follow(path: str, command: str, timeout: float | None, **parameters: Any) -> Iterator[Answer]:
+    """The answers to one command, each within `timeout` seconds; the last has no `continues`. Raises OSError.
+
+    A new master that has taken over meanwhile, and the socket with it, is asked again.
+    """
+    while True:
+        for answer in _answers(path, command, timeout, parameters):
+            if answer.get("again"):
+                break
+            yield answer
+        else:
+            return
+
+
+def _answers(path: str, command: str, timeout: float | None, parameters: dict[str, Any]) -> Iterator[Answer]:
+    request = {"command": command} | {name: value for name, value in parameters.items() if value is not None}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        with suppress(BrokenPipeError):  # it may have answered, and why, before it was asked
+            connection.sendall(json.dumps(request).encode() + b"\n")
+        received = b""
+        while True:
+            line, end, rest = received.partition(b"\n")
+            if end:
+                received = rest
+                answer = json.loads(line)
+                yield answer
+                if not answer.get("continues"):
+                    return
+                continue
+            data = connection.recv(65536)
+            if not data:
+                raise ConnectionResetError("the master ended before it answered")
+            received += data
