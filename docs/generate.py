@@ -4,7 +4,6 @@
 part stands between `<!-- generated: NAME -->` and `<!-- end -->`, and PARTS says what NAME is made of.
 """
 
-import argparse
 import ast
 import re
 import sys
@@ -23,7 +22,9 @@ from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E4
 from sdserve.config import render  # noqa: E402
 from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
 from sdserve.config.uvicorn import OPTIONS  # noqa: E402
-from sdserve.ops import units  # noqa: E402
+from sdserve.ctl.parser import SOCKET, TIMEOUT, UNIT  # noqa: E402
+from sdserve.ops import interface, units  # noqa: E402
+from sdserve.ops.commands import COMMANDS, FAILURES, Command, Field  # noqa: E402
 from tests.support import house  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
@@ -180,7 +181,54 @@ def of_uvicorn() -> str:
     return "\n".join(["| uvicorn | sdserve |", "|---|---|", *(f"| {theirs} | {ours} |" for theirs, ours in OPTIONS)])
 
 
+def commands() -> str:
+    """sdservectl's commands, with what they take and how they fail."""
+    lines = []
+    for command in _shown():
+        lines += [f"### `sdservectl {command.name}{_arguments(command)}`", "", f"{_sentence(command.about)}", ""]
+        if command.details:
+            lines += [command.details, ""]
+        options = [field for field in (*command.takes, *command.shows) if field.about]
+        lines += [f"- `{_spelled(field)}`: {field.about}" for field in options]
+        lines += [""] if options else []
+        if command.fails:
+            lines += [f"Fails with {', '.join(f'`{name}`' for name in command.fails)}.", ""]
+    return "\n".join(lines).rstrip()
+
+
+def failures() -> str:
+    """How commands fail."""
+    lines = ["| failure | meaning |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{each.name}` | {each.about} |" for each in FAILURES)])
+
+
+def exit_codes() -> str:
+    """sdservectl's exit codes."""
+    lines = ["| exit code | meaning |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {code} | {meaning} |" for code, meaning in ctl.EXIT_CODES.items())])
+
+
+def _shown() -> list[Command]:
+    return [command for command in COMMANDS if not command.hidden]
+
+
+def _arguments(command: Command) -> str:
+    found = [field for field in command.takes if not field.flag]
+    return "".join(f" [{field.metavar}]" if field.optional else f" {field.metavar}" for field in found)
+
+
+def _spelled(field: Field) -> str:
+    return " ".join(filter(None, (field.flag, field.metavar)))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "command-failures": failures,
+    "exit-codes": exit_codes,
     "master-states": lambda: diagram(MASTER),
     "worker-states": lambda: diagram(WORKER),
     "upgrade-states": lambda: diagram(UPGRADE),
@@ -195,10 +243,7 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def control_man() -> str:
-    """docs/sdservectl.1, for man(1), from what sdservectl --help says."""
-    parser = ctl.parser()
-    options = [action for action in parser._actions if action.option_strings]
-    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    """docs/sdservectl.1, for man(1), from the table of commands."""
     lines = [
         '.\\" Made by `python docs/generate.py`; do not edit.',
         f'.TH SDSERVECTL 1 "" "sdserve {__version__}" "User Commands"',
@@ -211,19 +256,27 @@ def control_man() -> str:
         _roff(" ".join((ctl.__doc__ or "").partition("\n\n")[2].split()).replace("`", "")),
         ".SH OPTIONS",
     ]
-    for action in options:
-        names = ", ".join(rf"\fB{_roff(name)}\fR" for name in action.option_strings)
-        value = rf" \fI{action.metavar}\fR" if action.metavar else ""
-        text = (action.help or "").replace("%(default)s", "$RUNTIME_DIRECTORY/control, or /run/sdserve/control")
-        lines += [".TP", names + value, _roff(text)]
+    common = ("-h, --help", "", "show what there is, and exit"), ("--version", "", "show the version, and exit")
+    for names, value, text in (
+        *common,
+        ("-s, --socket", "PATH", SOCKET),
+        ("-u, --unit", "UNIT", UNIT),
+        ("--timeout", "SECONDS", TIMEOUT),
+    ):
+        spelled = ", ".join(rf"\fB{_roff(name)}\fR" for name in names.split(", "))
+        lines += [".TP", spelled + (rf" \fI{value}\fR" if value else ""), _roff(text)]
     lines.append(".SH COMMANDS")
-    for command in commands._choices_actions:
-        lines += [".TP", rf"\fB{command.dest}\fR", _roff(command.help or "")]
-        for action in commands.choices[command.dest]._actions:
-            if action.help and action.dest != "help":
-                lines += [".br", rf"\fB{_roff(action.option_strings[0])}\fR: {_roff(action.help)}"]
-    lines += [".SH EXIT STATUS", "0 done, 1 the master says no, with its reason, 2 nobody answers, or bad usage."]
-    lines += [".SH SEE ALSO", r".BR sdserve (1), systemctl (1)"]
+    for command in _shown():
+        arguments = rf" \fI{_roff(_arguments(command).strip())}\fR" if _arguments(command) else ""
+        lines += [".TP", rf"\fB{command.name}\fR{arguments}", _roff(_sentence(command.about))]
+        lines += [_roff(command.details.replace("`", ""))] if command.details else []
+        for field in (*command.takes, *command.shows):
+            if field.about:
+                lines += [".br", rf"\fB{_roff(_spelled(field))}\fR: {_roff(field.about)}"]
+    lines.append(".SH EXIT STATUS")
+    for code, meaning in ctl.EXIT_CODES.items():
+        lines += [".TP", str(code), _roff(meaning)]
+    lines += [".SH SEE ALSO", r".BR sdserve (1), systemctl (1), varlinkctl (1)"]
     return "\n".join(lines) + "\n"
 
 
@@ -236,6 +289,7 @@ WHOLE: dict[str, Callable[[], str]] = {
     "reference/settings.md": render.docs,
     "sdserve.1": render.man,
     "sdservectl.1": control_man,
+    f"reference/{interface.NAME}.varlink": interface.description,
     **{f"../units/{name}": partial(str, text) for name, text in units.shipped().items()},
 }
 

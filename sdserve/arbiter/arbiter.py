@@ -81,7 +81,7 @@ class Arbiter(Server):
         from sdserve.arbiter.commands import Commands
 
         verbs = self.handle_hup, self.handle_usr2, lambda: self.old_master.refusal
-        return Commands(self.service, *verbs, self.pool.resize, self.pool.all_serve)
+        return Commands(self.service, *verbs, self.pool.resize, self.pool.all_serve, self.stop)
 
     @cached_property
     def control(self) -> "Control":

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from sdserve.arbiter.call import Call
 from sdserve.arbiter.control import Handler
+from sdserve.arbiter.drain import Drain
 from sdserve.arbiter.lifecycle import LEAVING, Master
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.stacks import Stacks
@@ -18,6 +19,7 @@ class Commands:
     refusal: says why no upgrade can begin, or ""
     resize: sets the wanted number of workers
     all_serve: whether as many as are wanted serve
+    stop: stops the service
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Commands:
         refusal: Callable[[], str],
         resize: Callable[[int], None],
         all_serve: Callable[[], bool],
+        stop: Callable[[], None],
     ) -> None:
         self._service = service
         self._begin_reload = reload
@@ -36,6 +39,7 @@ class Commands:
         self._resize = resize
         self._all_serve = all_serve
         self._stacks = Stacks(service.loop)
+        self.drain = Drain(service, stop)
         self._reloads: list[Call] = []
         self._upgrades: list[Call] = []
         self._waiting: list[Call] = []
@@ -48,6 +52,8 @@ class Commands:
             "upgrade": self._upgrade,
             "scale": self._scale,
             "stacks": self._ask_stacks,
+            "drain": self._drain,
+            "undrain": self._undrain,
             "wait": self._wait,
             "environment": self._environment,
         }
@@ -102,11 +108,23 @@ class Commands:
         number = "1 worker" if len(handles) == 1 else f"{len(handles)} workers"
         self._stacks.ask(handles, lambda found: call.reply(f"{number}", workers=[each.as_dict() for each in found]))
 
+    def _drain(self, call: Call) -> None:
+        state = self._service.state
+        if state not in (Master.RUNNING, Master.RELOADING) or self._service.reexec_pid:
+            call.fail(
+                "Refused", "an upgrade is under way" if self._service.reexec_pid else f"The server is {state.value}."
+            )
+        else:
+            self.drain.ask(call)
+
+    def _undrain(self, call: Call) -> None:
+        self.drain.take_back(call)
+
     def _wait(self, call: Call) -> None:
         loop, seconds = self._service.loop, call.get("seconds")
         self._waiting.append(call)
         if seconds is not None:
-            late = f"not {call.get('state') or 'serving'} within {seconds:g} s"
+            late = f"not {call.get('state') or 'serving'} within {seconds:.3g} s"
             loop.call_at(loop.now() + seconds, lambda: call.fail("TooLate", f"{late}: {self._service.status_line()}"))
         self.look()
 
@@ -124,7 +142,9 @@ class Commands:
         service = self._service
         if state == "serving":
             settled = service.state is Master.RUNNING and not service.reexec_pid
-            return settled and service.goal.size > 0 and self._all_serve()
+            return settled and not service.draining and service.goal.size > 0 and self._all_serve()
+        if state == "draining":
+            return service.draining
         return False  # stopped: nobody answers then
 
     def reloaded(self, trouble: str) -> None:

@@ -55,6 +55,8 @@ class OldMaster(Policy):
             return "Child exists."
         if service.master_pid:
             return "Parent exists."
+        if service.draining:
+            return "The service drains, which a new master would not know of: sdservectl undrain takes it back."
         if deaf_supervisor(service.launched_with, service.pid):
             return "systemd could not be told of a new main process: the unit needs Type=notify."
         return "" if service.state in (Master.RUNNING, Master.RELOADING) else f"The server is {service.state.value}."

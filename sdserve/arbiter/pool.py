@@ -24,7 +24,7 @@ from sdserve.systemd import fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.workers.base import NO_CELL, Worker
 from sdserve.workers.preimport import preimport
-from sdserve.workers.told import PREIMPORT, RETIRE
+from sdserve.workers.told import DRAIN, PREIMPORT, RETIRE
 
 
 class Pool:
@@ -216,6 +216,8 @@ class Pool:
         """A worker serves."""
         handle.tell(PREIMPORT)
         preimport(handle.worker.later(handle.worker.cfg))
+        if self._service.ends_connections:
+            handle.tell(DRAIN)
         self._boot_kills = 0
 
     def worker_decided(self, handle: WorkerHandle, using: str) -> None:

@@ -63,6 +63,7 @@ class Service:
         self.exit_status = 0
         self.cell = CounterCell.private()  # what this master counts, until `count_in` gives it one that others read
         self._draining = False
+        self.ends_connections = False  # it has drained for long enough: every answer is its connection's last
         self._goal = Goal(cfg.workers)
 
     @property
@@ -171,7 +172,7 @@ class Service:
             version=__version__,
             master=self.master_name,
             pid=self.pid,
-            state=self.state.value,
+            state="draining" if self._draining and self.state is Master.RUNNING else self.state.value,
             generation=self.goal.generation,
             wanted=self.goal.size,
             successor=self.reexec_pid,

@@ -63,6 +63,7 @@ class Shutdown(Policy):
         if handing_over:
             self._old_master.hand_over()
         self._commands.upgraded("the service is being stopped")
+        self._commands.drain.ends()
         self._reload.pass_on()
         self._manager.stopping()
         self._close_listeners()

@@ -64,7 +64,7 @@ class Stacks:
         if not process.waits_for(ASKED_STACKS):
             asked.clear()
             handle.send(ASKED_STACKS)
-        self._look(asked)
+        self._loop.call_at(self._loop.now() + LOOK_EVERY, lambda: self._look(asked))
         return ""
 
     def _look(self, asked: "_Asked") -> None:

@@ -2,11 +2,13 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 Answer = dict[str, Any]
+QUEUE_AGAIN = 0.02  # seconds between two attempts to get into the queue of connections
 START_AGAIN = 0.1  # seconds between two attempts to reach a service that is to come
 
 
@@ -35,11 +37,24 @@ def follow(path: str, command: str, timeout: float | None, **parameters: Any) ->
             return
 
 
+def _connect(connection: socket.socket, path: str, timeout: float | None) -> None:
+    """Connects, in its turn where many want to; what follows has to come within `timeout` seconds, too."""
+    until = None if timeout is None else time.monotonic() + timeout
+    connection.settimeout(timeout)
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:  # the queue is full: with a time-out connect(2) does not wait for it
+            if until is not None and time.monotonic() >= until:
+                raise TimeoutError from None
+            time.sleep(QUEUE_AGAIN)
+
+
 def _answers(path: str, command: str, timeout: float | None, parameters: dict[str, Any]) -> Iterator[Answer]:
     request = {"command": command} | {name: value for name, value in parameters.items() if value is not None}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
-        connection.connect(path)
+        _connect(connection, path, timeout)
         with suppress(BrokenPipeError):  # it may have answered, and why, before it was asked
             connection.sendall(json.dumps(request).encode() + b"\n")
         received = b""

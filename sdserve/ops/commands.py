@@ -163,6 +163,26 @@ COMMANDS = (
         "each. A worker that was stopped (SIGSTOP) cannot write, is named as such and not waited for.",
     ),
     Command(
+        "drain",
+        "leaves a load balancer in order; returns when no connection is left",
+        takes=(
+            Field(
+                "seconds",
+                float | None,
+                "how long health checks say `drain` while everything is served as ever (default: 10)",
+                "--for",
+                "SECONDS",
+            ),
+            Field("stop", bool | None, "then stop the service", "--stop"),
+        ),
+        gives=(Field("connections", int, "how many are left, when graceful_timeout was over"),),
+        fails=("Refused",),
+        details="After that time every answer carries Connection: close, and idle connections are closed, each after a "
+        "last look for a request. It goes on until `undrain`, or a stop, whatever becomes of this command. New "
+        "connections are served all the while.",
+    ),
+    Command("undrain", "takes a drain back", fails=("Refused",)),
+    Command(
         "wait",
         "until the service is in a state, for scripts",
         takes=(

@@ -55,6 +55,10 @@ USING = b"using:"  # by what it serves, where the application decides that
 # What a master says to its worker, besides the signal of the same meaning: the application may have taken that.
 RETIRE = b"retire"
 
+# A service that drains: each answer is its connection's last, until that is taken back.
+DRAIN = b"drain"
+UNDRAIN = b"undrain"
+
 # Its answer to READY: a worker imports what it may need later. The first one of a start did not wait for that.
 PREIMPORT = b"preimport"
 
@@ -84,6 +88,7 @@ class Told:
 
     def __init__(self) -> None:
         self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
+        self.drains: Callable[[bool], None] = lambda wanted: None  # hears whether connections are to end
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
 
     @classmethod
@@ -277,6 +282,8 @@ class Told:
             self.retire()
         elif message == PREIMPORT:
             preimport(self.later(self.cfg))
+        elif message in (DRAIN, UNDRAIN):
+            self.drains(message == DRAIN)
         elif not message:
             self.outlive_master()
 

@@ -128,7 +128,7 @@ def test_instances_of_the_template_are_named(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_nobody_who_may(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **more: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(ctl, "ask", refuse)

@@ -15,7 +15,7 @@ from typing import Generic
 
 from sdserve.gateway.forwarded import Trusted
 from sdserve.process.accept_balance import AcceptBalance
-from sdserve.process.counters import ACCEPTED, ADOPTED, GIVEN_AWAY
+from sdserve.process.counters import ACCEPTED, ADOPTED, GIVEN_AWAY, OPEN
 from sdserve.process.listeners import Listener
 from sdserve.workers.base import Worker
 from sdserve.workers.http import handoff
@@ -100,6 +100,7 @@ class Acceptor(Generic[C]):
         held = len(self._clients)
         if held != self.balance.held:
             self.balance.hold(held)
+            self._worker.counters.set(OPEN, held)
 
     def _pause(self, seconds: float) -> None:
         """Leaves the line; `reopen` brings the worker back."""

@@ -287,6 +287,10 @@ class Clients(Deadlines, Generic[C]):
         """From now on connections are kept idle for no longer than this."""
         self._keepalive = min(self._keepalive, seconds)
 
+    def keep_as_usual(self) -> None:
+        """From now on they are kept idle for as long as the configuration says."""
+        self._keepalive = self._times.keepalive
+
     def sweep(self, now: float) -> None:
         """Looks at every deadline."""
         for client in [client for client in self.open.values() if client.deadline <= now]:

@@ -47,6 +47,7 @@ class Loop(Generic[C]):
         for fd in worker.control_fds():
             self._add_control(fd)
         worker.rewired = self._add_control
+        worker.drains = self._retirement.drain
 
     def run(self) -> None:
         """Serves; returns when the worker has retired, or must leave."""

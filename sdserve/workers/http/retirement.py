@@ -16,6 +16,7 @@ come for it after the last worker. What follows depends on who comes after this 
 When the time is over, or at a quick stop, what still waits for its client is cut.
 """
 
+from time import monotonic
 from typing import Any
 
 from sdserve.http.response import HeadWriter
@@ -43,6 +44,7 @@ class Retirement:
         self._clients = clients
         self._acceptor = acceptor
         self._heads = heads
+        self._keeps = heads.keeps  # by the configuration
         self.begun = False
         self._giving = False
         self._left_alone = False
@@ -76,6 +78,17 @@ class Retirement:
         if worker.drain_by is not None and now >= worker.drain_by:
             return self._cuts(now, hopeless)
         return len(self._clients) <= hopeless and not self._clients.ready
+
+    def drain(self, wanted: bool) -> None:
+        """A service that drains serves on, but every answer ends its connection, and idle ones are closed."""
+        if self.begun:
+            return
+        self._heads.keeps = self._keeps and not wanted
+        if wanted:
+            self._clients.keep_at_most(ACTIVE)
+            self._hurry(monotonic())
+        else:
+            self._clients.keep_as_usual()
 
     def _begin(self, now: float) -> None:
         """Leaves the listeners."""

@@ -1,0 +1,92 @@
+"""Leaving a load balancer in order: nobody is sent here any more, then connections end, then the service may stop.
+
+While it drains, everything is served as ever. Health checks are answered with `drain` (the master's word in the
+counters), and a load balancer has so many seconds to see it. Then each answer is its connection's last, and idle
+connections are closed, politely: a client that was active a moment ago has time for one more request. When none is
+left, or requests take longer than graceful_timeout, it is over; the service stays so, or stops.
+"""
+
+from collections.abc import Callable
+
+from sdserve.arbiter.call import Call
+from sdserve.arbiter.loop import NO_DEADLINE
+from sdserve.arbiter.service import Service
+from sdserve.process.counters import OPEN
+from sdserve.workers.told import DRAIN, UNDRAIN
+
+SECONDS = 10.0  # without --for: three checks of a load balancer that looks every two or three seconds
+LOOK_EVERY = 0.1  # seconds between two looks at the connections, while they end
+
+
+class Drain:
+    """At most one at a time. `stop` is called at the end of one that was to stop the service."""
+
+    def __init__(self, service: Service, stop: Callable[[], None]) -> None:
+        self._service = service
+        self._stop = stop
+        self._next = NO_DEADLINE
+        self._until = 0.0
+        self._stops = False
+        self._waiting: list[Call] = []
+
+    def ask(self, call: Call) -> None:
+        """Drains; answered when it is over. Asked again, the time begins anew."""
+        service, seconds = self._service, call.get("seconds")
+        seconds = SECONDS if seconds is None else seconds
+        self._stops = bool(call.get("stop"))
+        self._waiting.append(call)
+        then = "then it stops" if self._stops else "then its connections end"
+        service.log.info("Draining: health checks are answered so for %g s, %s", seconds, then)
+        service.draining = True
+        self._at(service.loop.now() + seconds, self._end_connections)
+
+    def take_back(self, call: Call) -> None:
+        """Everything is as before."""
+        service = self._service
+        if not service.draining:
+            call.reply("the service does not drain")
+            return
+        self._next.cancel()
+        service.draining = service.ends_connections = False
+        for handle in service.children:
+            handle.tell(UNDRAIN)
+        service.log.info("Draining is taken back")
+        self._fail("taken back by undrain")
+        call.reply(f"taken back: {service.status_line()}")
+
+    def ends(self) -> None:
+        """The service is being stopped, or another master has taken over."""
+        self._next.cancel()
+        self._fail("the service is being stopped")
+
+    def _at(self, when: float, step: Callable[[], None]) -> None:
+        self._next.cancel()
+        self._next = self._service.loop.call_at(when, step)
+
+    def _end_connections(self) -> None:
+        service = self._service
+        service.ends_connections = True
+        for handle in service.children:
+            handle.tell(DRAIN)
+        self._until = service.loop.now() + service.cfg.graceful_timeout
+        service.log.info("Draining: every answer ends its connection now")
+        self._at(service.loop.now() + LOOK_EVERY, self._look)
+
+    def _look(self) -> None:
+        service, now = self._service, self._service.loop.now()
+        left = sum(handle.worker.counters.get(OPEN) for handle in service.children)
+        if left and now < self._until:
+            self._at(now + LOOK_EVERY, self._look)
+            return
+        told = "all connections have ended" if not left else f"{left} connections are left"
+        service.log.info("Drained: %s", told)
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call.reply(f"drained: {told}{'; the service stops' if self._stops else ''}", connections=left)
+        if self._stops:
+            self._stop()
+
+    def _fail(self, reason: str) -> None:
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call.fail("Refused", reason)

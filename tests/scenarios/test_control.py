@@ -1,0 +1,170 @@
+"""What an operator asks and commands, of a service that is well and of one in which nothing moves any more."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdserve.ctl import ask
+from tests.support.server import CHECKOUT, Server, connector
+from tests.support.waiting import eventually
+
+Start = Callable[..., Server]
+
+
+class Operated:
+    """A server with a control socket, and an operator."""
+
+    def __init__(self, start: Start, path: Path, *args: str) -> None:
+        self.path, self.control, self.address = path, f"{path}/control", f"{path}/s"
+        where = ("-b", f"unix:{self.address}", "--control-socket", self.control)
+        self.server = start(*where, *args).wait_ready()
+
+    def ask(self, command: str, **parameters: Any) -> dict[str, Any]:
+        return ask(self.control, command, 15, **parameters)
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """sdservectl, as a program."""
+        program = [sys.executable, "-m", "sdserve.ctl", "-s", self.control, *args]
+        environ = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        return subprocess.run(program, capture_output=True, text=True, timeout=30, env=environ, check=False)
+
+    def stick(self, way: str, number: int) -> socket.socket:
+        """A request that never ends."""
+        mark = self.path / f"mark-{number}"
+        sock = connector(self.address)()
+        sock.sendall(f"GET /stuck?{way}:{mark} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        eventually(mark.exists, "the application is stuck")
+        return sock
+
+
+def test_another_number_of_workers(start: Start, short_path: Path) -> None:
+    operated = Operated(start, short_path, "-w", "2", "web")
+    scaled = operated.run("scale", "3")
+    assert scaled.returncode == 0, scaled.stderr
+    assert scaled.stdout == (
+        "3 workers are wanted, 2 were before; until a reload or an upgrade reads the configuration (workers = 2)\n"
+    )
+    assert operated.run("wait", "--timeout", "20").stdout.startswith("Running: 3 of 3 workers serving")
+    operated.server.wait_workers(3)
+    told = operated.ask("scale", workers=1)
+    assert (told["wanted"], told["before"]) == (1, 3)
+    operated.server.wait_workers(1)
+    assert not operated.ask("scale", workers=0)["ok"], "the last one stays, as with TTOU"
+    assert operated.ask("reload")["ok"]
+    assert operated.ask("wait")["status"]["wanted"] == 2, "the configuration is read again, as in gunicorn"
+    late = operated.run("wait", "draining", "--timeout", "0.1")
+    assert (late.returncode, late.stdout) == (3, "")
+    assert "not draining within 0.1 s: Running: 2 of 2 workers serving" in late.stderr
+
+
+def test_where_every_thread_is_while_nobody_answers(start: Start, short_path: Path) -> None:
+    operated = Operated(start, short_path, "-w", "3", "--threads", "1", "-t", "60", "web")
+    workers = {worker.pid: worker for worker in operated.server.wait_workers(3)}
+    with ExitStack() as opened:
+        for number, way in enumerate(("sleep", "clutch", "recv")):
+            opened.enter_context(operated.stick(way, number))
+        told = {each["pid"]: each for each in operated.ask("stacks")["workers"]}
+        assert set(told) == set(workers)
+        for each in told.values():
+            assert each["trouble"] == ""
+            assert '/tests/apps/web.py", line ' in each["stacks"]
+            assert ", line 198 in _run_module_as_main\n" in each["stacks"] or "<module>" in each["stacks"]
+        [slot] = [each["slot"] for each in told.values() if "in stuck" in each["stacks"]][:1]
+        shown = operated.run("stacks", str(slot))
+        assert '/tests/apps/web.py", line ' in shown.stdout
+        assert "boot.py" not in shown.stdout, "how it came to be a worker is of no interest"
+
+        one = next(iter(workers))
+        workers[one].kill(signal.SIGSTOP)
+        before = operated.ask("stacks")["workers"]
+        [stopped] = [each for each in before if each["trouble"]]
+        assert stopped["pid"] == one
+        assert "it was stopped (SIGSTOP" in stopped["trouble"]
+        workers[one].kill(signal.SIGCONT)
+        assert not [each for each in operated.ask("stacks")["workers"] if each["trouble"]]
+    missing = operated.run("stacks", "77")
+    assert (missing.returncode, missing.stderr) == (1, "sdservectl: no worker has slot 77\n")
+
+
+def test_a_thousand_silent_clients(start: Start, short_path: Path) -> None:
+    """Of one that has 200 descriptors: they take none for long."""
+    few = ("sh", "-c", 'ulimit -n 200; exec "$0" -m sdserve "$@"', sys.executable)
+    operated = Operated(lambda *args: start(*args, program=few), short_path, "plain:application")
+    with ExitStack() as opened:
+        for _ in range(900):
+            silent = opened.enter_context(socket.socket(socket.AF_UNIX))
+            silent.connect(operated.control)
+        assert operated.ask("status")["ok"]
+        assert len(operated.ask("stacks")["workers"]) == 1
+        assert operated.server.master.descriptors < 100
+    assert "out of file descriptors" not in operated.server.log
+
+
+def test_who_watches_follows_an_upgrade(start: Start, short_path: Path) -> None:
+    operated = Operated(start, short_path, "--upgrade", "auto", "plain:application")
+    program = [sys.executable, "-m", "sdserve.ctl", "-s", operated.control, "status", "--watch", "--interval", "0.1"]
+    environ = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environ) as watching:
+        assert watching.stdout is not None
+        seen = iter(watching.stdout.readline, "")
+        assert next(line for line in seen if line.startswith("Master pid ")) == (
+            f"Master pid {operated.server.pid}, sdserve 0.1.0\n"
+        )
+        told = operated.ask("upgrade")
+        assert told["ok"]
+        new = told["text"].partition("the new master is pid ")[2].partition(":")[0]
+        assert any(f" pid {new}, " in line for line in seen)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130
+
+
+@pytest.fixture
+def drained(start: Start, short_path: Path) -> Iterator[Operated]:
+    yield Operated(start, short_path, "-w", "2", "--keep-alive", "60", "--graceful-timeout", "5", "plain:application")
+
+
+def closes(client: socket.socket) -> bool:
+    """Whether an answer is its connection's last."""
+    client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = client.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    return b"\r\nConnection: close\r\n" in answer
+
+
+def test_a_drain_closes_politely_and_is_taken_back(drained: Operated) -> None:
+    with ExitStack() as opened:
+        idle, used = (opened.enter_context(connector(drained.address)()) for _ in range(2))
+        assert not closes(idle)
+        waiting = connector(drained.control)()
+        waiting.sendall(b'{"command": "drain", "seconds": 0}\n')
+        eventually(lambda: drained.ask("status")["status"]["state"] == "draining", "it drains")
+        assert idle.recv(1) == b"", "closed in order, after a while"
+        eventually(lambda: closes(opened.enter_context(connector(drained.address)())), "every answer is the last")
+        assert used.recv(1) == b""
+        assert b'"ok": true' in waiting.recv(4096)
+        assert drained.ask("upgrade")["error"] == "Refused"
+        [old, _] = drained.server.wait_workers(2)
+        old.kill(signal.SIGKILL)
+        drained.server.wait_log("Booting worker", since=drained.server.mark - 1)
+        assert drained.ask("undrain")["ok"]
+        assert drained.ask("wait")["ok"]
+        for _ in range(4):
+            eventually(lambda: not closes(opened.enter_context(connector(drained.address)())), "kept as before")
+
+
+def test_a_drain_stops_when_it_is_told_to(drained: Operated) -> None:
+    with connector(drained.address)() as slow:
+        slow.sendall(b"GET /sleep/0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        told = drained.ask("drain", seconds=0, stop=True)
+        assert told["text"] == "drained: all connections have ended; the service stops"
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert drained.server.wait() == 0
+    assert drained.run("wait", "stopped").returncode == 0
