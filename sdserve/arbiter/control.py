@@ -47,7 +47,7 @@ class Control:
         self.listener: Listener | None = None
         self._pausing = NO_DEADLINE
         self._reserve = Descriptor(-1)
-        self._clients: dict[ControlClient, None] = {}  # the oldest first
+        self._clients: dict[ControlClient, float] = {}  # and since when; the oldest first
 
     @property
     def reachable(self) -> bool:
@@ -107,8 +107,8 @@ class Control:
             self._keep_reserve()
             return
         if sum(not client.waits for client in self._clients) >= MOST_SILENT:
-            self._drop_a_silent_one()
-        self._clients[ControlClient(connection, self._loop, self._asks, self._forget)] = None
+            self._drop_a_silent_one(self._loop.now())
+        self._clients[ControlClient(connection, self._loop, self._asks, self._forget)] = self._loop.now()
 
     def _may_ask(self, connection: socket.socket) -> bool:
         """Whether it is root, or the user of the service (SO_PEERCRED, unix(7)): the socket's mode may be changed."""
@@ -118,10 +118,10 @@ class Control:
         self._log.warning("control socket: user %s is not heard, only root and the service's own user are", uid)
         return False
 
-    def _drop_a_silent_one(self) -> bool:
-        """Makes room: the client that has been silent for longest goes. False if all wait for answers."""
-        for client in self._clients:
-            if not client.waits:
+    def _drop_a_silent_one(self, since: float) -> bool:
+        """Makes room: the client that has been silent for longest goes, if it was there at `since`. False if none."""
+        for client, came in self._clients.items():
+            if not client.waits and came <= since:
                 client.end()
                 return True
         return False
@@ -132,7 +132,8 @@ class Control:
             try:
                 fd, _ = sock._accept()  # type: ignore[attr-defined]
             except OSError as error:
-                if error.errno not in NO_ROOM or not (self._drop_a_silent_one() or self._gives_up_reserve()):
+                before = self._loop.now() - PAUSE
+                if error.errno not in NO_ROOM or not (self._drop_a_silent_one(before) or self._gives_up_reserve()):
                     raise
             else:
                 # All is said, so that nothing need be asked of the kernel, which could fail.

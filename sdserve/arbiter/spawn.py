@@ -28,7 +28,8 @@ def fork_worker(
     with room() as give_free, ExitStack() as undo:
         worker.cell = cell = scoreboard.take()
         undo.callback(scoreboard.give_back, cell)
-        ours, worker.channel, worker.lifeline, worker.stacks = _channel()
+        ours, worker.channel, worker.lifeline = _channel()
+        worker.stacks = ours.stacks.fileno()
         undo.callback(ours.close)
         cell.set_word(WATCHED, 0 if worker.cfg.timeout else 1)  # without a time-out nobody needs to hear it is busy
         output.flush_all()
@@ -39,6 +40,7 @@ def fork_worker(
                 try:
                     give_free()
                     close_in_child()
+                    ours.stacks = Descriptor(-1)  # the same descriptor is the worker's
                     ours.close()  # with the lifeline's end
                     become(worker, server)
                 finally:  # whatever happens, the child must not go on as a second master
@@ -48,7 +50,6 @@ def fork_worker(
             with suppress(OSError):  # it is closed, whatever close(2) says: no reason to forget the worker
                 worker.channel.close()
             os.close(worker.lifeline)
-            os.close(worker.stacks)
         give_free()
         process = Child.forked(worker.pid)
         undo.pop_all()
@@ -67,9 +68,8 @@ class _MasterEnd(socket.socket):
         self.stacks.close()
 
 
-def _channel() -> tuple[_MasterEnd, socket.socket, int, int]:
-    """The channel's two ends, and what the worker has of the lifeline, a pipe that nothing is written to, and of the
-    file for its stacks."""
+def _channel() -> tuple[_MasterEnd, socket.socket, int]:
+    """The channel's two ends, and what the worker has of the lifeline: a pipe that nothing is written to."""
     one, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours = _MasterEnd(one.family, one.type, one.proto, one.detach())
     with ExitStack() as undo:
@@ -79,8 +79,7 @@ def _channel() -> tuple[_MasterEnd, socket.socket, int, int]:
         ours.lifeline = Descriptor(end)
         undo.callback(os.close, lifeline)
         ours.stacks = Descriptor(os.memfd_create("stacks"))
-        stacks = os.dup(ours.stacks.fileno())  # one file, whose place both share
         undo.pop_all()
     ours.setblocking(False)
     theirs.setblocking(False)
-    return ours, theirs, lifeline, stacks
+    return ours, theirs, lifeline
