@@ -69,7 +69,7 @@ def test_sdservectl_is_answered(server: Server, short_path: Path) -> None:
 def test_it_waits_where_nobody_can_be_accepted(server: Server, short_path: Path) -> None:
     exhaust(server, short_path)
     clients = []
-    for _ in range(6):
+    for _ in range(30):
         client = socket.socket(socket.AF_UNIX)
         client.connect(f"{short_path}/control")
         clients.append(client)
@@ -135,7 +135,7 @@ def test_idle_connections_wait_for_a_worker_with_room_for_them(start: Start, sho
         clients = [opened.enter_context(connector(path)()) for _ in range(24)]
         for client in clients:
             assert on(client).status == 200
-        server.master.set_soft_limit("nofile", free + 8)  # and so have the workers that it forks
+        server.master.set_soft_limit("nofile", free + 10)  # and so have the workers that it forks
         server.kill(signal.SIGHUP)
         server.wait_log("cannot take connections over: Too many open files; worker .* has 0. They wait for 5 s")
         [new] = server.wait_workers(1, besides=[old.pid])
