@@ -127,7 +127,7 @@ class Pool:
             self.tell_successors()
             self._service.log.warning(
                 "systemd does not keep the queue of idle connections, a restart will close them: fd_store is set, and "
-                "the unit needs FileDescriptorStoreMax=4 or more"
+                "the unit needs FileDescriptorStoreMax=8 or more"
             )
 
         self._service.loop.watch(proof, not_kept)

@@ -92,7 +92,7 @@ class Service:
     )
     fd_store = switch(
         """Keep idle client connections open across a restart, in systemd's file descriptor store. Set it where the unit
-        has FileDescriptorStoreMax=3 or more, which systemd 254 and newer tell by themselves, and
+        has FileDescriptorStoreMax=8 or more, which systemd 254 and newer tell by themselves, and
         RestartKillSignal=SIGRTMIN, which tells a restart from a stop.""",
         effect="upgrade",
     )

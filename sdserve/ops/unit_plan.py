@@ -218,7 +218,7 @@ class Plan:
         words = ["systemd-run", f"--unit={self.name}"]
         words += [f"--socket-property=ListenStream={each}" for each in self.listen]
         properties = ["Type=notify", "NotifyAccess=exec", "KillMode=mixed", "RestartKillSignal=SIGRTMIN"]
-        properties += ["FileDescriptorStoreMax=4", f"RuntimeDirectory={self.place}", f"StateDirectory={self.place}"]
+        properties += ["FileDescriptorStoreMax=8", f"RuntimeDirectory={self.place}", f"StateDirectory={self.place}"]
         dynamic = not self.owner or self.new_user
         properties += [f"User={self.place}", "DynamicUser=yes"] if dynamic else [f"User={self.owner}"]
         properties += [f"BindReadOnlyPaths={quoting.path(each, specifiers=False)}" for each in self.bound]

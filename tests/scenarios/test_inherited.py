@@ -19,8 +19,10 @@ from tests.support.server import Server, answer
 from tests.support.waiting import eventually
 
 STANDARD = ["/dev/null", *["pipe"] * 4]  # 0 to 2, and own copies of 1 and 2
-OWN = ["anon_inode:[eventpoll]", "pipe", "pipe", "pipe", "socket"]  # wake-up pipe, lifeline, channel
-SERVICE = ["socket", "socket", "socket"]  # listener, and both ends of the adoption queue
+# Wake-up pipe, lifeline, channel, and where the stacks go.
+OWN = ["anon_inode:[eventpoll]", "pipe", "pipe", "pipe", "socket", "/memfd:stacks (deleted)"]
+# Listener, both ends of the adoption queue, and what Python keeps of a mapping.
+SERVICE = ["socket", "socket", "socket", "/memfd:sdserve-counters (deleted)"]
 
 
 def held(process: Process) -> list[str]:

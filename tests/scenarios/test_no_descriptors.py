@@ -135,7 +135,7 @@ def test_idle_connections_wait_for_a_worker_with_room_for_them(start: Start, sho
         clients = [opened.enter_context(connector(path)()) for _ in range(24)]
         for client in clients:
             assert on(client).status == 200
-        server.master.set_soft_limit("nofile", free + 10)  # and so have the workers that it forks
+        server.master.set_soft_limit("nofile", free + 14)  # and so have the workers that it forks
         server.kill(signal.SIGHUP)
         server.wait_log("cannot take connections over: Too many open files; worker .* has 0. They wait for 5 s")
         [new] = server.wait_workers(1, besides=[old.pid])

@@ -121,14 +121,15 @@ def in_cgroup(path: Path) -> list[Process]:
 
 
 def spooled(pid: int) -> int:
-    """Bytes in the nameless files that a process has open."""
+    """Bytes in the nameless files that a process has open on a disk."""
     total = 0
     for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
             found = os.stat(f"/proc/{pid}/fd/{fd}")
+            named = os.readlink(f"/proc/{pid}/fd/{fd}")
         except FileNotFoundError:  # closed meanwhile
             continue
-        if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+        if stat.S_ISREG(found.st_mode) and not found.st_nlink and not named.startswith("/memfd:"):
             total += found.st_size
     return total
 

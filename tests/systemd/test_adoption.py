@@ -79,7 +79,9 @@ def test_across_restarts(service: Service, machine: Machine) -> None:
     connections = idle_connections(service)
     for _ in range(3):
         moved(service, connections, "restart", lambda: machine.systemctl("restart", service.unit))
-    assert machine.get(service.unit, "NFileDescriptorStore") == "3"  # the two ends of the queue, and the proof
+    assert (
+        machine.get(service.unit, "NFileDescriptorStore") == "4"
+    )  # both ends of the queue, the counters, and the proof
 
 
 def test_across_recycling(machine: Machine) -> None:

@@ -10,15 +10,17 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.support.machine import CHECKOUT, Machine
 from tests.support.service import Service, deploy
 from tests.support.wheels import wheel_of
 
+pytestmark = pytest.mark.once
+
 APP = """
 import os, sys
 import sdserve
-
-pytestmark = pytest.mark.once
 
 def application(environ, start_response):
     body = " ".join([sys.prefix, sdserve.__file__, sdserve.__version__, __file__]).encode()

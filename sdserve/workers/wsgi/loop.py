@@ -192,14 +192,20 @@ class WSGILoop(Loop[WSGIClient]):
 
     def _end_poll(self) -> None:
         """Has the leader turn: something else than a descriptor has changed."""
+        wake = self._wake
         try:
-            eventfd_write(self._wake, 1)
+            eventfd_write(wake, 1)
         except OSError as error:
-            old, self._wake = self._wake, eventfd(1)
-            self._control.discard(old)
+            another = eventfd(1)
+            try:
+                self._control.remove(wake)
+            except KeyError:  # another thread has replaced it, by one that has the leader turn
+                os.close(another)
+                return
+            self._wake = another
             if error.errno != errno.EBADF:  # else the application has closed it
-                os.close(old)
-            self._add_control(self._wake)
+                os.close(wake)
+            self._add_control(another)
 
     def _other(self, fd: int) -> bool:
         """An event of something that is no client. False when the lead was lost."""
