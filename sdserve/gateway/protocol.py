@@ -20,6 +20,7 @@ CO_COROUTINE = 0x80  # and one made by `async def`
 # What inspect, asgiref and Cython mark a callable with that returns a coroutine, and where that mark is from.
 MARKS = (
     ("_is_coroutine_marker", "inspect", "_is_coroutine_mark"),
+    ("_is_coroutine_marker", "inspect", "_is_coroutine_marker"),  # the first ones of 3.12
     ("_is_coroutine", "asyncio.coroutines", "_is_coroutine"),
 )
 DEPTH = 20  # of what wraps an application: more is a circle
