@@ -5,8 +5,10 @@ part stands between `<!-- generated: NAME -->` and `<!-- end -->`, and PARTS say
 """
 
 import ast
+import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import partial
@@ -18,28 +20,32 @@ PACKAGE = CHECKOUT / "sdserve"
 sys.path.insert(0, str(CHECKOUT))
 
 from sdserve import __version__, ctl  # noqa: E402 - of this checkout
+from sdserve.access.structured import FIELDS  # noqa: E402
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E402 - of this checkout
 from sdserve.config import render  # noqa: E402
 from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
 from sdserve.config.uvicorn import OPTIONS  # noqa: E402
 from sdserve.ctl.parser import SOCKET, TIMEOUT, UNIT  # noqa: E402
+from sdserve.events import EVENTS, Event  # noqa: E402
+from sdserve.handlers import PRIORITIES  # noqa: E402
 from sdserve.ops import interface, units  # noqa: E402
 from sdserve.ops.commands import COMMANDS, FAILURES, Command, Field  # noqa: E402
 from tests.support import house  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Layer 6, commands", ("__main__.py", "cli.py", "ctl")),
-    ("Layer 5, the master", ("arbiter",)),
-    ("Layer 4, the workers", ("workers",)),
-    ("Layer 4, the operator's tools", ("ops",)),
-    ("Layer 3, between HTTP and application", ("gateway",)),
-    ("Layer 2, logs", ("log.py", "access.py")),
+    ("Layer 7, commands", ("__main__.py", "cli.py", "ctl")),
+    ("Layer 6, the master", ("arbiter",)),
+    ("Layer 5, the workers", ("workers",)),
+    ("Layer 5, the operator's tools", ("ops",)),
+    ("Layer 4, between HTTP and application", ("gateway",)),
+    ("Layer 3, loggers", ("log.py",)),
+    ("Layer 2, log records", ("handlers.py", "access")),
     ("Layer 1, configuration", ("config",)),
     ("Layer 1, systemd", ("systemd",)),
     ("Layer 1, the operating system", ("process",)),
     ("Layer 1, HTTP", ("http",)),
-    ("Layer 1, what the service is doing", ("status.py",)),
+    ("Layer 1, what the service is doing", ("status.py", "events.py")),
     ("Layer 0, words for all", ("errors.py", "immutable.py", "descriptor.py")),
 )
 MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -85,8 +91,8 @@ PLACES = {
     part.removesuffix(".py"): place
     for place, parts in {
         "commands": ("__main__.py", "cli.py", "ctl"),
-        "logs": ("log.py", "access.py"),
-        "words": ("errors.py", "status.py"),
+        "logs": ("log.py", "handlers.py", "access"),
+        "words": ("errors.py", "status.py", "events.py"),
         **{part: (part,) for part in ("arbiter", "workers", "gateway", "config", "systemd", "process", "http", "ops")},
     }.items()
     for part in parts
@@ -225,7 +231,40 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def events() -> str:
+    """The events with their ids, priorities and fields."""
+    lines = ["| event | priority | what has happened | fields | MESSAGE_ID |", "|---|---|---|---|---|"]
+    for event in EVENTS:
+        subject = re.sub(r"@(?:SDSERVE_)?(\w+)@", r"*\1*", event.subject)
+        fields = ", ".join(f"`{name}`" for name in event.fields)
+        priority = PRIORITIES[event.level]
+        lines.append(f"| `{event.name}` | {priority} | {subject} | {fields} | `{event.id}` |")
+    return "\n".join(lines)
+
+
+def catalogue() -> str:
+    """sdserve.catalog, for journalctl --update-catalog (systemd.io/CATALOG)."""
+    parts = ["# Explains sdserve's events to `journalctl -x`. Made by `python docs/generate.py`; do not edit."]
+    return "\n\n".join([*parts, *map(_entry, EVENTS)]) + "\n"
+
+
+def _entry(event: Event) -> str:
+    head = [f"-- {event.id}", f"Subject: {event.subject}", "Defined-By: sdserve", "Documentation: man:sdserve(1)"]
+    paragraphs = inspect.cleandoc(event.text).split("\n\n")
+    text = [part if part.startswith(" ") else textwrap.fill(" ".join(part.split()), 80) for part in paragraphs]
+    return "\n".join(head) + "\n\n" + "\n\n".join(text)
+
+
+def access_fields() -> str:
+    """The fields of an access record in JSON and logfmt."""
+    return "\n".join(
+        ["| field | what it is |", "|---|---|", *(f"| `{name}` | {text} |" for name, _, _, text in FIELDS)]
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "access-fields": access_fields,
+    "events": events,
     "commands": commands,
     "command-failures": failures,
     "exit-codes": exit_codes,
@@ -291,6 +330,7 @@ WHOLE: dict[str, Callable[[], str]] = {
     "sdservectl.1": control_man,
     f"reference/{interface.NAME}.varlink": interface.description,
     **{f"../units/{name}": partial(str, text) for name, text in units.shipped().items()},
+    "../sdserve/sdserve.catalog": catalogue,
 }
 
 
@@ -303,7 +343,7 @@ def main() -> None:
     wanted = {page: renewed(page.read_text()) for page in sorted(DOCS.rglob("*.md"))}
     wanted |= {DOCS / name: made() for name, made in WHOLE.items()}
     for page, text in wanted.items():
-        if page.read_text() != text:
+        if not page.exists() or page.read_text() != text:
             page.write_text(text)
             print(f"written: {page.resolve().relative_to(CHECKOUT)}")
 

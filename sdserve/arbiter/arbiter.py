@@ -14,7 +14,7 @@ from signal import Signals
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from sdserve import SERVER_SOFTWARE
+from sdserve import SERVER_SOFTWARE, events
 from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import LEAVING, Master, MasterEvent
@@ -148,17 +148,17 @@ class Arbiter(Server):
             if isinstance(error, SdserveError):
                 if isinstance(error, AppImportError) and (told := account(error)):
                     self.log.error("Exception while loading the application\n%s", told)
-                self.log.error("%s", error)
+                self.log.event(events.FAILED, REASON=str(error), EXIT_STATUS=error.exit_code)
                 self.log.debug("the start failed", exc_info=True)
                 self.shutdown.crash(str(error), error.exit_code, error.errno)
                 return
-            self.log.exception("Unhandled exception in main loop")
+            self.log.event(events.CRASHED, exc_info=True)
             reason = f"Unhandled exception in main loop: {type(error).__name__}: {error}"
             self.shutdown.crash(reason, CRASHED, 0)
 
     def _note_failure(self) -> None:
         """Inside of an `except` clause: the loop goes on."""
-        self.log.exception("Exception in the master, which goes on and tries again in %g s", TRY_AGAIN)
+        self.log.event(events.MASTER_ERROR, exc_info=True, SECONDS=TRY_AGAIN)
 
     def start(self) -> None:
         """Claims what a master needs: signals, pidfile, listeners, the application if it is preloaded; then workers.
@@ -287,7 +287,7 @@ class Arbiter(Server):
         if state is Master.STARTING and self.pool.all_serve():
             self.service.advance(MasterEvent.SERVES)
             self.log.echo(False)
-            self.log.info("Ready: %s", self.service.status_line())
+            self.log.event(events.READY, STATUS=self.service.status_line())
             self.manager.ready()
             self.new_master.serves()
             self.old_master.catch_up()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
 
+from sdserve import events
 from sdserve.arbiter.decide import LIVE, Backoff, Member
 from sdserve.arbiter.hang import HangWatch
 from sdserve.arbiter.lifecycle import Phase, WorkerEvent
@@ -92,17 +93,17 @@ class Children:
         if phase is Phase.BOOTING:
             limit = handle.worker.cfg.boot_timeout
             handle.reason = f"it did not boot within {limit:g} seconds (boot_timeout)"
-            self._log.critical("WORKER BOOT TIMEOUT (pid:%s): %s", handle.pid, handle.reason)
+            self._log.event(events.BOOT_TIMEOUT, REASON=handle.reason, **handle.named())
             self._abort(handle)
             return
         if phase is Phase.RETIRING:
-            self._log.warning("Worker (pid:%s) did not finish in time and is killed", handle.pid)
+            self._log.event(events.WORKER_KILLED, **handle.named())
         handle.advance(WorkerEvent.KILL)
         handle.send(signal.SIGKILL)
 
     def hung(self, handle: WorkerHandle, seconds: float) -> None:
         """Ends a worker whose request takes longer than `timeout`."""
-        self._log.critical("WORKER TIMEOUT (pid:%s): busy for %.1f seconds", handle.pid, seconds)
+        self._log.event(events.WORKER_TIMEOUT, SECONDS=seconds, **handle.named())
         self._abort(handle)
 
     def _abort(self, handle: WorkerHandle) -> None:
@@ -167,15 +168,17 @@ class Children:
         """Looks for workers that were stopped or continued: nothing else tells of a SIGSTOP."""
         for handle in self.handles.values():
             if handle.note_stops():
-                self._log.warning("Worker (pid:%s) was %s", handle.pid, "stopped" if handle.stopped else "continued")
+                what = "stopped" if handle.stopped else "continued"
+                self._log.event(events.WORKER_PAUSED, WORKER_PID=handle.pid, WHAT=what)
 
     def _log_end(self, handle: WorkerHandle, phase: Phase, status: int) -> None:
-        log = self._log.info
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-            log = self._log.debug
-        elif phase is Phase.SERVING or (phase is Phase.BOOTING and not handle.reason):
-            log = self._log.error
-        log("Worker (pid:%s) %s", handle.pid, describe(status, ordered=phase is Phase.KILLED or handle.worker.aborted))
+        end = describe(status, ordered=phase is Phase.KILLED or handle.worker.aborted)
+        done = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+        if not done and (phase is Phase.SERVING or (phase is Phase.BOOTING and not handle.reason)):
+            self._log.event(events.WORKER_DIED, END=end, **handle.named())
+        else:
+            log = self._log.debug if done else self._log.info
+            log("Worker (pid:%s) %s", handle.pid, end)
 
 
 def backoff_after(backoff: Backoff, handle: WorkerHandle, now: float) -> Backoff:

@@ -6,6 +6,7 @@ connection that comes too late for them waits in the socket's backlog, and start
 
 from collections.abc import Callable
 
+from sdserve import events
 from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.service import Service
 
@@ -26,7 +27,7 @@ class IdleExit:
         self._since = quiet_since
         if now - quiet_since >= self._limit:
             if service.state is Master.RUNNING and not service.reexec_pid and not service.master_pid:
-                service.log.info("No request for %g seconds (idle_exit): leaving the socket to systemd", self._limit)
+                service.log.event(events.IDLE, SECONDS=self._limit)
                 self._stop()
             quiet_since = now  # there may be reasons to stay
         service.loop.call_at(quiet_since + self._limit, self._look)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from sdserve import events
 from sdserve.arbiter.lifecycle import LEAVING
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.process.handover import Handover
@@ -135,8 +136,8 @@ class NewMaster(Policy):
 
     def _kill(self, seconds: float) -> None:
         if self._process is not None:
-            late = "The old master (pid %s) has not ended %.0f seconds after the hand-over and is killed"
-            self._service.log.error(late, self._service.master_pid, seconds)
+            pid = self._service.master_pid
+            self._service.log.event(events.OLD_MASTER_KILLED, OLD_MASTER_PID=pid, SECONDS=seconds)
             self._process.send(signal.SIGKILL)
 
     def _ended(self) -> None:
@@ -152,7 +153,7 @@ class NewMaster(Policy):
         if self._handover is None or service.master_pid:
             return
         self._handover = None
-        service.log.info("Master has been promoted.")
+        service.log.event(events.PROMOTED)
         self._claim.promote()
         self._host.title(service.title)
         if self._is_main or service.state in LEAVING:
@@ -160,7 +161,7 @@ class NewMaster(Policy):
         elif is_main_process(service.launched_with, service.pid):
             # systemd listens to the main process only, and that is dead: it can take us for nothing but a leftover. Or
             # it has just been told of us, which we cannot know: then our exit status is the one that counts.
-            service.log.error("The old master died before it handed over: this one leaves, systemd starts another")
+            service.log.event(events.OLD_MASTER_DIED)
             service.exit_status = LEFT_ALONE
             self._stop(True, True)
         else:

@@ -6,6 +6,7 @@ that fails or is too slow is dropped, and this one serves on.
 
 from collections.abc import Callable
 
+from sdserve import events
 from sdserve.arbiter.decide import Backoff
 from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
 from sdserve.arbiter.policy import Parts, Policy
@@ -106,7 +107,7 @@ class OldMaster(Policy):
         except OSError as error:
             self._successor_lost(0, f"no room for a new master: {error.strerror}")
             return
-        service.log.info("Upgrade: the new master is pid %s", service.reexec_pid)
+        service.log.event(events.UPGRADE_STARTED, NEW_MASTER_PID=service.reexec_pid)
 
     def withdraws(self, workers: int) -> None:
         """The operator retires our workers: beside a new master they come back when that is lost."""
@@ -149,7 +150,7 @@ class OldMaster(Policy):
 
     def _backed_out(self, reason: str) -> None:
         service = self._service
-        service.log.error("Upgrade backed out, this master serves on: %s", reason)
+        service.log.event(events.UPGRADE_FAILED, REASON=reason)
         service.trouble = f"upgrade failed: {reason}"
         service.cell.add(UPGRADES + 1)
         self._manager.report()  # systemd knows before whoever waits, and may ask it
@@ -170,7 +171,7 @@ class OldMaster(Policy):
         service, pid = self._service, self._service.reexec_pid
         if not self.can_hand_over:  # it died a moment ago, which the loop will hear
             return
-        service.log.info("Handing over to the new master (pid %s)", pid)
+        service.log.event(events.HANDED_OVER, NEW_MASTER_PID=pid)
         self._manager.main_pid(pid, late=self._successor.is_heard)
         self._successor.hand_over(service.children.timeout())
         service.cell.add(UPGRADES)

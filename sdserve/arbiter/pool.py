@@ -5,7 +5,9 @@ What to do is decided in decide.py, what a failed boot means in verdict.py; the 
 
 import os
 from collections.abc import Callable
+from logging import WARNING
 
+from sdserve import events
 from sdserve.arbiter import decide
 from sdserve.arbiter.children import backoff_after
 from sdserve.arbiter.decide import Backoff, Kill, Retire, Spawn
@@ -74,6 +76,7 @@ class Pool:
         """Sets the wanted number of workers."""
         service = self._service
         before, service.goal = service.goal.size, service.goal.replace(size=size)
+        service.log.event(events.RESIZED, WORKERS=size, BEFORE=before)
         self._hooks.tell("nworkers_changed", size, before)
 
     def manage(self) -> None:
@@ -125,10 +128,7 @@ class Pool:
             self._service.loop.drop(proof)
             self._service.adoption.kept = False
             self.tell_successors()
-            self._service.log.warning(
-                "systemd does not keep the queue of idle connections, a restart will close them: fd_store is set, and "
-                "the unit needs FileDescriptorStoreMax=8 or more"
-            )
+            self._service.log.event(events.NOT_KEPT)
 
         self._service.loop.watch(proof, not_kept)
 
@@ -242,7 +242,7 @@ class Pool:
         if handle.serving_since is None and not handle.retired:
             self._boot_failed(handle, status)
         elif handle.generation == self._generation.number and self._generation.backoff.rounds > 1:
-            service.log.warning("Workers keep dying, %d in a row: the next boots in %.1f s", *self._back_off())
+            self._backs_off("Workers keep dying", WARNING)
             if service.state is Master.RELOADING and self._generation.backoff.rounds >= LAST_BOOTS:
                 self._roll_back("workers of the new generation die as soon as they serve")
         self._hooks.tell("child_exit", handle.worker)
@@ -273,13 +273,13 @@ class Pool:
         elif verdict is Verdict.ROLL_BACK:
             self._roll_back(reason)
         elif verdict is Verdict.RETRY:
-            service.log.error("%s (%d in a row, the next boots in %.1f s)", reason, *self._back_off())
+            self._backs_off(reason)
             service.trouble = reason if service.state is Master.RUNNING else service.trouble
 
-    def _back_off(self) -> tuple[int, float]:
-        """For how many rounds workers have died, and the seconds until the next ones boot."""
+    def _backs_off(self, reason: str, level: int | None = None) -> None:
         backoff = self._generation.backoff
-        return backoff.rounds, max(0.0, backoff.not_before - self._service.loop.now())
+        seconds = max(0.0, backoff.not_before - self._service.loop.now())
+        self._service.log.event(events.BACKING_OFF, level=level, REASON=reason, DEATHS=backoff.rounds, SECONDS=seconds)
 
     @property
     def _generation(self) -> Generation:

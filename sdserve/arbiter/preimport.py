@@ -24,7 +24,7 @@ MODULES = (
     "sdserve.config.unknown_names",
     # what workers import at boot
     "faulthandler", "grp", "pwd",
-    "sdserve.access", "sdserve.gateway.loader", "sdserve.http.proxy",
+    "sdserve.access.log", "sdserve.access.structured", "sdserve.gateway.loader", "sdserve.http.proxy",
     "sdserve.workers.http.warmup", "sdserve.workers.wsgi.worker",
 )  # fmt: skip
 

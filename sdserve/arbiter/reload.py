@@ -12,6 +12,7 @@ Should one of its steps fail all the same, it is tried again and the others are 
 import os
 from collections.abc import Callable
 
+from sdserve import events
 from sdserve.arbiter import decide
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.hooks import explain
@@ -104,7 +105,7 @@ class Reload(Policy):
         self._take(
             "roll-back",
             lambda: service.setup(previous),  # first, so that the old log tells the rest
-            lambda: service.log.error("Reload failed, the old workers serve on: %s", reason),
+            lambda: service.log.event(events.RELOAD_FAILED, REASON=reason),
             lambda: reset_environment(candidate.env if candidate is not None else {}, service.launched_with),
             lambda: os.environ.update(previous.cfg.env),
             lambda: previous.place.enter(),
@@ -167,7 +168,7 @@ class Reload(Policy):
             lambda: self._host.title(service.title),
         )
         self._finish(MasterEvent.RELOADED, "")
-        service.log.info("Reloaded: %s", service.status_line())
+        service.log.event(events.RELOADED, STATUS=service.status_line(), GENERATION=service.goal.generation)
 
     def abandon(self) -> None:
         """This master stops: nothing of the old generation is needed any more, and no reload is done."""

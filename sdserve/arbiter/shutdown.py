@@ -5,7 +5,9 @@ last resort does without the loop: no worker may be left behind that nobody supe
 """
 
 import signal
+from logging import ERROR
 
+from sdserve import events
 from sdserve.arbiter.lifecycle import LEAVING, Master, MasterEvent
 from sdserve.arbiter.new_master import NewMaster
 from sdserve.arbiter.old_master import OldMaster
@@ -77,7 +79,7 @@ class Shutdown(Policy):
     def because(self, reason: str, error: SdserveError) -> None:
         """Stops at once because of an error."""
         service = self._service
-        service.log.error("%s", reason)
+        service.log.event(events.FAILED, REASON=reason, EXIT_STATUS=error.exit_code)
         service.exit_status = error.exit_code
         service.trouble = reason
         self._new_master.failed(reason)
@@ -87,8 +89,9 @@ class Shutdown(Policy):
     def complete(self) -> None:
         """The last things of an orderly end."""
         service = self._service
-        log = service.log.info if service.exit_status == 0 else service.log.error
-        log("Shutting down: %s", service.master_name)
+        status = service.exit_status
+        level = ERROR if status else None
+        service.log.event(events.STOPPED, level=level, MASTER=service.master_name, EXIT_STATUS=status)
         self._control.close()
         self._claim.end()
         self._hooks.call("on_exit")

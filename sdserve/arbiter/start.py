@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sdserve import __version__
+from sdserve import __version__, events
 from sdserve.arbiter.generation import Generation, goal_of
 from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.host import Host
@@ -50,7 +50,7 @@ class Start:
         False when a signal said to stop meanwhile. Raises SdserveError when something cannot be had.
         """
         service, log = self._service, self._service.log
-        log.info("Starting sdserve %s", __version__)
+        log.event(events.STARTING, VERSION=__version__)
         if service.cfg.config:
             log.info("Using config file: %s", service.cfg.config)
         generation = self._check()

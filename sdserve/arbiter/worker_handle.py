@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
@@ -67,6 +67,10 @@ class WorkerHandle:
     @property
     def generation(self) -> int:
         return self.worker.generation
+
+    def named(self) -> dict[str, Any]:
+        """Which worker an event of it is about."""
+        return {"WORKER_PID": self.pid, "SLOT": self.worker.slot, "GENERATION": self.generation}
 
     def member(self) -> Member:
         """The worker as the decisions see it."""

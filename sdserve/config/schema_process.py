@@ -125,11 +125,18 @@ class Logging:
     access_log_format = Setting(
         convert.text,
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
-        """The format of an access line, with gunicorn's atoms. What a client chose is written in printable ASCII, other
-        bytes, quotes and backslashes as \\xHH, and cut at 2,048 characters. Refused requests have a line, too, with
-        what is known of them.""",
+        """The format of an access line: json, logfmt, or one with gunicorn's atoms. With atoms, what a client chose is
+        written in printable ASCII, other bytes, quotes and backslashes as \\xHH; json and logfmt have escapes of their
+        own. It is cut at 2,048 characters. Refused requests have a line, too, with what is known of them.""",
         flags=("--access-logformat",),
         metavar="FORMAT",
+    )
+    access_log_exclude = Setting(
+        convert.comma_list(convert.text),
+        [],
+        """Paths that have no access line while they are answered with less than 400, separated by commas: those that
+        probes ask for. A path is compared as it was sent, without its query.""",
+        metavar="LIST",
     )
     loglevel = Setting(
         convert.choice(

@@ -7,6 +7,7 @@ afterwards an aborted response, and the log names the request.
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sdserve import events
 from sdserve.errors import Leave
 from sdserve.gateway.environ import Environ
 from sdserve.gateway.response import NothingSent, Response
@@ -110,7 +111,7 @@ class Gateway:
             if isinstance(error, NothingSent):
                 self.log.error("%s %s; it is ended", what, error)
             else:
-                self.log.error("Error handling request %s", what, exc_info=error)
+                self.log.event(events.REQUEST_FAILED, exc_info=error, REQUEST=what, ERROR=type(error).__qualname__)
             answer = self.writer.plain(500, "Internal Server Error", body=has_body)
         if response.head_sent:
             response.broken = not response.complete

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from sdserve import events
 from sdserve.errors import BootError, call_hook
 from sdserve.process.counters import CounterCell
 from sdserve.process.forked import Border
@@ -186,7 +187,7 @@ class Worker(Told):
         False when the master cannot be told.
         """
         if not self._replacing:
-            self.log.info("Worker %s %s and asks for its replacement", self.pid, reason)
+            self.log.event(events.WORKER_RECYCLED, WORKER_PID=self.pid, REASON=reason)
             self._replacing = self.tell(RECYCLE)
         return self._replacing
 

@@ -23,6 +23,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from sdserve import events
 from sdserve.errors import Leave
 from sdserve.process import output
 from sdserve.process.ending import STDERR, end_within
@@ -291,7 +292,7 @@ class Told:
         """The master has died: nobody takes what this worker holds before it leaves, and nobody else would end it."""
         if self.orphaned:
             return
-        self.log.info("The master is gone, worker %s finishes its requests and leaves", self.pid)
+        self.log.event(events.ORPHANED, WORKER_PID=self.pid)
         self.orphaned = True
         self.retire()
         patience = float(self.cfg.orphan_timeout)

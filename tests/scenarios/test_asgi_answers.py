@@ -2,16 +2,33 @@
 
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 
 from tests.apps.corners import HERE, WRONG
-from tests.support.corners import Corners
+from tests.support.corners import LOOPS, Corners, corners
 from tests.support.wire import get
 
-pytestmark = pytest.mark.usefixtures("serving")
 FILE = HERE.read_bytes()
 SERVED = re.compile(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def at(request: pytest.FixtureRequest) -> Iterator[Corners]:
+    with corners(request.param) as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def serving(at: Corners) -> Iterator[None]:
+    """Whatever was asked for, the worker goes on, and with it the connections of others."""
+    with at.wire(get("/")) as other:
+        assert other.response().body == b"hello"
+        yield
+        assert other.send(get("/")).response().body == b"hello"
+    at.is_well()
+    assert "Traceback" not in at.ask("/").body.decode()
 
 
 def test_one_connection_serves_every_kind(at: Corners) -> None:

@@ -11,7 +11,6 @@ from tests.support.processes import Process
 from tests.support.waiting import eventually
 from tests.support.wire import get
 
-pytestmark = pytest.mark.usefixtures("serving")
 LENGTH = "POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n"
 CHUNKED = "POST {} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 EXPECTS = "POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n"
@@ -23,6 +22,16 @@ END = {"type": "http.disconnect"}
 def at(request: pytest.FixtureRequest) -> Iterator[Corners]:
     with corners(request.param, "--log-level", "debug", "--body-timeout", "1", "--keep-alive", "60") as served:
         yield served
+
+
+@pytest.fixture(autouse=True)
+def serving(at: Corners) -> Iterator[None]:
+    """Whatever a client does, others are served: on connections that are open, and on new ones."""
+    with at.wire(get("/")) as other:
+        assert other.response().body == b"hello"
+        yield
+        assert other.send(get("/")).response().body == b"hello"
+    at.is_well()
 
 
 def quiet(at: Corners, mark: int) -> None:

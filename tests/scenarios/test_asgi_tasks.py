@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,12 @@ from tests.support.corners import LOOPS, Corners, corners
 from tests.support.wire import get
 
 WORKS = ["current_task", "timeout", "wait_for", "TaskGroup", "anyio scope", "anyio thread", "thread", "cancelled"]
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def at(request: pytest.FixtureRequest) -> Iterator[Corners]:
+    with corners(request.param) as served:
+        yield served
 
 
 def test_libraries_find_what_they_need(at: Corners) -> None:

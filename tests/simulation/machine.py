@@ -20,6 +20,7 @@ from sdserve.arbiter.signals import Handler
 from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import Config
 from sdserve.errors import ListenError
+from sdserve.events import Event
 from sdserve.log import Destinations, Logger
 from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.listeners import Listener
@@ -100,6 +101,10 @@ class StoryLog(Logger):
             process.owes.discard("USR2")
 
     critical = error = warning = info
+
+    def event(self, event: Event, *, level: int | None = None, exc_info: Any = False, **about: object) -> None:
+        text = event.message % about if about else event.message
+        self.exception(text) if exc_info else self.info(text.replace("%", "%%"))
 
     def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
         self._process.world.unforeseen()

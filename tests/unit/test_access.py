@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sdserve.access import DEFAULT_FORMAT, AccessLog, Format, escape, refused, unknown_atoms
+from sdserve.access.formats import DEFAULT_FORMAT, Format, escape, unknown_atoms
+from sdserve.access.log import AccessLog, refused
+from tests.support.hostile import HOSTILE
 
 ENVIRON: dict[str, Any] = {
     "REMOTE_ADDR": "1.2.3.4",
@@ -216,3 +218,15 @@ def test_a_record_that_cannot_be_written_harms_no_other() -> None:
         log.record({**ENVIRON, "HTTP_USER_AGENT": agent}, "200 OK", 1, 0.0)
     log.flush()
     assert written[0][::2] == ["a", "b"] and "no text" in written[0][1]
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_what_forges_elsewhere_forges_nothing_here(value: bytes) -> None:
+    text = value.decode("latin-1")
+    user = base64.b64encode(value.replace(b":", b"") + b":secret").decode()
+    environ = ENVIRON | {"RAW_URI": text, "HTTP_REFERER": text, "HTTP_USER_AGENT": text}
+    environ["HTTP_AUTHORIZATION"] = f"Basic {user}"
+    line = written(DEFAULT_FORMAT, Record(environ, "200 OK", 13, 0.0))
+    assert line.isascii() and line.isprintable() and len(line) < LINE_MAX
+    assert re.fullmatch(r'1\.2\.3\.4 - [^"]* \[[^]"]*\] "GET [^"]*" 200 13 "[^"]*" "[^"]*"', line), line
+    assert not re.search("<[0-9]{1,3}>", line)

@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "sdserve"
 
 LAYERS = [
     {"descriptor", "errors", "immutable", "__init__"},
-    {"config", "systemd", "process", "http", "status"},
-    {"log", "access"},
+    {"config", "systemd", "process", "http", "status", "events"},
+    {"handlers", "access"},
+    {"log"},
     {"gateway"},
     {"workers", "ops"},
     {"arbiter"},
@@ -111,7 +112,7 @@ def planted(tmp_path: Path, **files: str) -> Path:
 )
 def test_a_planted_upward_import_is_refused(tmp_path: Path, upward: str) -> None:
     package = planted(tmp_path, arbiter__pool="Pool = 1", workers__base=upward)
-    assert upwards(package) == ["sdserve.workers.base: layer 4 imports sdserve.arbiter.pool of layer 5"]
+    assert upwards(package) == ["sdserve.workers.base: layer 5 imports sdserve.arbiter.pool of layer 6"]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,18 @@ import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+from unicodedata import category
 
 import pytest
 
+from sdserve import events
 from sdserve.errors import ConfigError
-from sdserve.log import COLOURS, Logger
+from sdserve.handlers import COLOURS
+from sdserve.log import Logger
+from sdserve.systemd import native
+from tests.support.hostile import HOSTILE
+from tests.support.journald import Journald
 
 ESCAPE = "\x1b"
 
@@ -193,6 +199,79 @@ class TestJournal:
     def test_a_file_beside_the_journal_gets_no_priorities(self, journal: Destination, tmp_path: Path) -> None:
         journal.logger(str(tmp_path / "log")).info("hello")
         assert "<6>" not in (tmp_path / "log").read_text()
+
+
+class TestEvents:
+    """In the journal they are structured records, anywhere else lines; never both, and never neither."""
+
+    @pytest.fixture
+    def journald(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journald]:
+        journald = Journald(tmp_path / "socket")
+        monkeypatch.setattr(native, "ADDRESS", journald.address)
+        yield journald
+        journald.close()
+
+    def test_in_the_journal(self, journal: Destination, journald: Journald) -> None:
+        journal.logger().event(events.RELOAD_FAILED, REASON="no application")
+        [record] = journald.records()
+        assert record.pop("CODE_FILE") == __file__ and record.pop("CODE_LINE").isdigit()
+        assert record == {
+            "MESSAGE": "Reload failed, the old workers serve on: no application",
+            "MESSAGE_ID": "6ee63901621348099d69190221eea9c3",
+            "PRIORITY": "3",
+            "SYSLOG_IDENTIFIER": "sdserve",
+            "CODE_FUNC": "test_in_the_journal",
+            "SDSERVE_EVENT": "reload-failed",
+            "SDSERVE_REASON": "no application",
+        }
+        assert written(journal) == ""
+
+    def test_with_a_traceback(self, journal: Destination, journald: Journald) -> None:
+        log = journal.logger()
+        try:
+            raise ValueError("two\nlines \x1b[31m")
+        except ValueError as error:
+            log.event(events.REQUEST_FAILED, exc_info=error, REQUEST="GET /", ERROR="ValueError")
+        [record] = journald.records()
+        lines = record["MESSAGE"].split("\n")
+        assert lines[:2] == ["Error handling request GET /", "Traceback (most recent call last):"]
+        assert lines[-2:] == ["ValueError: two", "lines \\x1b[31m"]
+
+    def test_where_journald_does_not_hear_it_is_a_line(self, journal: Destination, journald: Journald) -> None:
+        log = journal.logger()
+        while native.send(b"MESSAGE=before\n"):
+            pass
+        log.event(events.PROMOTED)
+        log.event(events.READY, level=logging.WARNING, STATUS="100 %s")
+        own = os.getpid()
+        assert written(journal) == f"<6>[{own}] Master has been promoted.\n<4>[{own}] Ready: 100 %s\n"
+        assert {record["MESSAGE"] for record in journald.records()} == {"before"}
+
+    def test_in_a_file(self, journal: Destination, journald: Journald, tmp_path: Path) -> None:
+        journal.logger(str(tmp_path / "log")).event(events.PROMOTED)
+        assert (tmp_path / "log").read_text().endswith("[INFO] Master has been promoted.\n")
+        assert not journald.records() and written(journal) == ""
+
+    def test_below_the_level_they_are_nowhere(self, journal: Destination, journald: Journald) -> None:
+        journal.logger(level="warning").event(events.PROMOTED)
+        assert not journald.records() and written(journal) == ""
+
+    @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+    def test_what_a_client_sends_stays_in_its_field(
+        self, journal: Destination, journald: Journald, value: bytes
+    ) -> None:
+        request = f"GET {value.decode('latin-1')}"
+        about: dict[str, Any] = {"CALL": f"{request} has run for 30.1 s", "REQUEST": request, "CLIENT": "1.2.3.4"}
+        journal.logger().event(events.REQUEST_CUT, REASON="it is over", WORKER_PID=7, SECONDS=30.1, **about)
+        [record] = journald.records()
+        assert [name for name in record if name.startswith("SDSERVE_")] == [
+            *("SDSERVE_EVENT", "SDSERVE_REASON", "SDSERVE_WORKER_PID", "SDSERVE_SECONDS"),
+            *("SDSERVE_CALL", "SDSERVE_REQUEST", "SDSERVE_CLIENT"),
+        ]
+        assert record["PRIORITY"] == "4" and record["SDSERVE_EVENT"] == "request-cut"
+        assert record["SDSERVE_REQUEST"].startswith("GET ") and len(record["SDSERVE_REQUEST"]) < 4096
+        controls = {char for text in record.values() for char in text if category(char) in ("Cc", "Cs", "Zl", "Zp")}
+        assert controls <= {"\n", "\t"}
 
 
 def test_levels(tmp_path: Path) -> None:

@@ -50,7 +50,6 @@ class ASGIClient(Client):
         super()._keep(parts, sent, whole=True)  # nobody may wait here: `send` of a call waits before
 
     def describe(self, seconds: float) -> str:
-        request, call = self.request, self.call
-        what = f"{request.method} {request.uri}" if request is not None else "a request"
+        what, call = self.request_line, self.call
         sent = f" and sent {call.sent} bytes" if call is not None and call.head_sent else ""
         return f"{what} has run for {seconds:.1f} s{sent}"

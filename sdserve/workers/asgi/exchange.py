@@ -11,6 +11,7 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from sdserve import events
 from sdserve.gateway.answer import Nowhere
 from sdserve.gateway.asgi import HTTPCall
 from sdserve.gateway.environ import Environ, Environs
@@ -30,7 +31,7 @@ from sdserve.workers.http.exchange import Exchange
 from sdserve.workers.options import Options
 
 if TYPE_CHECKING:
-    from sdserve.access import AccessLog
+    from sdserve.access.log import AccessLog
     from sdserve.gateway.asgi import Host
 
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[Any]]
@@ -180,7 +181,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         else:
             if not call.forgotten:  # else nobody would let go of it
                 call.error = error
-            self._log.error("Error handling request %s", what, exc_info=error)
+            self._log.event(events.REQUEST_FAILED, exc_info=error, REQUEST=what, ERROR=type(error).__qualname__)
         if not call.complete:
             self._incomplete(call, error)
 

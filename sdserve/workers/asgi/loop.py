@@ -16,7 +16,7 @@ from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.clients import ASGIClients
 from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.base import Worker
-from sdserve.workers.http.client import Phase
+from sdserve.workers.http.client import Phase, Running
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.loop import BATCH, EVENTS, Loop
 from sdserve.workers.options import Options
@@ -81,15 +81,18 @@ class ASGILoop(Loop[ASGIClient]):
         if not (self._over or self._worker.quick):
             super().name_what_is_cut()
 
-    def calls(self) -> list[str]:
+    def calls(self) -> list[Running]:
         """As in any loop; the call that the event loop is in comes first, whoever else waits for it."""
         now, current = monotonic(), self._exchange.current()
         named = []
         for call in sorted(self._exchange.running, key=lambda call: call is not current):
-            what = f"{call.request.method} {call.request.uri} has run for {now - call.began:.1f} s"
+            request, seconds = f"{call.request.method} {call.request.uri}", now - call.began
+            what = f"{request} has run for {seconds:.1f} s"
             sent = f" and sent {call.sent} bytes" if call.head_sent else ""
             what += ", and its answer is complete" if call.complete else sent
-            named.append(f"{what}, and blocks the event loop" if call is current else what)
+            what += ", and blocks the event loop" if call is current else ""
+            client = self._exchange.client_of(call)
+            named.append(Running(what, request, client.peer or "unix", seconds, call is current))
         return named
 
     def run_without(self) -> None:

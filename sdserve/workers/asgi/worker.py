@@ -151,8 +151,8 @@ class ASGIWorker(HTTPWorker):
         stuck.outlive(self._loop.run_without, self.drain_by or 0.0, self.log)
         return False
 
-    def name_the_line(self, frame: FrameType | None) -> None:
-        self.log.error("It is at:\n%s", stuck.stack(frame, BEGINNINGS))
+    def where(self, frame: FrameType | None) -> str:
+        return stuck.stack(frame, BEGINNINGS)
 
     def warm_up(self, target: str) -> None:
         from sdserve.workers.http.warmup import warm_up

@@ -11,8 +11,9 @@ import errno
 import select
 import socket
 from time import monotonic
-from typing import Generic
+from typing import Any, Generic
 
+from sdserve import events
 from sdserve.gateway.forwarded import Trusted
 from sdserve.process.accept_balance import AcceptBalance
 from sdserve.process.counters import ACCEPTED, ADOPTED, GIVEN_AWAY, OPEN
@@ -148,9 +149,7 @@ class Acceptor(Generic[C]):
             except OSError as error:  # the connection stays queued, for this worker, for others, or for later
                 if error.errno in FULL and self._has_made_room():
                     continue
-                worker.log.error(
-                    "cannot accept on %s: %s; worker %s has %d connections", listener, error, worker.pid, len(clients)
-                )
+                worker.log.event(events.ACCEPT_FAILED, LISTENER=listener, REASON=error, **self._state())
                 self._pause(SWEEP)
                 return None
 
@@ -181,12 +180,13 @@ class Acceptor(Generic[C]):
         closed = self._clients.close_idle(now)
         self._closed += closed
         if closed and now - self._told_at > TELL_EVERY:
-            self._worker.log.warning(
-                "Worker %s is full (%d connections): %d idle ones were closed for new ones; see LimitNOFILE=",
-                *(self._worker.pid, len(self._clients) + closed, self._closed),
-            )
+            self._worker.log.event(events.CONNECTIONS_FULL, CLOSED=self._closed, **self._state(closed))
             self._closed, self._told_at = 0, now
         return closed > 0
+
+    def _state(self, closed: int = 0) -> dict[str, Any]:
+        """What an event says of this worker, which has just closed so many connections."""
+        return {"WORKER_PID": self._worker.pid, "CONNECTIONS": len(self._clients) + closed}
 
     def adopt_if_room(self) -> list[C]:
         """As `adopt`; idle connections are not closed for what is idle as well."""
@@ -208,10 +208,7 @@ class Acceptor(Generic[C]):
                 raise
             if self._adopt_by == NEVER:
                 self._adopt_by = now + CROWDED
-                self._worker.log.error(
-                    "cannot take connections over: %s; worker %s has %d. They wait for %g s; see LimitNOFILE=",
-                    *(error.strerror, self._worker.pid, len(self._clients), CROWDED),
-                )
+                self._worker.log.event(events.ADOPTION_FULL, REASON=error.strerror, SECONDS=CROWDED, **self._state())
             self._pause(SWEEP)
             return None
         self._adopt_by = NEVER

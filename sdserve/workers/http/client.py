@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sdserve.gateway.environ import Environ
 from sdserve.http.connection import Connection
@@ -53,6 +53,21 @@ MOVES: dict[Phase, tuple[Phase, ...]] = {
     Phase.LINGER: (),
     Phase.CLOSED: (),
 }
+
+
+class Running(NamedTuple):
+    """A request that the application has, in words for the log. `stuck`: the thread or loop of the worker is in it."""
+
+    text: str
+    request: str
+    client: str
+    seconds: float
+    stuck: bool = True
+
+    def about(self, pid: int | str) -> dict[str, Any]:
+        """What an event of it says, beside its own."""
+        named = {"CALL": self.text, "REQUEST": self.request, "CLIENT": self.client, "WORKER_PID": pid}
+        return named | {"SECONDS": round(self.seconds, 3)}
 
 
 class Client:
@@ -120,6 +135,18 @@ class Client:
     def forget(self) -> None:
         """Its request is over. A hook's request, for one, knows its client."""
         self.request = None
+
+    def running(self, now: float) -> Running:
+        """The call that runs."""
+        seconds = now - self.running_since
+        return Running(
+            self.describe(seconds), self.request_line, self.peer or "unix", seconds, self.phase is Phase.CALL
+        )
+
+    @property
+    def request_line(self) -> str:
+        """What it has asked for, for the log."""
+        return f"{self.request.method} {self.request.uri}" if self.request is not None else "a request"
 
     def describe(self, seconds: float) -> str:
         """A call that takes so long, for the log."""

@@ -26,7 +26,7 @@ from sdserve.workers.options import Options
 from sdserve.workers.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from sdserve.access import AccessLog
+    from sdserve.access.log import AccessLog
 
 WILDCARDS = ("0.0.0.0", "::")
 Hook = Callable[..., Any]
@@ -151,7 +151,7 @@ class Exchange(Generic[C]):
 
     def _known(self, client: C, head: bytes) -> Environ:
         """What the record of a refused request says of it: all, or what can be made out of `head`."""
-        from sdserve.access import refused
+        from sdserve.access.log import refused
 
         request = client.request
         if request is None:

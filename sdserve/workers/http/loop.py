@@ -11,11 +11,12 @@ from collections import deque
 from time import monotonic
 from typing import Generic
 
+from sdserve import events
 from sdserve.process import forked
 from sdserve.workers.base import Worker
 from sdserve.workers.guard import Guard
 from sdserve.workers.http.acceptor import Acceptor
-from sdserve.workers.http.client import EPOLLIN, C, Phase
+from sdserve.workers.http.client import EPOLLIN, C, Phase, Running
 from sdserve.workers.http.clients import Clients
 from sdserve.workers.http.exchange import Exchange
 from sdserve.workers.http.retirement import Retirement
@@ -86,11 +87,10 @@ class Loop(Generic[C]):
         self._epoll.close()
         self._clients.close_in_child()
 
-    def calls(self) -> list[str]:
+    def calls(self) -> list[Running]:
         """The requests that the application has now, for the log."""
         now = monotonic()
-        calls = [client for client in self._clients if client.runs and client.request is not None]
-        return [client.describe(now - client.running_since) for client in calls]
+        return [client.running(now) for client in self._clients if client.runs and client.request is not None]
 
     def name_what_is_cut(self) -> None:
         """Tells the log of requests that have not ended when the worker must, or when only such as hang are left."""
@@ -98,7 +98,7 @@ class Loop(Generic[C]):
         limit = "orphan_timeout" if self._worker.orphaned else "graceful_timeout"
         why = f"{limit} is over" if over else "it hangs, and its worker has finished everything else"
         for call in self.calls():
-            self._worker.log.warning("%s, and is cut: %s", call, why)
+            self._worker.log.event(events.REQUEST_CUT, REASON=why, **call.about(self._worker.pid))
 
     def _survives(self, client: C | None, error: BaseException) -> bool:
         """After an exception in a turn, `client` being what it was for. False when this thread is not to go on.

@@ -5,7 +5,7 @@ from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sdserve import SERVER_SOFTWARE
+from sdserve import SERVER_SOFTWARE, events
 from sdserve.errors import ConfigError
 from sdserve.gateway.environ import Environs, ErrorStream, Terms, variable
 from sdserve.gateway.forwarded import Forwarding, Trusted
@@ -13,11 +13,12 @@ from sdserve.http.response import HeadWriter
 from sdserve.http.strict import demand_strict
 from sdserve.log import Logger
 from sdserve.workers.base import Worker
+from sdserve.workers.http.client import Running
 from sdserve.workers.http.loop import Loop
 from sdserve.workers.options import Options
 
 if TYPE_CHECKING:
-    from sdserve.access import AccessLog
+    from sdserve.access.log import AccessLog
     from sdserve.config import Config
 
 HEAP = 2 << 20  # bytes
@@ -49,10 +50,11 @@ class HTTPWorker(Worker):
             except ValueError as error:
                 problems.append(f"{name}: {error}")
         if cfg.accesslog:
-            from sdserve.access import Format, unknown_atoms
+            from sdserve.access.formats import unknown_atoms
+            from sdserve.access.log import form_of
 
             try:
-                Format(cfg.access_log_format)
+                form_of(cfg.access_log_format)
             except ValueError as error:
                 problems.append(str(error))
             for atom in unknown_atoms(cfg.access_log_format):
@@ -107,9 +109,10 @@ class HTTPWorker(Worker):
         """What writes access records, None where nobody reads them."""
         if not self.log.access_enabled:
             return None
-        from sdserve.access import AccessLog, Format
+        from sdserve.access.log import AccessLog, form_of
 
-        return AccessLog(Format(self.cfg.access_log_format), self.log.access, self.log.exception)
+        form = form_of(self.cfg.access_log_format)
+        return AccessLog(form, self.log.access, self.log.exception, self.cfg.access_log_exclude)
 
     def write_records(self) -> None:
         if self.access is not None:
@@ -120,13 +123,24 @@ class HTTPWorker(Worker):
         self.write_records()
         if self._loop is not None:
             self._loop.count_last()
+            where = self.where(frame)
             for call in self._loop.calls():
-                self.log.critical("%s", call)
-            self.name_the_line(frame)
+                if call.stuck and where:
+                    self.request_timed_out(call, ". It is at:\n", where)
+                    where = ""
+                else:
+                    self.log.critical("%s", call.text)
+            if where:
+                self.log.error("It is at:\n%s", where)
         super().handle_abort(signum, frame)
 
-    def name_the_line(self, frame: FrameType | None) -> None:
-        """Logs where the one thread that is stuck is, where it is known to be one."""
+    def request_timed_out(self, call: Running, note: str, stack: str) -> None:
+        """Logs a request that is stuck, and where."""
+        self.log.event(events.REQUEST_TIMEOUT, note=note + stack, STACK=stack, **call.about(self.pid))
+
+    def where(self, frame: FrameType | None) -> str:
+        """The stack of the one thread that is stuck at `frame`; "" where it is not known to be one."""
+        return ""
 
     def close_in_child(self) -> None:
         super().close_in_child()

@@ -89,8 +89,7 @@ class WSGIClient(Client):
 
     def describe(self, seconds: float) -> str:
         """A call that takes so long, for the log."""
-        request, response = self.request, self.response
-        what = f"{request.method} {request.uri}" if request is not None else "a request"
+        what, response = self.request_line, self.response
         if response is not None and response.taken is not None:
             return f"{what} has had its connection to itself for {seconds:.1f} s"
         sent = f" and sent {response.sent} bytes" if response and response.head_sent else ""

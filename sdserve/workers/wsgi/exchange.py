@@ -24,7 +24,7 @@ from sdserve.workers.wsgi.fiber import Fiber
 from sdserve.workers.wsgi.input import EarlyResponse, Incoming
 
 if TYPE_CHECKING:
-    from sdserve.access import AccessLog
+    from sdserve.access.log import AccessLog
 
 EARLY = 64  # requests of a worker whose bodies arrive while they are answered; further ones are received first
 

@@ -62,10 +62,11 @@ class WSGIWorker(HTTPWorker):
         gateway.timeout = self.options.timeout
         return gateway
 
-    def name_the_line(self, frame: FrameType | None) -> None:
-        if self._loop is not None and self.cfg.threads <= 1:
-            own = self._loop.own_thread()
-            self.log.error("It is at:\n%s", stuck.stack(sys._current_frames().get(own) if own else frame, BEGINNINGS))
+    def where(self, frame: FrameType | None) -> str:
+        if self._loop is None or self.cfg.threads > 1:
+            return ""
+        own = self._loop.own_thread()
+        return stuck.stack(sys._current_frames().get(own) if own else frame, BEGINNINGS)
 
     def _retire(self) -> None:
         super()._retire()
@@ -97,11 +98,8 @@ class WSGIWorker(HTTPWorker):
 
         Everything else this worker holds is finished: threads cannot be killed, processes can.
         """
-        self.log.error(
-            "%s, longer than timeout%s; worker %s is replaced. It is at:\n%s",
-            client.describe(seconds),
-            " without progress" if client.progress >= 0 else "",
-            self.pid,
-            stuck.stack(sys._current_frames().get(client.own_thread or thread), BEGINNINGS),
-        )
+        without = " without progress" if client.progress >= 0 else ""
+        note = f", longer than timeout{without}; worker {self.pid} is replaced. It is at:\n"
+        stack = stuck.stack(sys._current_frames().get(client.own_thread or thread), BEGINNINGS)
+        self.request_timed_out(client.running(client.running_since + seconds), note, stack)
         self.ask_for_replacement("has a thread that is stuck")

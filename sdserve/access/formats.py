@@ -1,15 +1,15 @@
-"""Access records: gunicorn's `access_log_format` atoms, compiled once, and written some at a time.
+"""What access records look like: gunicorn's `access_log_format` atoms, compiled once.
 
-Everything that a client chooses (request line, headers, user name) is escaped before it is written and cut at a length:
-no request can forge a line, a field or a terminal sequence, and none makes a record longer than journald takes in one
-piece. What is left of it is printable ASCII without quotes, backslashes, and the `<N>` that is a priority to journald.
+JSON and logfmt are made by the same means (structured.py). Everything that a client chooses (request line, headers,
+user name) is escaped before it is written and cut at a length: no request can forge a line, a field or a terminal
+sequence, and none makes a record longer than journald takes in one piece. What is left of it is printable ASCII without
+quotes, backslashes, and the `<N>` that is a priority to journald.
 """
 
 import base64
 import os
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -22,8 +22,7 @@ UNSAFE = re.compile(r"[^ !#-\[\]-~]|<(?=[0-9]{1,3}>)")
 LONGEST_FIELD = 2048  # characters, when all is escaped
 LONGEST_RECORD = 40 << 10  # journald cuts lines at 48 KiB (LineMax=)
 CUT = "..."
-BATCH = 64  # records that are written at once, at most
-SLOW = 0.01  # seconds of a request whose record is written at once
+STRUCTURED = ("json", "logfmt")
 Taken = tuple[Any, ...]  # what a record shows of a request, atom by atom
 _ESCAPES = {chr(number): f"\\x{number:02x}" for number in range(256)}
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -63,15 +62,15 @@ def _text_of_time() -> Callable[[], str]:
     return clock
 
 
-def _user(environ: dict[str, Any]) -> str:
-    """The user of HTTP basic authentication, as sent and unverified."""
+def user(environ: dict[str, Any], none: str = "-") -> str:
+    """The user of HTTP basic authentication, as sent and unverified; `none` where there is none, or an empty one."""
     scheme, _, credentials = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
     if scheme.lower() != "basic":
-        return "-"
+        return none
     try:
-        return base64.b64decode(credentials.strip()).decode("latin-1").partition(":")[0] or "-"
+        return base64.b64decode(credentials.strip()).decode("latin-1").partition(":")[0] or none
     except ValueError:  # not of base64, or not even ASCII
-        return "-"
+        return none
 
 
 def _request_line(environ: dict[str, Any]) -> str:
@@ -118,47 +117,30 @@ NUMBERS = frozenset("bBTMD")
 OURS = frozenset("ltsbBTMDLpX")  # what no client and no application can choose
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
     key = name.upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
 
 KINDS: dict[str, Callable[[str], str]] = {
-    "i": lambda name: f"get({_key(name)!r}, '-')",
+    "i": lambda name: f"get({key(name)!r}, '-')",
     "o": lambda name: f"header(headers, {name.lower()!r})",
     "e": _variable,
 }
 
 
-class Format:
-    """A compiled `access_log_format`: gunicorn's atoms, `{name}i`, `{name}o`, `{name}e`.
+class Form:
+    """Records of one kind, from a template of Python's % and the expressions of its values.
 
-    `take` keeps what a record needs of a request, `lines` makes the records. What is no atom is written as `-`, see
-    `unknown_atoms`. Raises ValueError for a number that is asked for (`%(h)d`) of an atom that is none.
+    `take` keeps what a record needs of a request, `lines` makes the records. foreign: for each value whether somebody
+    else can choose it; literal: what the template says in each record, `pids` of them in angle brackets.
     """
 
-    def __init__(self, text: str) -> None:
-        template, expressions, self._foreign = "", [], list[bool]()
-        at = pids = 0
-        for found in ATOM.finditer(text):
-            template += text[at : found.start()].replace("%", "%%")
-            at = found.end()
-            if found[0] == "%%":
-                template += "%%"
-                continue
-            atom, shape, kind = found.groups()
-            if not shape and kind == "s" and atom in STANDING:
-                template += STANDING[atom]
-                continue
-            expression = _expression(atom) or '"-"'
-            if kind != "s" and atom not in NUMBERS:
-                raise ValueError(f"access_log_format: %({atom}){shape}{kind} is not a number: use %({atom}){shape}s")
-            template += f"%{shape}{'s' if kind == 's' else 'd'}"
-            expressions.append(expression)
-            self._foreign.append(atom not in OURS)
-            pids += atom == "p"
-        self._template = template + text[at:].replace("%", "%%")
-        literal = ATOM.sub("", text)
+    def __init__(
+        self, template: str, expressions: Sequence[str], foreign: Sequence[bool], literal: str, pids: int = 0
+    ) -> None:
+        self._template = template
+        self._foreign = foreign
         # Of what must be escaped, the format itself has so much in each record: whoever counts finds any more of it.
         self._counts = {char: literal.count(char) for char in {*'"\n<', *filter(UNSAFE.match, literal)}}
         self._counts["<"] += pids
@@ -175,39 +157,82 @@ class Format:
         template = self._template.replace(NOW, self._clock())
         with suppress(Exception):  # what an application left in its environ and headers may be anything
             found = [template % taken for taken in batch]
-            text = "\n".join([*found, ""])
-            if max(map(len, found)) <= LONGEST_FIELD and self._is_safe(text, len(batch)):
+            if max(map(len, found)) <= LONGEST_FIELD and self.is_safe("\n".join([*found, ""]), len(batch)):
                 return found
         return [self._escaped(template, taken) for taken in batch]
 
-    def _is_safe(self, text: str, count: int) -> bool:
+    def is_safe(self, text: str, count: int, unquoted: int = 0) -> bool:
+        """Whether nothing must be escaped in so many records, `unquoted` values of which have no quotes around them."""
         if not text.isascii():
             return False
         data = text.encode("ascii")
         return data.translate(self._unsafe) == data and all(
-            text.count(char) == number * count for char, number in self._counts.items()
+            text.count(char) == number * count - (2 * unquoted if char == '"' else 0)
+            for char, number in self._counts.items()
         )
 
+    def escape(self, value: Any) -> str:
+        """What somebody else has chosen, as it may stand in a record."""
+        return escape(str(value))
+
     def _escaped(self, template: str, taken: Taken) -> str:
-        values = (escape(str(value)) if foreign else value for value, foreign in zip(taken, self._foreign, strict=True))
+        choose = zip(taken, self._foreign, strict=True)
         try:
-            whole = template % tuple(values)
+            whole = template % tuple(self.escape(value) if foreign else value for value, foreign in choose)
         except Exception as error:  # noqa: BLE001 - as above
-            whole = escape(f"a record cannot be written: {error!r}")
+            whole = self.unwritten(escape(f"a record cannot be written: {error!r}"))
         return whole if len(whole) <= LONGEST_RECORD else whole[: LONGEST_RECORD - len(CUT)] + CUT
 
-    def _compiled(self, expressions: list[str]) -> Callable[..., Taken]:
+    def unwritten(self, why: str) -> str:
+        """The record in the place of one that cannot be written."""
+        return why
+
+    def names(self) -> dict[str, object]:
+        """What its expressions know beside what `take` is given."""
+        known: dict[str, object] = {"user": user, "clock": self._clock, "getpid": os.getpid}
+        return known | {"request_line": _request_line, "header": _header}
+
+    def _compiled(self, expressions: Iterable[str]) -> Callable[..., Taken]:
         """One function of all expressions: a call for each atom would take as long as all the rest of a record.
 
         Nothing but names of fields comes from the format, each as a literal.
         """
-        known = {"user": _user, "clock": self._clock, "request_line": _request_line, "header": _header}
         values = "".join(f"{expression}, " for expression in expressions)
         code = (
             f"def take(environ, status, sent, seconds, headers, ended):\n    get = environ.get\n    return ({values})\n"
         )
-        exec(code, known | {"getpid": os.getpid}, found := dict[str, Any]())
+        exec(code, self.names(), found := dict[str, Any]())
         return found["take"]  # type: ignore[no-any-return]
+
+
+class Format(Form):
+    """A compiled `access_log_format`: gunicorn's atoms, `{name}i`, `{name}o`, `{name}e`.
+
+    What is no atom is written as `-`, see `unknown_atoms`. Raises ValueError for a number that is asked for (`%(h)d`)
+    of an atom that is none.
+    """
+
+    def __init__(self, text: str) -> None:
+        template, expressions, foreign = "", [], list[bool]()
+        at = pids = 0
+        for found in ATOM.finditer(text):
+            template += text[at : found.start()].replace("%", "%%")
+            at = found.end()
+            if found[0] == "%%":
+                template += "%%"
+                continue
+            atom, shape, kind = found.groups()
+            if not shape and kind == "s" and atom in STANDING:
+                template += STANDING[atom]
+                continue
+            expression = _expression(atom) or '"-"'
+            if kind != "s" and atom not in NUMBERS:
+                raise ValueError(f"access_log_format: %({atom}){shape}{kind} is not a number: use %({atom}){shape}s")
+            template += f"%{shape}{'s' if kind == 's' else 'd'}"
+            expressions.append(expression)
+            foreign.append(atom not in OURS)
+            pids += atom == "p"
+        super().__init__(template + text[at:].replace("%", "%%"), expressions, foreign, ATOM.sub("", text), pids)
 
 
 def unknown_atoms(text: str) -> list[str]:
@@ -221,61 +246,3 @@ def _expression(atom: str) -> str | None:
     if atom.startswith("{") and len(atom) > 3 and atom[-2] == "}" and atom[-1] in KINDS:
         return KINDS[atom[-1]](atom[1:-2])
     return None
-
-
-class AccessLog:
-    """Records of one worker, written some at a time: `flush` is called at the end of each turn of its loop, before it
-    waits for anything. A record of a request that took long is not kept waiting, and neither are those before it.
-
-    `write` gets the lines. Threads may record at the same time; nobody's record is lost, or written twice.
-    """
-
-    def __init__(self, form: Format, write: Callable[[Sequence[str]], None], failed: Callable[[str], None]) -> None:
-        self._take = form.take
-        self._lines = form.lines
-        self._write = write
-        self._failed = failed
-        self.pending: deque[Taken] = deque()
-
-    def record(
-        self,
-        environ: dict[str, Any],
-        status: str,
-        sent: int,
-        seconds: float,
-        headers: Sequence[tuple[str, str]] = (),
-        ended: str = "+",
-    ) -> None:
-        """Keeps a record of one answer, for the time being.
-
-        `seconds` is its duration, `sent` the body bytes that left, `headers` the application's; of a request that was
-        refused, `environ` has what is known. `ended` is X where the response was cut short, whoever did that, - where
-        its connection ends, else +, as in Apache.
-        """
-        try:
-            self.pending.append(self._take(environ, status, sent, seconds, headers, ended))
-        except Exception:  # noqa: BLE001 - what an application left in its environ and headers may be anything
-            self._failed("Cannot write an access record")
-        if seconds > SLOW or len(self.pending) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what was recorded."""
-        batch: list[Taken] = []
-        with suppress(IndexError):  # when there are no more; what came before is in the list by then
-            batch.extend(iter(self.pending.popleft, None))
-        if batch:
-            self._write(self._lines(batch))
-
-
-def refused(line: bytes, fields: Iterable[tuple[bytes, bytes]], peer: str) -> dict[str, Any]:
-    """The environ of a request that was refused, as far as a record needs one: its first line, and fields if any."""
-    text = line.decode("latin-1")
-    words = text.split(" ")
-    known: dict[str, Any] = {"REMOTE_ADDR": peer, "RAW_URI": text}
-    if len(words) == 3 and all(words):
-        known |= zip(("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"), words, strict=True)
-    for name, value in fields:
-        if b"_" not in name:
-            known.setdefault(_key(name.decode("ascii")), value.decode("latin-1"))
-    return known
