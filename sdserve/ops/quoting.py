@@ -27,6 +27,16 @@ def path(text: str, specifiers: bool = True) -> str:
     return '"' + (quoted.replace("%", "%%") if specifiers else quoted) + '"'
 
 
+def bound(text: str) -> str:
+    """One item of BindPaths= or BindReadOnlyPaths=. Raises ValueError for quotes as well.
+
+    systemd 257 loses them on the way to the process that makes the mounts, and the service cannot start (status 226).
+    """
+    if '"' in text or "'" in text:
+        raise ValueError(f"{text!r} has a quote, and systemd cannot show such a path to a service: rename it")
+    return path(text)
+
+
 def plain(text: str) -> str:
     """A value that is the whole rest of its line, as that of Description= and ListenStream=: only `%` is special.
 

@@ -187,9 +187,9 @@ class Plan:
             yield "# a private /tmp, and no new privileges."
             yield "DynamicUser=yes"
             yield f"User={self.place}"
-        yield from (f"BindReadOnlyPaths={quoting.path(each)}" for each in self.bound)
+        yield from (f"BindReadOnlyPaths={quoting.bound(each)}" for each in self.bound)
         for each in self.writable:
-            yield f"{'BindPaths' if hidden(each) else 'ReadWritePaths'}={quoting.path(each)}"
+            yield f"BindPaths={quoting.bound(each)}" if hidden(each) else f"ReadWritePaths={quoting.path(each)}"
 
     def _installation(self, names: list[str]) -> str:
         units_ = [name for name in names if "/" not in name and name.endswith((".socket", ".service"))]

@@ -39,6 +39,8 @@ def test_what_homes_hide_is_bound() -> None:
     made = plan(Place("/home/me/data", "me"), directory="/home/me/shop", prefix="/home/me/shop/.venv")
     assert (made.bound, made.writable) == (["/home/me/shop"], ["/home/me/data"])
     assert 'BindReadOnlyPaths="/home/me/shop"\nBindPaths="/home/me/data"\nProtectHome=tmpfs\n' in made.service()
+    with pytest.raises(ValueError, match="has a quote"):
+        plan(directory='/home/me/"shop"').service()
     assert plan(directory="/tmp/shop").bound == ["/tmp/shop"]
     assert "ProtectHome=yes" in plan(directory="/tmp/shop").service()
 
