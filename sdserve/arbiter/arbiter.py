@@ -178,10 +178,12 @@ class Arbiter(Server):
         """The rest of a start, which no client waits for."""
         preimport()
         from sdserve.arbiter.idle import watch_idleness
+        from sdserve.arbiter.relief import watch_memory
 
         if self._handover is None:
             self.control.keep_open(self.cfg.control_socket)
         watch_idleness(self.service, self.stop)
+        watch_memory(self.service)
 
     def turn(self) -> None:
         """Waits for something to happen, and does what follows."""

@@ -16,8 +16,8 @@ from sdserve.workers import preimport as workers
 MODULES = (
     # the master's rooms that no start needs, and what they lean on
     "sdserve.arbiter.commands", "sdserve.arbiter.control", "sdserve.arbiter.idle", "sdserve.arbiter.new_master",
-    "sdserve.arbiter.old_master", "sdserve.arbiter.postmortem", "sdserve.arbiter.reload", "sdserve.arbiter.shutdown",
-    "sdserve.ops.dialects", "sdserve.process.proc",
+    "sdserve.arbiter.old_master", "sdserve.arbiter.postmortem", "sdserve.arbiter.reload", "sdserve.arbiter.relief",
+    "sdserve.arbiter.shutdown", "sdserve.ops.dialects", "sdserve.process.proc",
     "sdserve.process.control_group", "sdserve.process.handover", "sdserve.process.pidfile",
     # what is rare: back-outs, mistakes in a configuration, orphans of a journal
     "ast", "importlib.util", "shlex", "subprocess",  # traceback asks for ast as well, to show columns

@@ -49,9 +49,9 @@ def at_random(most: int) -> int:
     return int.from_bytes(os.urandom(8)) % (most + 1)
 
 
-def resident() -> int:
-    """Bytes of this process in memory, shared ones included (RSS)."""
-    with open("/proc/self/statm", "rb") as file:
+def resident(pid: int | str = "self") -> int:
+    """Bytes of a process in memory, shared ones included (RSS). It waits for nothing that the process may hold."""
+    with open(f"/proc/{pid}/statm", "rb") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

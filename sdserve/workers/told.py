@@ -30,6 +30,7 @@ from sdserve.process.ending import STDERR, end_within
 from sdserve.process.forked import Border
 from sdserve.workers.orphan import NEWS
 from sdserve.workers.preimport import preimport
+from sdserve.workers.relief import give_back
 
 if TYPE_CHECKING:
     from sdserve.config import Config
@@ -62,6 +63,9 @@ UNDRAIN = b"undrain"
 
 # Its answer to READY: a worker imports what it may need later. The first one of a start did not wait for that.
 PREIMPORT = b"preimport"
+
+# Memory is short.
+GIVE_BACK = b"give back"
 
 
 class Told:
@@ -285,8 +289,16 @@ class Told:
             preimport(self.later(self.cfg))
         elif message in (DRAIN, UNDRAIN):
             self.drains(message == DRAIN)
+        elif message == GIVE_BACK:
+            self._give_back()
         elif not message:
             self.outlive_master()
+
+    def _give_back(self) -> None:
+        try:
+            self.log.info("Memory pressure: worker %s gave back %d MiB", self.pid, give_back() >> 20)
+        except OSError as error:
+            self.log.debug("worker %s does not know its size: %s", self.pid, error)
 
     def outlive_master(self) -> None:
         """The master has died: nobody takes what this worker holds before it leaves, and nobody else would end it."""

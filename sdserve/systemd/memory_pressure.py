@@ -1,0 +1,73 @@
+"""Word of memory pressure, as systemd offers it since 254 (systemd.exec(5), MEMORY_PRESSURE_WATCH=).
+
+The variable names a file of the control group's pressure stall information, which the kernel makes readable for who has
+written a threshold to it (MEMORY_PRESSURE_WRITE, in base64), or a FIFO or socket that somebody else writes to. Older
+versions set neither, and /dev/null says that nobody will tell.
+Protocol: "Memory Pressure Handling in systemd" (systemd.io).
+"""
+
+import os
+import select
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+
+
+class MemoryPressure:
+    """One descriptor to watch: readable whenever there is pressure. It is an epoll of its own, since the kernel's file
+    says so by EPOLLPRI, which loops that look for readable descriptors do not see."""
+
+    def __init__(self, fd: int, events: int) -> None:
+        self._fd = fd
+        self._reads = events == select.EPOLLIN
+        self._epoll = select.epoll()
+        self._epoll.register(fd, events)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "MemoryPressure | None":
+        """What the environment names; None where that is nothing. Raises OSError, ValueError for what is not usable."""
+        path = environ.get("MEMORY_PRESSURE_WATCH", "")
+        if path in ("", "/dev/null"):
+            return None
+        from binascii import a2b_base64
+
+        threshold = a2b_base64(environ.get("MEMORY_PRESSURE_WRITE", ""))
+        kind = os.stat(path).st_mode
+        if stat.S_ISSOCK(kind):
+            fd = _connected(path)
+        else:
+            # A FIFO that is open for writing as well never says that its other end has gone.
+            fd = os.open(path, os.O_NONBLOCK | os.O_CLOEXEC | (os.O_RDWR if threshold else os.O_RDONLY))
+        try:
+            if threshold:
+                os.write(fd, threshold)
+            return cls(fd, select.EPOLLPRI if stat.S_ISREG(kind) else select.EPOLLIN)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def heard(self) -> bool:
+        """Takes the word that made it readable; false when no other will come. Never blocks."""
+        for _, events in self._epoll.poll(0):
+            if self._reads and events & select.EPOLLIN:
+                with suppress(BlockingIOError):
+                    return bool(os.read(self._fd, 65536))
+            elif events & (select.EPOLLERR | select.EPOLLHUP):
+                return False
+        return True
+
+    def close(self) -> None:
+        self._epoll.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _connected(path: str) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        sock.connect(path)
+        return sock.detach()
