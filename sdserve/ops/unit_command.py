@@ -23,7 +23,7 @@ UNIT_DIRECTORIES = (
     "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system",
 )
-CATALOGUE = Path(__file__).parents[1] / "systemd" / "sdserve.catalog"
+CATALOGUE = Path(__file__).parents[1] / "sdserve.catalog"
 DESCRIPTION = """Writes a socket unit and a service unit for an application, after looking at it: WSGI or ASGI, its
 virtual environment, whose files it writes to, what Django's settings say. The application is imported for that, in a
 process of its own. Then it prints the two commands, for root, that install the units and start them."""

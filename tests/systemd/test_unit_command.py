@@ -103,7 +103,7 @@ def installed_and_served(machine: Machine, *argv: str, address: tuple[str, int] 
     assert len(commands) == 2
     for command in commands:
         machine.run("sh", "-euc", command)
-    page = get(lambda: machine.connect(address)).body.decode()
+    page = get(lambda: machine.connect(address, timeout=60.0)).body.decode()
     print(f"{argv}: served {time.monotonic() - began:.1f} s after `sdserve unit` was called")
     return page
 
