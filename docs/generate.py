@@ -30,6 +30,7 @@ from sdserve.events import EVENTS, Event  # noqa: E402
 from sdserve.handlers import PRIORITIES  # noqa: E402
 from sdserve.ops import interface, units  # noqa: E402
 from sdserve.ops.commands import COMMANDS, FAILURES, Command, Field  # noqa: E402
+from sdserve.ops.families import FAMILIES  # noqa: E402
 from tests.support import house  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
@@ -168,6 +169,16 @@ def purpose(path: Path) -> str:
     return text.partition("\n")[0].replace("|", "\\|")
 
 
+def families() -> str:
+    """Every metric, from what the exposition is made of."""
+    lines = ["| metric | kind | labels | what it is |", "|---|---|---|---|"]
+    for family in FAMILIES:
+        name = family.name + {"counter": "_total", "info": "_info"}.get(family.kind, "")
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        lines.append(f"| `{name}` | {family.kind} | {labels} | {family.help} |")
+    return "\n".join(lines)
+
+
 def refused() -> str:
     """gunicorn's settings that are refused, with what to do instead."""
     lines = ["| gunicorn's setting | instead |", "|---|---|"]
@@ -274,6 +285,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "files": files,
     "map": map_of_the_house,
     "measures": measures,
+    "families": families,
     "levels": levels,
     "refused": refused,
     "accepted": accepted,

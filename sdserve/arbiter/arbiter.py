@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sdserve.arbiter.commands import Commands
     from sdserve.arbiter.control import Control
     from sdserve.arbiter.new_master import NewMaster
+    from sdserve.arbiter.observation import Observation
     from sdserve.arbiter.old_master import OldMaster
     from sdserve.arbiter.policy import Parts
     from sdserve.arbiter.reload import Reload
@@ -90,9 +91,15 @@ class Arbiter(Server):
         return Control(self.loop, self.service.log, self.commands.table(), self.host.bind)
 
     @cached_property
+    def observation(self) -> "Observation":
+        from sdserve.arbiter.observation import Observation
+
+        return Observation(self.service, self.host)
+
+    @cached_property
     def _parts(self) -> "Parts":
         shared = (self.service, self.host, self.pool, self.manager, self.claim)
-        return (*shared, self.control, self.commands, self._hooks, self._steps)
+        return (*shared, self.control, self.commands, self._hooks, self._steps, self.observation)
 
     @cached_property
     def old_master(self) -> "OldMaster":
@@ -182,6 +189,7 @@ class Arbiter(Server):
 
         if self._handover is None:
             self.control.keep_open(self.cfg.control_socket)
+            self.observation.keep_open()
         watch_idleness(self.service, self.stop)
         watch_memory(self.service)
 

@@ -25,7 +25,7 @@ from sdserve.process import listeners, output
 from sdserve.process.counter_memory import CounterMemory, obtain
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener
-from sdserve.process.pidfd import PidFd
+from sdserve.process.pidfd import Child, PidFd
 from sdserve.process.pidfile import Pidfile
 from sdserve.process.program import Program
 from sdserve.process.timelimit import limited
@@ -36,6 +36,7 @@ from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
     from sdserve.arbiter.reexec import Reexec
+    from sdserve.arbiter.service import Service
 
 
 class Host:
@@ -115,6 +116,12 @@ class Host:
         from sdserve.arbiter.reexec import fork_twice
 
         return fork_twice(lambda: reexec.execute(passed, handover))
+
+    def fork_observer(self, service: "Service", lifeline: int) -> Child:
+        """The process that answers on `service.observed`. Raises OSError when there is no room for another process."""
+        from sdserve.arbiter.observe import fork_observer
+
+        return fork_observer(service, lifeline)
 
     def end_leftovers(self) -> list[int]:
         """Ends what workers left running in this service; returns the pids."""

@@ -120,6 +120,7 @@ class NewMaster(Policy):
         service = self._service
         self._is_main = True
         self._control.keep_open(service.cfg.control_socket)
+        self._observation.keep_open()
         self._announce()
         service.log.info("This master (pid %s) is the main process now", service.pid)
 
@@ -166,5 +167,6 @@ class NewMaster(Policy):
             self._stop(True, True)
         else:
             self._control.keep_open(service.cfg.control_socket)
+            self._observation.keep_open()
             self._manager.become_main()
         self._promoted()

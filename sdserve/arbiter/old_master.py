@@ -102,7 +102,8 @@ class OldMaster(Policy):
         boot = service.cfg.boot_timeout
         timeout = boot + Backoff.CAP if boot else None
         try:
-            passed = service.listeners, service.adoption.queue, service.counters.shared
+            listeners = [*service.listeners, *service.observed]
+            passed = listeners, service.adoption.queue, service.counters.shared
             self._successor.start(*passed, reexec, timeout)
         except OSError as error:
             self._successor_lost(0, f"no room for a new master: {error.strerror}")
@@ -161,6 +162,7 @@ class OldMaster(Policy):
 
         Before the connections of all workers go: those may be as many as may be on their way at one time.
         """
+        self._observation.release()
         control = self._control.release()
         if control is not None:
             self._successor.pass_on(control)

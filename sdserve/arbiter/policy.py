@@ -7,13 +7,14 @@ from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
 from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.host import Host
+from sdserve.arbiter.observation import Observation
 from sdserve.arbiter.pidfile_claim import PidfileClaim
 from sdserve.arbiter.pool import Pool
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.arbiter.steps import Steps
 
-Parts = tuple[Service, Host, Pool, ServiceManager, PidfileClaim, Control, Commands, Hooks, Steps]
+Parts = tuple[Service, Host, Pool, ServiceManager, PidfileClaim, Control, Commands, Hooks, Steps, Observation]
 
 
 class Policy:
@@ -21,4 +22,4 @@ class Policy:
 
     def __init__(self, parts: Parts) -> None:
         self._service, self._host, self._pool, self._manager, self._claim, self._control = parts[:6]
-        self._commands, self._hooks, self._steps = parts[6:]
+        self._commands, self._hooks, self._steps, self._observation = parts[6:]

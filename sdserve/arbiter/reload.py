@@ -205,6 +205,7 @@ class Reload(Policy):
         service.advance(event)
         self._take(
             "reload",
+            self._observation.renew,
             # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
             self._manager.ready,
             lambda: self._commands.reloaded(trouble),

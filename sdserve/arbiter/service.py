@@ -61,6 +61,7 @@ class Service:
         self.systemd = False
         self.trouble = ""
         self.exit_status = 0
+        self.observed: list[Listener] = []  # for metrics and health, apart from the application's
         self.cell = CounterCell.private()  # what this master counts, until `count_in` gives it one that others read
         self._draining = False
         self.ends_connections = False  # it has drained for long enough: every answer is its connection's last

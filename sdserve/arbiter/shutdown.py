@@ -69,6 +69,7 @@ class Shutdown(Policy):
         self._reload.pass_on()
         self._manager.stopping()
         self._close_listeners()
+        self._observation.renew()  # the one of before has copies of them
 
     def settle(self) -> None:
         """Ends when the last worker is gone, and no other master is left that this one has to outlive."""
@@ -93,6 +94,7 @@ class Shutdown(Policy):
         level = ERROR if status else None
         service.log.event(events.STOPPED, level=level, MASTER=service.master_name, EXIT_STATUS=status)
         self._control.close()
+        self._observation.close()
         self._claim.end()
         self._hooks.call("on_exit")
         self._end_leftovers()

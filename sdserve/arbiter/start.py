@@ -14,7 +14,7 @@ from sdserve.arbiter.service import Service
 from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.arbiter.steps import Steps
 from sdserve.errors import AddressInUse
-from sdserve.process.listeners import Listener
+from sdserve.process.listeners import OBSERVED, Listener
 
 if TYPE_CHECKING:
     from sdserve.arbiter.new_master import NewMaster
@@ -62,6 +62,8 @@ class Start:
         if trouble:
             log.warning("%s", trouble)
         service.count_in(counters)
+        service.observed = [each for each in found if each.name in OBSERVED]
+        found = [each for each in found if each.name not in OBSERVED]
         service.systemd = any(listener.activated for listener in found)
         if not self._open_listeners(generation, found):
             return False

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
 from sdserve.descriptor import Descriptor
-from sdserve.process.counters import GENERATION, PID, PLACE, SLOT, STOPPED
+from sdserve.process.counters import GENERATION, MASTER, PID, PLACE, SLOT, STOPPED
 from sdserve.process.pidfd import UNKNOWN, Child
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
@@ -101,6 +101,7 @@ class WorkerHandle:
         cell.set(SLOT, self.worker.slot)
         cell.set(GENERATION, self.worker.generation)
         cell.set(PLACE, self.cell.index)
+        cell.set(MASTER, self.worker.ppid)
         cell.born = self.born
         cell.state = self.phase.value
 

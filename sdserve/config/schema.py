@@ -1,7 +1,7 @@
 """Every setting, declared once as data; command line, environment, config file and documentation follow from it.
 
 Those of HTTP and proxies stand in schema_http.py, those of ASGI in schema_asgi.py, those of processes and logs in
-schema_process.py, hooks in hooks.py.
+schema_process.py, those of metrics in schema_ops.py, hooks in hooks.py.
 A section is a class, a setting an attribute of it; its type is what its converter returns. To add one, put a `Setting`
 where the documentation should show it, and run `python docs/generate.py`.
 Names, flags, types and defaults are gunicorn's wherever gunicorn has the setting.
@@ -14,6 +14,7 @@ from sdserve.config.address import binds
 from sdserve.config.hooks import Hooks
 from sdserve.config.schema_asgi import ASGI
 from sdserve.config.schema_http import HTTP, Proxies
+from sdserve.config.schema_ops import Observed
 from sdserve.config.schema_process import Logging, Process, Service
 from sdserve.config.setting import COMMAND_ARGS, Setting, count, seconds, size, switch
 
@@ -186,7 +187,7 @@ class Workers:
     )
 
 
-class Settings(Configuration, Sockets, Workers, HTTP, Proxies, ASGI, Process, Service, Logging, Hooks):
+class Settings(Configuration, Sockets, Workers, HTTP, Proxies, ASGI, Process, Service, Observed, Logging, Hooks):
     """All of them: what a loaded configuration has as attributes, with their types."""
 
 

@@ -41,9 +41,10 @@ UPGRADES = RELOADS + len(OUTCOMES)  # one for each of OUTCOMES
 GROWING = UPGRADES + len(OUTCOMES)
 FLOATS = tuple(range(BUCKETS, QUEUED + ROW, ROW))
 
-# Words that say what is now. BORN is in monotonic seconds; PLACE is the owner's cell of the scoreboard.
+# Words that say what is now. BORN is in monotonic seconds; PLACE is the owner's cell of the scoreboard; MASTER is the
+# pid of a worker's master. THREADS call the application, 0 where an event loop does; BUSY requests are in it.
 LIVE = 160
-STATE, PID, SLOT, GENERATION, BORN, PLACE, STOPPED, THREADS, BUSY, OPEN, WANTED = range(LIVE, LIVE + 11)
+STATE, PID, SLOT, GENERATION, BORN, PLACE, STOPPED, THREADS, BUSY, OPEN, WANTED, MASTER = range(LIVE, LIVE + 12)
 assert GROWING <= LIVE
 
 # Of STATE: 0 in a cell of nobody. What a master is doing, and what it knows of a worker.

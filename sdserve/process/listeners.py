@@ -20,6 +20,8 @@ from sdserve.errors import AddressInUse, ListenError
 
 # (host, port) for TCP, a path or "@abstract" for a Unix socket, a number for an inherited file descriptor.
 Address = tuple[str, int] | str | int
+METRICS, AGENT = "metrics", "agent"  # names of those that the observer answers on (ops/observer.py)
+OBSERVED = (METRICS, AGENT)
 KINDS = {socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "sequential-packet", socket.SOCK_RAW: "raw"}
 
 

@@ -116,6 +116,10 @@ class Scoreboard:
         cell.clear()
         return cell
 
+    def at(self, index: int) -> Cell:
+        """The cell of that index, for who only looks."""
+        return Cell(index % (len(self._words) // WORDS), self._words, self._floats)
+
     def give_back(self, cell: Cell) -> None:
         cell.set_word(PLACE, 0)  # its neighbours still look
         self._free.append(cell.index)

@@ -15,6 +15,7 @@ from sdserve import events
 from sdserve.gateway.answer import Nowhere
 from sdserve.gateway.asgi import HTTPCall
 from sdserve.gateway.environ import Environ, Environs
+from sdserve.gateway.forwarded import TRUSTED
 from sdserve.gateway.scope import Scope, Scopes
 from sdserve.http.errors import HTTPError, MethodNotSupported, Unavailable
 from sdserve.http.handshake import is_asked
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sdserve.gateway.asgi import Host
 
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[Any]]
+QUEUED_SINCE = b"x-request-start"
 NOTHING: dict[str, Any] = {}
 
 
@@ -127,6 +129,8 @@ class ASGIExchange(Exchange[ASGIClient]):
         if self.asgi.concurrency and len(self.running) >= self.asgi.concurrency:
             raise Unavailable(f"{len(self.running)} calls run, which is limit_concurrency")
         scope = self._scopes.of_request(client.server, client.address, request, client.standing)
+        if client.standing & TRUSTED and (known := request.by_name) is not None and (stamp := known.get(QUEUED_SINCE)):
+            self.note_queue(stamp.decode("latin-1"))
         if request.upgrade and is_asked(request):
             call = self._open(client, request, scope)
         else:

@@ -12,6 +12,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from time import monotonic
 
 from sdserve.process import forked
+from sdserve.process.counters import BUSY
 from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.clients import ASGIClients
 from sdserve.workers.asgi.exchange import ASGIExchange
@@ -46,6 +47,7 @@ class ASGILoop(Loop[ASGIClient]):
         super().__init__(worker, options, epoll, clients, exchange)
         clients.before_cut = self.name_what_is_cut
         self._loop = loop
+        self._shown = 0  # calls, as others see it
         self._soon = False  # `_settle` is about to be called, or runs
         self._over = False
         self._stream_grace = stream_grace
@@ -187,7 +189,10 @@ class ASGILoop(Loop[ASGIClient]):
         if access is not None and access.pending:
             access.flush()
         self._marked |= clients.rest()
-        if self._exchange.running:
+        if (calls := len(self._exchange.running)) != self._shown:
+            self._shown = calls
+            worker.counters.set(BUSY, calls)
+        if calls:
             if now >= self._renew_at or not self._marked or self._renew_at == NEVER:
                 self._renew_at = now + self._renewal
                 worker.not_polling(now)

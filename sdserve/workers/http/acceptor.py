@@ -55,6 +55,7 @@ class Acceptor(Generic[C]):
         if self.adopting >= 0:
             self._masks[self.adopting] = EPOLLIN
         self._polled: set[int] = set()
+        self._shown = 0  # connections, as others see it
         self._crowded = False  # full, partly of connections that may be closed for others soon
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
         self._adopt_by = NEVER  # when what waits in the queue is taken without room for all of it
@@ -101,6 +102,8 @@ class Acceptor(Generic[C]):
         held = len(self._clients)
         if held != self.balance.held:
             self.balance.hold(held)
+        if held != self._shown:
+            self._shown = held
             self._worker.counters.set(OPEN, held)
 
     def _pause(self, seconds: float) -> None:

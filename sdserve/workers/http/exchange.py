@@ -13,6 +13,7 @@ from sdserve.gateway.answer import Answer, Nowhere
 from sdserve.gateway.environ import Environ, Environs
 from sdserve.http.connection import State
 from sdserve.http.errors import HTTPError
+from sdserve.http.queue_time import queue_seconds
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.scan import glimpse
@@ -100,6 +101,12 @@ class Exchange(Generic[C]):
 
     def _environ(self, client: C, request: Request) -> Environ:
         return self.environs.of_request(client.base, request, client.standing)
+
+    def note_queue(self, stamp: str) -> None:
+        """A trusted peer says when it got the request that is about to be answered (X-Request-Start)."""
+        seconds = queue_seconds(stamp, time.time())
+        if seconds is not None:
+            self._worker.counters.queued(seconds)
 
     def interrupted(self) -> None:
         """At the end of a worker: post_request for the requests that never came back from the application."""

@@ -10,6 +10,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from sdserve.gateway.environ import Environ, Environs, set_body
+from sdserve.gateway.forwarded import TRUSTED
 from sdserve.gateway.response import Response
 from sdserve.gateway.wsgi import Gateway
 from sdserve.http.errors import HTTPError
@@ -58,6 +59,8 @@ class WSGIExchange(Exchange[WSGIClient]):
             self._end_early(client)
             self.refuse_seen(client, request, error, began)
             return
+        if client.standing & TRUSTED and (stamp := environ.get("HTTP_X_REQUEST_START")):
+            self.note_queue(stamp)
         if self._early and (fiber := self._early.get(client)) is not None:
             self._answer_early(client, request, environ, began, fiber)
             return

@@ -164,6 +164,7 @@ class LeaderFollowers(Watcher):
         """The end of a call or step without the lead."""
         with self._mutex:
             run = self.running.pop(client, None)
+            self.shows(len(self.running))
             if client in self.stuck:
                 self.stuck.discard(client)
                 if run is not None:

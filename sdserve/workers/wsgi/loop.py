@@ -12,10 +12,12 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from os import eventfd, eventfd_read, eventfd_write
 from time import monotonic
 
 from sdserve.process.adoption import SPREAD
+from sdserve.process.counters import BUSY, THREADS
 from sdserve.workers.base import Worker
 from sdserve.workers.http.client import Phase
 from sdserve.workers.http.deadlines import NEVER
@@ -55,6 +57,8 @@ class WSGILoop(Loop[WSGIClient]):
         self._lead = LeaderFollowers(options.threads, options.timeout, tell, worker.log)
         exchange.gateway.others_wait = self._lead.is_alone
         exchange.held = self._lead.held
+        self._lead.show = partial(worker.counters.set, BUSY)
+        worker.counters.set(THREADS, options.threads)
         self._returned: deque[WSGIClient] = deque()  # clients whose call ended without the lead
         self._told_of_takeover = False
         self._interrupts = False  # signals interrupt calls, see `_taken_over`
@@ -166,6 +170,8 @@ class WSGILoop(Loop[WSGIClient]):
         if self._clients.count:
             self._count()
         self._marked |= self._clients.rest()
+        if self._lead.shown != len(self._lead.running):  # the leader itself has been in a call, and is not any more
+            self._lead.shows(len(self._lead.running))
         if self._lead.running:
             self._marked = True
             self._worker.not_polling(monotonic())

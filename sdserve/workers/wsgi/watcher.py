@@ -82,6 +82,8 @@ class Watcher:
         self._tick = allocate_lock()
         self._tick.acquire()
         self.running: dict[WSGIClient, Run] = {}
+        self.shown = 0  # requests in the application, as others see it; those that are answered at once do not show
+        self.show: Callable[[int], None] = lambda calls: None
         self.stuck: set[WSGIClient] = set()  # those that exceeded the time-out
 
     def live(self) -> None:
@@ -137,7 +139,8 @@ class Watcher:
         """Takes the lead from a call that lasts, and gives it to a follower."""
         with self._mutex:
             taken, woken = self._roster.promote()
-            if taken is None:
+            if taken is None:  # nobody is idle: with the leader all are in calls
+                self.shows(len(self.running) + 1)
                 return
             self._runs(taken.call, taken.since, taken.seat)
             request = taken.call.request
@@ -148,6 +151,7 @@ class Watcher:
     def _runs(self, client: WSGIClient, since: float, seat: Seat[Job]) -> None:
         """A call goes on, or begins, without the lead."""
         self.running[client] = Run(since, seat, since)
+        self.shows(len(self.running))
         if self._timeout and since + self._timeout / LOOKS < self._due:
             self._due = since + self._timeout / LOOKS
             self.rouse()
@@ -155,6 +159,12 @@ class Watcher:
     def _ring_bells(self, seats: list[Seat[Job]]) -> None:
         for seat in seats:
             self._bells[seat].release()
+
+    def shows(self, calls: int) -> None:
+        """So many requests are in the application."""
+        if calls != self.shown:
+            self.shown = calls
+            self.show(calls)
 
     def _inspect(self, now: float) -> None:
         """Looks for what takes too long, and for threads that are missing."""

@@ -1,0 +1,150 @@
+"""The listeners of metrics and health, and the process that answers there while somebody asks.
+
+The master only looks whether one of them is readable. It accepts nothing and reads nothing there: it forks an observer
+(ops/observer.py), which does, and looks away until that has ended. An observer that fails costs one line in the log and
+a pause, which doubles; the service does not notice. Its lifeline says when it has to leave: what it is forked with,
+listeners and configuration, is not right for ever.
+"""
+
+import os
+import signal
+from contextlib import suppress
+
+from sdserve.arbiter.host import Host
+from sdserve.arbiter.loop import NO_DEADLINE
+from sdserve.arbiter.service import Service
+from sdserve.config.address import address
+from sdserve.descriptor import Descriptor
+from sdserve.errors import ListenError
+from sdserve.process.listeners import AGENT, METRICS, Listener, match
+from sdserve.process.pidfd import Child
+
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # seconds after an observer that failed; they double
+LAST_ANSWER = 0.2  # seconds at the end of the service in which an answer that was begun is finished
+
+
+class Observation:
+    """One master's part of it. Nothing is looked at before `keep_open`."""
+
+    def __init__(self, service: Service, host: Host) -> None:
+        self._service = service
+        self._host = host
+        self._looks = False
+        self._watched: list[Listener] = []
+        self._process: Child | None = None
+        self._lifeline = Descriptor(-1)
+        self._pause = FIRST_PAUSE
+        self._again = NO_DEADLINE
+
+    def keep_open(self) -> None:
+        """Has the configured addresses listened on, and answered."""
+        self._looks = True
+        self._follow()
+        if self._process is not None:
+            self._lifeline.close()
+        elif self._again.cancelled:
+            self._look()
+
+    def renew(self) -> None:
+        """Listeners or configuration have changed: an observer of before leaves, and the next one knows."""
+        if self._looks:
+            self.keep_open()
+
+    def _follow(self) -> None:
+        """Listens on what the configuration says, besides what systemd has passed. What fails costs metrics alone."""
+        service = self._service
+        self._look_away()
+        kept = [each for each in service.observed if each.activated]
+        for name, wanted in ((METRICS, service.cfg.metrics_bind), (AGENT, service.cfg.agent_bind)):
+            present = [each for each in service.observed if each.name == name and not each.activated]
+            for where, found in match(map(address, wanted), present):
+                try:
+                    listener = found or self._host.bind(where, backlog=64)
+                except ListenError as error:
+                    service.log.warning("no %s: %s", name, error)
+                    continue
+                listener.name = name
+                kept.append(listener)
+        for each in service.observed:
+            if each not in kept:
+                each.unlink()
+                each.close()
+        service.observed = kept
+
+    def release(self) -> None:
+        """Another master answers from now on, on the same listeners."""
+        self._looks = False
+        self._look_away()
+        self._lifeline.close()
+
+    def close(self) -> None:
+        """The end of this master: an answer that was begun gets a moment, and delays nothing."""
+        last = not self._service.shares_listeners
+        self.release()
+        for listener in self._service.observed:
+            if last:
+                listener.unlink()
+            listener.close()
+        self._service.observed = []
+        if self._process is not None and not self._process.ended(LAST_ANSWER):
+            self._process.send(signal.SIGKILL)
+
+    def _look(self) -> None:
+        if self._looks and not self._watched and self._process is None:
+            self._watched = list(self._service.observed)
+            if self._watched:
+                import sdserve.arbiter.observe  # noqa: F401 - while the disk has it
+            for listener in self._watched:
+                self._service.loop.watch(listener, self._begin)
+
+    def _look_away(self) -> None:
+        watched, self._watched = self._watched, []
+        for listener in watched:
+            self._service.loop.unwatch(listener)
+        self._again.cancel()
+
+    def _begin(self) -> None:
+        """Somebody asks."""
+        self._look_away()
+        try:
+            lifeline, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            self._failed(f"cannot begin: {error.strerror}")
+            return
+        self._lifeline = Descriptor(end)
+        self._service.loop.own(self._lifeline)
+        try:
+            self._process = process = self._host.fork_observer(self._service, lifeline)
+        except OSError as error:
+            self._lifeline.close()
+            self._failed(f"cannot begin: {error.strerror}")
+            return
+        finally:
+            os.close(lifeline)
+        self._service.loop.watch(process, self._ended)
+
+    def _ended(self) -> None:
+        process = self._process
+        status = process.reap() if process is not None else None
+        if process is None or status is None:
+            return
+        self._process = None
+        self._lifeline.close()
+        self._service.loop.unwatch(process)
+        with suppress(OSError):  # it is closed, whatever close(2) says
+            process.close()
+        if status == 0:
+            self._pause = FIRST_PAUSE
+            self._look()
+        else:
+            self._failed(f"ended with wait status {status}")
+
+    def _failed(self, what: str) -> None:
+        """Nobody is answered for a moment: what waits in the listeners waits."""
+        pause, self._pause = self._pause, min(2 * self._pause, LAST_PAUSE)
+        self._service.log.error("The observer of metrics and health %s; the next one in %g s", what, pause)
+        self._again = self._service.loop.call_at(self._service.loop.now() + pause, self._try_again)
+
+    def _try_again(self) -> None:
+        self._again = NO_DEADLINE
+        self._look()

@@ -1,0 +1,129 @@
+"""What a service is doing now and has counted, as one value: read from memory that its processes share.
+
+Nobody is asked: that works while every worker is busy, stuck or stopped, and while the master is.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+from sdserve.immutable import Immutable
+from sdserve.process.counter_memory import CounterMemory
+from sdserve.process.counters import (
+    BUSY,
+    GENERATION,
+    MASTER,
+    OPEN,
+    PID,
+    PLACE,
+    SLOT,
+    STOPPED,
+    THREADS,
+    WANTED,
+    CounterCell,
+    Totals,
+)
+from sdserve.process.scoreboard import Scoreboard
+
+WORKER_STATES = ("booting", "serving", "retiring", "stopped", "ending")
+_SHOWN = {"aborted": "ending", "killed": "ending"}
+
+
+class WorkerView(Immutable):
+    """One worker.
+
+    state: one of WORKER_STATES; stopped: by SIGSTOP or a tracer
+    ours: of the master that is looked at, not of one before it
+    age: seconds since the fork
+    threads: that call the application, 0 where an event loop does
+    calls: requests that the application has now
+    connections: that are open
+    busy: for how many seconds it has been in what it does now without a look at its sockets; 0.0: it is at rest
+    """
+
+    pid: int
+    slot: int
+    generation: int
+    state: str
+    ours: bool
+    age: float
+    threads: int
+    calls: int
+    connections: int
+    busy: float
+
+
+class View(Immutable):
+    """A service. `state` is its master's, one of counters.STATES; `began` and `created` are seconds since the epoch."""
+
+    state: str
+    generation: int
+    wanted: int
+    began: float
+    created: float
+    workers: tuple[WorkerView, ...]
+    totals: Totals
+
+    @property
+    def serving(self) -> int:
+        """How many workers can take a request."""
+        return sum(1 for worker in self.workers if worker.ours and worker.state == "serving")
+
+
+class Watched(Immutable):
+    """Where to look: the cell of a master, all cells, and the scoreboard of its workers."""
+
+    master: CounterCell
+    counters: CounterMemory
+    scoreboard: Scoreboard
+
+
+def look(at: Watched, now: float, lives: Callable[[int], bool]) -> View:
+    """What there is at `now` (monotonic seconds). `lives` says whether there is a process of that number."""
+    master = at.master
+    pid = master.get(PID)
+    workers = [
+        _worker(cell, at.scoreboard, pid, now)
+        for cell in at.counters.cells()
+        if cell.get(MASTER) and cell.state and (cell.get(MASTER) == pid or lives(cell.get(PID)))
+    ]
+    return View(
+        state=master.state,
+        generation=master.get(GENERATION),
+        wanted=master.get(WANTED),
+        began=time.time() - (now - master.born),
+        created=at.counters.created,
+        workers=tuple(sorted(workers, key=lambda worker: (not worker.ours, worker.slot, worker.age))),
+        totals=at.counters.totals(),
+    )
+
+
+def _worker(cell: CounterCell, scoreboard: Scoreboard, master: int, now: float) -> WorkerView:
+    ours = cell.get(MASTER) == master
+    since = scoreboard.at(cell.get(PLACE)).busy_since if ours else 0.0
+    threads, calls = cell.get(THREADS), cell.get(BUSY)
+    if threads == 1:  # it is marked busy while it does not poll, and counts nothing else
+        calls = 1 if since else 0
+    return WorkerView(
+        pid=cell.get(PID),
+        slot=cell.get(SLOT),
+        generation=cell.get(GENERATION),
+        state="stopped" if cell.get(STOPPED) else _SHOWN.get(cell.state, cell.state),
+        ours=ours,
+        age=max(0.0, now - cell.born),
+        threads=threads,
+        calls=calls,
+        connections=cell.get(OPEN),
+        busy=max(0.0, now - since) if since else 0.0,
+    )
+
+
+def lives(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True

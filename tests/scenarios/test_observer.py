@@ -1,0 +1,99 @@
+"""Metrics and health are answered while all workers are stuck, then stopped, after an upgrade, and after the death of
+who answers."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.processes import Process
+from tests.support.server import Server
+from tests.support.waiting import eventually
+from tests.support.wire import Wire, exchange, get
+
+APP = """
+import os, select
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/stuck":
+        with open(os.environ["GATE"]) as gate:
+            gate.read()
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def series(server: tuple[str, int]) -> dict[str, float]:
+    """What a scrape says, by name and labels as they stand."""
+    text = exchange(server, get("/metrics")).body.decode()
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+def test_it_answers_whatever_the_workers_do(start: Callable[..., Server], short_path: Path) -> None:
+    (short_path / "web.py").write_text(APP)
+    gate = f"{short_path}/gate"
+    os.mkfifo(gate)
+    address = f"{short_path}/s"
+    metrics, agent = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    at, agent_at = metrics.getsockname(), agent.getsockname()
+    application = socket.socket(socket.AF_UNIX)
+    application.bind(address)
+    application.listen(16)
+    sockets = [(application, "http"), (metrics, "metrics"), (agent, "agent")]
+    options = ("-w", "2", "--timeout", "0", "--graceful-timeout", "30", "--upgrade", "auto", "web:application")
+    server = start(*options, sockets=sockets, cwd=short_path, env={"GATE": gate})
+    for each in (application, metrics, agent):
+        each.close()
+    server.wait_log("Ready: Running")
+    assert observers(server) == [], "nobody has asked"
+
+    assert exchange(at, get("/readyz")).status == 200
+    assert Wire(agent_at).rest() == b"up ready 100%\n"
+    stuck = [Wire(address, get("/stuck")) for _ in range(3)]  # one waits in the queue
+
+    def all_busy() -> bool:
+        told = series(at)
+        expected = {"sdserve_threads": 2, "sdserve_threads_busy": 2, 'sdserve_workers{state="serving"}': 2}
+        return {name: told[name] for name in expected} == expected
+
+    eventually(all_busy, "metrics say that all threads are busy")
+    eventually(lambda: series(at).get(f'sdserve_listen_backlog{{listener="unix:{address}"}}', 1) == 1, "one waits")
+    assert exchange(at, get("/readyz")).status == 200
+
+    workers = server.workers
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    eventually(lambda: series(at)['sdserve_workers{state="stopped"}'] == 2, "metrics say that they are stopped")
+    refused = exchange(at, get("/readyz"))
+    assert (refused.status, refused.body) == (503, b"no worker serves: 2 stopped\n")
+    assert exchange(at, get("/livez")).status == 200
+    assert Wire(agent_at).rest() == b"up drain\n"
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGCONT)
+
+    [observer] = observers(server)
+    os.kill(observer, signal.SIGKILL)
+    server.wait_log("The observer of metrics and health ended")
+    assert exchange(at, get("/livez")).status == 200, "another one answers"
+
+    opened = os.open(gate, os.O_RDWR)
+    os.close(opened)
+    server.kill(signal.SIGUSR2)
+    server.wait_log("is the main process now")
+    eventually(lambda: series(at)['sdserve_requests_total{code="2xx"}'] >= 2, "answers of the old master count")
+    assert series(at)['sdserve_upgrades_total{outcome="succeeded"}'] == 1
+    for wire in stuck:
+        wire.close()
+
+
+def observers(server: Server) -> list[int]:
+    """The pids of the processes that answer."""
+    return [process.pid for process in server.session if is_observer(process)]
+
+
+def is_observer(process: Process) -> bool:
+    try:
+        return b"sdserve: observer" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
