@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.processes import Process
 from tests.support.server import Server
 from tests.support.waiting import eventually
 from tests.support.wire import Wire, exchange, get
@@ -46,7 +45,8 @@ def test_it_answers_whatever_the_workers_do(start: Callable[..., Server], short_
     for each in (application, metrics, agent):
         each.close()
     server.wait_log("Ready: Running")
-    assert observers(server) == [], "nobody has asked"
+    workers = [worker.pid for worker in server.workers]
+    assert len(workers) == 2, "nobody has asked for metrics"
 
     assert exchange(at, get("/readyz")).status == 200
     assert Wire(agent_at).rest() == b"up ready 100%\n"
@@ -61,19 +61,18 @@ def test_it_answers_whatever_the_workers_do(start: Callable[..., Server], short_
     eventually(lambda: series(at).get(f'sdserve_listen_backlog{{listener="unix:{address}"}}', 1) == 1, "one waits")
     assert exchange(at, get("/readyz")).status == 200
 
-    workers = server.workers
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGSTOP)
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
     eventually(lambda: series(at)['sdserve_workers{state="stopped"}'] == 2, "metrics say that they are stopped")
     refused = exchange(at, get("/readyz"))
     assert (refused.status, refused.body) == (503, b"no worker serves: 2 stopped\n")
     assert exchange(at, get("/livez")).status == 200
     assert Wire(agent_at).rest() == b"up drain\n"
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGCONT)
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
 
-    [observer] = observers(server)
-    os.kill(observer, signal.SIGKILL)
+    [observer] = [child for child in server.workers if child.pid not in workers]
+    observer.kill()
     server.wait_log("The observer of metrics and health ended")
     assert exchange(at, get("/livez")).status == 200, "another one answers"
 
@@ -85,15 +84,3 @@ def test_it_answers_whatever_the_workers_do(start: Callable[..., Server], short_
     assert series(at)['sdserve_upgrades_total{outcome="succeeded"}'] == 1
     for wire in stuck:
         wire.close()
-
-
-def observers(server: Server) -> list[int]:
-    """The pids of the processes that answer."""
-    return [process.pid for process in server.session if is_observer(process)]
-
-
-def is_observer(process: Process) -> bool:
-    try:
-        return b"sdserve: observer" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    except FileNotFoundError:
-        return False
