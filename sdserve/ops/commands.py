@@ -92,7 +92,7 @@ class Command(Immutable):
     hidden: bool = False
 
     def misfit(self, parameters: "dict[str, Any]") -> tuple[str, str]:
-        """The name of a parameter that is missing, wrong, or not known, and what is the matter; "" if all is well."""
+        """The name of a parameter that is missing, wrong, or not known, and what is the matter: "" if nothing is."""
         known = {field.name: field for field in self.takes}
         for name in parameters:
             if name not in known:

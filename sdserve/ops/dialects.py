@@ -105,7 +105,7 @@ def _varlink(data: dict[str, Any]) -> Request:
 
 def _checked(command: Command, parameters: dict[str, Any], more: bool) -> Request:
     wrong, text = command.misfit(parameters)
-    if wrong:
+    if text:
         return Request(failure=f"{SERVICE}InvalidParameter", text=text, fields={"parameter": wrong})
     if command.streams == "always" and not more:
         return Request(failure=f"{SERVICE}ExpectedMore", text=f"{command.name} goes on and on: ask with `more`")

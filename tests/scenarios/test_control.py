@@ -110,7 +110,9 @@ def test_a_thousand_silent_clients(start: Start, short_path: Path) -> None:
 
 def test_who_watches_follows_an_upgrade(start: Start, short_path: Path) -> None:
     operated = Operated(start, short_path, "--upgrade", "auto", "plain:application")
-    program = [sys.executable, "-m", "sdserve.ctl", "-s", operated.control, "status", "--watch", "--interval", "0.1"]
+    # Who runs the tests in the background of a script has them ignore INT.
+    program = ["env", "--default-signal=INT", sys.executable, "-m", "sdserve.ctl", "-s", operated.control]
+    program += ["status", "--watch", "--interval", "0.1"]
     environ = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environ) as watching:
         assert watching.stdout is not None

@@ -79,7 +79,8 @@ def test_an_upgrade_that_is_asked_for_during_the_start_is_refused(
     with gate.arrived():
         with socket.socket(socket.AF_UNIX) as probe:
             eventually(lambda: probe.connect_ex(control) == 0, "the master listens, while its first worker boots")
-        assert ask(control, "upgrade", 15) == {"ok": False, "text": "no upgrade now: The server is starting."}
+        told = {"ok": False, "text": "no upgrade now: The server is starting.", "error": "Refused"}
+        assert ask(control, "upgrade", 15) == told
     server.wait_ready()
 
 

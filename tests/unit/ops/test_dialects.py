@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sdserve.ops import dialects, interface
@@ -62,6 +62,7 @@ def test_what_does_not_end_is_not_kept(end: bytes) -> None:
 
 
 @given(st.dictionaries(FIELDS | st.text(max_size=5), JSON, max_size=4), NAMES, st.sampled_from([NUL, NEWLINE]))
+@example({"": None}, "status", NEWLINE)
 def test_hostile_json_is_a_request_or_a_refusal(fields: dict[str, Any], name: Any, dialect: bytes) -> None:
     told = {**fields, "command": name} if dialect == NEWLINE else {"method": name, "parameters": fields}
     request = read(dialect, json.dumps(told).encode())

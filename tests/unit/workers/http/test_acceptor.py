@@ -16,6 +16,7 @@ from sdserve.config import load
 from sdserve.gateway.forwarded import TRUSTED
 from sdserve.http.connection import Connection
 from sdserve.http.request import RequestReader
+from sdserve.http.response import HeadWriter
 from sdserve.process.adoption import AdoptionQueue, HandedConnection
 from sdserve.process.listeners import Listener, bind
 from sdserve.process.scoreboard import Scoreboard
@@ -219,7 +220,7 @@ def test_a_message_of_which_nobody_is_left_hides_none_behind_it(house: Callable[
         assert one.acceptor.give_away([client], monotonic(), 1)[0] == [client]
     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     gone.close()
-    Retirement(cast(Any, None), one.guests, one.acceptor, cast(Any, None))._take_back(monotonic())
+    Retirement(cast(Any, None), one.guests, one.acceptor, HeadWriter("sdserve"))._take_back(monotonic())
     (kept,) = one.guests
     assert kept.sock.getpeername() == here.getsockname()
     assert one.acceptor.adopt() is None
