@@ -31,6 +31,7 @@ from sdserve.handlers import PRIORITIES  # noqa: E402
 from sdserve.ops import interface, units  # noqa: E402
 from sdserve.ops.commands import COMMANDS, FAILURES, Command, Field  # noqa: E402
 from sdserve.ops.families import FAMILIES  # noqa: E402
+from sdserve.ops.happenings import MEANINGS  # noqa: E402
 from tests.support import house  # noqa: E402
 
 # From the top to the bottom: the layer, and the files or packages of it.
@@ -273,10 +274,18 @@ def access_fields() -> str:
     )
 
 
+def happenings() -> str:
+    """What sdservectl events tells of."""
+    return "\n".join(
+        ["| event | meaning |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in MEANINGS.items())]
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "access-fields": access_fields,
     "events": events,
     "commands": commands,
+    "happenings": happenings,
     "command-failures": failures,
     "exit-codes": exit_codes,
     "master-states": lambda: diagram(MASTER),

@@ -6,7 +6,7 @@ service is the business of pool.py, which hears of them through `Events`.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from sdserve.arbiter.lifecycle import Phase, WorkerEvent
 from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.log import Logger
+from sdserve.ops.happenings import OF_WORKER
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers.told import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS, USING
 
@@ -35,14 +36,19 @@ class Events(Protocol):
     def worker_decided(self, handle: WorkerHandle, using: str) -> None: ...
 
 
+def nothing(event: str, text: str, pid: int, slot: int) -> None:
+    """Nobody follows."""
+
+
 class Children:
     """All worker processes that have not been reaped yet, by pid."""
 
     events: Events  # who hears of what becomes of them
 
-    def __init__(self, loop: Loop, log: Logger) -> None:
+    def __init__(self, loop: Loop, log: Logger, happens: Callable[[str, str, int, int], None] = nothing) -> None:
         self._loop = loop
         self._log = log
+        self._happens = happens
         self._hang_watch = HangWatch(loop, self.hung)
         self.scoreboard = Scoreboard()
         self.handles: dict[int, WorkerHandle] = {}
@@ -67,9 +73,21 @@ class Children:
     def _last_use(self, handle: WorkerHandle) -> float:
         return self._loop.now() if handle.cell.busy_since else handle.cell.last_busy
 
+    def tell(self, event: str, handle: WorkerHandle, text: str) -> None:
+        """Tells who follows what happens: one line, about this worker."""
+        self._happens(event, f"worker {handle.pid}: {text}", handle.pid, handle.worker.slot)
+
+    def _advance(self, handle: WorkerHandle, event: WorkerEvent, timeout: float | None = None) -> None:
+        """Changes a worker's phase; the new one ends after `timeout` seconds at the latest."""
+        before = handle.phase
+        handle.advance(event, timeout)
+        if handle.phase is not before and event is not WorkerEvent.EXIT:
+            self.tell(OF_WORKER[event.value], handle, f"{event.value}, was {before.value}, now {handle.phase.value}")
+
     def add(self, handle: WorkerHandle) -> None:
         """Takes a forked worker on."""
         self.handles[handle.pid] = handle
+        self.tell("worker-boots", handle, f"slot {handle.worker.slot}, generation {handle.generation}, booting")
         self._loop.watch(handle.channel, lambda: self._hear(handle))
         self._loop.watch(handle.pidfd, lambda: self.reap(handle))
 
@@ -81,7 +99,7 @@ class Children:
     def retire(self, handle: WorkerHandle, graceful: bool = True) -> None:
         """Tells a worker to finish and leave, or to leave at once; it is killed when it takes longer than it may."""
         timeout = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER
-        handle.advance(WorkerEvent.RETIRE, timeout + DRAIN_GRACE)
+        self._advance(handle, WorkerEvent.RETIRE, timeout + DRAIN_GRACE)
         if graceful:
             handle.tell(RETIRE)
         handle.send(signal.SIGTERM if graceful else signal.SIGQUIT)
@@ -98,7 +116,7 @@ class Children:
             return
         if phase is Phase.RETIRING:
             self._log.event(events.WORKER_KILLED, **handle.named())
-        handle.advance(WorkerEvent.KILL)
+        self._advance(handle, WorkerEvent.KILL)
         handle.send(signal.SIGKILL)
 
     def hung(self, handle: WorkerHandle, seconds: float) -> None:
@@ -108,7 +126,7 @@ class Children:
 
     def _abort(self, handle: WorkerHandle) -> None:
         handle.worker.aborted = True
-        handle.advance(WorkerEvent.HANG, KILL_AFTER)
+        self._advance(handle, WorkerEvent.HANG, KILL_AFTER)
         handle.send(signal.SIGABRT)
         if handle.stopped:  # it hears nothing but this
             handle.send(signal.SIGKILL)
@@ -127,7 +145,7 @@ class Children:
     def _hear(self, handle: WorkerHandle) -> None:
         for message in handle.messages():
             if message == READY:
-                handle.advance(WorkerEvent.READY)
+                self._advance(handle, WorkerEvent.READY)
                 self.events.worker_ready(handle)
             elif message == BUSY:
                 self._hang_watch.busy(handle)
@@ -137,7 +155,7 @@ class Children:
                 handle.acknowledged = True
                 if handle.phase in (Phase.SERVING, Phase.ABORTED):  # somebody else told it to; it saves what it can
                     handle.asks = True
-                    handle.advance(WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
+                    self._advance(handle, WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
             elif message.startswith(FAILED):
                 handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
             elif message.startswith(USING):
@@ -158,7 +176,7 @@ class Children:
                 watched.close()
         before = handle.phase
         handle.killed_from_outside = before in LIVE and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        handle.advance(WorkerEvent.EXIT)
+        self._advance(handle, WorkerEvent.EXIT)
         self._used_by_gone = max(self._used_by_gone, self._last_use(handle))
         self.scoreboard.give_back(handle.cell)
         self._log_end(handle, before, status)
@@ -170,6 +188,7 @@ class Children:
             if handle.note_stops():
                 what = "stopped" if handle.stopped else "continued"
                 self._log.event(events.WORKER_PAUSED, WORKER_PID=handle.pid, WHAT=what)
+                self.tell("worker-stopped", handle, what)
 
     def _log_end(self, handle: WorkerHandle, phase: Phase, status: int) -> None:
         end = describe(status, ordered=phase is Phase.KILLED or handle.worker.aborted)
@@ -179,6 +198,7 @@ class Children:
         else:
             log = self._log.debug if done else self._log.info
             log("Worker (pid:%s) %s", handle.pid, end)
+        self.tell("worker-ended", handle, end)
 
 
 def backoff_after(backoff: Backoff, handle: WorkerHandle, now: float) -> Backoff:

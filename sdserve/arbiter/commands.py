@@ -8,6 +8,7 @@ from sdserve.arbiter.drain import Drain
 from sdserve.arbiter.lifecycle import LEAVING, Master
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.stacks import Stacks
+from sdserve.ops.happenings import Happening
 from sdserve.systemd.environment import digests
 
 LOOK_EVERY = 1.0  # seconds between two looks of who follows the status
@@ -44,6 +45,7 @@ class Commands:
         self._upgrades: list[Call] = []
         self._waiting: list[Call] = []
         self._watching: list[Call] = []
+        self._following: list[Call] = []
 
     def table(self) -> dict[str, Handler]:
         return {
@@ -54,6 +56,7 @@ class Commands:
             "stacks": self._ask_stacks,
             "drain": self._drain,
             "undrain": self._undrain,
+            "events": self._follow,
             "wait": self._wait,
             "environment": self._environment,
         }
@@ -96,6 +99,7 @@ class Commands:
             return
         self._resize(wanted)
         until = f"until a reload or an upgrade reads the configuration (workers = {service.cfg.workers})"
+        service.happens("scaled", f"{wanted} workers are wanted, {before} were before")
         call.reply(f"{wanted} workers are wanted, {before} were before; {until}", wanted=wanted, before=before)
 
     def _ask_stacks(self, call: Call) -> None:
@@ -107,6 +111,20 @@ class Commands:
                 return
         number = "1 worker" if len(handles) == 1 else f"{len(handles)} workers"
         self._stacks.ask(handles, lambda found: call.reply(f"{number}", workers=[each.as_dict() for each in found]))
+
+    def _follow(self, call: Call) -> None:
+        service = self._service
+        self._following.append(call)
+        call.tell(service.status_line(), **Happening("following", "", service.loop.now(), service.pid).about())
+        service.followers = [self._pass_on]
+
+    def _pass_on(self, told: Happening) -> None:
+        """Tells who follows what has happened; nothing more is composed once nobody does."""
+        for call in self._following:
+            call.tell(told.text, **told.about())
+        self._following = [call for call in self._following if not call.over]
+        if not self._following:
+            self._service.followers = []
 
     def _drain(self, call: Call) -> None:
         state = self._service.state
@@ -157,7 +175,7 @@ class Commands:
 
     def passed_on(self) -> None:
         """The control socket is a new master's: who follows what happens has to ask that one."""
-        for waiting in (self._waiting, self._watching):
+        for waiting in (self._waiting, self._watching, self._following):
             self._send_on(waiting)
 
     def _send_on(self, waiting: list[Call]) -> bool:

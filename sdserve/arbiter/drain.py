@@ -36,7 +36,7 @@ class Drain:
         self._stops = bool(call.get("stop"))
         self._waiting.append(call)
         then = "then it stops" if self._stops else "then its connections end"
-        service.log.info("Draining: health checks are answered so for %g s, %s", seconds, then)
+        self._tell(f"Draining: health checks are answered so for {seconds:g} s, {then}")
         service.draining = True
         self._at(service.loop.now() + seconds, self._end_connections)
 
@@ -50,7 +50,7 @@ class Drain:
         service.draining = service.ends_connections = False
         for handle in service.children:
             handle.tell(UNDRAIN)
-        service.log.info("Draining is taken back")
+        self._tell("Draining is taken back")
         self._fail("taken back by undrain")
         call.reply(f"taken back: {service.status_line()}")
 
@@ -58,6 +58,10 @@ class Drain:
         """The service is being stopped, or another master has taken over."""
         self._next.cancel()
         self._fail("the service is being stopped")
+
+    def _tell(self, text: str) -> None:
+        self._service.log.info("%s", text)
+        self._service.happens("drain", text)
 
     def _at(self, when: float, step: Callable[[], None]) -> None:
         self._next.cancel()
@@ -69,7 +73,7 @@ class Drain:
         for handle in service.children:
             handle.tell(DRAIN)
         self._until = service.loop.now() + service.cfg.graceful_timeout
-        service.log.info("Draining: every answer ends its connection now")
+        self._tell("Draining: every answer ends its connection now")
         self._at(service.loop.now() + LOOK_EVERY, self._look)
 
     def _look(self) -> None:
@@ -79,7 +83,7 @@ class Drain:
             self._at(now + LOOK_EVERY, self._look)
             return
         told = "all connections have ended" if not left else f"{left} connections are left"
-        service.log.info("Drained: %s", told)
+        self._tell(f"Drained: {told}")
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             call.reply(f"drained: {told}{'; the service stops' if self._stops else ''}", connections=left)

@@ -280,6 +280,7 @@ class Pool:
         backoff = self._generation.backoff
         seconds = max(0.0, backoff.not_before - self._service.loop.now())
         self._service.log.event(events.BACKING_OFF, level=level, REASON=reason, DEATHS=backoff.rounds, SECONDS=seconds)
+        self._service.happens("back-off", f"{reason} ({backoff.rounds} in a row, the next boots in {seconds:.1f} s)")
 
     @property
     def _generation(self) -> Generation:

@@ -4,7 +4,7 @@ The pool and the policies (policy.py) get this, the machine (host.py), what they
 of them knows the arbiter. What one of them keeps to itself stays there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sdserve import __version__
 from sdserve.arbiter.adoption import Adoption
@@ -15,6 +15,7 @@ from sdserve.arbiter.lifecycle import MASTER, UPGRADE, Master, MasterEvent, Upgr
 from sdserve.arbiter.loop import Loop
 from sdserve.config import Config
 from sdserve.log import Logger
+from sdserve.ops.happenings import OF_MASTER, OF_UPGRADE, Happening
 from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.counters import GENERATION, PID, WANTED, CounterCell
 from sdserve.process.listeners import Listener
@@ -49,7 +50,8 @@ class Service:
         self.log = log
         self.pid = pid
         self.launched_with = launched_with
-        self.children = Children(loop, log)
+        self.children = Children(loop, log, self.happens)
+        self.followers: list[Callable[[Happening], None]] = []
         self.cfg = cfg
         self.generation: Generation | None = None
         self.previous: Generation | None = None
@@ -104,14 +106,24 @@ class Service:
         shown = SHOWN[self.state]
         self.cell.state = "draining" if self._draining and shown == "serving" else shown
 
+    def happens(self, event: str, text: str = "", pid: int | None = None, slot: int | None = None) -> None:
+        """Tells who follows what happens, if anybody does; the text is the status, if there is none."""
+        if self.followers:
+            told = Happening(event, text or self.status_line(), self.loop.now(), pid, slot)
+            for follower in self.followers:
+                follower(told)
+
     def advance(self, event: MasterEvent) -> None:
         before, self.state = self.state, advance(MASTER, self.state, event)
         self._show()
+        self.happens(OF_MASTER[event.value], self.trouble if event is MasterEvent.ROLLED_BACK else "")
         now = self.state.value
         self.log.trace("%s %s: %s, was %s, now %s", self.master_name, self.pid, event.value, before.value, now)
 
     def advance_upgrade(self, event: UpgradeEvent) -> None:
         before, self.upgrade = self.upgrade, advance(UPGRADE, self.upgrade, event)
+        if event.value in OF_UPGRADE:
+            self.happens(OF_UPGRADE[event.value], pid=self.reexec_pid or None)
         now = self.upgrade.value
         self.log.trace("upgrade to %s: %s, was %s, now %s", self.reexec_pid, event.value, before.value, now)
 

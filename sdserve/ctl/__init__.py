@@ -140,7 +140,26 @@ def _shown(answer: Answer, options: argparse.Namespace) -> int:
     return DONE
 
 
-WAYS: dict[str, Callable[[argparse.Namespace], int]] = {"status": _status, "reload": _reload, "wait": _wait}
+def _events(options: argparse.Namespace) -> int:
+    for answer in follow(options.socket, "events", options.timeout, more=True):
+        if not answer.get("ok"):
+            return _shown(answer, options)
+        if options.json:
+            import json
+
+            told = {name: answer[name] for name in ("event", "text", "pid", "slot", "at")}
+            print(json.dumps({"time": time.time(), **told}), flush=True)
+        else:
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {answer['event']}: {answer['text']}", flush=True)
+    return DONE
+
+
+WAYS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "status": _status,
+    "reload": _reload,
+    "wait": _wait,
+    "events": _events,
+}
 
 
 def _advice(error: OSError, path: str) -> str:

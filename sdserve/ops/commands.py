@@ -183,6 +183,20 @@ COMMANDS = (
     ),
     Command("undrain", "takes a drain back", fails=("Refused",)),
     Command(
+        "events",
+        "follows what happens, a line for each event",
+        gives=(
+            Field("event", str, "its name"),
+            Field("at", float, "when, in seconds of the machine's monotonic clock"),
+            Field("pid", int | None, "the worker's, or the other master's"),
+            Field("slot", int | None, "the worker's"),
+        ),
+        fails=("TooSlow", "TakenOver"),
+        streams="always",
+        shows=(Field("json", bool, "each event as JSON, on a line", "--json"),),
+        details="It goes on until it is interrupted, or the service ends; after an upgrade it follows the new master.",
+    ),
+    Command(
         "wait",
         "until the service is in a state, for scripts",
         takes=(

@@ -1,5 +1,6 @@
 """What an operator asks and commands, of a service that is well and of one in which nothing moves any more."""
 
+import json
 import os
 import signal
 import socket
@@ -92,6 +93,41 @@ def test_where_every_thread_is_while_nobody_answers(start: Start, short_path: Pa
         assert not [each for each in operated.ask("stacks")["workers"] if each["trouble"]]
     missing = operated.run("stacks", "77")
     assert (missing.returncode, missing.stderr) == (1, "sdservectl: no worker has slot 77\n")
+
+
+def test_what_happens_is_followed(start: Start, short_path: Path) -> None:
+    operated = Operated(start, short_path, "--upgrade", "auto", "-w", "1", "plain:application")
+    [worker] = operated.server.wait_workers(1)
+    program = ["timeout", "60", sys.executable, "-m", "sdserve.ctl", "-s", operated.control, "events", "--json"]
+    environ = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environ) as following:
+        assert following.stdout is not None
+        told = (json.loads(line) for line in iter(following.stdout.readline, ""))
+
+        def until(event: str) -> list[dict[str, Any]]:
+            heard = [next(told)]
+            while heard[-1]["event"] != event:
+                heard.append(next(told))
+            return heard
+
+        assert until("following")[0]["pid"] == operated.server.pid
+        worker.kill(signal.SIGKILL)
+        heard = until("worker-serves")
+        assert [each["event"] for each in heard] == ["worker-ended", "worker-boots", "worker-serves"]
+        assert heard[0]["text"] == f"worker {worker.pid}: was sent SIGKILL! Perhaps out of memory?"
+        assert operated.ask("reload")["ok"]
+        assert [each["event"] for each in until("reloaded")] == [
+            "reload", "worker-boots", "worker-serves", "worker-retires", "reloaded"
+        ]  # fmt: skip
+        assert operated.ask("upgrade")["ok"]
+        heard = until("following")
+        names = [each["event"] for each in heard]
+        assert names.index("upgrade") < names.index("upgrade-serves") < names.index("hand-over")
+        new = heard[-1]["pid"]
+        assert new != operated.server.pid
+        os.kill(new, signal.SIGTERM)
+        until("stopping")
+        assert following.wait(20) == 2
 
 
 def test_a_thousand_silent_clients(start: Start, short_path: Path) -> None:
