@@ -18,8 +18,8 @@ from sdserve.status import WorkerStacks
 from sdserve.workers.told import ASKED_STACKS
 
 LOOK_EVERY = 0.01  # seconds
-SETTLED = 0.15  # seconds in which what grows no more is taken for all
-WITHIN = 1.0  # seconds: a process that does not run a handler in this time is in the kernel, or frozen
+SETTLED = 1.0  # seconds in which what grows no more is taken for all
+WITHIN = 5.0  # seconds: a process that does not run a handler in this time is in the kernel, or frozen
 MOST = 128 * 1024  # bytes of one worker's stacks
 
 

@@ -100,7 +100,8 @@ def test_what_happens_is_followed(start: Start, short_path: Path) -> None:
     [worker] = operated.server.wait_workers(1)
     program = ["timeout", "60", sys.executable, "-m", "sdserve.ctl", "-s", operated.control, "events", "--json"]
     environ = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environ) as following:
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environ) as following, ExitStack() as ends:
+        ends.callback(following.terminate)
         assert following.stdout is not None
         told = (json.loads(line) for line in iter(following.stdout.readline, ""))
 
@@ -116,9 +117,8 @@ def test_what_happens_is_followed(start: Start, short_path: Path) -> None:
         assert [each["event"] for each in heard] == ["worker-ended", "worker-boots", "worker-serves"]
         assert heard[0]["text"] == f"worker {worker.pid}: was sent SIGKILL! Perhaps out of memory?"
         assert operated.ask("reload")["ok"]
-        assert [each["event"] for each in until("reloaded")] == [
-            "reload", "worker-boots", "worker-serves", "worker-retires", "reloaded"
-        ]  # fmt: skip
+        names = [each["event"] for each in until("reloaded") if each["event"] != "worker-ended"]  # it may be quick
+        assert names == ["reload", "worker-boots", "worker-serves", "worker-retires", "reloaded"]
         assert operated.ask("upgrade")["ok"]
         heard = until("following")
         names = [each["event"] for each in heard]
