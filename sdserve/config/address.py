@@ -96,3 +96,8 @@ def binds(value: object) -> list[str]:
     if not specs:
         raise ValueError(f"{show(value)} is no address to listen on")
     return specs
+
+
+def binds_if_any(value: object) -> list[str]:
+    """As `binds`, and none is well."""
+    return [] if value in ("", [], ()) else binds(value)

@@ -308,6 +308,9 @@ class SimulatedHost(Host):
     def examine(self, loop: Any, program: Any, directory: str, environ: Any, on_reason: Callable[[str], None]) -> None:
         on_reason("it ended before it served")
 
+    def fork_observer(self, service: Any, lifeline: int) -> Any:
+        raise AssertionError("nobody scrapes a simulated service")
+
     def end_leftovers(self) -> list[int]:
         return []
 
