@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import TextIOWrapper
 from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, FileHandler, Handler, LogRecord, StreamHandler
 from typing import TextIO
@@ -31,6 +31,19 @@ LONGEST = 1000  # characters of a field; journalctl -o json leaves those of 4 Ki
 COLOURS = (33, 208, 35, 170, 75, 172, 43, 204, 105, 142, 39, 202, 78, 135, 178, 31, 168, 70, 99, 214)
 
 
+def _nowhere(records: int) -> None:
+    """Nobody counts."""
+
+
+_count_lost: Callable[[int], None] = _nowhere
+
+
+def count_lost(count: Callable[[int], None] = _nowhere) -> None:
+    """Has `count` called with the number of records whenever this process has lost some."""
+    global _count_lost
+    _count_lost = count
+
+
 class Emitting(StreamHandler[TextIO]):
     """Writes each record by one write(2), past the buffers of its stream, and loses what cannot be written."""
 
@@ -47,12 +60,19 @@ class Emitting(StreamHandler[TextIO]):
             text = f"a record cannot be formatted: {record.msg!r}\n{traceback.format_exc()}"
         self.say(text)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, many: bool = False) -> None:
+        """Writes one record, or `many`, a line each."""
         data = (text + self.terminator).encode(errors="backslashreplace")
         written = output.output_of(self.stream)
         if written is None:
             self._say_otherwise(text)
-        elif written.put(data) and (lost := written.found_again()):
+        elif not written.put(data):
+            self.acquire()  # threads write access records at the same time
+            try:
+                _count_lost(text.count("\n") + 1 if many else 1)
+            finally:
+                self.release()
+        elif lost := written.found_again():
             about = {"COUNT": lost[0], "DESTINATION": written.name, "REASON": lost[1]}
             say(logging.getLogger("sdserve.error"), WRITES_LOST, about)
 

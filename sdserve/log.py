@@ -143,7 +143,7 @@ class Logger:
             form = handler.formatter
             if isinstance(handler, Emitting) and isinstance(form, AccessFormatter) and not handler.filters:
                 for piece in form.pieces(lines):
-                    handler.say(piece)
+                    handler.say(piece, many=True)
                 return
         for line in lines:
             logger.info("%s", line)

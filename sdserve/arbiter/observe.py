@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from sdserve.arbiter import signals
 from sdserve.arbiter.service import Service
+from sdserve.handlers import count_lost
 from sdserve.ops.observer import Post, observe
 from sdserve.ops.view import Watched
 from sdserve.process import identity, output
@@ -50,6 +51,7 @@ def _become(service: Service, lifeline: int, master: int) -> int:
 
     gc.freeze()  # what came from the master shares its pages until a collection touches them
     gc.enable()
+    count_lost()  # the cell is the master's
     watched = Watched(service.cell, service.counters, service.children.scoreboard)
     served = tuple(_copy(each) for each in service.observed)  # the loop closes what it watches
     application = tuple(each for each in service.listeners if each.fileno() >= 0)

@@ -5,6 +5,7 @@ of them knows the arbiter. What one of them keeps to itself stays there.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from sdserve import __version__
 from sdserve.arbiter.adoption import Adoption
@@ -14,10 +15,11 @@ from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, Master, MasterEvent, Upgrade, UpgradeEvent, advance
 from sdserve.arbiter.loop import Loop
 from sdserve.config import Config
+from sdserve.handlers import count_lost
 from sdserve.log import Logger
 from sdserve.ops.happenings import OF_MASTER, OF_UPGRADE, Happening
 from sdserve.process.counter_memory import CounterMemory
-from sdserve.process.counters import GENERATION, PID, WANTED, CounterCell
+from sdserve.process.counters import DROPPED, GENERATION, PID, WANTED, CounterCell
 from sdserve.process.listeners import Listener
 from sdserve.status import Status
 
@@ -88,6 +90,7 @@ class Service:
         self.cell = cell = counters.take()
         cell.set(PID, self.pid)
         cell.born = self.loop.now()
+        count_lost(partial(cell.add, DROPPED))
         self.goal = self.goal
         self._show()
 

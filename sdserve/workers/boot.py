@@ -13,11 +13,14 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from typing import Any, NoReturn
 
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
 from sdserve.gateway.blame import account
+from sdserve.handlers import count_lost
 from sdserve.process import forked, identity, output
+from sdserve.process.counters import DROPPED
 from sdserve.process.ending import leave_within
 from sdserve.process.forked import Border
 from sdserve.workers.base import Worker
@@ -35,6 +38,7 @@ def become(worker: Worker, server: Any) -> NoReturn:
     gc.freeze()  # what came from the master shares its pages until a collection touches them
     gc.enable()
     worker.pid = os.getpid()
+    count_lost(partial(worker.counters.add, DROPPED))
     forked.watch(worker.close_in_child, OWN_SIGNALS)
     worker.say_goodbye = lambda: _say_goodbye(worker, server)
     code = BootError.exit_code

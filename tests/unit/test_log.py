@@ -15,7 +15,7 @@ import pytest
 
 from sdserve import events
 from sdserve.errors import ConfigError
-from sdserve.handlers import COLOURS
+from sdserve.handlers import COLOURS, count_lost
 from sdserve.log import Logger
 from sdserve.systemd import native
 from tests.support.hostile import HOSTILE
@@ -411,7 +411,7 @@ def test_access_records_that_come_together_are_written_together_in_pieces_that_a
 ) -> None:
     log = Logger(str(tmp_path / "log"), str(tmp_path / "access"))
     said: list[str] = []
-    monkeypatch.setattr(type(log.access_log.handlers[0]), "say", lambda self, text: said.append(text))
+    monkeypatch.setattr(type(log.access_log.handlers[0]), "say", lambda self, text, many: said.append(text))
     log.access([f"{number:0100}" for number in range(100)])
     assert max(map(len, said)) < 4096 and len(said) == 3
     assert "\n".join(said).split("\n") == [f"{number:0100}" for number in range(100)]
@@ -427,3 +427,14 @@ def test_somebody_elses_handler_gets_each_access_record(tmp_path: Path) -> None:
         log.access_log.removeHandler(other)
         other.close()
     assert (tmp_path / "access").read_text() == (tmp_path / "other").read_text() == "GET /a%s\nGET /b\n"
+
+
+def test_records_that_are_lost_are_counted() -> None:
+    """One of several lines is one, and of access records that go together each."""
+    lost: list[int] = []
+    log = Logger("/dev/full", "/dev/full")
+    count_lost(lost.append)
+    log.info("one\nof two lines")
+    log.access(["GET /a", "GET /b"])
+    count_lost()
+    assert lost == [1, 2]
