@@ -106,6 +106,42 @@ RESIZED = Event(
     """TTIN, TTOU, WINCH or sdservectl has changed the number of workers, till the next reload or start. The
     setting `workers` changes it for good.""",
 )
+DRAINING = Event(
+    "draining",
+    "d05d37cf07de4d13a158e3c450ceddb4",
+    INFO,
+    "Draining: health checks are answered so for %(SECONDS)g s, then %(then)s",
+    "The service leaves its load balancer",
+    """`sdservectl drain` was asked for. Everything is served as ever, while health checks ask for no more requests.
+    `sdservectl undrain` takes it back.""",
+)
+DRAIN_ENDS_CONNECTIONS = Event(
+    "drain-ends-connections",
+    "4c4ae4270fe14ed4b13a92063ae8d808",
+    INFO,
+    "Draining: every answer ends its connection now",
+    "The service drains, and ends its connections",
+    """Load balancers have had their time to look elsewhere. Idle connections are closed, and each answer is the last
+    of its connection. 'drained' follows when none is left, or graceful_timeout is over.""",
+)
+DRAINED = Event(
+    "drained",
+    "c350dbe5fa85445d9c7e63cc5d547038",
+    INFO,
+    "Drained: %(told)s",
+    "The service has drained",
+    """@SDSERVE_CONNECTIONS@ connections are left. The service can be stopped now; until then, or until `sdservectl
+    undrain`, it goes on to drain.""",
+    ("CONNECTIONS",),
+)
+UNDRAINED = Event(
+    "undrained",
+    "20cf230f8bcb45949d795cf5f44c26d4",
+    INFO,
+    "Draining is taken back",
+    "The service wants requests again",
+    """`sdservectl undrain` has taken the drain back: health checks say so, and connections are kept.""",
+)
 IDLE = Event(
     "idle",
     "9d413c9d012847dc87b14446cff6b42d",

@@ -7,10 +7,13 @@ left, or requests take longer than graceful_timeout, it is over; the service sta
 """
 
 from collections.abc import Callable
+from typing import Any
 
+from sdserve import events
 from sdserve.arbiter.call import Call
 from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
+from sdserve.events import Event
 from sdserve.process.counters import OPEN
 from sdserve.workers.told import DRAIN, UNDRAIN
 
@@ -35,8 +38,7 @@ class Drain:
         seconds = SECONDS if seconds is None else seconds
         self._stops = bool(call.get("stop"))
         self._waiting.append(call)
-        then = "then it stops" if self._stops else "then its connections end"
-        self._tell(f"Draining: health checks are answered so for {seconds:g} s, {then}")
+        self._tell(events.DRAINING, SECONDS=seconds, then="it stops" if self._stops else "its connections end")
         service.draining = True
         self._at(service.loop.now() + seconds, self._end_connections)
 
@@ -50,7 +52,7 @@ class Drain:
         service.draining = service.ends_connections = False
         for handle in service.children:
             handle.tell(UNDRAIN)
-        self._tell("Draining is taken back")
+        self._tell(events.UNDRAINED)
         self._fail("taken back by undrain")
         call.reply(f"taken back: {service.status_line()}")
 
@@ -59,9 +61,9 @@ class Drain:
         self._next.cancel()
         self._fail("the service is being stopped")
 
-    def _tell(self, text: str) -> None:
-        self._service.log.info("%s", text)
-        self._service.happens("drain", text)
+    def _tell(self, event: Event, **about: Any) -> None:
+        self._service.log.event(event, **about)
+        self._service.happens("drain", event.message % about)
 
     def _at(self, when: float, step: Callable[[], None]) -> None:
         self._next.cancel()
@@ -73,7 +75,7 @@ class Drain:
         for handle in service.children:
             handle.tell(DRAIN)
         self._until = service.loop.now() + service.cfg.graceful_timeout
-        self._tell("Draining: every answer ends its connection now")
+        self._tell(events.DRAIN_ENDS_CONNECTIONS)
         self._at(service.loop.now() + LOOK_EVERY, self._look)
 
     def _look(self) -> None:
@@ -83,7 +85,7 @@ class Drain:
             self._at(now + LOOK_EVERY, self._look)
             return
         told = "all connections have ended" if not left else f"{left} connections are left"
-        self._tell(f"Drained: {told}")
+        self._tell(events.DRAINED, CONNECTIONS=left, told=told)
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             call.reply(f"drained: {told}{'; the service stops' if self._stops else ''}", connections=left)
