@@ -92,8 +92,8 @@ class Responder:
                     self._end()
                 elif key.fd in self._listeners:
                     self._accept(*self._listeners[key.fd])
-                elif (guest := self._guests.get(key.fd)) is not None:
-                    self._step(guest, mask)
+                elif (guest := self._guests.get(key.fd)) is not None and guest is key.fileobj:
+                    self._step(guest, mask)  # else it has gone in this turn, and its number is another's
             self._sweep(monotonic())
             self._poll_listeners(not self._ends and monotonic() >= self._open_again)
 

@@ -53,6 +53,10 @@ STATES = ("", "starting", "serving", "draining", "stopping", "booting", "retirin
 _ROWS = {str(digit): ANSWERS + max(0, min(digit, 5) - 1) * ROW for digit in range(10)} | {"": ANSWERS + 5 * ROW}
 
 
+# What a broken neighbour has written to a cell of ours may be this: counting goes on at 0 then, and raises nothing.
+LARGEST = (1 << 64) - 1
+
+
 class CounterCell:
     """The words of one process. `words` and `floats` are the same memory; `rows` says where in it the row of a status
     begins, by its first character ("" for no status)."""
@@ -73,12 +77,13 @@ class CounterCell:
         return cls(0, 0, memory.cast("Q"), memory.cast("d"))
 
     def add(self, word: int, number: int = 1) -> None:
-        self.words[self.at + word] += number
+        at = self.at + word
+        self.words[at] = self.words[at] + number & LARGEST
 
     def quick(self, number: int, seconds: float) -> None:
         """So many requests were answered by 2xx within the first bound each, and took so long together."""
         row = self.rows["2"]
-        self.words[row] += number
+        self.words[row] = self.words[row] + number & LARGEST
         self.floats[row + BUCKETS] += seconds
 
     def answered(self, status: str, seconds: float) -> None:
@@ -90,7 +95,8 @@ class CounterCell:
         self._observe(self.at + QUEUED, seconds)
 
     def _observe(self, row: int, seconds: float) -> None:
-        self.words[row + bisect_left(BOUNDS, seconds)] += 1
+        at = row + bisect_left(BOUNDS, seconds)
+        self.words[at] = self.words[at] + 1 & LARGEST
         self.floats[row + BUCKETS] += seconds
 
     def get(self, word: int) -> int:

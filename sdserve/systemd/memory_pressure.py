@@ -11,7 +11,6 @@ import select
 import socket
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 
 
 class MemoryPressure:
@@ -54,8 +53,12 @@ class MemoryPressure:
         """Takes the word that made it readable; false when no other will come. Never blocks."""
         for _, events in self._epoll.poll(0):
             if self._reads and events & select.EPOLLIN:
-                with suppress(BlockingIOError):
+                try:
                     return bool(os.read(self._fd, 65536))
+                except BlockingIOError:
+                    return True
+                except ConnectionResetError:  # it went without reading our threshold
+                    return False
             elif events & (select.EPOLLERR | select.EPOLLHUP):
                 return False
         return True

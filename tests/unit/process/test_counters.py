@@ -55,6 +55,17 @@ def test_an_answer_counts_in_the_row_of_its_status(status: str, name: str) -> No
     assert answers[name].seconds == 0.02
 
 
+def test_what_a_neighbour_has_overwritten_fails_nobody() -> None:
+    """Workers share the memory with their master, who counts their ends."""
+    cell = CounterCell.private()
+    for at in range(len(cell.words)):
+        cell.words[at] = (1 << 64) - 1
+    cell.add(ACCEPTED, 2)
+    cell.quick(2, 0.001)
+    cell.answered("404", 0.1)
+    assert (cell.get(ACCEPTED), cell.words[cell.rows["2"]], cell.words[cell.rows["4"] + BOUNDS.index(0.1)]) == (1, 1, 0)
+
+
 def test_a_bound_belongs_to_the_bucket_that_it_ends() -> None:
     memory = CounterMemory.private()
     cell = memory.take()

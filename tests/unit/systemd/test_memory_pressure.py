@@ -49,6 +49,16 @@ def test_a_socket_hears_the_threshold(short_path: Path) -> None:
         pressure.close()
 
 
+def test_a_socket_that_goes_without_hearing_the_threshold(short_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_path / "s"))
+        listener.listen()
+        pressure = opened(short_path / "s", b"some 200000 2000000\0")
+        listener.accept()[0].close()
+        assert is_readable(pressure) and not pressure.heard()
+        pressure.close()
+
+
 def test_the_kernels_file_is_quiet_while_memory_is_not_short() -> None:
     try:
         pressure = opened("/proc/pressure/memory", b"some 1900000 2000000\0")
