@@ -1,15 +1,16 @@
 """The listeners of metrics and health, and the process that answers there while somebody asks.
 
 The master only looks whether one of them is readable. It accepts nothing and reads nothing there: it forks an observer
-(ops/observer.py), which does, and looks away until that has ended. An observer that fails costs one line in the log and
-a pause, which doubles; the service does not notice. Its lifeline says when it has to leave: what it is forked with,
-listeners and configuration, is not right for ever.
+(ops/observer.py), which does, and looks away until that has ended. One that fails costs a line in the log; the
+next one waits as a worker would (`Backoff`), and the service does not notice. Its lifeline says when it has to leave:
+what it is forked with, listeners and configuration, is not right for ever.
 """
 
 import os
 import signal
 from contextlib import suppress
 
+from sdserve.arbiter.decide import Backoff
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
@@ -19,7 +20,6 @@ from sdserve.errors import ListenError
 from sdserve.process.listeners import AGENT, METRICS, Listener, match
 from sdserve.process.pidfd import Child
 
-FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # seconds after an observer that failed; they double
 LAST_ANSWER = 0.2  # seconds at the end of the service in which an answer that was begun is finished
 
 
@@ -33,7 +33,8 @@ class Observation:
         self._watched: list[Listener] = []
         self._process: Child | None = None
         self._lifeline = Descriptor(-1)
-        self._pause = FIRST_PAUSE
+        self._born = 0.0  # when the last one was forked (monotonic seconds)
+        self._backoff = Backoff()
         self._again = NO_DEADLINE
 
     def keep_open(self) -> None:
@@ -106,10 +107,11 @@ class Observation:
     def _begin(self) -> None:
         """Somebody asks."""
         self._look_away()
+        self._born = self._service.loop.now()
         try:
             lifeline, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            self._failed(f"cannot begin: {error.strerror}")
+            self._failed(f"cannot begin: {error.strerror}", outside=True)
             return
         self._lifeline = Descriptor(end)
         self._service.loop.own(self._lifeline)
@@ -117,7 +119,7 @@ class Observation:
             self._process = process = self._host.fork_observer(self._service, lifeline)
         except OSError as error:
             self._lifeline.close()
-            self._failed(f"cannot begin: {error.strerror}")
+            self._failed(f"cannot begin: {error.strerror}", outside=True)
             return
         finally:
             os.close(lifeline)
@@ -134,16 +136,21 @@ class Observation:
         with suppress(OSError):  # it is closed, whatever close(2) says
             process.close()
         if status == 0:
-            self._pause = FIRST_PAUSE
+            self._backoff = Backoff()
             self._look()
         else:
-            self._failed(f"ended with wait status {status}")
+            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            self._failed(f"ended with wait status {status}", outside=killed)
 
-    def _failed(self, what: str) -> None:
-        """Nobody is answered for a moment: what waits in the listeners waits."""
-        pause, self._pause = self._pause, min(2 * self._pause, LAST_PAUSE)
-        self._service.log.error("The observer of metrics and health %s; the next one in %g s", what, pause)
-        self._again = self._service.loop.call_at(self._service.loop.now() + pause, self._try_again)
+    def _failed(self, what: str, *, outside: bool) -> None:
+        """What waits in the listeners may have to wait on."""
+        loop = self._service.loop
+        now = loop.now()
+        self._backoff = self._backoff.after_death(self._born, now - self._born, now, outside=outside)
+        pause = max(0.0, self._backoff.not_before - now)
+        when = f"in {pause:.3g} s" if pause else "at once"
+        self._service.log.error("The observer of metrics and health %s; the next one %s", what, when)
+        self._again = loop.call_at(now + pause, self._try_again)
 
     def _try_again(self) -> None:
         self._again = NO_DEADLINE
