@@ -61,9 +61,9 @@ class ASGI:
         convert.seconds,
         None,
         """Seconds that a worker which leaves lets WebSockets and streamed responses go on. Then WebSockets are closed
-        with code 1012 (service restart), so that clients come back to the next worker, and streams that are told so
-        (http.disconnect) may end. 0 is at once. Responses of a known length are finished in any case, until
-        graceful_timeout ends.""",
+        with code 1012 (service restart), so that clients come back to the next worker, and the connections of streams
+        are closed; the application hears http.disconnect. 0 is at once. Responses of a known length are finished in any
+        case, until graceful_timeout ends.""",
         metavar="SECONDS",
         default_doc="until shortly before graceful_timeout ends",
     )
