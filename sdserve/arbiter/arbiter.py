@@ -186,12 +186,14 @@ class Arbiter(Server):
         preimport()
         from sdserve.arbiter.idle import watch_idleness
         from sdserve.arbiter.relief import watch_memory
+        from sdserve.arbiter.traffic import watch_traffic
 
         if self._handover is None:
             self.control.keep_open(self.cfg.control_socket)
             self.observation.keep_open()
         watch_idleness(self.service, self.stop)
         watch_memory(self.service)
+        watch_traffic(self.service, self.manager, self.host.moment)
 
     def turn(self) -> None:
         """Waits for something to happen, and does what follows."""

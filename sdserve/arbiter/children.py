@@ -52,6 +52,7 @@ class Children:
         self._hang_watch = HangWatch(loop, self.hung)
         self.scoreboard = Scoreboard()
         self.handles: dict[int, WorkerHandle] = {}
+        self.on_busy: Callable[[], None] = lambda: None  # an idle worker has become busy
         self._used_by_gone = 0.0  # when one that has ended was last busy
 
     def __iter__(self) -> Iterator[WorkerHandle]:
@@ -137,6 +138,11 @@ class Children:
         if handle.phase is Phase.ABORTED and self.handles.get(handle.pid) is handle:
             handle.send(STACKS)
 
+    def rest(self) -> bool:
+        """Has each idle worker say when it becomes busy, and looks away from it; whether all of them are idle."""
+        idle = [self._hang_watch.rest(handle) for handle in self]
+        return all(idle)
+
     def listen(self) -> None:
         """Hears all that workers have said by now, before a judgement that depends on it."""
         for handle in self:
@@ -149,6 +155,7 @@ class Children:
                 self.events.worker_ready(handle)
             elif message == BUSY:
                 self._hang_watch.busy(handle)
+                self.on_busy()
             elif message == RECYCLE:
                 handle.worn = True
             elif message == RETIRING:

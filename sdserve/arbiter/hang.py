@@ -29,15 +29,23 @@ class HangWatch(Immutable):
         timeout = handle.worker.cfg.timeout
         if not timeout or handle.phase not in (Phase.SERVING, Phase.RETIRING):
             return
-        since = handle.cell.busy_since
-        if not since:
-            handle.cell.set_word(WATCHED, 0)
-            since = handle.cell.busy_since  # it may have become busy before it could see that nobody watches
-            if not since:
-                return
-            handle.cell.set_word(WATCHED, 1)
-        now = self.loop.now()
+        if self.rest(handle):
+            return
+        since, now = handle.cell.busy_since, self.loop.now()
+        if not since:  # it has ended in between
+            since = now
         if now - since >= timeout + GRACE:
             self.on_hang(handle, now - since)
             return
-        self.loop.call_at(since + timeout + GRACE, lambda: self.busy(handle))
+        handle.hang.cancel()
+        handle.hang = self.loop.call_at(since + timeout + GRACE, lambda: self.busy(handle))
+
+    def rest(self, handle: WorkerHandle) -> bool:
+        """Looks away from a worker that is idle, until it says that it is busy; whether it is idle."""
+        if not handle.cell.busy_since:
+            handle.cell.set_word(WATCHED, 0)
+            if not handle.cell.busy_since:
+                handle.hang.cancel()
+                return True
+            handle.cell.set_word(WATCHED, 1)  # it became busy before it could see that nobody watches
+        return False

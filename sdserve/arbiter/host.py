@@ -142,6 +142,10 @@ class Host:
 
         examine(loop, program, directory, environ, on_reason)
 
+    def moment(self, ago: float) -> str:
+        """When it was so many seconds ago, as `systemctl status` shows times."""
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - ago))
+
     def await_ends(self, handles: Iterable[WorkerHandle], timeout: float) -> list[WorkerHandle]:
         """Waits without the loop for workers to end, and reaps them. Returns those left after `timeout` seconds."""
         by_fd = {handle.pidfd.fileno(): handle for handle in handles}

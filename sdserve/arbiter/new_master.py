@@ -119,6 +119,7 @@ class NewMaster(Policy):
     def _become_main(self) -> None:
         service = self._service
         self._is_main = True
+        service.came_to("upgrade succeeded")
         self._control.keep_open(service.cfg.control_socket)
         self._observation.keep_open()
         self._announce()

@@ -153,6 +153,7 @@ class OldMaster(Policy):
         service = self._service
         service.log.event(events.UPGRADE_FAILED, REASON=reason)
         service.trouble = f"upgrade failed: {reason}"
+        service.came_to(service.trouble)
         service.cell.add(UPGRADES + 1)
         self._manager.report()  # systemd knows before whoever waits, and may ask it
         self._commands.upgraded(reason)

@@ -201,6 +201,7 @@ class Reload(Policy):
         service.previous = None
         self._deadline.cancel()
         service.trouble = trouble
+        service.came_to(trouble or "reload succeeded")
         service.cell.add(RELOADS + bool(trouble))
         service.advance(event)
         self._take(

@@ -39,6 +39,7 @@ class Service:
     cfg, generation: what is in force; generation is None until the start has checked the configuration.
     previous: the generation that a roll-back would restore; None when no reload is under way.
     trouble: the last failed reload or upgrade, in one line.
+    outcome: what the last one came to, in words, and when that was (monotonic seconds).
     master_pid: the old master's pid while this one succeeds it, else 0.
     reexec_pid, upgrade: the new master's pid while an upgrade is under way, else 0, and how far it has come.
     systemd: whether the listeners come from socket activation.
@@ -64,6 +65,7 @@ class Service:
         self.worker_age = 0
         self.systemd = False
         self.trouble = ""
+        self.outcome = ("", 0.0)
         self.exit_status = 0
         self.observed: list[Listener] = []  # for metrics and health, apart from the application's
         self.cell = CounterCell.private()  # what this master counts, until `count_in` gives it one that others read
@@ -129,6 +131,10 @@ class Service:
             self.happens(OF_UPGRADE[event.value], pid=self.reexec_pid or None)
         now = self.upgrade.value
         self.log.trace("upgrade to %s: %s, was %s, now %s", self.reexec_pid, event.value, before.value, now)
+
+    def came_to(self, outcome: str) -> None:
+        """A reload or an upgrade has ended so."""
+        self.outcome = outcome, self.loop.now()
 
     def setup(self, generation: Generation) -> None:
         """Makes `generation` the one in force: what new workers are forked with, and what everything here reads.

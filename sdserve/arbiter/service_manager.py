@@ -39,6 +39,8 @@ class ServiceManager:
         self._wait = FIRST_WAIT
         self._late: Callable[[], object] | None = None
         self._complained = False
+        self.line: Callable[[], str] = service.status_line  # of STATUS=; traffic.py has more to say
+        self.on_main: Callable[[], None] = lambda: None
         self.may_mean_us = False  # MAINPID= is under way: what systemd sends to its main process may still come here
 
     @property
@@ -65,6 +67,7 @@ class ServiceManager:
             self.reloading()
         else:
             self.ready()
+        self.on_main()
 
     def ask_for_time(self, wanted: bool) -> None:
         """Keeps extending the time-out of the job under way while `wanted`."""
@@ -89,7 +92,7 @@ class ServiceManager:
             self.notifier.watchdog_again(limit)
 
     def ready(self) -> None:
-        self.notifier.ready(self._service.status_line())
+        self.notifier.ready(self.line())
 
     def report(self) -> None:
         """Brings STATUS= up to date, without a word where nothing changed, and asks for time where that is needed.
@@ -99,13 +102,13 @@ class ServiceManager:
         service = self._service
         self.ask_for_time(service.state in LASTING)
         if service.state is not Master.DOWN and service.exit_status == 0:
-            self.notifier.status(service.status_line())
+            self.notifier.status(self.line())
 
     def reloading(self) -> None:
-        self.notifier.reloading(self._service.status_line())
+        self.notifier.reloading(self.line())
 
     def stopping(self) -> None:
-        self.notifier.stopping(self._service.status_line())
+        self.notifier.stopping(self.line())
 
     def main_pid(self, pid: int, late: Callable[[], object]) -> None:
         """Names the successor as the unit's main process; from then on nothing that this process says counts.

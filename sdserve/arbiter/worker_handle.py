@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
+from sdserve.arbiter.loop import NO_DEADLINE, Deadline
 from sdserve.descriptor import Descriptor
 from sdserve.process.counters import GENERATION, MASTER, PID, PLACE, SLOT, STOPPED
 from sdserve.process.pidfd import UNKNOWN, Child
@@ -55,6 +56,7 @@ class WorkerHandle:
         self.serving_since: float | None = None
         self.worn_at: float | None = None  # when it has served for long enough (max_age)
         self.worn = False
+        self.hang: Deadline = NO_DEADLINE  # when its oldest request will have taken too long, while somebody watches
         self.stopped = False
         self.asks = False  # it leaves because somebody else told it to, and waits to hear whether others follow
         self.acknowledged = False  # it has said that it takes no more connections

@@ -144,6 +144,10 @@ class Row(Immutable):
         both = zip(self.buckets, other.buckets, strict=True)
         return Row(tuple(one + another for one, another in both), self.seconds + other.seconds)
 
+    def __sub__(self, before: "Row") -> "Row":
+        both = zip(self.buckets, before.buckets, strict=True)
+        return Row(tuple(one - another for one, another in both), self.seconds - before.seconds)
+
     def quantile(self, share: float) -> float | None:
         """The bound below which this share of all lies; inf beyond the last bound, None where there are none."""
         wanted, seen = share * self.count, 0

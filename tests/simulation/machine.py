@@ -311,6 +311,9 @@ class SimulatedHost(Host):
     def fork_observer(self, service: Any, lifeline: int) -> Any:
         raise AssertionError("nobody scrapes a simulated service")
 
+    def moment(self, ago: float) -> str:
+        return "some time ago"
+
     def end_leftovers(self) -> list[int]:
         return []
 

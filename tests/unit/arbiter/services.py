@@ -16,10 +16,10 @@ from tests.unit.arbiter.turning import Turning
 class Unit(Turning):
     """A service whose manager speaks to a notify socket, and what is heard there."""
 
-    def __init__(self, path: Path, watchdog: int, *, muted: bool = False) -> None:
+    def __init__(self, path: Path, watchdog: int, *, muted: bool = False, loop: Loop | None = None) -> None:
         """`watchdog` is WATCHDOG_USEC=."""
         self.manager = NotifySocket(str(path / "notify"))
-        self.loop = Loop()
+        self.loop = loop or Loop()
         self.healthy = True
         self.service = service(self.loop)
         notifier = Notifier(self.manager.address, muted=muted)

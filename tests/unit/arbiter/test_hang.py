@@ -86,6 +86,22 @@ def test_done_in_time(watched: Watched) -> None:
     assert len(watched.hung) == 1
 
 
+def test_looked_away_from_only_while_idle(watched: Watched) -> None:
+    """And then no deadline is left: nothing wakes the master for it."""
+    watched.busy_for(0.0)
+    assert not watched.watch.rest(watched.handle)
+    assert watched.handle.cell.word(WATCHED)
+    watched.handle.cell.end()
+    assert watched.watch.rest(watched.handle)
+    assert not watched.handle.cell.word(WATCHED)
+    assert watched.loop.timeout() is None
+    for _ in range(3):  # however often it pauses, one deadline is enough
+        watched.busy_for(0.0)
+        watched.handle.cell.end()
+        watched.handle.cell.set_word(WATCHED, 0)
+    assert sum(not each.cancelled for _, _, each in watched.loop._deadlines) == 1
+
+
 def test_busy_with_another_request_by_now(watched: Watched) -> None:
     watched.busy_for(TIMEOUT + GRACE - 0.05)
     younger = time.monotonic()
