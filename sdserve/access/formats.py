@@ -142,11 +142,11 @@ class Form:
         self._template = template
         self._foreign = foreign
         # Of what must be escaped, the format itself has so much in each record: whoever counts finds any more of it.
-        self._counts = {char: literal.count(char) for char in {*'"\n<', *filter(UNSAFE.match, literal)}}
-        self._counts["<"] += pids
-        self._counts["\n"] += 1
-        self._unsafe = bytes(
-            number if (32 <= number < 127 and number != 92) or chr(number) in self._counts else ord("?")
+        counts = {char: literal.count(char) for char in {"<", *filter(UNSAFE.match, literal)}}
+        counts["<"] += pids
+        self._counts = {char: number for char, number in counts.items() if number}
+        self._safe = bytes(
+            number if (32 <= number < 127 and chr(number) not in '"\\<') or chr(number) in self._counts else ord("?")
             for number in range(256)
         )
         self._clock = _text_of_time()
@@ -157,7 +157,7 @@ class Form:
         template = self._template.replace(NOW, self._clock())
         with suppress(Exception):  # what an application left in its environ and headers may be anything
             found = [template % taken for taken in batch]
-            if max(map(len, found)) <= LONGEST_FIELD and self.is_safe("\n".join([*found, ""]), len(batch)):
+            if max(map(len, found)) <= LONGEST_FIELD and self.is_safe("".join(found), len(batch)):
                 return found
         return [self._escaped(template, taken) for taken in batch]
 
@@ -166,7 +166,7 @@ class Form:
         if not text.isascii():
             return False
         data = text.encode("ascii")
-        return data.translate(self._unsafe) == data and all(
+        return data.translate(self._safe) == data and all(
             text.count(char) == number * count - (2 * unquoted if char == '"' else 0)
             for char, number in self._counts.items()
         )

@@ -19,7 +19,7 @@ MISSING = f'"{ABSENT}"'
 
 
 def _of(name: str) -> str:
-    return f'get("{name}", none)'
+    return f'get("{name}", {ABSENT!r})'
 
 
 _USER = 'user(environ, none) if "HTTP_AUTHORIZATION" in environ else none'
@@ -66,11 +66,12 @@ class Structured(Form):
         with suppress(Exception):  # as in formats.py
             found = [self._template % taken for taken in batch]
             if max(map(len, found)) <= LONGEST_FIELD:
-                text = "\n".join([*found, ""])
-                absent = text.count(MISSING)
-                text = text.replace(MISSING, self._absent)
-                if self.is_safe(text, len(batch), absent):
-                    return text.split("\n")[:-1]
+                # What is not there loses its quotes; the length tells how often.
+                text = "".join(found)
+                shown = text.replace(MISSING, self._absent)
+                absent = (len(text) - len(shown)) // (len(MISSING) - len(self._absent))
+                if self.is_safe(shown, len(batch), absent):
+                    return [line.replace(MISSING, self._absent) for line in found] if absent else found
         return [self._escaped(self._template, taken).replace(MISSING, self._absent) for taken in batch]
 
     def escape(self, value: Any) -> str:
