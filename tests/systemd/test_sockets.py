@@ -99,3 +99,25 @@ def test_the_page_says_how_sockets_are_changed_and_added_while_the_service_runs(
     service.check(workers=2)
     with pytest.raises(ConnectionRefusedError):
         service.connect()
+
+
+def test_metrics_are_turned_on_while_the_service_runs(machine: Machine) -> None:
+    """As the page says. No client is refused, although systemd starts no socket beside a service that runs."""
+    service = deploy(machine)
+    service.wake()
+    machine.install("sdserve-metrics.socket")
+    try:
+        with service.load(clients=1, think=0.01) as load:
+            for command in metrics_commands():
+                machine.run(*command.replace(" enable ", " enable --runtime ").split())  # units lie in /run here
+            load.wait_answers(1)
+        assert not load.record.lost
+        assert get(partial(machine.connect, ("127.0.0.1", 9391)), "/readyz").status == 200
+    finally:
+        machine.systemctl("disable", "--runtime", "--now", "sdserve-metrics.socket")
+
+
+def metrics_commands() -> list[str]:
+    """The lines of docs/how-to/metrics.md for systemctl."""
+    script = next(steps("docs/how-to/metrics.md", "Turn it on")).script
+    return [line for line in script.splitlines() if line.startswith("systemctl ")]
