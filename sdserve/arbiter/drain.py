@@ -14,7 +14,6 @@ from sdserve.arbiter.call import Call
 from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
 from sdserve.events import Event
-from sdserve.process.counters import OPEN
 from sdserve.workers.told import DRAIN, UNDRAIN
 
 SECONDS = 10.0  # without --for: three checks of a load balancer that looks every two or three seconds
@@ -80,7 +79,7 @@ class Drain:
 
     def _look(self) -> None:
         service, now = self._service, self._service.loop.now()
-        left = sum(handle.worker.counters.get(OPEN) for handle in service.children)
+        left = sum(handle.connections for handle in service.children)
         if left and now < self._until:
             self._at(now + LOOK_EVERY, self._look)
             return

@@ -14,7 +14,7 @@ from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
 from sdserve.arbiter.loop import NO_DEADLINE, Deadline
 from sdserve.descriptor import Descriptor
-from sdserve.process.counters import GENERATION, MASTER, PID, PLACE, SLOT, STOPPED
+from sdserve.process.counters import GENERATION, MASTER, OPEN, PID, PLACE, SLOT, STOPPED
 from sdserve.process.pidfd import UNKNOWN, Child
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
@@ -145,6 +145,11 @@ class WorkerHandle:
             timeout = self.worker.cfg.timeout
             self.deadline = self._clock() + timeout if self.stopped and timeout else None
         return self.stopped is not before
+
+    @property
+    def connections(self) -> int:
+        """How many there are, at least. It counts them when it looks at its sockets, and not while it is busy."""
+        return max(self.worker.counters.get(OPEN), 1 if self.cell.busy_since else 0)
 
     def status(self, now: float) -> WorkerStatus:
         """The worker as the scoreboard shows it at `now` (monotonic seconds)."""
