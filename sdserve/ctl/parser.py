@@ -52,8 +52,11 @@ def _add(commands: Any, command: Command) -> None:
 
 def _number(field: Field, kind: type, text: str) -> Any:
     """An argument's value."""
-    value = kind(text)
-    if field.wrong(value):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or field.wrong(value):
         raise argparse.ArgumentTypeError(f"{text!r}: it has to be {field.expected}")
     return value
 

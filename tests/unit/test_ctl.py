@@ -169,6 +169,15 @@ def test_bad_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert leaving.value.code == 2
 
 
+@pytest.mark.parametrize("number", ["many", "0"])
+def test_what_a_number_has_to_be(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        ctl.main(["scale", number])
+    assert capsys.readouterr().err.endswith(
+        f"error: argument N: '{number}': it has to be a whole number from 1 to 1024\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("shown", "path"),
     [
