@@ -4,6 +4,7 @@ Never waits for the client. Who says nothing, or does not read an answer, is for
 stream more slowly than it flows is told that it has missed something, and no more.
 """
 
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from sdserve.ops.dialects import NUL, Framer, Request, TooLongError
 
 ASK_WITHIN = 10.0  # seconds from the connection, or the last answer, to the end of a request
 READ_WITHIN = 10.0  # seconds in which something of an answer has to be read
+LOOK_EVERY = 10.0  # seconds between two looks whether a client that has closed its half is still there
 MOST_UNREAD = 256 * 1024  # bytes of a stream that wait for a client to read them
 
 
@@ -74,6 +76,16 @@ class ControlClient:
         self._deadline.cancel()
         self._deadline = self._loop.call_at(self._loop.now() + seconds, self.end)
 
+    def _stay(self) -> None:
+        """Who has closed its half waits on; one that has gone looks the same to recv(2), and is forgotten."""
+        self._deadline.cancel()
+        looked = select.poll()
+        looked.register(self._sock, 0)  # POLLHUP is told all the same (poll(2))
+        if looked.poll(0):
+            self.end()
+        else:
+            self._deadline = self._loop.call_at(self._loop.now() + LOOK_EVERY, self._stay)
+
     def _readable(self) -> None:
         try:
             data = self._sock.recv(dialects.LONGEST)
@@ -84,6 +96,7 @@ class ControlClient:
         if not data and self._call is not None:
             self._deaf = True
             self._loop.unwatch(self)
+            self._stay()
             return
         try:
             self._framer.feed(data)
@@ -177,6 +190,8 @@ class ControlClient:
         if self._call is None:
             self._end_within(ASK_WITHIN)
             self._take()
+        elif self._deaf:
+            self._stay()
         else:
             self._deadline.cancel()
 

@@ -314,3 +314,22 @@ def test_another_user_is_not_heard_whatever_the_mode(service: Service) -> None:
         os.seteuid(0)
     assert read_all(service, client) == b""
     other_asks(service, service.client())
+
+
+@pytest.mark.parametrize("half_first", [False, True])
+def test_who_does_not_wait_for_the_answer_is_forgotten(
+    service: Service, monkeypatch: pytest.MonkeyPatch, half_first: bool
+) -> None:
+    """An interrupted `sdservectl wait`, again and again: it shuts no other operator out. Who has closed only its
+    own half waits on."""
+    monkeypatch.setattr(control_client, "LOOK_EVERY", 0.01)
+    with service.client() as asks:
+        asks.sendall(b'{"command": "reload"}\n')
+        if half_first:
+            asks.shutdown(socket.SHUT_WR)
+            looks: list[None] = []
+            service.turn_until(lambda: service.waiting)
+            service.loop.call_at(service.loop.now() + 0.1, lambda: looks.append(None))
+            service.turn_until(lambda: looks)
+            assert not service.waiting[0].over
+    service.turn_until(lambda: service.waiting and service.waiting[0].over)
