@@ -31,9 +31,8 @@ class HangWatch(Immutable):
             return
         if self.rest(handle):
             return
-        since, now = handle.cell.busy_since, self.loop.now()
-        if not since:  # it has ended in between
-            since = now
+        now = self.loop.now()
+        since = min(now, handle.cell.busy_since or now)  # 0.0: it has ended in between; later: a broken worker wrote it
         if now - since >= timeout + GRACE:
             self.on_hang(handle, now - since)
             return

@@ -21,6 +21,7 @@ from sdserve.descriptor import Descriptor
 from sdserve.errors import BootError
 
 TRY_AGAIN = 0.5  # seconds between two calls of a callback that fails
+LONGEST = 24 * 24 * 3600.0  # seconds that epoll_wait(2) waits at once: its milliseconds are an int
 
 
 class Owned(Protocol):
@@ -197,7 +198,7 @@ class Loop:
             heapq.heappop(self._deadlines)
         if not self._deadlines:
             return None
-        return max(0.0, self._deadlines[0][0] - self.now())
+        return min(max(0.0, self._deadlines[0][0] - self.now()), LONGEST)
 
     def close(self) -> None:
         """Closes what the parent owns, in a forked child: it must hold no end of its siblings' channels, for one."""

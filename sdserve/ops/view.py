@@ -26,6 +26,7 @@ from sdserve.process.counters import (
 from sdserve.process.scoreboard import Scoreboard
 
 WORKER_STATES = ("booting", "serving", "retiring", "stopped", "ending")
+MOST_PID = 2**22  # proc(5), /proc/sys/kernel/pid_max
 _SHOWN = {"aborted": "ending", "killed": "ending"}
 
 
@@ -119,7 +120,9 @@ def _worker(cell: CounterCell, scoreboard: Scoreboard, master: int, now: float) 
 
 
 def lives(pid: int) -> bool:
-    """Whether there is a process of that number."""
+    """Whether there is a process of that number, which a broken worker may have written."""
+    if not 0 < pid <= MOST_PID:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -162,6 +162,7 @@ class CounterMemory:
         self._words[USED + block] = max(self._words[USED + block], number + 1)
         cell = self._cell(index)
         cell.leave()
+        cell.mend()
         return cell
 
     def give_back(self, cell: CounterCell) -> None:
@@ -208,5 +209,6 @@ class CounterMemory:
             counted = self._words[cell.at : cell.at + GROWING].tolist()  # of those that are floats it means nothing
             words = [one + other for one, other in zip(words, counted, strict=True)]
             for word in FLOATS:
-                floats[word] += self._floats[cell.at + word]
+                seconds = self._floats[cell.at + word]
+                floats[word] += seconds if 0.0 <= seconds < math.inf else 0.0  # else a broken worker wrote it
         return Totals(tuple(words), floats)

@@ -14,6 +14,7 @@ are those of OpenTelemetry's http.server.request.duration.
 """
 
 from bisect import bisect_left
+from math import inf
 
 from sdserve.immutable import Immutable
 
@@ -55,6 +56,7 @@ _ROWS = {str(digit): ANSWERS + max(0, min(digit, 5) - 1) * ROW for digit in rang
 
 # What a broken neighbour has written to a cell of ours may be this: counting goes on at 0 then, and raises nothing.
 LARGEST = (1 << 64) - 1
+BELIEVED = 1 << 63  # nobody counts so far: see `CounterCell.mend`
 
 
 class CounterCell:
@@ -123,6 +125,12 @@ class CounterCell:
     @born.setter
     def born(self, when: float) -> None:
         self.floats[self.at + BORN] = when
+
+    def mend(self) -> None:
+        """What a broken process has written over the counts begins anew: the next owner could not count on from it."""
+        for word in range(GROWING):
+            if self.get(word) >= BELIEVED or (word in FLOATS and not self.floats[self.at + word] < inf):
+                self.set(word, 0)
 
     def leave(self) -> None:
         """The owner has ended: what it was doing is forgotten, what it counted stays."""

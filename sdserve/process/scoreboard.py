@@ -15,6 +15,7 @@ so, once. An idle service thus costs no wake-ups, and a busy one costs one messa
 
 import errno
 import mmap
+from math import inf
 
 CELL_BYTES = 64
 WORDS = CELL_BYTES // 8
@@ -69,12 +70,17 @@ class Cell:
     @property
     def busy_since(self) -> float:
         """When the oldest request in progress began, or 0.0."""
-        return float(self._floats[self._at + BUSY_SINCE])
+        return self._time(BUSY_SINCE)
 
     @property
     def last_busy(self) -> float:
         """When the worker last became busy, or 0.0."""
-        return float(self._floats[self._at + LAST_BUSY])
+        return self._time(LAST_BUSY)
+
+    def _time(self, field: int) -> float:
+        """A time as it stands there; 0.0 for what a broken worker may have written, and is none."""
+        when = self._floats[self._at + field]
+        return when if 0.0 <= when < inf else 0.0
 
     def word(self, field: int) -> int:
         return int(self._words[self._at + field])

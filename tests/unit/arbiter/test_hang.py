@@ -1,5 +1,6 @@
 """Hung workers are noticed without a heartbeat, idle ones are left alone, and a wrong alarm is taken back."""
 
+import math
 import os
 import socket
 import time
@@ -129,3 +130,14 @@ def test_without_a_time_out_nobody_hangs() -> None:
     watched.busy_for(1e6)
     assert watched.hung == []
     watched.close()
+
+
+@pytest.mark.parametrize("nonsense", [math.nan, math.inf, 1e300, -math.inf])
+def test_a_time_that_a_broken_worker_has_written_ends_no_master(watched: Watched, nonsense: float) -> None:
+    """It is watched from now on instead: what it does next is seen."""
+    watched.handle.cell.begin(nonsense)
+    watched.watch.busy(watched.handle)
+    assert (watched.loop.timeout() or 0.0) <= TIMEOUT + GRACE, "nobody waits for a time that never comes"
+    watched.busy_for(TIMEOUT + GRACE + 0.5)
+    watched.watch.busy(watched.handle)
+    assert watched.hung

@@ -8,9 +8,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from sdserve.ops.exposition import Exposition
 from sdserve.ops.families import FAMILIES, Scrape
 from sdserve.ops.health import agent_line, readiness
-from sdserve.ops.view import View, Watched, WorkerView, look
+from sdserve.ops.view import View, Watched, WorkerView, lives, look
 from sdserve.process.counter_memory import CounterMemory
-from sdserve.process.counters import BUSY, EXITS, MASTER, OPEN, PID, STOPPED, THREADS, WANTED
+from sdserve.process.counters import BUSY, EXITS, MASTER, OPEN, PID, STATE, STOPPED, THREADS, WANTED, WORDS
 from sdserve.process.scoreboard import Scoreboard
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -143,3 +143,16 @@ def test_one_thread_is_busy_while_its_worker_does_not_poll() -> None:
     house.scoreboard.at(0).begin(20.0)
     worker: WorkerView = house.view().workers[0]
     assert (worker.calls, worker.busy) == (1, 30.0)
+
+
+@pytest.mark.parametrize("byte", [0xFF, 0x7F, 0x80, 0x01])
+def test_memory_that_a_broken_worker_has_written_over_is_told_all_the_same(byte: int) -> None:
+    house = House()
+    for cell in (house.worker(), house.worker(master=9), house.master):
+        for word in range(WORDS):
+            if cell is not house.master or word not in (PID, STATE):
+                cell.set(word, int.from_bytes(bytes([byte]) * 8, "little"))
+    house.worker().set(PID, 2**64 - 1)
+    view = look(Watched(house.master, house.counters, house.scoreboard), 50.0, lives)
+    assert samples(Scrape(view))
+    assert agent_line(view).startswith(b"up ")

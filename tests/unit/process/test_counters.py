@@ -1,6 +1,7 @@
 """Counters: what is counted where, and the memory that masters pass to each other."""
 
 import fcntl
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import pytest
 
 from sdserve.process import counter_memory
 from sdserve.process.counter_memory import BLOCK_BYTES, CELLS, SIZE, CounterMemory, obtain
-from sdserve.process.counters import ACCEPTED, BOUNDS, BUCKETS, BYTES, CLASSES, PID, CounterCell, Row
+from sdserve.process.counters import ACCEPTED, BOUNDS, BUCKETS, BYTES, CLASSES, EXITS, GROWING, PID, CounterCell, Row
 
 Obtain = Callable[..., tuple[CounterMemory, str]]
 
@@ -185,3 +186,23 @@ def test_without_a_memfd_counters_end_with_their_master(obtained: Obtain, monkey
 
 def test_a_cell_of_nobody_can_be_counted_in() -> None:
     CounterCell.private().answered("200 OK", 0.1)
+
+
+@pytest.mark.parametrize("byte", [0xFF, 0xF1, 0x80])
+def test_what_a_broken_worker_has_written_over_the_counts_stops_nobody(byte: int) -> None:
+    """The master counts on in its own cell, who gets a cell next counts from zero, and sums are always numbers."""
+    memory = CounterMemory.private()
+    master, worker = memory.take(), memory.take()
+    for cell in (master, worker):
+        for word in range(GROWING):
+            cell.set(word, int.from_bytes(bytes([byte]) * 8, "little"))
+    for _ in range(2):
+        master.add(EXITS)
+    assert all(map(math.isfinite, memory.totals().floats.values()))
+    memory.give_back(worker)
+    heir = memory.take()
+    assert heir.index == worker.index
+    heir.quick(3, 0.5)
+    heir.answered("500", 0.1)
+    heir.queued(0.1)
+    assert heir.get(BYTES) == 0
