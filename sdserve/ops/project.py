@@ -78,8 +78,8 @@ def look(uri: str, directory: str, prefix: str, timeout: float = TIMEOUT) -> Fou
 
 def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any]:
     """What look.py finds; {"error": …} where nothing comes of it."""
-    reader, writer = os.pipe()
-    with tempfile.TemporaryDirectory() as scratch, open(reader) as report:
+    # A file and no pipe: what the application leaves running may hold it open, and nobody waits for the end of it.
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as report:
         owner = _owner(directory)
         os.chmod(scratch, 0o755)
         state = Path(scratch, "state")
@@ -90,26 +90,25 @@ def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any
         environ = {**os.environ, **places, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(state)}
         try:
             child = subprocess.Popen(
-                [python, "-m", "sdserve.ops.look", uri, directory, str(writer)],
+                [python, "-m", "sdserve.ops.look", uri, directory, str(report.fileno())],
                 cwd="/",
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[writer],
+                pass_fds=[report.fileno()],
                 start_new_session=True,
                 **owner,
             )
         except OSError as error:
-            os.close(writer)
             return {"error": f"{python} cannot be run: {error.strerror}"}
-        os.close(writer)
         try:
             status = child.wait(timeout)
         except subprocess.TimeoutExpired:
             return {"error": f"importing it took longer than {timeout:g} s"}
         finally:
             _end(child)
+        report.seek(0)
         text = report.read() if status == 0 else ""
         if not text:
             return {"error": f"the process that imported it ended with status {status}"}

@@ -154,7 +154,7 @@ def _owner(path: str) -> str:
 
 def _demand_ours(plan: Plan, output: Path, files: Iterable[str]) -> None:
     """Raises ConfigError where something would be lost: a file in the way, or a unit of another program."""
-    found = [str(output / name) for name in files if _is_foreign(output / name)]
+    found = [str(output / name) for name in files if (output / name).is_symlink() or _is_foreign(output / name)]
     for directory in UNIT_DIRECTORIES:
         installed = [Path(directory, f"{plan.name}.{kind}") for kind in ("socket", "service")]
         found += [str(path) for path in installed if _is_foreign(path)]
@@ -166,14 +166,18 @@ def _demand_ours(plan: Plan, output: Path, files: Iterable[str]) -> None:
 
 
 def _is_foreign(path: Path) -> bool:
-    return path.exists() and not unit_plan.is_ours(path.read_text(errors="replace"))
+    if not path.is_file():  # a FIFO would be read for ever
+        return os.path.lexists(path)
+    return not unit_plan.is_ours(path.read_text(errors="replace"))
 
 
 def _write(output: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         target = output / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        target.unlink(missing_ok=True)
+        with target.open("x") as file:  # root may be writing where others may, too: no symbolic link is followed
+            file.write(text)
 
 
 def _tell(plan: Plan, transient: bool = False) -> None:

@@ -1,5 +1,7 @@
 """What an application is, found out by a process of its own, or from its source where that fails."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -76,3 +78,23 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 def test_paths() -> None:
     assert project.outermost(["/a/b", "/a", "/ab", "/a/c/"]) == ["/a", "/ab"]
     assert [project.hidden(each) for each in ("/home/x", "/tmp", "/srv", "/homely")] == [True, True, False, False]
+
+
+DAEMON = """
+import os, signal
+if os.fork() == 0:
+    os.setsid()
+    with open(os.path.join(os.path.dirname(__file__), "pid"), "w") as file:
+        file.write(str(os.getpid()))
+    signal.pause()
+while not os.path.exists(os.path.join(os.path.dirname(__file__), "pid")):
+    os.sched_yield()
+def application(environ, start_response): ...
+"""
+
+
+def test_nobody_waits_for_what_an_application_leaves_running(tmp_path: Path) -> None:
+    """A daemon of its own, in a session of its own, with every descriptor that it was born with."""
+    found = look(tmp_path, "wsgi", wsgi=DAEMON)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert (found.protocol, found.error) == ("wsgi", "")

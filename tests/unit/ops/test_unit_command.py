@@ -87,3 +87,21 @@ def test_mistakes_are_one_line(unit: Run, argv: list[str], reason: str) -> None:
     done = unit("unit:app", *argv)
     lines = [line for line in done.stderr.splitlines() if "error" in line]
     assert done.returncode == 1 and len(lines) == 1 and reason in lines[0], done.stderr
+
+
+def test_what_somebody_has_put_in_the_way_is_neither_followed_nor_waited_for(unit: Run, tmp_path: Path) -> None:
+    """Links to a file that is there and to one that is not, and a FIFO: the project need not be root's."""
+    (tmp_path / "precious").write_text("precious")
+    units = tmp_path / "shop-units"
+    units.mkdir()
+    (units / "shop.service").symlink_to(tmp_path / "planted")
+    (units / "shop.socket").symlink_to(tmp_path / "precious")
+    os.mkfifo(units / "install.sh")
+    refused = unit("unit:app", "--name", "shop")
+    assert refused.returncode == 1
+    assert all(f"{units}/{name}" in refused.stderr for name in ("shop.service", "shop.socket", "install.sh"))
+    forced = unit("unit:app", "--name", "shop", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert "[Service]" in (units / "shop.service").read_text()
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "planted").exists()
