@@ -121,6 +121,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         machine = getattr(item, "funcargs", {}).get("machine")
         if isinstance(machine, Machine):
             report.sections.append(("journal of the machine", machine.story()))
-        for number, server in enumerate(item.stash.get(SERVERS, list[Server]()), 1):
+        servers: list[Server] = item.stash.get(SERVERS, [])
+        for number, server in enumerate(servers, 1):
             report.sections.append((f"log of server {number}", server.log))
     return report
