@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import prometheus_client
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect as open_websocket
 
 from tests.conftest import trixie
@@ -120,7 +120,7 @@ class Stream:
                 sock = self._service.machine.connect(self._service.address, timeout=PATIENCE)
                 sock.settimeout(PATIENCE)
                 pid, how = self._events(sock) if self.kind == "events" else self._talk(sock)
-            except (OSError, EOFError, ConnectionClosed) as e:
+            except (OSError, EOFError, WebSocketException) as e:
                 how = f"{type(e).__name__}: {e}"
             self.open.clear()
             if how:
