@@ -1,7 +1,7 @@
 """sdservectl: asks a running sdserve what it does, and commands it, waiting for the outcome.
 
 The exit code is the outcome, which makes `ExecReload=sdservectl reload` a synchronous `systemctl reload` that fails
-when the reload failed. The commands are those of ops/commands.py.
+when the reload failed.
 """
 
 import argparse
