@@ -21,7 +21,7 @@ PACKAGES="systemd libnss-systemd iproute2 python3-venv python3-setuptools
     python3-pytest python3-pytest-xdist python3-hypothesis python3-h11 python3-flask python3-django
     nginx-light haproxy strace"
 WHEELS="httptools flask-sock simple-websocket wsproto"
-ASGI="uvloop websockets fastapi starlette sse-starlette uvicorn httpx anyio python-multipart kosoku channels" # and their requirements
+ASGI="uvloop websockets fastapi starlette sse-starlette uvicorn httpx anyio python-multipart kosoku channels prometheus_client" # and their requirements
 
 fail() {
     echo "no Debian trixie: $*" >&2
