@@ -20,6 +20,7 @@ from sdserve.errors import ListenError
 from sdserve.process.listeners import AGENT, METRICS, Listener, match
 from sdserve.process.pidfd import Child
 
+LEAVE = 2.0  # seconds in which an observer that has to leave does, unless somebody has stopped it
 LAST_ANSWER = 0.2  # seconds at the end of the service in which an answer that was begun is finished
 
 
@@ -41,8 +42,9 @@ class Observation:
         """Has the configured addresses listened on, and answered."""
         self._looks = True
         self._follow()
-        if self._process is not None:
+        if (process := self._process) is not None:
             self._lifeline.close()
+            self._service.loop.call_at(self._service.loop.now() + LEAVE, lambda: self._overdue(process))
         elif self._again.cancelled:
             self._look()
 
@@ -50,6 +52,10 @@ class Observation:
         """Listeners or configuration have changed: an observer of before leaves, and the next one knows."""
         if self._looks:
             self.keep_open()
+
+    def _overdue(self, process: Child) -> None:
+        if self._process is process:
+            process.send(signal.SIGKILL)
 
     def _follow(self) -> None:
         """Listens on what the configuration says, besides what systemd has passed. What fails costs metrics alone."""

@@ -76,6 +76,12 @@ def test_it_answers_whatever_the_workers_do(start: Callable[..., Server], short_
     server.wait_log("The observer of metrics and health ended with wait status 9; the next one at once")
     assert exchange(at, get("/livez")).status == 200, "another one answers"
 
+    [observer] = [child for child in server.workers if child.pid not in workers]
+    os.kill(observer.pid, signal.SIGSTOP)
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded")
+    assert exchange(at, get("/livez")).status == 200, "one that somebody has stopped is not waited for"
+
     opened = os.open(gate, os.O_RDWR)
     os.close(opened)
     server.kill(signal.SIGUSR2)
