@@ -166,7 +166,7 @@ def test_who_watches_follows_an_upgrade(start: Start, short_path: Path) -> None:
 
 @pytest.fixture
 def drained(start: Start, short_path: Path) -> Iterator[Operated]:
-    yield Operated(start, short_path, "-w", "2", "--keep-alive", "60", "--graceful-timeout", "5", "plain:application")
+    yield Operated(start, short_path, "-w", "2", "--keep-alive", "60", "--graceful-timeout", "15", "plain:application")
 
 
 def closes(client: socket.socket) -> bool:

@@ -159,7 +159,7 @@ def test_idle_connections_outlive_reload_upgrade_and_restart(machine: Machine) -
         before = service.worker_pids()
         change()
         assert not {ask(connection).pid for connection in connections} & before
-    stored = len((*fdstore.NAMES, fdstore.PROOF))  # both ends of the queue, and what proves that they are kept
+    stored = len((*fdstore.NAMES, fdstore.PROOF, fdstore.COUNTERS))
     assert machine.get(service.unit, "NFileDescriptorStore") == str(stored)
 
 
