@@ -24,6 +24,8 @@ from tests.support.server import Server, answer, connector
 from tests.support.waiting import eventually
 from tests.unit.http.test_hostile import CHUNKED, GET, HOST, POST, ROWS, head, post
 
+pytestmark = pytest.mark.once
+
 Seen = list[tuple[str, str, int | None]]
 
 HIDDEN = b"GET /smuggled HTTP/1.1\r\nHost: a\r\nX: "

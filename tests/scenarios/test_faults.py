@@ -16,7 +16,10 @@ from tests.faults.worker import WorkerCampaign
 
 SHORT, BROKEN = "ENOMEM", "EIO"
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+]
 
 
 @pytest.mark.parametrize("errno", [SHORT, BROKEN])

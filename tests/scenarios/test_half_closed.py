@@ -15,6 +15,8 @@ from tests.support.load import until_closed
 from tests.support.processes import Process
 from tests.support.server import Server, connector
 
+pytestmark = pytest.mark.once
+
 APP = """
 import time
 

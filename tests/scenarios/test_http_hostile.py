@@ -13,6 +13,8 @@ from tests.support.load import until_closed
 from tests.support.server import Server, answer, connector, free_port
 from tests.unit.http.test_hostile import GOOD, ROWS
 
+pytestmark = pytest.mark.once
+
 Address = tuple[str, int]
 SHORT = [pytest.param(*row[1:], id=row[0]) for row in ROWS if len(row[1]) < 150]
 CASES = [pytest.param(*row[1:], id=row[0]) for row in ROWS]

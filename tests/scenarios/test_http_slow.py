@@ -14,6 +14,8 @@ import pytest
 from tests.support.load import until_closed
 from tests.support.server import Server, answer, connector, free_port
 
+pytestmark = pytest.mark.once
+
 Address = tuple[str, int]
 GET = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 

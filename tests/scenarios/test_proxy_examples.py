@@ -20,6 +20,8 @@ import pytest
 from tests.support.server import CHECKOUT, Server, free_port
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 PAGE = (CHECKOUT / "docs" / "how-to" / "proxy.md").read_text()
 NGINX = (
     "daemon off; master_process off; pid {0}/pid; error_log {0}/errors; events {{}} http {{ access_log off;"

@@ -13,6 +13,8 @@ from sdserve.http.request import Request, RequestReader
 from tests.unit.http.test_hostile import ROWS
 from tests.unit.http.test_properties import HEADS, LINES, SMALL
 
+pytestmark = pytest.mark.once
+
 LIMITS = st.sampled_from([Limits(), SMALL, Limits(head=70)])
 WHOLE = [head for _, data, _ in ROWS if (head := data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n") and b"\r\n\r\n" in data]
 

@@ -19,6 +19,8 @@ from sdserve.http.names import Names, Naming
 from sdserve.http.request import Request, RequestReader
 from tests.unit.http.test_hostile import ROWS, connection, feed
 
+pytestmark = pytest.mark.once
+
 SMALL = Limits(request_line=40, fields=4, field_size=60, head=150, body=100, chunk_line=20)
 
 TOKENS = st.sampled_from(
