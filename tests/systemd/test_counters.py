@@ -52,9 +52,10 @@ def test_no_counter_goes_back(service: Service, machine: Machine) -> None:
         def all_counted() -> bool:
             nonlocal seen
             seen = counted(service, seen)
-            return seen.answers["2xx"].count - first == answers
+            assert seen.answers["2xx"].count - first == answers
+            return True
 
-        eventually(all_counted, f"all of {answers} answers are counted", 20)
+        eventually(all_counted, "all answers are counted", 20)
         load.resume()
         service.master.kill(signal.SIGKILL)
         load.wait_answers(20)
