@@ -46,8 +46,8 @@ class Service(Turning):
         sock.setblocking(False)
         return sock
 
-    def answer(self, client: socket.socket) -> dict[str, Any] | None:
-        """What the client hears, None for the end of file."""
+    def read_all(self, client: socket.socket) -> bytes:
+        """All that a client hears until the end of file."""
         heard = b""
 
         def complete() -> bool:
@@ -62,6 +62,11 @@ class Service(Turning):
                     return True
 
         self.turn_until(complete)
+        return heard
+
+    def answer(self, client: socket.socket) -> dict[str, Any] | None:
+        """What the client hears, None for the end of file."""
+        heard = self.read_all(client)
         return json.loads(heard) if heard else None
 
     def close(self) -> None:
@@ -189,25 +194,6 @@ def test_a_successor_goes_on_with_the_same_socket(service: Service) -> None:
     assert not os.path.exists(service.path)
 
 
-def read_all(service: Service, client: socket.socket) -> bytes:
-    """All that a client hears until the end of file."""
-    heard = b""
-
-    def complete() -> bool:
-        nonlocal heard
-        while True:
-            try:
-                data = client.recv(65536)
-            except BlockingIOError:
-                return False
-            heard += data
-            if not data:
-                return True
-
-    service.turn_until(complete)
-    return heard
-
-
 def test_varlink_calls_one_after_the_other(service: Service) -> None:
     client = service.client()
     one = b'{"method": "org.sdserve.Control1.Status"}\0'
@@ -232,7 +218,7 @@ def test_what_is_no_varlink_call_ends_the_connection(service: Service) -> None:
     for message in (b"\0", b"[]\0", b'{"method": 5}\0', b"\xff\0"):
         client = service.client()
         client.send(message)
-        assert read_all(service, client) == b""
+        assert service.read_all(client) == b""
 
 
 def test_a_stream_ends_with_its_last_answer(service: Service) -> None:
@@ -244,7 +230,7 @@ def test_a_stream_ends_with_its_last_answer(service: Service) -> None:
     call.tell("two")
     call.reply("three")
     call.reply("nobody hears this")
-    told = [json.loads(line) for line in read_all(service, client).splitlines()]
+    told = [json.loads(line) for line in service.read_all(client).splitlines()]
     assert [each["text"] for each in told] == ["one", "two", "three"]
     assert [each.get("continues", False) for each in told] == [True, True, False]
 
@@ -260,7 +246,7 @@ def test_a_slow_follower_is_told_so_and_dropped(service: Service) -> None:
         sent += 1
         assert sent < 1000, "it is buffered without end"
     other_asks(service, service.client())
-    told = [json.loads(line) for line in read_all(service, client).splitlines()]
+    told = [json.loads(line) for line in service.read_all(client).splitlines()]
     assert [each["number"] for each in told[:-1]] == list(range(len(told) - 1)), "whole messages, none in between lost"
     assert told[-1]["error"] == "TooSlow"
     assert told[-1]["lost"] == sent - (len(told) - 1)
@@ -287,7 +273,7 @@ def test_silent_clients_make_room(service: Service) -> None:
     silent = [service.client() for _ in range(MOST_SILENT * 3)]
     other_asks(service, service.client())
     assert len(service.control._clients) <= MOST_SILENT
-    assert read_all(service, silent[0]) == b""
+    assert service.read_all(silent[0]) == b""
 
 
 def test_so_many_may_wait(service: Service) -> None:
@@ -312,7 +298,7 @@ def test_another_user_is_not_heard_whatever_the_mode(service: Service) -> None:
         client = service.client()
     finally:
         os.seteuid(0)
-    assert read_all(service, client) == b""
+    assert service.read_all(client) == b""
     other_asks(service, service.client())
 
 
