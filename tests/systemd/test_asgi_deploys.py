@@ -10,6 +10,7 @@ from tests.support.mix import Mix
 from tests.support.service import Service, deploy
 
 APP = Path(__file__).resolve().parents[1] / "apps" / "plain_asgi.py"
+WSGI = APP.with_name("plain.py")
 CLIENTS = 24
 TIMES = 3
 pace = threading.Event()  # never set: to wait for the next deploy
@@ -36,6 +37,22 @@ def test_reloads(machine: Machine, service: Service) -> None:
     mix.check()
     assert len(mix.record.pids) >= 2 * (TIMES + 1), "every generation of two workers answered"
     service.check(workers=2, main=main)
+
+
+def test_a_reload_brings_the_other_interface_and_the_next_one_brings_it_back(
+    machine: Machine, service: Service
+) -> None:
+    with Mix(service.connect, CLIENTS) as mix:
+        mix.wait_answers()
+        for source in (WSGI, APP):
+            machine.write("/srv/app/plain.py", source.read_text())
+            with mix.diary.entry(f"reload to {source.stem}"):
+                machine.systemctl("reload", service.unit)
+            mix.wait_answers()
+    mix.check()
+    service.check(workers=2)
+    said = [line for line in machine.unit_messages(service.unit) if "Using worker: " in line]
+    assert [line.split("worker: ")[1].split()[0] for line in said] == ["asgi", "wsgi", "asgi"]
 
 
 def test_upgrades(machine: Machine, service: Service) -> None:
