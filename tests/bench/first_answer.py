@@ -4,12 +4,14 @@
     python -m tests.bench.first_answer --rounds 40 --apps tiny --shipped
 
 --rounds   how often each unit is stopped and asked; rounds are interleaved (default: 40)
---apps     of tiny,flask,django, separated by commas (default: all); the bare script answers beside `tiny` only
+--apps     of tiny,flask,django,starlette, separated by commas (default: all); the bare script answers beside `tiny`
+           only, uvicorn where the application is ASGI
 --shipped  all units with the sandbox of units/sdserve.service, which systemd takes time to make, and not without any
---venv     where sdserve, gunicorn, Flask and Django are installed, as an operator installs them and not as a developer
+--venv     where sdserve, its peers and the frameworks are installed, as an operator installs them
 
 A unit is stopped, its socket listens; the clock runs from connect(2) to the first byte of the answer. sdserve and
-gunicorn run two workers, Type=notify. Medians, and the ratios of the medians, go to standard output. No test runs this.
+gunicorn run two workers, Type=notify; uvicorn is one process, as it is with a passed socket. Medians, and the ratios of
+the medians, go to standard output. No test runs this.
 """
 
 import argparse
@@ -54,19 +56,36 @@ from django.urls import path
 urlpatterns = [path("", lambda request: HttpResponse("hello"))]
 application = get_wsgi_application()
 """
-APPS = {"tiny": TINY, "flask": FLASK, "django": DJANGO}
+STARLETTE = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def hello(request):
+    return PlainTextResponse("hello")
+
+application = Starlette(routes=[Route("/", hello)])
+"""
+APPS = {"tiny": TINY, "flask": FLASK, "django": DJANGO, "starlette": STARLETTE}
+ASGI = ("starlette",)
 SERVERS = {
     "bare": f"{PLACE}/bin/python /srv/bench/bare.py",
-    "gunicorn": f"{PLACE}/bin/gunicorn -w 2 %s:application",
-    "sdserve": f"{PLACE}/bin/sdserve -w 2 %s:application",
+    "gunicorn": f"{PLACE}/bin/gunicorn -w 2 -k %(gunicorn)s %(app)s:application",
+    "uvicorn": f"{PLACE}/bin/uvicorn --fd 3 %(app)s:application",
+    "sdserve": f"{PLACE}/bin/sdserve -w 2 %(app)s:application",
 }
+
+
+def is_measured(server: str, app: str) -> bool:
+    return {"bare": app == "tiny", "uvicorn": app in ASGI}.get(server, True)
 
 
 def installed(place: Path) -> None:
     """Installs the checkout, as it is now, and what it is compared with."""
     environment(place)
     pip: list[str | Path] = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "gunicorn", "flask", "django", str(CHECKOUT)], check=True)
+    peers = ("gunicorn", "uvicorn[standard]", "flask", "django", "starlette")
+    subprocess.run([*pip, *peers, f"{CHECKOUT}[asgi]"], check=True)
     subprocess.run([*pip, "--no-deps", "--force-reinstall", str(CHECKOUT)], check=True)
 
 
@@ -84,12 +103,12 @@ def install_units(machine: Machine, apps: Sequence[str], shipped: bool) -> dict[
     ports: dict[str, int] = {}
     for app in apps:
         for server, command in SERVERS.items():
-            if server == "bare" and app != "tiny":
+            if not is_measured(server, app):
                 continue
             name = f"first-{server}-{app}"
             ports[name] = 9100 + len(ports)
-            start = command % f"{app}_app" if "%s" in command else command
-            kind = "simple" if server == "bare" else "notify"
+            start = command % {"app": f"{app}_app", "gunicorn": "asgi" if app in ASGI else "sync"}
+            kind = "notify" if server in ("gunicorn", "sdserve") else "simple"
             service = f"[Service]\nType={kind}\nNotifyAccess=all\nWorkingDirectory=/srv/bench\nExecStart={start}\n"
             service += "Environment=PYTHONDONTWRITEBYTECODE=1\nKillMode=mixed\n" + (sandbox() if shipped else "")
             machine.install(f"{name}.service", service)
