@@ -152,6 +152,7 @@ class Children:
         for message in handle.messages():
             if message == READY:
                 self._advance(handle, WorkerEvent.READY)
+                self._hang_watch.serves(handle)
                 self.events.worker_ready(handle)
             elif message == BUSY:
                 self._hang_watch.busy(handle)

@@ -14,8 +14,9 @@ from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
 from sdserve.arbiter.loop import NO_DEADLINE, Deadline
 from sdserve.descriptor import Descriptor
-from sdserve.process.counters import GENERATION, MASTER, OPEN, PID, PLACE, SLOT, STOPPED
+from sdserve.process.counters import GENERATION, MASTER, OPEN, PID, PLACE, SLOT, STOPPED, THREADS
 from sdserve.process.pidfd import UNKNOWN, Child
+from sdserve.process.proc import standing
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
 from sdserve.workers.base import Worker
@@ -57,6 +58,7 @@ class WorkerHandle:
         self.worn_at: float | None = None  # when it has served for long enough (max_age)
         self.worn = False
         self.hang: Deadline = NO_DEADLINE  # when its oldest request will have taken too long, while somebody watches
+        self.look: Deadline = NO_DEADLINE  # when it will have shown that it polls, where that is to be seen
         self.stopped = False
         self.asks = False  # it leaves because somebody else told it to, and waits to hear whether others follow
         self.acknowledged = False  # it has said that it takes no more connections
@@ -116,10 +118,13 @@ class WorkerHandle:
         """Sends a signal; nothing happens if the process has ended and only waits to be reaped."""
         self.pidfd.send(signum)
 
-    def tell(self, message: bytes) -> None:
-        """One datagram to the worker. Where it cannot be sent, whatever the reason, the signal says the same."""
+    def tell(self, message: bytes) -> bool:
+        """One datagram to the worker; false if it was not sent, whatever the reason. Most have a signal that says the
+        same."""
         with suppress(OSError):
             self.channel.send(message)
+            return True
+        return False
 
     def messages(self) -> list[bytes]:
         """All that the worker said since the last call."""
@@ -145,6 +150,15 @@ class WorkerHandle:
             timeout = self.worker.cfg.timeout
             self.deadline = self._clock() + timeout if self.stopped and timeout else None
         return self.stopped is not before
+
+    def can_hang_at_rest(self) -> bool:
+        """Whether anything but a request could keep the worker from polling: an event loop does what the application
+        likes, and a thread that the application has begun may call C code that keeps the interpreter to itself."""
+        own = self.worker.counters.get(THREADS)
+        try:
+            return not own or standing(self.pid).threads > (own + 1 if own > 1 else own)  # several have a watcher
+        except OSError:
+            return True
 
     @property
     def connections(self) -> int:

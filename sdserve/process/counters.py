@@ -43,9 +43,10 @@ GROWING = UPGRADES + len(OUTCOMES)
 FLOATS = tuple(range(BUCKETS, QUEUED + ROW, ROW))
 
 # Words that say what is now. BORN is in monotonic seconds; PLACE is the owner's cell of the scoreboard; MASTER is the
-# pid of a worker's master. THREADS call the application, 0 where an event loop does; BUSY requests are in it.
+# pid of a worker's master. THREADS call the application, 0 where an event loop does; BUSY requests are in it. POLLS is
+# how often a worker has answered its master that it polls, from 1 on; 0 where nobody does at rest, so nobody answers.
 LIVE = 160
-STATE, PID, SLOT, GENERATION, BORN, PLACE, STOPPED, THREADS, BUSY, OPEN, WANTED, MASTER = range(LIVE, LIVE + 12)
+STATE, PID, SLOT, GENERATION, BORN, PLACE, STOPPED, THREADS, BUSY, OPEN, WANTED, MASTER, POLLS = range(LIVE, LIVE + 13)
 assert GROWING <= LIVE
 
 # Of STATE: 0 in a cell of nobody. What a master is doing, and what it knows of a worker.

@@ -4,11 +4,12 @@ from sdserve.immutable import Immutable
 
 
 class Standing(Immutable):
-    """Its state in a letter (T: stopped by a signal, t: by a tracer), and its signals as masks."""
+    """Its state in a letter (T: stopped by a signal, t: by a tracer), its signals as masks, its number of threads."""
 
     state: str
     pending: int
     caught: int
+    threads: int
 
     def waits_for(self, signum: int) -> bool:
         """Whether a signal was sent and has not reached it."""
@@ -33,4 +34,4 @@ def read(status: bytes) -> Standing:
     """The text of the file, as a value."""
     fields = dict(line.split(b":\t", 1) for line in status.splitlines() if b":\t" in line)
     pending = int(fields[b"SigPnd"], 16) | int(fields[b"ShdPnd"], 16)
-    return Standing(fields[b"State"].decode()[:1], pending, int(fields[b"SigCgt"], 16))
+    return Standing(fields[b"State"].decode()[:1], pending, int(fields[b"SigCgt"], 16), int(fields[b"Threads"]))

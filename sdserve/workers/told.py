@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from sdserve import events
 from sdserve.errors import Leave
 from sdserve.process import output
+from sdserve.process.counters import POLLS
 from sdserve.process.ending import STDERR, end_within
 from sdserve.process.forked import Border
 from sdserve.workers.orphan import NEWS
@@ -35,6 +36,7 @@ from sdserve.workers.relief import give_back
 if TYPE_CHECKING:
     from sdserve.config import Config
     from sdserve.log import Logger
+    from sdserve.process.counters import CounterCell
 
 # These write the stacks of all threads, and change nothing: to the log, or where the master reads them.
 STACKS = signal.SIGRTMIN + 1
@@ -67,6 +69,9 @@ PREIMPORT = b"preimport"
 # Memory is short.
 GIVE_BACK = b"give back"
 
+# Who polls counts it (POLLS, process/counters.py).
+POLL = b"poll"
+
 
 class Told:
     """A worker's ears, and its mouth: see `Worker` in base.py.
@@ -79,6 +84,7 @@ class Told:
     pid: int | str
     cfg: "Config"
     log: "Logger"
+    counters: "CounterCell"
     channel: socket.socket
     lifeline: int = -1  # the end of a pipe that only the master holds open
     stacks: int = -1  # a file in memory, which the master reads what ASKED_STACKS writes from
@@ -291,6 +297,8 @@ class Told:
             self.drains(message == DRAIN)
         elif message == GIVE_BACK:
             self._give_back()
+        elif message == POLL:
+            self.counters.add(POLLS)
         elif not message:
             self.outlive_master()
 

@@ -13,6 +13,7 @@ from typing import Generic
 
 from sdserve import events
 from sdserve.process import forked
+from sdserve.process.counters import POLLS
 from sdserve.workers.base import Worker
 from sdserve.workers.guard import Guard
 from sdserve.workers.http.acceptor import Acceptor
@@ -53,6 +54,7 @@ class Loop(Generic[C]):
     def run(self) -> None:
         """Serves; returns when the worker has retired, or must leave."""
         self._acceptor.start()
+        self._worker.counters.set(POLLS, 1)
         self._serve()
         if not self._worker.quick:
             self.name_what_is_cut()

@@ -17,7 +17,7 @@ from os import eventfd, eventfd_read, eventfd_write
 from time import monotonic
 
 from sdserve.process.adoption import SPREAD
-from sdserve.process.counters import BUSY, THREADS
+from sdserve.process.counters import BUSY, POLLS, THREADS
 from sdserve.workers.base import Worker
 from sdserve.workers.http.client import Phase
 from sdserve.workers.http.deadlines import NEVER
@@ -181,6 +181,7 @@ class WSGILoop(Loop[WSGIClient]):
         if self._interrupts:
             self._interrupts = False
             self._worker.interrupts(False)
+            self._worker.counters.set(POLLS, 1)
         if not self._acceptor.open:
             self._reopen()
         self._acceptor.tell_others()
@@ -234,6 +235,7 @@ class WSGILoop(Loop[WSGIClient]):
         threads = self._options.threads
         if threads == 1:
             self._worker.request_ends()
+            self._worker.counters.set(POLLS, 0)
             self._worker.interrupts(True)  # the call may wait for long, and a stop must be heard
             self._interrupts = True
             if self._options.workers > 1:

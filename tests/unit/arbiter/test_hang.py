@@ -1,4 +1,4 @@
-"""Hung workers are noticed without a heartbeat, idle ones are left alone, and a wrong alarm is taken back."""
+"""Hung workers are noticed without a heartbeat, a wrong alarm is taken back, and idle ones that cannot hang sleep."""
 
 import math
 import os
@@ -14,10 +14,13 @@ from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import load
 from sdserve.log import Logger
+from sdserve.process.counters import POLLS, THREADS, CounterCell
 from sdserve.process.pidfd import Child
+from sdserve.process.proc import read
 from sdserve.process.scoreboard import WATCHED, Scoreboard
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
+from sdserve.workers.told import POLL
 from tests.unit.arbiter.turning import Turning
 
 TIMEOUT = 1
@@ -141,3 +144,119 @@ def test_a_time_that_a_broken_worker_has_written_ends_no_master(watched: Watched
     watched.busy_for(TIMEOUT + GRACE + 0.5)
     watched.watch.busy(watched.handle)
     assert watched.hung
+
+
+class AtRest(Watched):
+    """An idle worker, of `threads` that call the application; at a time of its own."""
+
+    def __init__(self, threads: int = 0, polls: int = 1) -> None:
+        super().__init__()
+        self.loop.close()
+        self.now = 1000.0
+        self.loop = Loop(clock=lambda: self.now)
+        self.watch = HangWatch(self.loop, lambda handle, seconds: self.hung.append(seconds))
+        self.handle.worker.counters = CounterCell.private()
+        self.handle.worker.counters.set(THREADS, threads)
+        self.handle.worker.counters.set(POLLS, polls)
+        self.theirs.setblocking(False)
+
+    def asked(self) -> int:
+        """How often it was, since the last time."""
+        count = 0
+        while True:
+            try:
+                assert self.theirs.recv(100) == POLL
+            except BlockingIOError:
+                return count
+            count += 1
+
+    def answers(self) -> None:
+        for _ in range(self.asked()):
+            self.handle.worker.counters.add(POLLS)
+
+    def after(self, seconds: float = TIMEOUT + GRACE) -> None:
+        self.now += seconds
+        if self.loop.timeout() == 0.0:
+            self.loop.turn()
+
+
+@pytest.fixture
+def at_rest() -> Iterator[AtRest]:
+    at_rest = AtRest()
+    yield at_rest
+    at_rest.close()
+
+
+def test_an_event_loop_that_does_not_poll_hangs_without_a_request(at_rest: AtRest) -> None:
+    at_rest.watch.serves(at_rest.handle)
+    at_rest.after()
+    for _ in range(3):
+        at_rest.answers()
+        at_rest.after()
+    assert at_rest.hung == []
+    at_rest.after()
+    assert at_rest.hung == [TIMEOUT + GRACE]
+
+
+def test_who_is_asked_is_not_asked_again_before_the_time_is_over(at_rest: AtRest) -> None:
+    for _ in range(3):
+        assert at_rest.watch.rest(at_rest.handle)
+    assert at_rest.asked() == 1
+
+
+@pytest.mark.parametrize(("threads", "polls"), [(1, 1), (4, 1), (0, 0)], ids=["one thread", "four", "it cannot answer"])
+def test_who_cannot_hang_at_rest_or_not_answer_sleeps(threads: int, polls: int) -> None:
+    """One process of one thread stands for all: four have more only where they are another's."""
+    at_rest = AtRest(threads, polls)
+    at_rest.watch.serves(at_rest.handle)
+    at_rest.after()
+    assert at_rest.watch.rest(at_rest.handle)
+    assert at_rest.asked() == 0
+    assert at_rest.loop.timeout() is None
+    at_rest.close()
+
+
+def test_another_thread_is_a_reason_to_ask(at_rest: AtRest, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_rest.handle.worker.counters.set(THREADS, 4)
+    status = "State:\tS (sleeping)\nThreads:\t{}\nSigPnd:\t0\nShdPnd:\t0\nSigCgt:\t0\n"
+    for threads, asked in ((5, 0), (6, 1)):  # the watcher is the fifth
+        found = read(status.format(threads).encode())
+        monkeypatch.setattr("sdserve.arbiter.worker_handle.standing", lambda pid, found=found: found)
+        at_rest.watch.rest(at_rest.handle)
+        assert at_rest.asked() == asked
+
+
+def test_what_keeps_a_worker_from_answering_and_is_no_hang(at_rest: AtRest) -> None:
+    """A request, which has a time of its own; a SIGSTOP, which has one, too; a master that stood still itself."""
+    cell, handle = at_rest.handle.cell, at_rest.handle
+    at_rest.watch.rest(handle)
+    cell.begin(at_rest.now)
+    at_rest.after()
+    cell.end()
+    at_rest.watch.rest(handle)
+    handle.stopped = True
+    at_rest.after()
+    at_rest.after()
+    handle.stopped = False
+    at_rest.after(1000)
+    at_rest.after(1000)
+    assert at_rest.hung == []
+    at_rest.after()
+    assert at_rest.hung
+
+
+def test_who_ceases_to_poll_and_says_so_is_left_alone(at_rest: AtRest) -> None:
+    """Its one thread waits in a connection that the application has taken over."""
+    at_rest.watch.rest(at_rest.handle)
+    at_rest.handle.worker.counters.set(POLLS, 0)
+    at_rest.after()
+    at_rest.after()
+    assert at_rest.hung == []
+
+
+def test_who_leaves_has_another_deadline(at_rest: AtRest) -> None:
+    at_rest.watch.rest(at_rest.handle)
+    at_rest.handle.advance(WorkerEvent.RETIRE)
+    at_rest.after()
+    assert at_rest.hung == []
+    assert at_rest.loop.timeout() is None
