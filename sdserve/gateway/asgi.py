@@ -1,12 +1,14 @@
 """One HTTP request of an ASGI application: what it receives, what it sends (HTTP & WebSocket ASGI Message Format 2.5).
 
 The head of an answer is held until its first body message: it leaves with that in one write, and until then it can
-still become a 500. Nothing is sent to a client that has gone: `send` raises `Disconnected`, an OSError, as 2.4 wants.
-What was received and sent is the worker's to move: see `Host`.
+still become a 500. Which message may come when is a table, behind `HTTPCall`. Nothing is sent to a client that has
+gone: `send` raises `Disconnected`, an OSError, as 2.4 wants. What was received and sent is the worker's to move:
+see `Host`.
 """
 
 import os
 from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -20,6 +22,9 @@ from sdserve.http.writer import ClientGone
 from sdserve.log import Logger
 
 Message = dict[str, Any]
+# What a message does. A coroutine returns whether the answer is complete.
+Move = Callable[[Any, Message], Coroutine[Any, Any, bool] | None]
+Moves = Mapping[str, Move]
 HIGH = 65536  # bytes that a client has not taken, beyond which `send` waits for it
 ENOUGH = 65536  # bytes of a body that wait for the application
 BLOCK = 262144  # bytes of a file that can only be read, at a time
@@ -52,6 +57,19 @@ class AsgiHeads(HeadWriter):
 def status_line(status: int) -> str:
     """A status with the reason that belongs to it, as in `200 OK`."""
     return STATUSES.get(status) or f"{status:d} "
+
+
+def out_of_order(when: str) -> Move:
+    """The move of a message that breaks the rules: raises RuntimeError, which says `when` it was sent."""
+
+    def refuse(call: "HTTPCall", message: Message) -> None:
+        raise RuntimeError(f"{message['type']} was sent {when}")
+
+    return refuse
+
+
+def ignored(call: "HTTPCall", message: Message) -> None:
+    """The move of a message that nobody needs any more."""
 
 
 class Peer(Sink, Protocol):
@@ -101,8 +119,8 @@ class HTTPCall(Answer):
     cancelled = False  # by the worker
     waits = False  # the application waits for more of the body
     _fresh = False  # the next message may be all of the body, and nothing else is to be seen to
-    _body_sent = False  # and trailers are to follow
     _trailers: bytes | None = None  # their lines, None if there are to be none
+    _moves: Moves  # what may be sent now: a row of the table below
 
     def __init__(
         self, heads: HeadWriter, peer: Peer, request: Request, log: Logger, host: Host, whole: bytes | None
@@ -252,15 +270,12 @@ class HTTPCall(Answer):
                 data = message.get("body", b"")
                 self._send_whole(self.whole(data if type(data) is bytes else as_bytes(data)))
                 ends = True
-            elif kind in AHEAD:
-                AHEAD[kind](self, message)
-                return
-            elif kind not in AFTER:
+            elif (move := self._moves.get(kind)) is None:
                 raise RuntimeError(f"{kind!r} is not a message of an HTTP response")
-            elif self.head is None:
-                raise RuntimeError(f"{kind} was sent before http.response.start")
+            elif (sending := move(self, message)) is None:
+                return
             else:
-                ends = await AFTER[kind](self, message)
+                ends = await sending
         except Disconnected:
             raise
         except ClientGone as error:
@@ -273,8 +288,6 @@ class HTTPCall(Answer):
             self._host.completed(self)
 
     def _begin(self, message: Message) -> None:
-        if self.head is not None:
-            raise RuntimeError("http.response.start was sent twice")
         status, fields = message["status"], list(message.get("headers", ()))  # the application's own may change
         if not isinstance(status, int):  # a float may be equal to one that is known
             raise InvalidResponse(f"status {status!r} is not an int")
@@ -283,14 +296,12 @@ class HTTPCall(Answer):
         self.headers = fields
         if message.get("trailers", False):
             self._trailers = b""
+            self._moves = TRAILERS_ANNOUNCED
         else:
             self._fresh = not self._streams
-
-    # What comes behind the start. Each returns whether the answer is complete by that.
+            self._moves = STARTED
 
     async def _body(self, message: Message) -> bool:
-        if self._body_sent:
-            return False  # what follows its end is ignored
         data = message.get("body", b"")
         if type(data) is not bytes:
             data = as_bytes(data)
@@ -332,8 +343,6 @@ class HTTPCall(Answer):
 
     async def _path(self, message: Message) -> bool:
         """http.response.pathsend: the whole body is a file."""
-        if self._body_sent:
-            return False
         with open(message["path"], "rb", buffering=0) as file:
             await self._file_or_bytes(file)
         return self._last_of_body()
@@ -350,8 +359,6 @@ class HTTPCall(Answer):
 
     async def _zerocopy(self, message: Message) -> bool:
         """http.response.zerocopysend: the next piece of the body is one of a file."""
-        if self._body_sent:
-            return False
         file = message["file"]
         fd = file if isinstance(file, int) else file.fileno()
         offset, count, more = message.get("offset"), message.get("count"), message.get("more_body", False)
@@ -392,12 +399,8 @@ class HTTPCall(Answer):
 
     async def _trail(self, message: Message) -> bool:
         """http.response.trailers: sent if the client has said that it wants them (RFC 9110 section 6.5.1)."""
-        if self._trailers is None:
-            raise RuntimeError("http.response.trailers was sent, and http.response.start has not announced it")
-        if not self._body_sent:
-            raise RuntimeError("http.response.trailers was sent before the end of the body")
         if self.chunked and _wants_trailers(self.request):
-            self._trailers += self.heads.lines(message.get("headers", ()))
+            self._trailers = (self._trailers or b"") + self.heads.lines(message.get("headers", ()))
         if message.get("more_trailers", False):
             return False
         self._finish()
@@ -412,7 +415,7 @@ class HTTPCall(Answer):
         if self._trailers is None:
             self._finish()
             return True
-        self._body_sent = True
+        self._moves = BODY_SENT
         return False
 
     def end(self) -> bytes:
@@ -420,17 +423,37 @@ class HTTPCall(Answer):
         return b"0\r\n%b\r\n" % self._trailers if self._trailers and last else last
 
 
-# Messages that may come without a start before them, and those that come behind it.
-AHEAD = {
+# Which message may come when, and what it does, by how far the answer has come.
+
+NEW: Moves = {
     "http.response.start": HTTPCall._begin,
     "http.response.early_hint": HTTPCall._hint,
+    "http.response.body": out_of_order("before http.response.start"),
+    "http.response.pathsend": out_of_order("before http.response.start"),
+    "http.response.zerocopysend": out_of_order("before http.response.start"),
+    "http.response.trailers": out_of_order("before http.response.start"),
 }
-AFTER = {
+STARTED: Moves = {
+    "http.response.start": out_of_order("twice"),
+    "http.response.early_hint": HTTPCall._hint,
     "http.response.body": HTTPCall._body,
     "http.response.pathsend": HTTPCall._path,
     "http.response.zerocopysend": HTTPCall._zerocopy,
+    "http.response.trailers": out_of_order("and http.response.start has not announced it"),
+}
+TRAILERS_ANNOUNCED: Moves = {
+    **STARTED,
+    "http.response.trailers": out_of_order("before the end of the body"),
+}
+BODY_SENT: Moves = {  # and trailers are due; without them the answer is complete by then
+    "http.response.start": out_of_order("twice"),
+    "http.response.early_hint": ignored,
+    "http.response.body": ignored,
+    "http.response.pathsend": ignored,
+    "http.response.zerocopysend": ignored,
     "http.response.trailers": HTTPCall._trail,
 }
+HTTPCall._moves = NEW
 
 
 def as_bytes(data: Any) -> bytes:
