@@ -10,13 +10,24 @@ keeps it for the application, within bounds: while they are full nothing more is
     the worker leaves                1012, to both
 
 Once that is true `send` raises Disconnected, and `receive` says so behind the messages that came before. A handler that
-returns closes with 1000, one that raises with 1011.
+returns closes with 1000, one that raises with 1011. Which message it may send when is a table, at the end.
 """
 
 from collections import deque
 from typing import Any, Protocol
 
-from sdserve.gateway.asgi import HIGH, Disconnected, Host, HTTPCall, Message, Peer, as_bytes
+from sdserve.gateway.asgi import (
+    HIGH,
+    STARTED,
+    Disconnected,
+    Host,
+    HTTPCall,
+    Message,
+    Moves,
+    Peer,
+    as_bytes,
+    out_of_order,
+)
 from sdserve.http.errors import InvalidResponse, Unavailable
 from sdserve.http.heartbeat import Beat, Heartbeat
 from sdserve.http.request import Request
@@ -28,7 +39,6 @@ from sdserve.log import Logger
 QUEUED = 1 << 20  # bytes of messages that wait for the application
 CLOSING = 10.0  # seconds in which a peer answers that was sent a close
 NORMAL, GONE, ERROR, RESTART = 1000, 1006, 1011, 1012
-DENIAL = "websocket.http.response."
 
 
 class WebSocketHost(Host, Protocol):
@@ -49,6 +59,7 @@ class WebSocketCall(HTTPCall):
 
     upgraded = False  # it was accepted: the connection is a WebSocket
     _host: WebSocketHost
+    _order: Moves  # what the application may send now: a row of the table below
 
     def __init__(
         self,
@@ -194,32 +205,17 @@ class WebSocketCall(HTTPCall):
             return
         if self._closed is not None:
             raise Disconnected(f"the WebSocket was closed: {self._closed.code}")
-        if self.closes:
-            raise RuntimeError(f"{kind} was sent after the application had closed its WebSocket")
+        move = self._order.get(kind)
+        if move is None:
+            raise RuntimeError(f"{kind!r} is not a message of a WebSocket")
         try:
-            if kind.startswith(DENIAL) and not self.upgraded:
-                await super().send({**message, "type": kind.removeprefix("websocket.")})
-            elif kind == "websocket.accept" and not self.head_sent:
-                self._accept(message)
-            elif kind == "websocket.close" and not self.upgraded and self.head is None:
-                self._deny()
-            elif kind == "websocket.close" and self.upgraded:
-                code, reason = message.get("code", NORMAL), message.get("reason")
-                self._close(NORMAL if code is None else code, reason or "", self._host.loop.time())
-            elif kind in ("websocket.send", "websocket.accept", "websocket.close"):
-                raise RuntimeError(f"{kind} was sent {self._state()}")
-            else:
-                raise RuntimeError(f"{kind!r} is not a message of a WebSocket {self._state()}")
+            if (sending := move(self, message)) is not None:
+                await sending
         except Disconnected:
             raise
         except ClientGone as error:
             self._host.lost(self, error)
             raise Disconnected(str(error)) from error
-
-    def _state(self) -> str:
-        if self.upgraded:
-            return "after it was accepted"
-        return "before it was accepted" if self.head is None else "after it was denied"
 
     def _accept(self, message: Message) -> None:
         if self._host.leaving:
@@ -230,17 +226,31 @@ class WebSocketCall(HTTPCall):
         answer = self._socket.accept(self.heads, message.get("subprotocol"), fields)
         self.status, self.head, self.headers = "101 Switching Protocols", Head(101), fields
         self.head_sent = self.upgraded = self.upgrade = True
+        self._order = ACCEPTED
         self._sink.send(answer)
         self._host.opened(self)
 
-    def _deny(self) -> None:
+    async def _answer(self, message: Message) -> bool:
+        """Over HTTP, by what the application says."""
+        await super().send({**message, "type": message["type"].removeprefix("websocket.")})
+        if self.head is not None:
+            self._order = DENIED
+        return self.complete
+
+    def _deny(self, message: Message) -> None:
         self.closes = True
+        self._order = CLOSED
         self.fail(self.heads.plain(403, "Forbidden"), 403)
         self._host.completed(self)
+
+    def _close_as_told(self, message: Message) -> None:
+        code, reason = message.get("code", NORMAL), message.get("reason")
+        self._close(NORMAL if code is None else code, reason or "", self._host.loop.time())
 
     def _close(self, code: Any, reason: Any, now: float) -> None:
         data = self._socket.close(code, reason)
         self.closes = True
+        self._order = CLOSED
         self._close_by = now + CLOSING
         self._queue.clear()
         self._queued = 0
@@ -266,6 +276,31 @@ class WebSocketCall(HTTPCall):
         if not self._socket.open:
             closed = self._closed or Closed(GONE)
             raise Disconnected(f"the WebSocket was closed: {closed.code}")
+
+
+# Which message may come when, and what it does. While a WebSocket is open, `send` itself does websocket.send.
+
+_ANSWERS: Moves = {f"websocket.{kind}": WebSocketCall._answer for kind in STARTED}
+NEW: Moves = {
+    "websocket.accept": WebSocketCall._accept,
+    "websocket.send": out_of_order("before it was accepted"),
+    "websocket.close": WebSocketCall._deny,
+    **_ANSWERS,
+}
+DENIED: Moves = {
+    "websocket.accept": out_of_order("after it was denied"),
+    "websocket.send": out_of_order("after it was denied"),
+    "websocket.close": out_of_order("after it was denied"),
+    **_ANSWERS,
+}
+ACCEPTED: Moves = {
+    "websocket.accept": out_of_order("after it was accepted"),
+    "websocket.send": out_of_order("after it was closed"),
+    "websocket.close": WebSocketCall._close_as_told,
+    **dict.fromkeys(_ANSWERS, out_of_order("after it was accepted")),
+}
+CLOSED: Moves = dict.fromkeys(ACCEPTED, out_of_order("after the application had closed its WebSocket"))
+WebSocketCall._order = NEW
 
 
 def _content(message: Message) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine
 from math import inf as NEVER
 from types import SimpleNamespace
@@ -148,6 +149,47 @@ async def test_nothing_is_received_before_it_is_accepted(client: Client) -> None
     client.says("first")
     assert await waiting == {"type": "websocket.receive", "text": "first"}
     assert client.told == ["opened"]
+
+
+ACCEPT, CLOSE = {"type": "websocket.accept"}, {"type": "websocket.close"}
+DENY: Message = {"type": "websocket.http.response.start", "status": 401, "headers": []}
+DENIED: Message = {"type": "websocket.http.response.body", "body": b"no"}
+
+
+@pytest.mark.parametrize(
+    ("before", "message", "why"),
+    [
+        ([], text("hello"), "websocket.send was sent before it was accepted"),
+        ([], {"type": "http.response.start"}, "'http.response.start' is not a message of a WebSocket"),
+        ([ACCEPT], ACCEPT, "websocket.accept was sent after it was accepted"),
+        ([ACCEPT], DENY, "websocket.http.response.start was sent after it was accepted"),
+        ([DENY], ACCEPT, "websocket.accept was sent after it was denied"),
+        ([DENY], CLOSE, "websocket.close was sent after it was denied"),
+        ([DENY], DENY, "http.response.start was sent twice"),
+        ([ACCEPT, CLOSE], text("hello"), "websocket.send was sent after the application had closed its WebSocket"),
+        ([ACCEPT, CLOSE], CLOSE, "websocket.close was sent after the application had closed its WebSocket"),
+    ],
+)
+def test_what_is_out_of_order_is_an_error(before: list[Message], message: Message, why: str) -> None:
+    @played
+    async def play(client: Client) -> None:
+        for each in before:
+            await client.call.send(each)
+        with pytest.raises(RuntimeError, match=f"^{re.escape(why)}"):
+            await client.call.send(message)
+        assert client.call.upgraded is (ACCEPT in before)
+
+    play()
+
+
+@played
+async def test_a_denial_leaves_whatever_was_tried_amid_it(client: Client) -> None:
+    await client.call.send(DENY)
+    with pytest.raises(RuntimeError):
+        await client.call.send(ACCEPT)
+    await client.call.send(DENIED)
+    assert client.sent.startswith(b"HTTP/1.1 401 ") and client.sent.endswith(b"no")
+    assert client.told == ["completed"]
 
 
 @played
