@@ -2,7 +2,6 @@
 end. Without sockets."""
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -12,55 +11,33 @@ import pytest
 
 from sdserve.gateway.asgi import HIGH, AsgiHeads, Disconnected, HTTPCall, Message
 from sdserve.http.connection import Connection
-from sdserve.http.errors import HTTPError, InvalidResponse
+from sdserve.http.errors import InvalidResponse
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
-from sdserve.http.writer import ClientGone
+from tests.support import asgi_calls
+from tests.support.asgi_calls import LOG, OtherSide, turns
 
 GONE = {"type": "http.disconnect"}
 
 
-class Client:
-    """The peer of a call, and its worker: what was sent to it, and what the worker was told."""
+class Client(OtherSide):
+    """The other side of a call for this request."""
+
+    call: HTTPCall
 
     def __init__(self, *lines: str, body: bytes = b"", method: str = "POST") -> None:
-        self.loop = asyncio.get_running_loop()
+        super().__init__()
         self.conn = Connection(RequestReader(Limits()), Limits())
         self.conn.receive("\r\n".join((f"{method} / HTTP/1.1", "Host: a", *lines, "", "")).encode() + body)
         request = self.conn.next_request()
         assert request is not None
-        self.sent = b""
-        self.owed = 0
-        self.stalls = False
-        self.broken = False
-        self.told: list[str] = []
-        self.heads = AsgiHeads("sdserve")
-        self.heads.clock(1000)
-        log: Any = logging.getLogger(__name__)
         whole = self.conn.whole_body() if request.length else b""
-        self.call = HTTPCall(self.heads, self, request, log, self, whole)
-
-    @property
-    def full(self) -> bool:
-        return self.owed > 0
+        self.call = HTTPCall(self.heads, self, request, LOG, self, whole)
 
     @property
     def body(self) -> bytes:
         """What has been sent behind the head."""
         return self.sent.partition(b"\r\n\r\n")[2]
-
-    def gone(self, quiet: float) -> bool:
-        return False
-
-    def send(self, data: bytes) -> None:
-        if self.broken:
-            raise ClientGone("broken pipe")
-        self.sent += data
-        if self.stalls:
-            self.owed += len(data)
-
-    def send_parts(self, parts: Any, *, whole: bool) -> None:
-        self.send(b"".join(parts))
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         self.send(os.pread(fd, count, offset))
@@ -73,52 +50,13 @@ class Client:
         self.conn.receive(data)
         self.call.news()
 
-    def takes_all(self) -> None:
-        self.owed = 0
-        self.call.news()
-
     def wants_body(self, call: Any) -> None:
         self.told.append("wants body" if call.waits else "has body")
-
-    def wants_room(self, call: Any) -> None:
-        self.told.append("wants room")
-
-    def lost(self, call: Any, why: ClientGone) -> None:
-        self.told.append("lost")
-        call.lose()
-
-    def refused(self, call: Any, error: HTTPError) -> None:
-        self.told.append(f"refused with {error.status}")
-        call.refuse()
-
-    def completed(self, call: Any) -> None:
-        assert call.complete
-        self.told.append("completed")
-        call.let_go()
-
-    def ended(self, call: Any) -> None: ...
 
 
 def played(*lines: str, **how: Any) -> Callable[[Callable[[Client], Coroutine[Any, Any, None]]], Callable[[], None]]:
     """A test of a coroutine, with a client of its own, whose request has these fields."""
-
-    def decorate(story: Callable[[Client], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-        async def play() -> None:
-            async with asyncio.timeout(20):
-                await story(Client(*lines, **how))
-
-        def test() -> None:
-            asyncio.run(play())
-
-        return test
-
-    return decorate
-
-
-async def turns() -> None:
-    """Whatever can go on goes on."""
-    for _ in range(5):
-        await asyncio.sleep(0)
+    return lambda story: asgi_calls.played(lambda: Client(*lines, **how), story)
 
 
 def start(*headers: tuple[bytes, bytes], **more: Any) -> Message:

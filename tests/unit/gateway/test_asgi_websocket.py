@@ -1,7 +1,6 @@
 """One WebSocket between an application and a worker: what waits for whom, and what each is told. Without sockets."""
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable, Coroutine
 from math import inf as NEVER
@@ -11,15 +10,15 @@ from typing import Any
 import pytest
 from websockets.frames import Frame, Opcode
 
-from sdserve.gateway.asgi import HIGH, AsgiHeads, Disconnected, Message
+from sdserve.gateway.asgi import HIGH, Disconnected, Message
 from sdserve.gateway.asgi_websocket import CLOSING, QUEUED, WebSocketCall
-from sdserve.http.errors import HTTPError
 from sdserve.http.handshake import Handshake
 from sdserve.http.heartbeat import Heartbeat
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
 from sdserve.http.websocket import WebSocket
-from sdserve.http.writer import ClientGone
+from tests.support import asgi_calls
+from tests.support.asgi_calls import LOG, OtherSide, turns
 
 OPENING = (
     b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -28,56 +27,22 @@ OPENING = (
 MOST = 32
 
 
-class Client:
-    """The peer of a call, and its worker: what was sent to it, and what the worker was told."""
+class Client(OtherSide):
+    """The other side of a WebSocket's call."""
+
+    call: WebSocketCall
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        super().__init__()
         self.conn: Any = SimpleNamespace(state=None, buffered=b"")
         self.leaving = False
-        self.sent = b""
-        self.owed = 0
-        self.stalls = False
-        self.broken = False
-        self.told: list[str] = []
-        heads = AsgiHeads("sdserve")
-        heads.clock(1000)
         request = RequestReader(Limits()).read(OPENING)
         socket = WebSocket(Handshake(request))
-        log: Any = logging.getLogger(__name__)
-        self.call = WebSocketCall(heads, self, request, log, self, socket, Heartbeat(20, 10, 0), MOST)
-
-    @property
-    def full(self) -> bool:
-        return self.owed > 0
-
-    def gone(self, quiet: float) -> bool:
-        return False
-
-    def send(self, data: bytes) -> None:
-        if self.broken:
-            raise ClientGone("broken pipe")
-        self.sent += data
-        if self.stalls:
-            self.owed += len(data)
-
-    def send_parts(self, parts: Any, *, whole: bool) -> None:
-        self.send(b"".join(parts))
-
-    def send_file(self, fd: int, offset: int, count: int) -> None: ...
-
-    def send_continue(self) -> None: ...
+        self.call = WebSocketCall(self.heads, self, request, LOG, self, socket, Heartbeat(20, 10, 0), MOST)
 
     def takes_all(self) -> None:
-        """The peer reads."""
-        self.owed = 0
         self.stalls = False
-        self.call.news()
-
-    def wants_body(self, call: Any) -> None: ...
-
-    def wants_room(self, call: Any) -> None:
-        self.told.append("wants room")
+        super().takes_all()
 
     def wants_more(self, call: Any) -> None:
         self.told.append("wants more")
@@ -88,20 +53,6 @@ class Client:
 
     def closing(self, call: Any) -> None:
         self.told.append("closing")
-
-    def completed(self, call: Any) -> None:
-        self.told.append("completed")
-        call.let_go()
-
-    def ended(self, call: Any) -> None: ...
-
-    def lost(self, call: Any, why: ClientGone) -> None:
-        self.told.append("lost")
-        call.lose()
-
-    def refused(self, call: Any, error: HTTPError) -> None:
-        self.told.append(f"refused with {error.status}")
-        call.let_go()
 
     async def accepted(self) -> WebSocketCall:
         assert await self.call.receive() == {"type": "websocket.connect"}
@@ -117,21 +68,7 @@ class Client:
 
 def played(story: Callable[[Client], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     """A test of a coroutine, with a client of its own."""
-
-    async def play() -> None:
-        async with asyncio.timeout(20):
-            await story(Client())
-
-    def test() -> None:
-        asyncio.run(play())
-
-    return test
-
-
-async def turns() -> None:
-    """Whatever can go on goes on."""
-    for _ in range(5):
-        await asyncio.sleep(0)
+    return asgi_calls.played(Client, story)
 
 
 def text(content: str) -> Message:
