@@ -1,29 +1,21 @@
 """The dashboard and the alert rules ask for series that the exposition has, by labels and values that it has."""
 
-import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from sdserve.ops.families import FAMILIES, Family
+from tests.support.prometheus import alerts, dashboard_queries
 
-CONTRIB = Path(__file__).parents[3] / "contrib"
-RULES = CONTRIB / "prometheus" / "sdserve.rules.yml"
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",), "gauge": ("",)}
 SERIES: dict[str, Family] = {family.name + suffix: family for family in FAMILIES for suffix in SUFFIXES[family.kind]}
 FROM_PROMETHEUS = {"instance", "job", "le"}  # labels that every scrape and every histogram has
 
 
-def queries() -> Iterator[str]:
-    dashboard = json.loads((CONTRIB / "grafana" / "sdserve.json").read_text())
-    for panel in dashboard["panels"]:
-        yield from (target["expr"] for target in panel["targets"])
-    yield from re.findall(r"^ +expr: (.+)$", RULES.read_text(), re.MULTILINE)
+QUERIES = {query for _, query in dashboard_queries("example:1", "1m")} | set(alerts().values())
 
 
-@pytest.mark.parametrize("query", sorted(set(queries())))
+@pytest.mark.parametrize("query", sorted(QUERIES))
 def test_what_is_asked_for_is_there(query: str) -> None:
     asked = re.findall(r"(sdserve_\w+)(?:\{([^}]*)\})?", query)
     assert asked
