@@ -7,9 +7,6 @@ every field by which it might speak for itself; what the application is told mus
 import http.client
 import os
 import re
-import shutil
-import socket
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,20 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.proxies import program, proxy
 from tests.support.server import CHECKOUT, Server, free_port
-from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.once
 
 PAGE = (CHECKOUT / "docs" / "how-to" / "proxy.md").read_text()
-NGINX = (
-    "daemon off; master_process off; pid {0}/pid; error_log {0}/errors; events {{}} http {{ access_log off;"
-    " client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f; scgi_temp_path {0}/s;"
-    " uwsgi_temp_path {0}/u; underscores_in_headers on; {1} }}"
-)
-HAPROXY = (
-    "global\n    nbthread 1\ndefaults\n    timeout client 10s\n    timeout connect 10s\n    timeout server 10s\n{1}"
-)
 CLAIMS = {
     "X-Forwarded-For": "6.6.6.6",
     "Forwarded": "for=6.6.6.6;proto=https",
@@ -51,14 +40,6 @@ def example(language: str, port: int, backend: str) -> str:
     return re.sub(r"(listen |bind :)80\b", rf"\g<1>{port}", text)
 
 
-def is_up(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
-
 def with_files(config: str, static: Path) -> str:
     """nginx's example with the page's location for static files, which are in `static` here."""
     found = re.search(r"```nginx\n(    location /static/.*?)```", PAGE, re.DOTALL)
@@ -77,9 +58,7 @@ def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
 
     Returns where the proxy listens, and the server.
     """
-    program = shutil.which(request.param, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    if program is None:
-        pytest.skip(f"{request.param} is not installed")
+    program(request.param)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sd-", dir="/tmp")))
 
@@ -88,15 +67,9 @@ def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
             bind = backend if tcp else f"unix:{backend}"
             server = stack.enter_context(Server("-b", bind, "--keep-alive", "60", app)).wait_ready()
             port = free_port()
-            template = NGINX if request.param == "nginx" else HAPROXY
             config = example(request.param, port, backend)
             config = config if static is None else with_files(config, static)
-            (directory / "config").write_text(template.format(directory, config))
-            options = ["-p", str(directory), "-c"] if request.param == "nginx" else ["-db", "-f"]
-            proxy = subprocess.Popen([program, *options, str(directory / "config")], stdin=subprocess.DEVNULL)
-            stack.callback(proxy.wait)
-            stack.callback(proxy.kill)
-            eventually(lambda: is_up(port), f"{request.param} listens")
+            stack.enter_context(proxy(request.param, directory, port, config))
             return port, server
 
         yield run
