@@ -39,6 +39,7 @@ WORKERS = 3
 CLIENTS = 24
 STREAMS = 3  # of each kind
 AFTERMATH = 1.0  # seconds in which the victims of a kill hear of it
+LAST_TURN = 1.0  # seconds: the last turn of a worker's loop was no longer
 DECK = {"reload": 20, "upgrade": 20, "restart": 10, "kill_master": 5}
 CROSSED = 2  # how often each of the others is done
 GROWING = re.compile(r"_total|_bucket|_sum|_count")
@@ -173,8 +174,17 @@ class Campaign(Deeds):
             *(self.restart_amid_drain, self.upgrade_twice, self.kill_old_master, self.ask),
         ]
 
+        self.orphans: set[int] = set()
+        """Workers of a master that was killed: systemd kills those that have not left."""
+
     def do(self, name: str) -> None:
         self._do(getattr(self, name))
+
+    def _violent(self, name: str, victim: Process, number: signal.Signals) -> None:
+        if name == "killed master":
+            with suppress(OSError):
+                self.orphans |= {child.inner for child in victim.children}
+        super()._violent(name, victim, number)
 
     # -- kinds of processes
 
@@ -343,7 +353,8 @@ class Trial:
         self.deeds = Campaign(machine, self.service, self.mix, self.chance)
         self.streams: list[Stream] = []
         self.done: list[str] = []
-        self._booked = 0  # violent deeds at the last look
+        self.differences: list[tuple[float, int, int]] = []
+        """At each look: how many more were counted than seen, and `in_flight`."""
 
     def run(self, deck: list[str]) -> None:
         with self.mix.diary.entry("begin"):
@@ -417,29 +428,54 @@ class Trial:
 
     def calm(self) -> None:
         """Everybody is idle for a moment: what was answered is what is counted, but for what was in flight at kills."""
-        violent = sum(what in VIOLENT for _, _, what in self.mix.diary.deeds)
         self.mix.pause()
         try:
             self.deeds.settled()
-            asked = -1.0
+            looks: list[float] = []
+            before, most_before, least_before = self.differences[-1] if self.differences else (0.0, 0, 0)
 
             def counted() -> bool:
-                nonlocal asked
                 seen = self.scraper.scrape()
                 name = 'sdserve_requests_total{code="2xx"}'
-                counted = seen[name] - self.base.get(name, 0)
-                ends = [how for s in self.streams if s.kind == "events" for _, pid, how in s.ends if pid]
-                asked = counted - len(self.mix.record.answers) - len(ends)
-                return abs(asked) <= (violent and violent * 12)
+                answers = len(self.mix.record.answers) + len(self.ended_streams())
+                looks.append(seen[name] - self.base.get(name, 0) - answers)
+                most, least = self.in_flight()
+                assert len(set(looks[-3:])) == 1 and len(looks) > 2, f"still counting: {looks[-3:]}"
+                may_be = range(least_before - least, most - most_before + 1)
+                assert looks[-1] - before in may_be, f"counted {looks[-1] - before:+} more than were seen, not {may_be}"
+                self.differences.append((looks[-1], most, least))
+                return True
 
-            eventually(lambda: counted(), "calm", 30)
-            self._offset = asked
-        except AssertionError:
-            self.blame(f"counted {asked:+} more than were seen, after {violent} kills, {' '.join(self.done[-10:])}")
+            eventually(counted, "calm", 30)
+        except AssertionError as e:
+            self.blame(f"{e}, {' '.join(self.done[-10:])}")
         except OSError as e:
             self.blame(f"calm: {e!r}")
         finally:
             self.mix.resume()
+
+    def ended_streams(self) -> list[int]:
+        """By which worker, of each stream of events that has begun and ended: they are counted then."""
+        return [pid for stream in self.streams if stream.kind == "events" for _, pid, _ in stream.ends if pid]
+
+    def in_flight(self) -> tuple[int, int]:
+        """How many answers kills may have had counted and not seen, and seen and not counted.
+
+        The former somebody has missed. The latter are what those who were killed answered in the last turns of their
+        loops: no client asks twice in a turn.
+        """
+        killed = self.deeds.orphans | self.deeds.victims.keys()
+        answers = [
+            (answer, kind, answer.client)
+            for kind, load in self.mix.loads.items()
+            for answer in load.record.answers
+            if answer.pid in killed
+        ]
+        last: dict[int, float] = {}
+        for answer, _, _ in answers:
+            last[answer.pid] = max(answer.at, last.get(answer.pid, 0.0))
+        told = {(answer.pid, *client) for answer, *client in answers if answer.at > last[answer.pid] - LAST_TURN}
+        return len(self.mix.lost), len(told) + sum(pid in killed for pid in self.ended_streams())
 
     def losses(self) -> None:
         """What was lost that no kill explains: of its own worker, or of whoever it was that did not say."""
@@ -474,7 +510,9 @@ class Trial:
             f"{len(self.done)} deeds, {self.scraper.scrapes} scrapes, {self.mix.record}",
             f"  deeds: {' '.join(self.done)}",
             f"  streams: {dict(ends)}",
-            f"  explained by kills: {dict(self.explained)}; difference of totals at the end {self._offset:+}",
+            f"  explained by kills: {dict(self.explained)}",
+            "  counted more than were seen, at each calm (most, least that kills explain): "
+            + " ".join(f"{each:+.0f} ({most:+}, {-least})" for each, most, least in self.differences),
             *(f"  journal, {count} times: {what}" for what, count in errors.most_common(25)),
             *(f"  WRONG {each}" for each in self.wrong),
         ]
