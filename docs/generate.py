@@ -5,10 +5,8 @@ part stands between `<!-- generated: NAME -->` and `<!-- end -->`, and PARTS say
 """
 
 import ast
-import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import partial
@@ -26,7 +24,7 @@ from sdserve.config import render  # noqa: E402
 from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
 from sdserve.config.uvicorn import OPTIONS  # noqa: E402
 from sdserve.ctl.parser import SOCKET, TIMEOUT, UNIT  # noqa: E402
-from sdserve.events import EVENTS, Event  # noqa: E402
+from sdserve.events import EVENTS  # noqa: E402
 from sdserve.handlers import PRIORITIES  # noqa: E402
 from sdserve.ops import interface, units  # noqa: E402
 from sdserve.ops.commands import COMMANDS, FAILURES, Command, Field  # noqa: E402
@@ -244,27 +242,15 @@ def _sentence(text: str) -> str:
 
 
 def events() -> str:
-    """The events with their ids, priorities and fields."""
+    """The events with their ids, priorities and fields, and the subjects that the catalogue gives them."""
+    subjects = dict(re.findall("^-- (\\w+)\nSubject: (.+)$", (PACKAGE / "sdserve.catalog").read_text(), re.MULTILINE))
     lines = ["| event | priority | what has happened | fields | MESSAGE_ID |", "|---|---|---|---|---|"]
     for event in EVENTS:
-        subject = re.sub(r"@(?:SDSERVE_)?(\w+)@", r"*\1*", event.subject)
+        subject = re.sub(r"@(?:SDSERVE_)?(\w+)@", r"*\1*", subjects[event.id])
         fields = ", ".join(f"`{name}`" for name in event.fields)
         priority = PRIORITIES[event.level]
         lines.append(f"| `{event.name}` | {priority} | {subject} | {fields} | `{event.id}` |")
     return "\n".join(lines)
-
-
-def catalogue() -> str:
-    """sdserve.catalog, for journalctl --update-catalog (systemd.io/CATALOG)."""
-    parts = ["# Explains sdserve's events to `journalctl -x`. Made by `python docs/generate.py`; do not edit."]
-    return "\n\n".join([*parts, *map(_entry, EVENTS)]) + "\n"
-
-
-def _entry(event: Event) -> str:
-    head = [f"-- {event.id}", f"Subject: {event.subject}", "Defined-By: sdserve", "Documentation: man:sdserve(1)"]
-    paragraphs = inspect.cleandoc(event.text).split("\n\n")
-    text = [part if part.startswith(" ") else textwrap.fill(" ".join(part.split()), 80) for part in paragraphs]
-    return "\n".join(head) + "\n\n" + "\n\n".join(text)
 
 
 def access_fields() -> str:
@@ -351,7 +337,6 @@ WHOLE: dict[str, Callable[[], str]] = {
     "sdservectl.1": control_man,
     f"reference/{interface.NAME}.varlink": interface.description,
     **{f"../units/{name}": partial(str, text) for name, text in units.shipped().items()},
-    "../sdserve/sdserve.catalog": catalogue,
 }
 
 

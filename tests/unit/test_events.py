@@ -51,8 +51,21 @@ def test_each_is_said_somewhere_with_all_that_belongs_to_it() -> None:
     assert {name for name, _ in calls} | {"WRITES_LOST"} == NAMES.keys()
 
 
+def entries() -> dict[str, str]:
+    """What the catalogue says of each id."""
+    _, *parts = re.split("^-- (.+)\n", (PACKAGE / "sdserve.catalog").read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_the_catalogue_explains_each_event_and_nothing_else() -> None:
+    assert list(entries()) == [event.id for event in EVENTS]
+
+
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
 def test_the_catalogue_speaks_of_fields_that_are_there(event: Event) -> None:
+    head, _, text = entries()[event.id].partition("\n\n")
+    subject, defined, documented = head.splitlines()
+    assert re.fullmatch("Subject: .+", subject) and text.strip()
+    assert (defined, documented) == ("Defined-By: sdserve", "Documentation: man:sdserve(1)")
     known = {f"SDSERVE_{name}" for name in event.fields} | {"_SYSTEMD_UNIT"}
-    assert set(re.findall("@([A-Z_]+)@", event.subject + event.text)) <= known
-    assert event.subject and event.text
+    assert set(re.findall("@([A-Z_]+)@", subject + text)) <= known
