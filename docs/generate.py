@@ -307,7 +307,7 @@ def control_man() -> str:
         *common,
         ("-s, --socket", "PATH", SOCKET),
         ("-u, --unit", "UNIT", UNIT),
-        ("--timeout", "SECONDS", TIMEOUT),
+        ("--timeout", "SECONDS", TIMEOUT.about),
     ):
         spelled = ", ".join(rf"\fB{_roff(name)}\fR" for name in names.split(", "))
         lines += [".TP", spelled + (rf" \fI{value}\fR" if value else ""), _roff(text)]

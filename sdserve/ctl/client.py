@@ -15,7 +15,7 @@ START_AGAIN = 0.1  # seconds between two attempts to reach a service that is to 
 def ask(path: str, command: str, timeout: float | None, **parameters: Any) -> Answer:
     """Sends one command to the control socket at `path` and waits `timeout` seconds (None: for ever) for the answer.
 
-    Raises OSError when nobody listens there, or the master ends before it answers.
+    Raises OSError if nobody listens there, or the master ends before it answers; TimeoutError if the time is over.
     """
     for answer in follow(path, command, timeout, **parameters):
         if not answer.get("continues"):
@@ -38,7 +38,7 @@ def follow(path: str, command: str, timeout: float | None, **parameters: Any) ->
 
 
 def _connect(connection: socket.socket, path: str, timeout: float | None) -> None:
-    """Connects, in its turn where many want to; what follows has to come within `timeout` seconds, too."""
+    """Connects, and waits for a place in the queue if it is full. Whatever is read later has `timeout` seconds, too."""
     until = None if timeout is None else time.monotonic() + timeout
     connection.settimeout(timeout)
     while True:
@@ -55,7 +55,7 @@ def _answers(path: str, command: str, timeout: float | None, parameters: dict[st
     request = {"command": command} | {name: value for name, value in parameters.items() if value is not None}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         _connect(connection, path, timeout)
-        with suppress(BrokenPipeError):  # it may have answered, and why, before it was asked
+        with suppress(BrokenPipeError):  # a refusal may have come before the question
             connection.sendall(json.dumps(request).encode() + b"\n")
         received = b""
         while True:
@@ -67,7 +67,10 @@ def _answers(path: str, command: str, timeout: float | None, parameters: dict[st
                 if not answer.get("continues"):
                     return
                 continue
-            data = connection.recv(65536)
+            try:
+                data = connection.recv(65536)
+            except BlockingIOError:  # a time-out of 0 seconds
+                raise TimeoutError from None
             if not data:
                 raise ConnectionResetError("the master ended before it answered")
             received += data

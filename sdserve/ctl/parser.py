@@ -9,7 +9,7 @@ from sdserve.ops.commands import COMMANDS, Command, Field
 
 SOCKET = "the control socket (default: $RUNTIME_DIRECTORY/control, or /run/sdserve/control)"
 UNIT = "the service of this unit (sdserve@shop, say): its control socket is in its RuntimeDirectory="
-TIMEOUT = "how long to wait (default: for ever)"
+TIMEOUT = Field("timeout", float, "how long to wait (default: for ever)", "--timeout", "SECONDS")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,17 +28,18 @@ def _common(parser: argparse.ArgumentParser, default: Any) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-s", "--socket", default=default, metavar="PATH", help=SOCKET)
     where.add_argument("-u", "--unit", default=default, metavar="UNIT", help=UNIT)
-    parser.add_argument("--timeout", type=float, default=default, metavar="SECONDS", help=TIMEOUT)
+    read = partial(_value, TIMEOUT, float)
+    parser.add_argument(TIMEOUT.flag, type=read, default=default, metavar=TIMEOUT.metavar, help=TIMEOUT.about)
 
 
 def _add(commands: Any, command: Command) -> None:
     parser = commands.add_parser(command.name, help=command.about, description=command.about, epilog=command.details)
     _common(parser, default=argparse.SUPPRESS)
     for field in (*command.takes, *command.shows):
-        if field.flag == "--timeout":
+        if field.flag == TIMEOUT.flag:
             continue
         [kind] = [each for each in getattr(field.kind, "__args__", (field.kind,)) if each is not type(None)]
-        read = partial(_number, field, kind)
+        read = partial(_value, field, kind)
         if kind is bool:
             parser.add_argument(field.flag, dest=field.name, action="store_true", help=field.about)
         elif field.flag:
@@ -50,8 +51,8 @@ def _add(commands: Any, command: Command) -> None:
             parser.add_argument(field.name, type=read, metavar=field.metavar, help=field.about, **optional)
 
 
-def _number(field: Field, kind: type, text: str) -> Any:
-    """An argument's value."""
+def _value(field: Field, kind: type, text: str) -> Any:
+    """An argument's value. Raises ArgumentTypeError, which says what it has to be."""
     try:
         value = kind(text)
     except ValueError:
@@ -67,8 +68,8 @@ def needed(field: Field) -> bool:
 
 
 def parameters(command: Command, options: argparse.Namespace) -> dict[str, Any]:
-    """What the master is to be told, of what was said on the command line."""
+    """What of the command line is for the master, by the names of the command's fields."""
     return {
-        field.name: options.timeout if field.flag == "--timeout" else getattr(options, field.name)
+        field.name: options.timeout if field.flag == TIMEOUT.flag else getattr(options, field.name)
         for field in command.takes
     }

@@ -22,7 +22,7 @@ from sdserve.http.response import HeadWriter
 MOST = 32  # connections
 ASK_WITHIN = 3.0  # seconds
 TAKE_WITHIN = 5.0
-LINGER = 0.5  # until what a client sent behind its request has been read: closing before would reset its answer
+LINGER = 0.5  # for reading what a client sent behind its request: closing before that would reset its answer
 RECEIVE = 8192
 LIMITS = Limits(request_line=2048, fields=50, field_size=4096, head=8192, body=1, requests=1)
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -36,7 +36,7 @@ Line = Callable[[], bytes]
 
 
 class Guest:
-    """One connection. `conn` reads its request, None where nothing is asked; `out` is what it has not taken."""
+    """One connection. `conn` reads its request, None on a plain listener; `out` is what it has not taken."""
 
     def __init__(self, sock: socket.socket, conn: Connection | None, due: float) -> None:
         self.sock = sock
@@ -87,7 +87,9 @@ class Responder:
         """Serves; returns when it is over, with every answer that was begun."""
         self._poll_listeners(True)
         while not self._is_over():
-            for key, mask in self._selector.select(self._timeout()):
+            events = self._selector.select(self._timeout())
+            self._heads.clock(monotonic())
+            for key, mask in events:
                 if key.fd == self._lifeline:
                     self._end()
                 elif key.fd in self._listeners:
@@ -175,7 +177,6 @@ class Responder:
 
     def _respond(self, request: Request) -> bytes:
         has_body = request.method != "HEAD"
-        self._heads.clock(monotonic())
         if request.length:
             return self._heads.error(BadRequest("a body is not expected"), body=has_body)
         if request.method not in ("GET", "HEAD"):
@@ -230,7 +231,6 @@ class Responder:
             if guest.answered or guest.conn is None or not guest.conn.buffered:
                 self._close(guest)
             else:
-                self._heads.clock(now)
                 self._answer(guest, self._heads.error(RequestTimedOut("the head did not arrive in time")))
 
     def _close(self, guest: Guest) -> None:

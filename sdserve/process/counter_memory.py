@@ -22,17 +22,17 @@ import time
 from collections.abc import Iterable, Iterator
 
 from sdserve.descriptor import Descriptor
-from sdserve.process.counters import CELL_BYTES, FLOATS, GROWING, WORDS, CounterCell, Totals
+from sdserve.process.counters import BELIEVED, CELL_BYTES, FLOATS, GROWING, WORDS, CounterCell, Totals
 
 MARK = int.from_bytes(b"sdserve\0", "little")
-LAYOUT = 1  # another one wherever the meaning of a word changes, here or in counters.py
+LAYOUT = 1  # a new number whenever a word moves, or its meaning changes, here or in counters.py
 HEADER_BYTES = 4096
 CELLS = 32  # of a block
 BLOCK_BYTES = CELLS * CELL_BYTES
 BLOCKS = 128
 SIZE = HEADER_BYTES + BLOCKS * BLOCK_BYTES  # what nobody has written to costs no memory
 MARKED, LAID_OUT, LENGTH, CREATED = range(4)  # words of the header
-USED = 16  # and a word for each block: so many of its cells have ever been in use
+USED = 16  # from here on a word for each block: how many of its cells have ever been in use
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 _LOCK = struct.Struct("hhqqi4x")  # struct flock, with 64-bit offsets
@@ -41,7 +41,7 @@ _LOCK = struct.Struct("hhqqi4x")  # struct flock, with 64-bit offsets
 def obtain(passed: Iterable[int]) -> tuple["CounterMemory", str]:
     """The memory on the first of these descriptors that is ours, else a new one; the others are closed.
 
-    Also says what is wrong where something was passed and is not used, or where the memory ends with this master.
+    Also returns what is wrong, or "": something was passed that cannot be used, or the memory ends with this master.
     """
     found, trouble = None, ""
     for fd in passed:
@@ -51,7 +51,7 @@ def obtain(passed: Iterable[int]) -> tuple["CounterMemory", str]:
         try:
             found = CounterMemory.found(fd)
         except (OSError, ValueError) as error:
-            trouble = f"the counters of before cannot be used, counting starts anew: {error}"
+            trouble = f"the old counters cannot be used, counting starts anew: {error}"
     if found is not None:
         return found, ""
     try:
@@ -63,7 +63,7 @@ def obtain(passed: Iterable[int]) -> tuple["CounterMemory", str]:
 class CounterMemory:
     """The mapping, and the cells that this master gives out.
 
-    shared: the memfd that others get, None where there is none
+    shared: the memfd that others get, None if the memory is this master's alone
     opened: our own description of it, which holds the locks; None likewise
     fresh: nobody has counted here before this master
     """
@@ -76,17 +76,17 @@ class CounterMemory:
         self._opened = opened
         self._words = view.cast("Q")
         self._floats = view.cast("d")
-        self._blocks = 0  # that were looked at
+        self._blocks = 0  # how many blocks this master has tried to lock
         self._free: list[int] = []
 
     @classmethod
     def private(cls) -> "CounterMemory":
-        """One that ends with this master and its workers."""
+        """A memory that ends with this master and its workers."""
         return cls(mmap.mmap(-1, SIZE), None, None)._begun()
 
     @classmethod
     def new(cls) -> "CounterMemory":
-        """Raises OSError where a memfd cannot be had or be opened again."""
+        """A memory of its own. Raises OSError if a memfd cannot be made, or not be opened again."""
         shared = Descriptor(os.memfd_create("sdserve-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
         try:
             os.ftruncate(shared.fileno(), SIZE)
@@ -98,18 +98,18 @@ class CounterMemory:
 
     @classmethod
     def found(cls, fd: int) -> "CounterMemory":
-        """The memory on a descriptor that somebody passed, which is closed if that is not ours.
+        """The memory behind a descriptor that somebody passed. If it is not ours, the descriptor is closed.
 
-        Raises ValueError when it is something else, or of another version; OSError when it cannot be opened again.
+        Raises ValueError if it is something else, or of another version; OSError if it cannot be opened again.
         """
         shared = Descriptor(fd)
         try:
             os.set_inheritable(fd, False)
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size != SIZE:
-                raise ValueError(f"a descriptor with {found.st_size} bytes is no memory of counters of this version")
+                raise ValueError(f"{found.st_size} bytes are not a memory of counters of this version")
             if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS:  # EINVAL where it is no memfd
-                raise ValueError("a memfd that can shrink is no memory of counters")
+                raise ValueError("a memfd that can shrink is not a memory of counters")
             memory = cls._mapped(shared)
         except BaseException:
             shared.close()
@@ -141,7 +141,7 @@ class CounterMemory:
         said = self._words[MARKED], self._words[LAID_OUT], self._words[LENGTH]
         created = self.created
         if said != (MARK, LAYOUT, SIZE) or not (math.isfinite(created) and created > 0):
-            raise ValueError(f"a memfd is no memory of counters of this version: it says {said}")
+            raise ValueError(f"a memfd is not a memory of counters of this version: it says {said}")
 
     @property
     def created(self) -> float:
@@ -197,17 +197,17 @@ class CounterMemory:
         return CounterCell(index, HEADER_BYTES // 8 + index * WORDS, self._words, self._floats)
 
     def cells(self) -> Iterator[CounterCell]:
-        """All that have ever been in use; `state` says of which there is a process now."""
+        """All cells that have ever been in use. Those that a process has now have a `state`."""
         for block in range(BLOCKS):
             for number in range(min(CELLS, self._words[USED + block])):
                 yield self._cell(block * CELLS + number)
 
     def totals(self) -> Totals:
-        """The sums over all cells. None of them ever becomes less."""
+        """The sums over all cells. They only grow, unless a broken worker has overwritten what it had counted."""
         words, floats = [0] * GROWING, dict.fromkeys(FLOATS, 0.0)
         for cell in self.cells():
             counted = self._words[cell.at : cell.at + GROWING].tolist()  # of those that are floats it means nothing
-            words = [one + other for one, other in zip(words, counted, strict=True)]
+            words = [one + other if other < BELIEVED else one for one, other in zip(words, counted, strict=True)]
             for word in FLOATS:
                 seconds = self._floats[cell.at + word]
                 floats[word] += seconds if 0.0 <= seconds < math.inf else 0.0  # else a broken worker wrote it

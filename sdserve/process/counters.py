@@ -1,16 +1,15 @@
 """What a service counts, in memory that outlives its processes: answers by status and time, connections, ends.
 
 Each worker writes into one cell, and so does each master. A word has one writer at a time and is one aligned machine
-word, so counting is a load and a store: no lock, no system call. The first words only ever grow. They are never
-cleared, and never added up into another place when a worker ends (one that died between the two would be counted
-twice): the next worker that gets the cell goes on from there, and a total is the sum over all cells
-(counter_memory.py).
+word, so counting is a load and a store: no lock, no system call.
 
-The last words say what the owner is doing now. They are cleared when it has ended.
+The first words only grow. The next worker that gets the cell counts on from there, and a total is the sum over all
+cells (counter_memory.py). Nothing is cleared, or moved elsewhere, when a worker ends: a master that died halfway would
+count it twice. The last words say what the owner is doing now. They are cleared when it has ended.
 
-Answers are counted by status class and time at once: one word is one bucket of the histogram of one class, and the sum
-of their seconds stands behind the buckets. So the latency of errors is known apart from that of successes. The bounds
-are those of OpenTelemetry's http.server.request.duration.
+Answers are counted by status class and duration at once: each class has a histogram, whose buckets are words, followed
+by the sum of its seconds. So the latency of errors is known apart from that of successes. The bounds are those of
+OpenTelemetry's http.server.request.duration.
 """
 
 from bisect import bisect_left
@@ -26,7 +25,7 @@ CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "gone")
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)  # seconds, upper ends
 FIRST_BOUND = BOUNDS[0]
 BUCKETS = len(BOUNDS) + 1  # the last one has no upper end
-ROW = BUCKETS + 1  # the sum of what was counted, a float
+ROW = BUCKETS + 1  # and the sum of the seconds, a float
 
 # Why workers end: see `cause_of_end` in arbiter/worker_handle.py.
 CAUSES = ("told", "recycled", "timeout", "late", "killed", "crashed", "exited", "boot")
@@ -49,20 +48,20 @@ LIVE = 160
 STATE, PID, SLOT, GENERATION, BORN, PLACE, STOPPED, THREADS, BUSY, OPEN, WANTED, MASTER, POLLS = range(LIVE, LIVE + 13)
 assert GROWING <= LIVE
 
-# Of STATE: 0 in a cell of nobody. What a master is doing, and what it knows of a worker.
+# Values of STATE: 0 in a cell of nobody, then what a master is doing, or what it knows of a worker.
 STATES = ("", "starting", "serving", "draining", "stopping", "booting", "retiring", "aborted", "killed", "gone")
 
 _ROWS = {str(digit): ANSWERS + max(0, min(digit, 5) - 1) * ROW for digit in range(10)} | {"": ANSWERS + 5 * ROW}
 
-
-# What a broken neighbour has written to a cell of ours may be this: counting goes on at 0 then, and raises nothing.
-LARGEST = (1 << 64) - 1
-BELIEVED = 1 << 63  # nobody counts so far: see `CounterCell.mend`
+LARGEST = (
+    1 << 64
+) - 1  # a broken neighbour may have written this into our cell: counting goes on at 0, and never raises
+BELIEVED = 1 << 63  # nobody counts so far: a word from here on was written by a broken neighbour
 
 
 class CounterCell:
-    """The words of one process. `words` and `floats` are the same memory; `rows` says where in it the row of a status
-    begins, by its first character ("" for no status)."""
+    """The words of one process, from `at` on. `words` and `floats` are the same memory; `rows` has the place of a
+    status's row in it, by the first character of the status ("" for none)."""
 
     __slots__ = ("at", "floats", "index", "rows", "words")
 
@@ -75,7 +74,7 @@ class CounterCell:
 
     @classmethod
     def private(cls) -> "CounterCell":
-        """A cell that nobody reads: of a worker that nobody has given one."""
+        """A cell that nobody reads, for a worker without one in shared memory."""
         memory = memoryview(bytearray(CELL_BYTES))
         return cls(0, 0, memory.cast("Q"), memory.cast("d"))
 
@@ -84,17 +83,17 @@ class CounterCell:
         self.words[at] = self.words[at] + number & LARGEST
 
     def quick(self, number: int, seconds: float) -> None:
-        """So many requests were answered by 2xx within the first bound each, and took so long together."""
+        """Counts `number` requests answered by 2xx, each within the first bound, and `seconds` for all of them."""
         row = self.rows["2"]
         self.words[row] = self.words[row] + number & LARGEST
         self.floats[row + BUCKETS] += seconds
 
     def answered(self, status: str, seconds: float) -> None:
-        """A request was answered so after so long."""
+        """Counts a request that was answered with `status` after `seconds`."""
         self._observe(self.rows[status[:1]], seconds)
 
     def queued(self, seconds: float) -> None:
-        """A request has waited for so long before it came here."""
+        """Counts a request that waited for `seconds` before it came here."""
         self._observe(self.at + QUEUED, seconds)
 
     def _observe(self, row: int, seconds: float) -> None:
@@ -110,7 +109,7 @@ class CounterCell:
 
     @property
     def state(self) -> str:
-        """One of STATES; "" also for what a broken neighbour may have written."""
+        """One of STATES; "" also if a broken neighbour has overwritten it."""
         code = self.get(STATE)
         return STATES[code] if code < len(STATES) else ""
 
@@ -128,19 +127,19 @@ class CounterCell:
         self.floats[self.at + BORN] = when
 
     def mend(self) -> None:
-        """What a broken process has written over the counts begins anew: the next owner could not count on from it."""
+        """Sets counts that a broken process has overwritten to zero, for the next owner to count on from."""
         for word in range(GROWING):
             if self.get(word) >= BELIEVED or (word in FLOATS and not self.floats[self.at + word] < inf):
                 self.set(word, 0)
 
     def leave(self) -> None:
-        """The owner has ended: what it was doing is forgotten, what it counted stays."""
+        """The owner has ended: clears what it was doing, and keeps what it counted."""
         for word in range(LIVE, WORDS):
             self.set(word, 0)
 
 
 class Row(Immutable):
-    """One histogram: how many there were in each bucket, and the sum of their seconds."""
+    """One histogram: how many requests are in each bucket, and the sum of their seconds."""
 
     buckets: tuple[int, ...]
     seconds: float
@@ -158,15 +157,15 @@ class Row(Immutable):
         return Row(tuple(one - another for one, another in both), self.seconds - before.seconds)
 
     def quantile(self, share: float) -> float | None:
-        """The bound below which this share of all lies; inf beyond the last bound, None where there are none."""
+        """The lowest bound in seconds that this share of all kept; inf beyond the last bound, None without any."""
         wanted, seen = share * self.count, 0
         if not wanted:
             return None
-        for bound, number in zip((*BOUNDS, float("inf")), self.buckets, strict=True):
+        for bound, number in zip((*BOUNDS, inf), self.buckets, strict=True):
             seen += number
             if seen >= wanted:
                 return bound
-        return float("inf")
+        return inf
 
 
 class Totals(Immutable):
@@ -176,7 +175,7 @@ class Totals(Immutable):
     floats: dict[int, float]
 
     def row(self, first: int) -> Row:
-        """The row that begins at this word."""
+        """The histogram that begins at the word `first`."""
         return Row(self.words[first : first + BUCKETS], self.floats[first + BUCKETS])
 
     @property
@@ -189,5 +188,5 @@ class Totals(Immutable):
         return self.row(QUEUED)
 
     def by_name(self, first: int, names: tuple[str, ...]) -> dict[str, int]:
-        """The words from `first` on: of EXITS by CAUSES, of RELOADS and UPGRADES by OUTCOMES."""
+        """The words from `first` on, by `names`: EXITS by CAUSES, RELOADS and UPGRADES by OUTCOMES."""
         return dict(zip(names, self.words[first : first + len(names)], strict=True))

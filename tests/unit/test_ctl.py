@@ -144,9 +144,10 @@ def test_a_master_that_ends_before_it_answers(path: Path, capsys: pytest.Capture
     assert "the master ended before it answered" in capsys.readouterr().err
 
 
-def test_no_answer_in_time(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("seconds", ["0.05", "0"])
+def test_no_answer_in_time(path: Path, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with master(path, None):
-        assert ctl.main(["-s", str(path), "--timeout", "0.05", "reload"]) == 3
+        assert ctl.main(["-s", str(path), "--timeout", seconds, "reload"]) == 3
     assert "no answer in time" in capsys.readouterr().err
 
 
@@ -161,7 +162,8 @@ def test_the_socket_of_the_unit(
 @pytest.mark.parametrize(
     "argv",
     [[], ["restart"], ["--timeout", "soon", "status"], ["-s", "x", "-u", "y", "status"], ["scale"], ["scale", "0"],
-     ["scale", "many"], ["scale", "1025"], ["wait", "forever"], ["stacks", "-1"]],
+     ["scale", "many"], ["scale", "1025"], ["wait", "forever"], ["stacks", "-1"], ["--timeout", "-1", "status"],
+     ["--timeout", "nan", "status"], ["status", "--timeout", "1e300"]],
 )  # fmt: skip
 def test_bad_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:

@@ -69,6 +69,7 @@ def served() -> Iterator[Served]:
 
 
 def test_answers_and_refusals(served: Served) -> None:
+    assert b"\r\nDate: " in served.ask(b"what is this\r\n\r\n"), "and nothing was answered before"
     ok = served.ask(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
     assert ok.startswith(b"HTTP/1.1 200 OK\r\n") and ok.endswith(b"\r\n\r\nok\n")
     assert served.ask(b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"Connection: close\r\n\r\n")
@@ -82,7 +83,9 @@ def test_answers_and_refusals(served: Served) -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\nA: %s\r\n" % (b"x" * 9000): 431,
         b"GET /bad HTTP/1.1\r\nHost: x\r\n\r\n": 500,
     }.items():
-        assert served.ask(request).split()[1] == b"%d" % status, request
+        answer = served.ask(request)
+        assert answer.split()[1] == b"%d" % status, request
+        assert b"\r\nDate: " in answer, request
     assert served.failures == 1
     assert served.ask(b"", plain=True) == b"up drain\n"
 

@@ -8,9 +8,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from sdserve.process import counter_memory
+from sdserve.process import counter_memory, counters
 from sdserve.process.counter_memory import BLOCK_BYTES, CELLS, SIZE, CounterMemory, obtain
-from sdserve.process.counters import ACCEPTED, BOUNDS, BUCKETS, BYTES, CLASSES, EXITS, GROWING, PID, CounterCell, Row
+from sdserve.process.counters import (
+    ACCEPTED,
+    BOUNDS,
+    BUCKETS,
+    BYTES,
+    CELL_BYTES,
+    CLASSES,
+    EXITS,
+    GROWING,
+    PID,
+    CounterCell,
+    Row,
+)
 
 Obtain = Callable[..., tuple[CounterMemory, str]]
 
@@ -34,6 +46,23 @@ def passed(memory: CounterMemory) -> int:
     """What the next master gets."""
     assert memory.shared is not None
     return os.dup(memory.shared.fileno())
+
+
+def test_a_layout_has_a_number_of_its_own() -> None:
+    """Two versions may map the same memory, in an upgrade or by way of the fd store. Whatever moves a word, or changes
+    what one means, needs another LAYOUT."""
+    assert counter_memory.LAYOUT == 1
+    assert (CELL_BYTES, CELLS, counter_memory.HEADER_BYTES) == (1536, 32, 4096)
+    assert CLASSES == ("1xx", "2xx", "3xx", "4xx", "5xx", "gone")
+    assert BOUNDS == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+    assert counters.CAUSES == ("told", "recycled", "timeout", "late", "killed", "crashed", "exited", "boot")
+    assert counters.OUTCOMES == ("succeeded", "failed")
+    assert counters.STATES[:6] == ("", "starting", "serving", "draining", "stopping", "booting")
+    assert counters.STATES[6:10] == ("retiring", "aborted", "killed", "gone")
+    growing = "ANSWERS QUEUED BYTES ACCEPTED ADOPTED GIVEN_AWAY DROPPED EXITS RELOADS UPGRADES"
+    assert [getattr(counters, name) for name in growing.split()] == [0, 96, 112, 113, 114, 115, 116, 117, 125, 127]
+    live = "STATE PID SLOT GENERATION BORN PLACE STOPPED THREADS BUSY OPEN WANTED MASTER"
+    assert [getattr(counters, name) for name in live.split()] == list(range(160, 172))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +227,9 @@ def test_what_a_broken_worker_has_written_over_the_counts_stops_nobody(byte: int
             cell.set(word, int.from_bytes(bytes([byte]) * 8, "little"))
     for _ in range(2):
         master.add(EXITS)
-    assert all(map(math.isfinite, memory.totals().floats.values()))
+    totals = memory.totals()
+    assert all(map(math.isfinite, totals.floats.values()))
+    assert totals.words[BYTES] == 0, "what nobody can have counted is in no sum"
     memory.give_back(worker)
     heir = memory.take()
     assert heir.index == worker.index
