@@ -1,9 +1,9 @@
 """The listeners of metrics and health, and the process that answers there while somebody asks.
 
-The master only looks whether one of them is readable. It accepts nothing and reads nothing there: it forks an observer
-(ops/observer.py), which does, and looks away until that has ended. One that fails costs a line in the log; the
-next one waits as a worker would (`Backoff`), and the service does not notice. Its lifeline says when it has to leave:
-what it is forked with, listeners and configuration, is not right for ever.
+The master only watches whether one of them is readable. It accepts nothing and reads nothing there: it forks an
+observer (ops/observer.py), which does, and looks away until that has ended. An observer that fails costs a line in the
+log, the next one waits as a worker would (`Backoff`), and the service does not notice. The observer leaves when its
+lifeline is closed: a reload changes the listeners and the configuration that it was forked with.
 """
 
 import os
@@ -20,12 +20,12 @@ from sdserve.errors import ListenError
 from sdserve.process.listeners import AGENT, METRICS, Listener, match
 from sdserve.process.pidfd import Child
 
-LEAVE = 2.0  # seconds in which an observer that has to leave does, unless somebody has stopped it
-LAST_ANSWER = 0.2  # seconds at the end of the service in which an answer that was begun is finished
+LEAVE = 2.0  # seconds that an observer has to leave; it needs longer only if somebody has stopped it, and is killed
+LAST_ANSWER = 0.2  # seconds that an answer under way has to be finished, at the end of the service
 
 
 class Observation:
-    """One master's part of it. Nothing is looked at before `keep_open`."""
+    """The master's part of metrics and health. Nothing is watched before `keep_open`."""
 
     def __init__(self, service: Service, host: Host) -> None:
         self._service = service
@@ -39,17 +39,17 @@ class Observation:
         self._again = NO_DEADLINE
 
     def keep_open(self) -> None:
-        """Has the configured addresses listened on, and answered."""
+        """Listens on the configured addresses, and answers there."""
         self._looks = True
         self._follow()
         if (process := self._process) is not None:
             self._lifeline.close()
             self._service.loop.call_at(self._service.loop.now() + LEAVE, lambda: self._overdue(process))
-        elif self._again.cancelled:
+        else:
             self._look()
 
     def renew(self) -> None:
-        """Listeners or configuration have changed: an observer of before leaves, and the next one knows."""
+        """Listeners or configuration have changed: the present observer leaves, and the next one knows them."""
         if self._looks:
             self.keep_open()
 
@@ -58,7 +58,7 @@ class Observation:
             process.send(signal.SIGKILL)
 
     def _follow(self) -> None:
-        """Listens on what the configuration says, besides what systemd has passed. What fails costs metrics alone."""
+        """Listens where the configuration says, besides what systemd has passed. A failure costs metrics alone."""
         service = self._service
         self._look_away()
         kept = [each for each in service.observed if each.activated]
@@ -85,7 +85,7 @@ class Observation:
         self._lifeline.close()
 
     def close(self) -> None:
-        """The end of this master: an answer that was begun gets a moment, and delays nothing."""
+        """The end of this master. An answer under way has a moment to be finished, and no more."""
         last = not self._service.shares_listeners
         self.release()
         for listener in self._service.observed:
@@ -149,7 +149,7 @@ class Observation:
             self._failed(f"ended with wait status {status}", outside=killed)
 
     def _failed(self, what: str, *, outside: bool) -> None:
-        """What waits in the listeners may have to wait on."""
+        """Whoever waits in the listeners has to wait longer, if observers keep failing."""
         loop = self._service.loop
         now = loop.now()
         self._backoff = self._backoff.after_death(self._born, now - self._born, now, outside=outside)

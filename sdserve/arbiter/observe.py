@@ -16,7 +16,6 @@ from sdserve.process.pidfd import Child, PidFd, room
 from sdserve.workers.boot import set_title
 
 FAILED = 1
-DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 
 def fork_observer(service: Service, lifeline: int) -> Child:
@@ -46,20 +45,20 @@ def fork_observer(service: Service, lifeline: int) -> Child:
 
 
 def _become(service: Service, lifeline: int, master: int) -> int:
-    """Lives the observer's life. It hears no signal but KILL: who ends the service ends it by the lifeline."""
+    """Lives the observer's life. It ignores what is sent to masters: the lifeline says when it has to leave."""
     import gc
 
-    gc.freeze()  # what came from the master shares its pages until a collection touches them
+    gc.freeze()  # a collection that touched what came from the master would copy its pages
     gc.enable()
     count_lost()  # the cell is the master's
     watched = Watched(service.cell, service.counters, service.children.scoreboard)
-    served = tuple(_copy(each) for each in service.observed)  # the loop closes what it watches
+    served = tuple(_copy(each) for each in service.observed)  # the loop closes the originals
     application = tuple(each for each in service.listeners if each.fileno() >= 0)
     service.loop.close()
     for listener in service.outgoing:
         listener.close()
     signal.set_wakeup_fd(-1)
-    for signum in DEAF_TO:
+    for signum in (*signals.QUEUED, signal.SIGPIPE):
         signal.signal(signum, signal.SIG_IGN)
     for signum in (signal.SIGCHLD, signal.SIGABRT):
         signal.signal(signum, signal.SIG_DFL)
@@ -77,7 +76,7 @@ def _copy(listener: Listener) -> Listener:
 
 
 def _drop_rights(service: Service) -> None:
-    """It reads what strangers send: as the user that workers run as."""
+    """It reads what strangers send, so it runs as the user that workers run as."""
     cfg = service.cfg
     chosen = {name for name in ("user", "group") if cfg.settings[name].source != "default"}
     uid = cfg.uid if "user" in chosen else os.geteuid()

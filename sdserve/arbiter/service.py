@@ -19,7 +19,7 @@ from sdserve.handlers import count_lost
 from sdserve.log import Logger
 from sdserve.ops.happenings import OF_MASTER, OF_UPGRADE, Happening
 from sdserve.process.counter_memory import CounterMemory
-from sdserve.process.counters import DROPPED, GENERATION, PID, WANTED, CounterCell
+from sdserve.process.counters import DROPPED, GENERATION, WANTED, CounterCell
 from sdserve.process.listeners import Listener
 from sdserve.status import Status
 
@@ -90,8 +90,7 @@ class Service:
         self.counters = counters
         self.loop.own(counters)
         self.cell = cell = counters.take()
-        cell.set(PID, self.pid)
-        cell.born = self.loop.now()
+        cell.begin(self.pid, self.loop.now())
         count_lost(partial(cell.add, DROPPED))
         self.goal = self.goal
         self._show()

@@ -1,9 +1,9 @@
-"""Where the threads of workers are: asked of the workers, whatever they do, and not waited for for long.
+"""Where the threads of workers are: the workers write it themselves, whatever they are doing, within a few seconds.
 
-faulthandler writes the stacks in a signal handler of C, so also where the interpreter is stuck. It says nothing when it
-has finished. But it writes the newest thread first, so the last one is the main thread; all workers were forked from
-here, so the outermost call of it is the master's own: who has written that has written all. Where even that does not
-come, as many calls are on the stack, what does not grow any more is all.
+faulthandler writes the stacks in a signal handler of C, so it works while the interpreter is stuck, too. It does not
+say when it has finished. But the main thread comes last, and workers are forked from here: the outermost call of their
+main thread is the master's own. Once that is there, the stacks are complete. A very deep stack is cut before its
+outermost call; what has stopped to grow is taken as complete then.
 """
 
 import os
@@ -18,7 +18,7 @@ from sdserve.status import WorkerStacks
 from sdserve.workers.told import ASKED_STACKS
 
 LOOK_EVERY = 0.01  # seconds
-SETTLED = 1.0  # seconds in which what grows no more is taken for all
+SETTLED = 1.0  # seconds without growth after which stacks are taken as complete
 WITHIN = 5.0  # seconds: a process that does not run a handler in this time is in the kernel, or frozen
 MOST = 128 * 1024  # bytes of one worker's stacks
 
@@ -32,7 +32,7 @@ class Stacks:
         self._end = outermost(sys._getframe())
 
     def ask(self, handles: Sequence[WorkerHandle], tell: Callable[[tuple[WorkerStacks, ...]], None]) -> None:
-        """Calls `tell` with the stacks of these workers, in their order, when all have been had or are not to be."""
+        """Calls `tell` with the stacks of these workers, in their order, once each has written them or cannot."""
         had: dict[int, WorkerStacks] = {}
 
         def note(handle: WorkerHandle, trouble: str, text: str) -> None:
@@ -49,7 +49,7 @@ class Stacks:
                 self._asked[handle.pid].notes.append(note)
 
     def _begin(self, handle: WorkerHandle) -> str:
-        """Has a worker write its stacks; returns why that cannot be, or ""."""
+        """Has a worker write its stacks; returns why it cannot, or ""."""
         if handle.pid in self._asked:
             return ""
         try:
@@ -70,12 +70,12 @@ class Stacks:
     def _look(self, asked: "_Asked") -> None:
         now = self._loop.now()
         text = asked.text(now)
-        complete = text.endswith(self._end)
+        complete = asked.ended or text.endswith(self._end)
         if complete or (text and now - asked.grown >= SETTLED) or now - asked.began >= WITHIN:
             del self._asked[asked.handle.pid]
             asked.clear()
             silent = f"it wrote nothing within {WITHIN:g} s: it is in the kernel, or frozen, and takes no signal"
-            trouble = "" if text else silent
+            trouble = "it has ended" if asked.ended else "" if text else silent
             for note in asked.notes:
                 note(asked.handle, trouble, text.decode("utf-8", "replace"))
         else:
@@ -83,7 +83,7 @@ class Stacks:
 
 
 class _Asked:
-    """One worker that has been asked, and who wants to know."""
+    """One worker that has been asked, and who waits for its stacks."""
 
     def __init__(self, handle: WorkerHandle, now: float) -> None:
         self.handle = handle
@@ -92,9 +92,14 @@ class _Asked:
         self._file = handle.stacks
         self._size = 0
 
+    @property
+    def ended(self) -> bool:
+        """Whether the worker has: its file is closed then."""
+        return self._file.fileno() < 0
+
     def text(self, now: float) -> bytes:
         """What has been written by now."""
-        if self._file.fileno() < 0:  # the worker has ended
+        if self.ended:
             return b""
         text = os.pread(self._file.fileno(), MOST, 0)
         if len(text) > self._size:
@@ -103,7 +108,7 @@ class _Asked:
 
     def clear(self) -> None:
         """Empties the file, and gives its memory back."""
-        if self._file.fileno() >= 0:
+        if not self.ended:
             os.ftruncate(self._file.fileno(), 0)
             os.lseek(self._file.fileno(), 0, os.SEEK_SET)
 

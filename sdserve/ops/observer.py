@@ -71,8 +71,10 @@ class Observer:
 
     def readyz(self, accept: str) -> Body:
         """Whether the service wants requests."""
+        if not self._alive():
+            return self.livez(accept)
         ready, why = health.readiness(self.view())
-        if ready and self._alive():
+        if ready:
             return 200, "OK", PLAIN, f"ok: {why}\n".encode()
         return 503, "Service Unavailable", PLAIN, f"{why}\n".encode()
 

@@ -4,7 +4,6 @@ Nobody is asked: that works while every worker is busy, stuck or stopped, and wh
 """
 
 import os
-import time
 from collections.abc import Callable
 
 from sdserve.immutable import Immutable
@@ -34,12 +33,12 @@ class WorkerView(Immutable):
     """One worker.
 
     state: one of WORKER_STATES; stopped: by SIGSTOP or a tracer
-    ours: of the master that is looked at, not of one before it
+    ours: whether it is a worker of the master that is looked at, not of one before it
     age: seconds since the fork
-    threads: that call the application, 0 where an event loop does
-    calls: requests that the application has now
-    connections: that are open
-    busy: for how many seconds it has been in what it does now without a look at its sockets; 0.0: it is at rest
+    threads: how many call the application, 0 if an event loop does
+    calls: how many requests the application has now
+    connections: how many are open
+    busy: seconds since it last looked at its sockets, 0.0 at rest
     """
 
     pid: int
@@ -80,7 +79,7 @@ class Watched(Immutable):
 
 
 def look(at: Watched, now: float, lives: Callable[[int], bool]) -> View:
-    """What there is at `now` (monotonic seconds). `lives` says whether there is a process of that number."""
+    """The service at `now` (monotonic seconds). `lives` says whether there is a process of that number."""
     master = at.master
     pid = master.get(PID)
     workers = [
@@ -92,7 +91,7 @@ def look(at: Watched, now: float, lives: Callable[[int], bool]) -> View:
         state=master.state,
         generation=master.get(GENERATION),
         wanted=master.get(WANTED),
-        began=time.time() - (now - master.born),
+        began=master.began,
         created=at.counters.created,
         workers=tuple(sorted(workers, key=lambda worker: (not worker.ours, worker.slot, worker.age))),
         totals=at.counters.totals(),
@@ -120,7 +119,7 @@ def _worker(cell: CounterCell, scoreboard: Scoreboard, master: int, now: float) 
 
 
 def lives(pid: int) -> bool:
-    """Whether there is a process of that number, which a broken worker may have written."""
+    """Whether there is a process of that number, which may be anything: a broken worker may have written it."""
     if not 0 < pid <= MOST_PID:
         return False
     try:

@@ -14,6 +14,7 @@ OpenTelemetry's http.server.request.duration.
 
 from bisect import bisect_left
 from math import inf
+from time import time
 
 from sdserve.immutable import Immutable
 
@@ -41,11 +42,13 @@ UPGRADES = RELOADS + len(OUTCOMES)  # one for each of OUTCOMES
 GROWING = UPGRADES + len(OUTCOMES)
 FLOATS = tuple(range(BUCKETS, QUEUED + ROW, ROW))
 
-# Words that say what is now. BORN is in monotonic seconds; PLACE is the owner's cell of the scoreboard; MASTER is the
-# pid of a worker's master. THREADS call the application, 0 where an event loop does; BUSY requests are in it. POLLS is
-# how often a worker has answered its master that it polls, from 1 on; 0 where nobody does at rest, so nobody answers.
+# Words that say what is now. BORN is in monotonic seconds, BEGAN (a master's) in seconds since the epoch. PLACE is the
+# owner's cell of the scoreboard, MASTER the pid of a worker's master. THREADS is how many call the application, 0 if an
+# event loop does; BUSY is how many requests are in it. POLLS is how often a worker has answered its master that it
+# polls, from 1 on; 0 if nobody polls at rest, so that nobody could answer.
 LIVE = 160
 STATE, PID, SLOT, GENERATION, BORN, PLACE, STOPPED, THREADS, BUSY, OPEN, WANTED, MASTER, POLLS = range(LIVE, LIVE + 13)
+BEGAN = LIVE + 13
 assert GROWING <= LIVE
 
 # Values of STATE: 0 in a cell of nobody, then what a master is doing, or what it knows of a worker.
@@ -125,6 +128,17 @@ class CounterCell:
     @born.setter
     def born(self, when: float) -> None:
         self.floats[self.at + BORN] = when
+
+    @property
+    def began(self) -> float:
+        """When the master began, in seconds since the epoch: the same at each look, whatever becomes of the clock."""
+        return float(self.floats[self.at + BEGAN])
+
+    def begin(self, pid: int, now: float) -> None:
+        """Shows a master that begins at `now` (monotonic seconds)."""
+        self.set(PID, pid)
+        self.born = now
+        self.floats[self.at + BEGAN] = time()
 
     def mend(self) -> None:
         """Sets counts that a broken process has overwritten to zero, for the next owner to count on from."""

@@ -60,7 +60,9 @@ class Child(PidFd):
             raise
 
     def send(self, signum: int) -> bool:
-        """Sends a signal; false if the process has ended already."""
+        """Sends a signal; false if the process has ended already, or this handle is closed."""
+        if self._fd < 0:
+            return False
         try:
             return super().send(signum)
         except OSError:  # no memory, say. Nobody else reaps it, so its number is its own still.

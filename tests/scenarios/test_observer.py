@@ -50,6 +50,7 @@ def test_it_answers_whatever_the_workers_do(start: Callable[..., Server], short_
 
     assert exchange(at, get("/readyz")).status == 200
     assert Wire(agent_at).rest() == b"up ready 100%\n"
+    assert len({series(at)["sdserve_start_time_seconds"] for _ in range(2)}) == 1
     stuck = [Wire(address, get("/stuck")) for _ in range(3)]  # one waits in the queue
 
     def all_busy() -> bool:

@@ -61,8 +61,8 @@ def test_a_layout_has_a_number_of_its_own() -> None:
     assert counters.STATES[6:10] == ("retiring", "aborted", "killed", "gone")
     growing = "ANSWERS QUEUED BYTES ACCEPTED ADOPTED GIVEN_AWAY DROPPED EXITS RELOADS UPGRADES"
     assert [getattr(counters, name) for name in growing.split()] == [0, 96, 112, 113, 114, 115, 116, 117, 125, 127]
-    live = "STATE PID SLOT GENERATION BORN PLACE STOPPED THREADS BUSY OPEN WANTED MASTER"
-    assert [getattr(counters, name) for name in live.split()] == list(range(160, 172))
+    live = "STATE PID SLOT GENERATION BORN PLACE STOPPED THREADS BUSY OPEN WANTED MASTER POLLS BEGAN"
+    assert [getattr(counters, name) for name in live.split()] == list(range(160, 174))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,15 @@ def test_readable_when_the_process_has_ended() -> None:
     handle.close()
 
 
+def test_a_handle_that_was_closed_sends_nothing_to_whoever_has_the_number_now() -> None:
+    pid, end = waiting_child()
+    child = Child(pid)
+    child.close()
+    assert not child.send(signal.SIGKILL)
+    os.close(end)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 def test_signals() -> None:
     pid, end = waiting_child()
     handle = PidFd(pid)
