@@ -170,11 +170,18 @@ def formatter_for(handler: Handler) -> logging.Formatter:
         # journald notes the process that opened the stream, the master: the pid of a worker must be in the text.
         return JournalFormatter("[%(process)d] %(message)s")
     coloured = isinstance(handler, ConsoleHandler) and handler.stream.isatty() and "NO_COLOR" not in os.environ
-    form = _TerminalFormatter if coloured else logging.Formatter
+    form = _TerminalFormatter if coloured else _PlainFormatter
     return form("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")
 
 
-class _TerminalFormatter(logging.Formatter):
+class _PlainFormatter(logging.Formatter):
+    """What an exception says may be a client's: it commands no terminal, and begins no record of its own."""
+
+    def format(self, record: LogRecord) -> str:
+        return records.printable(super().format(record)).replace("\n[", "\n [")
+
+
+class _TerminalFormatter(_PlainFormatter):
     """Colours when tracing only: that is when the lines of many processes interleave and must be told apart."""
 
     def format(self, record: LogRecord) -> str:

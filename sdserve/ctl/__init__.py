@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from sdserve.ctl.client import START_AGAIN, Answer, ask, follow
 from sdserve.ctl.parser import parameters, parser
@@ -60,6 +61,13 @@ def _run(options: argparse.Namespace) -> int:
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
         print(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket)}", file=sys.stderr)
         return LATE if isinstance(error, TimeoutError) else NOBODY
+
+
+def say(text: str, where: TextIO | None = None) -> None:
+    """Prints what a master says. It may be the text of an application, which shall not command the terminal."""
+    from sdserve.systemd.records import printable
+
+    print(printable(text), file=where)
 
 
 def _once(options: argparse.Namespace) -> int:
@@ -123,7 +131,7 @@ def _listens(path: str) -> bool:
 def _shown(answer: Answer, options: argparse.Namespace) -> int:
     """Prints an answer; returns the exit code."""
     if not answer.get("ok"):
-        print(f"sdservectl: {answer.get('text', 'no reason given')}", file=sys.stderr)
+        say(f"sdservectl: {answer.get('text', 'no reason given')}", sys.stderr)
         return LATE if answer.get("error") == "TooLate" else REFUSED
     from sdserve.ctl import show
 
@@ -132,11 +140,11 @@ def _shown(answer: Answer, options: argparse.Namespace) -> int:
 
         print(json.dumps(answer.get("status") or answer["workers"], indent=2))
     elif options.command == "status":
-        print(show.state(answer))
+        say(show.state(answer))
     elif options.command == "stacks":
-        print(show.stacks(answer))
+        say(show.stacks(answer))
     else:
-        print(answer["text"])
+        say(answer["text"])
     return DONE
 
 
@@ -150,7 +158,9 @@ def _events(options: argparse.Namespace) -> int:
             told = {name: answer[name] for name in ("event", "text", "pid", "slot", "at")}
             print(json.dumps({"time": time.time(), **told}), flush=True)
         else:
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {answer['event']}: {answer['text']}", flush=True)
+            text = answer["text"].replace("\n", " ")
+            say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {answer['event']}: {text}")
+            sys.stdout.flush()
     return DONE
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 from sdserve.descriptor import Descriptor
+from sdserve.systemd.records import printable
 
 # Worth nothing later: signs of life, wishes for time; descriptors, which are closed by then (fdstore.py has a proof).
 MOMENTARY = ("WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC", "FDSTORE")
@@ -140,7 +141,7 @@ class Notifier:
         """False when it was not heard; where nobody is to hear it, that is no failure."""
         if self.muted or self._socket_path is None:
             return True
-        message = "\n".join(field.replace("\n", " ") for field in fields)
+        message = "\n".join(printable(field).replace("\n", " ") for field in fields)
         momentary = message.partition("=")[0] in MOMENTARY
         if (momentary or self.send_again()) and self._deliver(message, fds):
             return True

@@ -1,4 +1,7 @@
-"""What may be written to the journal: lines with `<N>`, syslog(3)'s priority, in front (sd-daemon(3)).
+"""What may be shown, and written to the journal: lines with `<N>`, syslog(3)'s priority, in front (sd-daemon(3)).
+
+Texts of applications, and what these make of what their clients say, reach logs, STATUS= and the terminal of whoever
+looks. Nothing in them may command a terminal.
 
 journald makes a record of each line, and of each piece of a line that is longer than LineMax= (journald.conf(5)). A
 `<N>` where a record begins is its priority. Text that somebody else chose must therefore bring no line ends of its own,
@@ -11,7 +14,15 @@ LONGEST = 40 << 10  # bytes of a line; LineMax= is 48 KiB if nobody changed it
 
 # What journald takes for a line end (LF and NUL), and what a terminal or a pager would not show as it is: controls,
 # line and paragraph separators, marks that turn the direction of text, and surrogates, which no stream can encode.
-_UNSAFE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|<(?=[0-9]{1,3}>)"
+_CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_UNSAFE = _CONTROLS + "|<(?=[0-9]{1,3}>)"
+
+
+def printable(text: str) -> str:
+    """`text` as a terminal or a pager may show it: controls are escaped, line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return re.sub(_CONTROLS, lambda found: ascii(found[0])[1:-1], text)
 
 
 def harmless(text: str) -> str:

@@ -105,6 +105,22 @@ def test_status(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+@pytest.mark.parametrize("command", ["status", "stacks", "events", "reload", "upgrade"])
+def test_no_application_commands_the_terminal(path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    text = "RuntimeError: \x1b]0;title\x07\x9b31m\r\u202e"
+    worker = STATUS["workers"][0] | {"trouble": text, "stacks": text}  # type: ignore[index, operator]
+    told = {"text": text, "status": STATUS | {"listeners": [text]}, "workers": [worker]}
+    about = {"event": "worker-ended", "pid": 1, "slot": 0, "at": 1.0}
+    with master(path, line(ok=True, **told, **about)):
+        ctl.main(["-s", str(path), command])
+    path.unlink()
+    with master(path, line(ok=False, **told)):
+        ctl.main(["-s", str(path), command])
+    for said in capsys.readouterr():
+        assert r"\x1b]0;title\x07\x9b31m\r\u202e" in said
+        assert all(character.isprintable() or character == "\n" for character in said)
+
+
 def test_status_as_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with master(path, line(ok=True, text="Running", status=STATUS)):
         assert ctl.main(["-s", str(path), "status", "--json"]) == 0

@@ -352,6 +352,20 @@ def test_gunicorns_names_are_names_of_the_same_loggers(tmp_path: Path) -> None:
     assert [line.rpartition("] ")[2] for line in second.splitlines()] == ["after a reload", "by the other name"]
 
 
+def test_a_log_file_holds_no_record_and_no_escape_sequence_of_a_clients(tmp_path: Path) -> None:
+    """What a client said is in an exception, as applications like to say it."""
+    log = Logger(str(tmp_path / "errors"))
+    try:
+        raise ValueError("no such page: \x1b]0;title\x07\x9b31m\r\n[2026-01-01 00:00:00 +0000] [1] [INFO] forged")
+    except ValueError:
+        log.exception("it failed")
+    text = (tmp_path / "errors").read_text()
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert text.count("\n[") == 0, "one record"
+    assert r"\x1b]0;title" in text
+    assert "Traceback (most recent call last):\n" in text
+
+
 def test_handlers_that_others_added_stay(tmp_path: Path) -> None:
     log = Logger(str(tmp_path / "log"))
     other = logging.FileHandler(tmp_path / "other")

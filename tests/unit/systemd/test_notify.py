@@ -67,6 +67,13 @@ def test_a_line_break_in_a_text_is_no_new_assignment(manager: NotifySocket) -> N
     assert said(manager, notifier) == [{"STATUS": "one READY=1", "ERRNO": "5"}]
 
 
+def test_a_text_commands_no_terminal(manager: NotifySocket) -> None:
+    """`systemctl status` shows it."""
+    notifier = Notifier(manager.address)
+    notifier.status("app: \x1b]0;title\x07\x9b31m\r\u202e")
+    assert said(manager, notifier) == [{"STATUS": r"app: \x1b]0;title\x07\x9b31m\r\u202e"}]
+
+
 def test_a_muted_master_says_nothing(manager: NotifySocket) -> None:
     notifier = Notifier(manager.address, muted=True)
     notifier.ready("Running")
