@@ -29,7 +29,7 @@ NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 1.0  # seconds in which nobody is accepted when there is no room for a connection
 BACKLOG = 128
 MOST_SILENT = 32  # clients that have not asked: the oldest makes room for the next
-MOST_WAITING = 256  # clients that wait for an answer, or follow: one more is refused
+MOST_WAITING = 256  # clients that wait for an answer, or follow: a follower makes room, else one more is refused
 Handler = Callable[[Call], None]
 _CREDENTIALS = struct.Struct("3i")
 
@@ -169,10 +169,18 @@ class Control:
         self._pausing = self._loop.call_at(self._loop.now() + PAUSE, go_on)
 
     def _asks(self, client: ControlClient, command: Command, call: Call) -> None:
-        if sum(other.waits for other in self._clients) > MOST_WAITING:
+        if sum(other.waits for other in self._clients) > MOST_WAITING and not self._drops_a_follower(client):
             call.fail("TooMany", f"{MOST_WAITING} clients wait for answers: ask again later")
         else:
             self._handlers[command.name](call)
+
+    def _drops_a_follower(self, newcomer: ControlClient) -> bool:
+        """Makes room: whoever has followed for longest has been told something, and the newcomer has not."""
+        for client in self._clients:
+            if client is not newcomer and client.follows:
+                client.refuse("TooMany", "others ask, and whoever has followed for longest has to make room: ask again")
+                return True
+        return False
 
     def _forget(self, client: ControlClient) -> None:
         self._clients.pop(client, None)

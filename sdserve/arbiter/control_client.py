@@ -1,7 +1,8 @@
 """One connection to the control socket: what it asks is read, what it is told waits here until it is read.
 
-Never waits for the client. Who says nothing, or does not read an answer, is forgotten after a while; who follows a
-stream more slowly than it flows is told that it has missed something, and no more.
+Never waits for the client, and has nobody wait for it: of many requests one is heard in a turn of the loop. Who says
+nothing, or does not read an answer, is forgotten after a while; who follows a stream more slowly than it flows is told
+that it has missed something, and no more.
 """
 
 import select
@@ -53,6 +54,16 @@ class ControlClient:
     def waits(self) -> bool:
         """Whether it waits for an answer."""
         return self._call is not None
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is told one thing after the other, until it goes."""
+        return self._call is not None and self._call.more
+
+    def refuse(self, failure: str, text: str) -> None:
+        """Has what it waits for end so."""
+        if self._call is not None:
+            self._call.fail(failure, text)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -108,20 +119,23 @@ class ControlClient:
             self.end()
 
     def _take(self) -> None:
-        """Takes the requests that have come, one at a time; in sdservectl's dialect a connection is for one."""
-        if self._taking:
+        """Takes the next request; in sdservectl's dialect a connection is for one."""
+        if self._taking or not self._listens or (message := self._framer.next()) is None:
             return
         self._taking = True
-        while not (self._call or self._unread or self._last or self._ended):
-            message = self._framer.next()
-            if message is None:
-                break
-            request = dialects.read(self._framer.dialect, message)
-            if request is None:
-                self.end()
-            else:
-                self._hear(request)
+        request = dialects.read(self._framer.dialect, message)
+        if request is None:
+            self.end()
+        else:
+            self._hear(request)
         self._taking = False
+        if self._listens and self._framer.has_next:
+            self._loop.call_at(self._loop.now(), self._take)
+
+    @property
+    def _listens(self) -> bool:
+        """Whether another request can be heard: the last one has been answered, and the answer was taken."""
+        return not (self._call or self._unread or self._last or self._ended)
 
     def _hear(self, request: Request) -> None:
         self._oneway = request.oneway

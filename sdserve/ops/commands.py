@@ -119,7 +119,9 @@ FAILURES = (
         "The client does not read what it follows, and is told nothing more.",
         (Field("lost", int, "how many messages it has missed"),),
     ),
-    Failure("TooMany", "So many clients wait for answers that one more is not heard."),
+    Failure(
+        "TooMany", "So many clients wait for answers that one more is not heard; whoever follows a stream makes room."
+    ),
 )
 
 COMMANDS = (

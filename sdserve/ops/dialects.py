@@ -40,6 +40,11 @@ class Framer:
         if length > LONGEST or (length < 0 and len(self._received) > LONGEST) or len(self._received) > 16 * LONGEST:
             raise TooLongError
 
+    @property
+    def has_next(self) -> bool:
+        """Whether a message is whole."""
+        return bool(self.dialect) and self.dialect in self._received
+
     def next(self) -> bytes | None:
         """The next message, without its end; None if none is whole."""
         if not self.dialect:

@@ -108,7 +108,7 @@ def test_status(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("command", ["status", "stacks", "events", "reload", "upgrade"])
 def test_no_application_commands_the_terminal(path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     text = "RuntimeError: \x1b]0;title\x07\x9b31m\r\u202e"
-    worker = STATUS["workers"][0] | {"trouble": text, "stacks": text}  # type: ignore[index, operator]
+    worker = STATUS["workers"][0] | {"trouble": text, "stacks": text}  # type: ignore[index]
     told = {"text": text, "status": STATUS | {"listeners": [text]}, "workers": [worker]}
     about = {"event": "worker-ended", "pid": 1, "slot": 0, "at": 1.0}
     with master(path, line(ok=True, **told, **about)):

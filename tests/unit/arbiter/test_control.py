@@ -289,6 +289,43 @@ def test_so_many_may_wait(service: Service) -> None:
     other_asks(service, service.client())
 
 
+def test_followers_shut_nobody_out(service: Service) -> None:
+    """The oldest is told that it has to make room, and why."""
+    followers = []
+    for number in range(MOST_WAITING + 1):
+        followers.append(service.client())
+        followers[-1].send(b'{"command": "status", "more": true}\n')
+        service.turn_until(lambda number=number: len(service.waiting) > number)  # type: ignore[misc]
+    told = service.answer(followers[0])
+    assert told is not None
+    assert told["error"] == "TooMany"
+    assert service.waiting[0].over
+    other_asks(service, service.client())
+    assert sum(not call.over for call in service.waiting) == MOST_WAITING - 1
+
+
+def test_who_asks_a_thousand_times_keeps_nobody_waiting(service: Service) -> None:
+    """In a turn the next of its questions is answered: one when it is read, one when that is due."""
+    answered = 0
+
+    def status(call: Call) -> None:
+        nonlocal answered
+        answered += 1
+        call.reply("fine")
+
+    service.control._handlers["status"] = status
+    many = service.client()
+    many.send(b'{"method": "org.sdserve.Control1.Status"}\0' * 90)
+    before = 0
+    while before < 90:
+        service.loop.turn()
+        assert answered - before <= 2
+        before = answered
+    service.loop.turn()
+    heard = many.recv(65536)
+    assert heard.count(b"fine") == 90
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_another_user_is_not_heard_whatever_the_mode(service: Service) -> None:
     os.chmod(service.path, 0o666)
