@@ -15,8 +15,8 @@ class Observed:
         binds_if_any,
         [],
         """Where scrapers find /metrics, and load balancers /livez and /readyz: addresses as in bind. A socket unit
-        with FileDescriptorName=metrics does the same. Who reaches it can read what the service does: not the
-        public.""",
+        with FileDescriptorName=metrics does the same. Who reaches it can read what the service does: not the public.
+        /metrics needs the package prometheus_client: install sdserve[metrics].""",
         metavar="ADDRESS",
         repeatable=True,
         split=convert.split_commas,

@@ -12,7 +12,7 @@ from time import monotonic
 from sdserve import SERVER_SOFTWARE
 from sdserve.immutable import Immutable
 from sdserve.log import Logger
-from sdserve.ops import exposition, health
+from sdserve.ops import health
 from sdserve.ops.backlog import waiting
 from sdserve.ops.families import Scrape
 from sdserve.ops.responder import Body, Responder
@@ -22,6 +22,7 @@ from sdserve.process.listeners import AGENT, Listener
 IDLE = 300.0  # seconds
 FRESH = 10.0  # seconds that a worker's memory is remembered: the kernel counts all of its pages for it
 PLAIN = "text/plain; charset=utf-8"
+MISSING = "metrics need the package prometheus_client: install sdserve[metrics]"
 
 
 class Post(Immutable):
@@ -58,6 +59,8 @@ class Observer:
     def __init__(self, post: Post, alive: Callable[[], bool]) -> None:
         self._post = post
         self._alive = alive
+        self._text: Callable[[str], tuple[str, bytes]] | None = None
+        self._told = False  # that the library is missing
         self._pss: dict[int, tuple[float, int | None]] = {}  # by pid: when it was read
 
     def view(self) -> View:
@@ -82,7 +85,16 @@ class Observer:
         return health.agent_line(self.view())
 
     def metrics(self, accept: str) -> Body:
-        kind, text = exposition.text(self.scrape(), accept)
+        if self._text is None:
+            try:
+                from sdserve.ops.exposition import Exposition
+            except ImportError as error:
+                if not self._told:
+                    self._told = True
+                    self._post.log.error("%s (%s)", MISSING, error)
+                return 501, "Not Implemented", PLAIN, f"{MISSING}\n".encode()
+            self._text = Exposition(self.scrape).text
+        kind, text = self._text(accept)
         return 200, "OK", kind, text
 
     def scrape(self) -> Scrape:

@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import prometheus_client
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect as open_websocket
 
@@ -344,6 +346,8 @@ class Trial:
         machine.write("/etc/systemd/journald.conf.d/test.conf", "[Journal]\nRateLimitIntervalSec=0\n")
         machine.systemctl("restart", "systemd-journald")
         self.service = deploy(machine, files, "mixed:application", settings, drop_in, start=False)
+        library = Path(prometheus_client.__file__).parent
+        shutil.copytree(library, machine.path("/srv/app/prometheus_client"))
         machine.install("sdserve-metrics.socket")
         machine.reload_units()
         machine.systemctl("start", self.service.socket, "sdserve-metrics.socket")
