@@ -24,6 +24,7 @@ class Lifespan:
         self._events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self._answers: dict[str, asyncio.Future[str]] = {}  # "" or why it has failed
         self._asked = ""
+        self._raised = False
 
     async def startup(self) -> None:
         """Raises BootError where the application says that it has failed, or must know lifespan and does not."""
@@ -33,9 +34,11 @@ class Lifespan:
         if self.supported:
             if failure:
                 self.supported = False  # it has nothing to shut down
-                raise BootError(f"the application's lifespan startup failed: {failure}")
+                if "\n" in failure and not self._raised:
+                    self._log.error("The application's lifespan startup failed: %s", failure)
+                raise BootError(f"the application's lifespan startup failed: {in_one_line(failure)}")
         elif self._mode == ON:
-            raise BootError(f"lifespan is on, and the application does not support it: {failure}")
+            raise BootError(f"lifespan is on, and the application does not support it: {in_one_line(failure)}")
         else:
             self._log.debug("The application has no lifespan: %s", failure)
 
@@ -70,6 +73,7 @@ class Lifespan:
         except BaseException as error:  # noqa: BLE001 - what it is about is decided by who waits
             failure = f"{type(error).__name__}: {error}"
             if self.supported or self._mode == ON:
+                self._raised = True
                 self._log.error("Exception in the application's lifespan", exc_info=error)
         finally:
             for answer in self._answers.values():
@@ -85,3 +89,16 @@ class Lifespan:
             self.supported = True
         if not answer.done():
             answer.set_result("" if how == "complete" else message.get("message", "") or "it said so")
+
+
+def in_one_line(text: str) -> str:
+    """Of a traceback, which Starlette sends as its message, the exception and where it was raised; else the first line."""
+    lines = text.strip().splitlines()
+    if len(lines) < 2 or not lines[0].startswith("Traceback "):
+        return lines[0] if lines else text
+    told = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    raised = next((line for line in lines[told[-1] + 1 :] if not line.startswith(" ")), "") if told else ""
+    if not raised:
+        return lines[-1]
+    file, _, rest = lines[told[-1]].strip().removeprefix('File "').partition('", ')
+    return f"{raised} ({file}, {rest.partition(',')[0]})"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sdserve.errors import BootError
-from sdserve.gateway.lifespan import Lifespan
+from sdserve.gateway.lifespan import Lifespan, in_one_line
 from sdserve.log import Logger
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -129,3 +129,45 @@ def test_what_was_not_asked_for_is_refused(said: str) -> None:
 def test_who_has_ended_before_is_not_told_of_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     assert lived(answers("lifespan.startup.complete"), "auto").supported
     assert capfd.readouterr().err == ""
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/opt/site-packages/starlette/routing.py", line 661, in lifespan
+    async with self.lifespan_context(app):
+  File "/srv/shop/main.py", line 8, in lifespan
+    raise RuntimeError("no database\\nat db.example")
+RuntimeError: no database
+at db.example
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("no database", "no database"),
+        ("no database\nat db.example\n", "no database"),
+        (TRACEBACK, "RuntimeError: no database (/srv/shop/main.py, line 8)"),
+        ("Traceback (most recent call last):\nKeyError: 1", "KeyError: 1"),
+        ("\n", "\n"),
+    ],
+)
+def test_a_reason_is_one_line(text: str, line: str) -> None:
+    assert in_one_line(text) == line
+
+
+async def says_a_traceback(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": TRACEBACK})
+
+
+async def says_a_traceback_and_raises(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """As Starlette does."""
+    await says_a_traceback(scope, receive, send)
+    raise RuntimeError("no database")
+
+
+@pytest.mark.parametrize("application", [says_a_traceback, says_a_traceback_and_raises])
+def test_a_traceback_is_for_the_log_once(application: Application, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BootError, match=r"failed: RuntimeError: no database \(/srv/shop/main.py, line 8\)$"):
+        lived(application, "auto")
+    assert capfd.readouterr().err.count("Traceback") == 1
