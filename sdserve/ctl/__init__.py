@@ -175,6 +175,8 @@ WAYS: dict[str, Callable[[argparse.Namespace], int]] = {
 def _advice(error: OSError, path: str) -> str:
     if isinstance(error, PermissionError):
         return "Run it as root, or as the user of the service"
+    if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) and "RUNTIME_DIRECTORY" not in os.environ:
+        return "This unit has no RuntimeDirectory=, where its control socket would be: give it one"
     import glob
 
     # Instances of the template have their runtime directories beside that of `path`.

@@ -70,8 +70,10 @@ def _missing_module(name: str, uri: str, error: ModuleNotFoundError) -> str:
         return f"{uri}: no module named {missing!r}{meant}"
     if missing == name.partition(".")[0]:
         where = repr(sys.path[0] or ".") if sys.path else "the path"
+        units = "; units are written by `sdserve unit APP`" if uri == "unit" else ""
         return (
-            f"{uri}: no module named {missing!r} in {where} or further on the path: check name, --chdir, --pythonpath"
+            f"{uri}: no module named {missing!r} in {where} or further on the path:"
+            f" check name, --chdir, --pythonpath{units}"
         )
     return f"{uri}: {missing.rpartition('.')[0]} has no module {missing.rpartition('.')[2]!r}"
 

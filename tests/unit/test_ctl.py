@@ -134,6 +134,16 @@ def test_nobody_there(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_a_unit_without_a_place_for_the_socket_is_told(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gunicorn.service that was given our ExecReload=, and nothing else."""
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    assert ctl.main(["-s", str(path), "status"]) == 2
+    assert "This unit has no RuntimeDirectory=" in capsys.readouterr().err
+
+
 def test_instances_of_the_template_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("sdserve-shop", "sdserve-blog", "other"):
         (tmp_path / name).mkdir()

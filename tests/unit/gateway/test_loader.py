@@ -100,6 +100,7 @@ def test_a_whole_path_means_a_module_of_its_directory(tmp_path: Path) -> None:
     ("uri", "said"),
     [
         ("ld_nowhere:app", "no module named 'ld_nowhere'"),
+        ("unit", "; units are written by `sdserve unit APP`"),
         ("ld_pkg.nowhere:app", "ld_pkg has no module 'nowhere'"),
         ("ld_good.py", "no module named 'ld_good.py'; did you mean ld_good:application?"),
         ("nowhere.py", "no module named 'nowhere"),
