@@ -92,7 +92,7 @@ class Lifespan:
 
 
 def in_one_line(text: str) -> str:
-    """Of a traceback, which Starlette sends as its message, the exception and where it was raised; else the first line."""
+    """Of a traceback, which Starlette sends as its message, the exception and its place; else the first line."""
     lines = text.strip().splitlines()
     if len(lines) < 2 or not lines[0].startswith("Traceback "):
         return lines[0] if lines else text

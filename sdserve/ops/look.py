@@ -11,27 +11,36 @@ import sys
 from typing import Any
 
 from sdserve.config import paths
-from sdserve.errors import SdserveError
+from sdserve.errors import AppBootError, SdserveError
 from sdserve.gateway import loader
 from sdserve.gateway.protocol import spoken_by
 
 
 def look(uri: str) -> dict[str, Any]:
-    """What an application is, or `{"error": why it cannot be loaded}`; see project.Found for the names."""
+    """What an application is; see project.Found for the names.
+
+    `{"error": why it cannot be loaded}` where it cannot; `nothing` is true there if its name stands for no application.
+    """
     try:
         application: Any = loader.load(uri)
     except SdserveError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "nothing": not isinstance(error, AppBootError) or _is_absent(uri, error.__cause__)}
     spoken = spoken_by(application)
     framework = (type(application).__module__ or "").partition(".")[0]
     found: dict[str, Any] = {"protocol": spoken.protocol, "framework": framework}
     if spoken.wrong:
-        return {"error": f"{uri} {spoken.wrong}"}
+        return {"error": f"{uri} {spoken.wrong}", "nothing": True}
     if framework == "django" or "django.core.handlers" in sys.modules:
         found.update(framework="django", **_django())
     elif framework == "flask":
         found["files"] = _of_url(application.config.get("SQLALCHEMY_DATABASE_URI"), application.instance_path)
     return found
+
+
+def _is_absent(uri: str, cause: BaseException | None) -> bool:
+    """Whether the module itself is not there, and not one that it imports."""
+    module = uri.partition(":")[0]
+    return isinstance(cause, ModuleNotFoundError) and f"{module}.".startswith(f"{cause.name}.")
 
 
 def _django() -> dict[str, Any]:

@@ -7,14 +7,19 @@ says. An application that lies in somebody's directory is imported as that user:
 import ast
 import json
 import os
+import shlex
 import signal
+import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import zip_longest
+from pathlib import Path, PurePath
 from typing import Any
+
+from sdserve.errors import ConfigError
 
 ENVIRONMENTS = (".venv", "venv", "env")
 TIMEOUT = 30.0
@@ -52,22 +57,38 @@ class Found:
 
 def environment(directory: str, own: str) -> str:
     """The virtual environment that serves: the project's, if sdserve is installed there, else this command's own."""
-    for name in ENVIRONMENTS:
-        place = os.path.join(directory, name)
-        if os.access(os.path.join(place, "bin", "sdserve"), os.X_OK):
-            return place
-    return own
+    having = (each for each in _environments(directory) if os.access(os.path.join(each, "bin", "sdserve"), os.X_OK))
+    return next(having, own)
 
 
 def without_sdserve(directory: str) -> str:
     """A virtual environment of the project that lacks sdserve, or ""."""
-    places = [os.path.join(directory, name) for name in ENVIRONMENTS]
-    return next((each for each in places if os.path.exists(os.path.join(each, "bin", "python"))), "")
+    return next(_environments(directory), "")
+
+
+def _environments(directory: str) -> Iterator[str]:
+    """Those of the project: in its directory, or above it, where `manage.py` or `src` lies below the project's own.
+
+    Only its owner's and root's count: in /tmp, say, others could put one there.
+    """
+    trusted = {0, os.stat(directory).st_uid}
+    above = Path(directory)
+    for place in (above, *above.parents):
+        for name in ENVIRONMENTS:
+            with suppress(OSError):
+                if os.stat(place / name).st_uid in trusted and os.path.exists(place / name / "bin" / "python"):
+                    yield str(place / name)
 
 
 def look(uri: str, directory: str, prefix: str, timeout: float = TIMEOUT) -> Found:
-    """What the application `uri` in `directory` is; `prefix` is the virtual environment that serves it."""
+    """What the application `uri` in `directory` is; `prefix` is the virtual environment that serves it.
+
+    Raises ConfigError where the name stands for no application: no unit would serve it.
+    """
     answer = _ask(uri, directory, os.path.join(prefix, "bin", "python"), timeout)
+    if answer.get("nothing"):
+        below = _below(uri, directory)
+        raise ConfigError(answer["error"] + (f"; it is in {below}: --chdir {shlex.quote(below)}" if below else ""))
     if "error" in answer:
         return _read(uri, directory, answer["error"])
     values: dict[str, Any] = {
@@ -89,8 +110,8 @@ def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any
         places = {f"{kind}_DIRECTORY": str(state) for kind in ("STATE", "RUNTIME", "LOGS", "CACHE")}
         environ = {**os.environ, **places, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(state)}
         try:
-            child = subprocess.Popen(
-                [python, "-m", "sdserve.ops.look", uri, directory, str(report.fileno())],
+            child = subprocess.Popen(  # -P: modules are not looked for in "/"
+                [python, "-P", "-m", "sdserve.ops.look", uri, directory, str(report.fileno())],
                 cwd="/",
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -114,6 +135,17 @@ def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any
             return {"error": f"the process that imported it ended with status {status}"}
         answer: dict[str, Any] = json.loads(text.replace(str(state), STATE))
         return answer
+
+
+def _below(uri: str, directory: str) -> str:
+    """The directory in `directory` that the module is in, as with `src`, or `manage.py` in one of its own; or ""."""
+    module = uri.partition(":")[0].replace(".", "/")
+    for pattern in (f"*/{module}.py", f"*/{module}/__init__.py") if module else ():
+        for found in sorted(Path(directory).glob(pattern)):
+            below = found.relative_to(directory).parts[0]
+            if not below.startswith(".") and below not in ENVIRONMENTS:
+                return below
+    return ""
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -159,6 +191,27 @@ def _settings(tree: ast.AST) -> str:
             texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
             if len(texts) == 2 and texts[0] == "DJANGO_SETTINGS_MODULE":
                 return str(texts[1])
+    return ""
+
+
+def may_search(uid: int, groups: Collection[int], directory: str) -> bool:
+    """Whether the mode of a directory lets this user search it (path_resolution(7)). Raises OSError."""
+    about = os.stat(directory)
+    right = 0o100 if about.st_uid == uid else 0o010 if about.st_gid in groups else 0o001
+    return uid == 0 or bool(about.st_mode & right)
+
+
+def shared(uid: int, path: str) -> str:
+    """The first place on the way to `path`, itself included, where others than root and this user may change things.
+
+    "" if there is none. In a directory with a sticky bit, as /tmp is, what is there is its owner's. Raises OSError.
+    """
+    places = [each for each in (*reversed(PurePath(path).parents), PurePath(path)) if os.path.lexists(each)]
+    for place, inner in zip_longest(places, places[1:]):
+        about = os.lstat(place)
+        kept = stat.S_ISLNK(about.st_mode) or (inner is not None and about.st_mode & stat.S_ISVTX)
+        if about.st_uid not in (0, uid) or (about.st_mode & 0o022 and not kept):
+            return str(place)
     return ""
 
 

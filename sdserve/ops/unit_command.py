@@ -5,11 +5,13 @@ operator's. What it did not write itself, or somebody has changed since, it does
 """
 
 import argparse
+import functools
 import os
 import pwd
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sdserve.config import address, file, paths
@@ -62,7 +64,7 @@ def run(argv: Sequence[str]) -> None:
             _tell(plan, transient=True)
             print(plan.transient())
             return
-        output = Path(options.output or f"{plan.name}-units").absolute()
+        output, shared = _output(plan, options.output)
         files = plan.files()
         if not options.force:
             _demand_ours(plan, output, files)
@@ -72,6 +74,8 @@ def run(argv: Sequence[str]) -> None:
     except OSError as error:
         raise ConfigError(f"{error.filename or options.chdir}: {error.strerror}") from error
     _tell(plan)
+    if shared:
+        print(f"sdserve unit: {shared}", file=sys.stderr)
     print(f"sh {shlex.quote(str(output / 'install.sh'))}")
     print(f"systemctl enable --now {plan.name}.socket")
 
@@ -87,7 +91,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise ConfigError(f"--name: {name!r} has to be 23 of a-z, 0-9, _ and - at most, a letter or _ first")
     prefix = os.path.join(start, options.venv) if options.venv else project.environment(directory, sys.prefix)
     if not os.access(os.path.join(prefix, "bin", "sdserve"), os.X_OK):
-        raise ConfigError(f"{prefix}/bin/sdserve is missing: {prefix}/bin/pip install sdserve, or name another --venv")
+        raise ConfigError(f"{prefix}/bin/sdserve is missing: install sdserve there, or name another --venv")
     found = project.look(options.app, directory, prefix)
     if options.user:
         _demand_user(options.user)
@@ -152,6 +156,19 @@ def _owner(path: str) -> str:
         raise ConfigError(f"{path} belongs to uid {uid}, who is no user here: name one by --user") from None
 
 
+def _output(plan: Plan, wanted: str | None) -> tuple[Path, str]:
+    """Where to write, and what is to be said of that. What root is to run, nobody else may change before it does."""
+    output = Path(wanted or f"{plan.name}-units").absolute()
+    if os.geteuid() != 0 or not (
+        shared := project.shared(0, str(output)) or project.shared(0, os.path.realpath(output))
+    ):
+        return output, ""
+    if wanted:
+        return output, f"others than root may write to {shared}: look at install.sh before root runs it"
+    home = Path(pwd.getpwuid(0).pw_dir)
+    return home / output.name, f"the files are in {home}, since others than root may write to {shared}"
+
+
 def _demand_ours(plan: Plan, output: Path, files: Iterable[str]) -> None:
     """Raises ConfigError where something would be lost: a file in the way, or a unit of another program."""
     found = [str(output / name) for name in files if (output / name).is_symlink() or _is_foreign(output / name)]
@@ -180,13 +197,25 @@ def _write(output: Path, files: dict[str, str]) -> None:
             file.write(text)
 
 
+def _searched_by(plan: Plan) -> Callable[[str], bool]:
+    """Whether the service's user may search a directory. One that does not exist yet is in no group."""
+    if not plan.owner or plan.new_user:
+        return paths.open_to_all
+    user = pwd.getpwnam(plan.owner)
+    return functools.partial(project.may_search, user.pw_uid, os.getgrouplist(user.pw_name, user.pw_gid))
+
+
 def _tell(plan: Plan, transient: bool = False) -> None:
     """What was found, on standard error: standard output has the commands alone."""
     lines = [f"{plan.app} is {plan.kind}, served by {plan.prefix}/bin/sdserve", *plan.hints(transient)]
     other = project.without_sdserve(plan.directory)
     if other and plan.found.error and other != plan.prefix:
-        lines.append(f"{other} has no sdserve: {other}/bin/pip install sdserve")
-    if not plan.bound and (closed := paths.barrier(f"{plan.directory}/", paths.open_to_all)):
-        lines.append(f"{closed}: the service's user may not search it: chmod o+x {shlex.quote(closed)}")
+        lines.append(f"{other} has no sdserve: install it there, or name another environment by --venv")
+    if closed := plan.closed(_searched_by(plan)):
+        mended = f"chmod o+x {shlex.quote(closed)}"
+        with suppress(KeyError):
+            if owner := os.stat(closed).st_uid:
+                mended += f", or serve as its owner: --user {pwd.getpwuid(owner).pw_name}"
+        lines.append(f"{closed}: the service's user may not search it: {mended}")
     for line in lines:
         print(f"sdserve unit: {line}", file=sys.stderr)

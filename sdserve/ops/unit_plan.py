@@ -3,10 +3,11 @@
 import hashlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from sdserve.config import paths
 from sdserve.ops import quoting, units
 from sdserve.ops.project import STATE, Found, hidden, in_home, outermost
 
@@ -114,11 +115,29 @@ class Plan:
         return {name: value for name, value in wanted.items() if value}
 
     @property
+    def read(self) -> list[str]:
+        """The directories that it is read from: the project, its environment, and the interpreter of that."""
+        interpreter = self.python.rpartition("/bin/")[0]
+        return outermost([each for each in (self.directory, self.prefix, interpreter) if each])
+
+    @property
     def bound(self) -> list[str]:
         """What is read and would not be seen: it lies in a home, or in /tmp, which the service has of its own."""
-        interpreter = self.python.rpartition("/bin/")[0]
-        read = [each for each in (self.directory, self.prefix, interpreter) if each and hidden(each)]
-        return [each for each in outermost(read) if each not in self.writable]
+        return [each for each in outermost(list(filter(hidden, self.read))) if each not in self.writable]
+
+    def closed(self, may_search: Callable[[str], bool]) -> str:
+        """The first directory that keeps the service's user from what is read, "" if there is none.
+
+        What is hidden is shown at its place, whatever lies above it.
+        """
+        for each in self.read:
+            if not hidden(each):
+                each = paths.barrier(f"{each}/", may_search)
+            elif may_search(each):
+                continue
+            if each:
+                return each
+        return ""
 
     @property
     def kind(self) -> str:
@@ -233,7 +252,7 @@ class Plan:
         """What the operator may have to do, a line each."""
         found = self.found
         if found.error:
-            yield f"not imported ({found.error}): what stands here was read from its source"
+            yield f"not imported, nor served until it can be ({found.error}): what stands here was read from its source"
         if found.framework == "django" and not found.error:
             yield from self._hints_of_django()
         if transient and self.new_user:

@@ -145,6 +145,8 @@ def test_fastapi_in_a_home_that_nobody_else_may_enter(host: Machine) -> None:
         host.path("/home/dev").chmod(0o700)
         host.run("chown", "-R", "dev:", "/home/dev")
         assert installed_and_served(host, "/home/dev/api", "main:app") == '"Hello from FastAPI"'
+        assert not host.path("/home/dev/api/application-units").exists()  # the user could change what root is to run
+        assert host.path("/root/application-units/install.sh").stat().st_uid == 0
         host.wait_for("application.service", ActiveState="active")
     finally:
         host.systemctl("stop", "application.socket", "application.service", check=False)

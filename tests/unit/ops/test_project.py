@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sdserve.errors import ConfigError
 from sdserve.ops import project
 from sdserve.ops.project import STATE, Found
 
@@ -71,8 +72,65 @@ def test_what_cannot_be_imported_is_read(tmp_path: Path, breaks: str, timeout: f
     assert reason in found.error
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
-    assert "no module named 'nowhere'" in look(tmp_path, "nowhere:app").error
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("nowhere:app", r"no module named 'nowhere' [^;]*$"),
+        ("shop.wsgi", r"no module named 'shop' .*; it is in back end: --chdir 'back end'$"),
+        ("lib:app", r"no module named 'lib' .*; it is in src: --chdir src$"),
+        ("site_app", r"site_app has no 'application'; did you mean app"),
+        ("site_app.py", r"did you mean site_app:app\?"),
+    ],
+)
+def test_what_stands_for_no_application_is_an_error(tmp_path: Path, uri: str, reason: str) -> None:
+    for name in ("back end/shop/wsgi.py", ".old/shop/wsgi.py", "src/lib/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=reason):
+        look(tmp_path, uri, site_app=FASTAPI)
+
+
+def test_the_environment_is_the_projects_also_from_a_directory_below(tmp_path: Path) -> None:
+    inner = tmp_path / "shop" / "backend"
+    inner.mkdir(parents=True)
+    assert project.environment(str(inner), "/own") == "/own"
+    for name in ("shop/.venv/bin/python", "env/bin/python", "env/bin/sdserve"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(0o755)
+    assert project.without_sdserve(str(inner)) == f"{tmp_path}/shop/.venv"
+    assert project.environment(str(inner), "/own") == f"{tmp_path}/env"
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "env", 12345, 12345)
+        assert project.environment(str(inner), "/own") == "/own"
+
+
+def test_who_may_search(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    own, group = os.stat(place).st_uid, os.stat(place).st_gid
+    other = own + 1
+    tmp_path.chmod(0o710)
+    assert [project.may_search(*who, place) for who in ((own, ()), (other, ()), (other, {group}))] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_where_others_may_put_something_else(tmp_path: Path) -> None:
+    own, place = os.geteuid(), tmp_path / "project"
+    place.mkdir()
+    output = str(place / "units")
+    assert project.shared(own, output) == ""
+    assert project.shared(own + 1, output) == ("" if own == 0 else str(tmp_path.parents[1]))
+    for mode, inside in ((0o777, False), (0o775, False), (0o1777, False), (0o1777, True)):
+        place.chmod(mode)
+        if inside:
+            Path(output).mkdir()
+        assert project.shared(own, output) == ("" if inside else str(place)), oct(mode)
+    (place / "link").symlink_to("units")
+    assert project.shared(own, str(place / "link")) == ""
+    Path(output).chmod(0o777)
+    assert project.shared(own, output) == output
 
 
 def test_paths() -> None:

@@ -46,6 +46,21 @@ def test_what_homes_hide_is_bound() -> None:
 
 
 @pytest.mark.parametrize(
+    ("directory", "shut", "closed"),
+    [
+        ("/srv/shop", ["/srv/shop"], "/srv/shop"),
+        ("/srv/shop", ["/opt", "/opt/venv"], "/opt"),
+        ("/srv/shop", ["/home"], ""),
+        ("/home/me/shop", ["/home/me"], ""),
+        ("/home/me/shop", ["/home/me", "/home/me/shop"], "/home/me/shop"),
+    ],
+)
+def test_what_keeps_its_user_out(directory: str, shut: list[str], closed: str) -> None:
+    """What homes hide is shown at its place, so a home may be shut."""
+    assert plan(directory=directory).closed(lambda each: each not in shut) == closed
+
+
+@pytest.mark.parametrize(
     ("app", "directory", "name"),
     [
         ("shop.wsgi:application", "/srv/project", "shop"),
@@ -79,7 +94,10 @@ def test_the_same_is_written_each_time() -> None:
         (Found("wsgi", "django", has_static=True), "STATIC_ROOT is not set"),
         (Found("wsgi", "django", has_static=True, static="/srv/static"), "serves them from /srv/static"),
         (Found("wsgi", "django", files=(f"{STATE}/db",)), "/var/lib/sdserve-shop"),
-        (Found("asgi", "fastapi", error="it took too long"), "not imported (it took too long)"),
+        (
+            Found("asgi", "fastapi", error="it took too long"),
+            "not imported, nor served until it can be (it took too long)",
+        ),
     ],
 )
 def test_hints(found: Found, hint: str) -> None:
