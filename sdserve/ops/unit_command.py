@@ -159,9 +159,9 @@ def _owner(path: str) -> str:
 def _output(plan: Plan, wanted: str | None) -> tuple[Path, str]:
     """Where to write, and what is to be said of that. What root is to run, nobody else may change before it does."""
     output = Path(wanted or f"{plan.name}-units").absolute()
-    if os.geteuid() != 0 or not (
-        shared := project.shared(0, str(output)) or project.shared(0, os.path.realpath(output))
-    ):
+    places = (str(output), os.path.realpath(output))
+    shared = next(filter(None, (project.shared(0, each) or plan.writes_above(each) for each in places)), "")
+    if not shared or os.geteuid() != 0:
         return output, ""
     if wanted:
         return output, f"others than root may write to {shared}: look at install.sh before root runs it"

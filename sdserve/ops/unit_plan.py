@@ -100,6 +100,11 @@ class Plan:
         """The directories to write to: SQLite makes files beside its database."""
         return outermost([each.directory if each.is_file else each.path for each in self.writes])
 
+    def writes_above(self, path: str) -> str:
+        """The directory that it writes to, or is given, and that `path` lies in; or ""."""
+        places = outermost([*self.writable, *self.given_away])
+        return next((each for each in places if f"{path}/".startswith(f"{each.rstrip('/')}/")), "")
+
     @property
     def given_away(self) -> list[str]:
         """What is root's, and has to be the user's for whom nobody has decided."""

@@ -133,6 +133,7 @@ def test_django_with_a_database_that_root_made(host: Machine) -> None:
         uid = int(host.run("id", "-u", "sdserve-shop").stdout)
         assert host.path("/srv/shop/db.sqlite3").stat().st_uid == uid
         assert host.path("/srv/shop/shop/settings.py").stat().st_uid == 0
+        assert not host.path("/srv/shop/shop-units").exists()  # the service owns the directory
     finally:
         host.systemctl("stop", "shop.socket", "shop.service", check=False)
         host.run("userdel", "sdserve-shop", check=False)

@@ -35,6 +35,12 @@ def test_as_whom_it_serves(made: Plan, user: str, given_away: list[str]) -> None
     assert ("systemd-sysusers" in made.files()["install.sh"]) is (user == "sdserve-shop")
 
 
+def test_what_lies_where_it_writes() -> None:
+    made = plan(Place(DATABASE, "", True, ""), Place("/srv/media", "me"))
+    paths = ("/srv/shop/shop-units", "/srv/media", "/srv/shop-units", "/root")
+    assert [made.writes_above(path) for path in paths] == ["/srv/shop", "/srv/media", "", ""]
+
+
 def test_what_homes_hide_is_bound() -> None:
     made = plan(Place("/home/me/data", "me"), directory="/home/me/shop", prefix="/home/me/shop/.venv")
     assert (made.bound, made.writable) == (["/home/me/shop"], ["/home/me/data"])
