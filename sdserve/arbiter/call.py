@@ -1,4 +1,4 @@
-"""One command that somebody asked for on the control socket, and the answers to it, which may come later."""
+"""One command that a client of the control socket has asked for, and the answers to it, which may come later."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,16 +16,16 @@ class Message(Immutable):
 
 
 class Call:
-    """Answered once, by `reply` or `fail`; one that asked for `more` by `tell` before that, any number of times.
+    """Answered once, by `reply` or `fail`. If it asked for `more`, any number of `tell` may come before that.
 
-    `say` delivers a message; false when nobody is there to hear more.
+    `say` delivers a message, and returns whether anybody hears another.
     """
 
     def __init__(self, say: Callable[[Message], bool], parameters: dict[str, Any] | None = None, more: bool = False):
         self._say = say
         self._parameters = parameters or {}
         self.more = more
-        self.over = False  # it was answered, or nobody waits for the answer any more
+        self.over = False  # it was answered, or its client has gone
 
     def get(self, name: str) -> Any:
         """A parameter, of the type that the table says; None if it was left out."""
@@ -38,7 +38,7 @@ class Call:
         self._end(Message(text, fields, failure))
 
     def tell(self, text: str, **fields: Any) -> None:
-        """One answer of several; `over` says whether anybody hears another."""
+        """One answer of several. `over` is true once nobody hears another."""
         if not self.over and not self._say(Message(text, fields, continues=True)):
             self.over = True
 

@@ -1,21 +1,22 @@
 """What sdservectl can ask of a master, as ops/commands.py lists it: some at once, others when the outcome is known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sdserve.arbiter.call import Call
 from sdserve.arbiter.control import Handler
 from sdserve.arbiter.drain import Drain
 from sdserve.arbiter.lifecycle import LEAVING, Master
+from sdserve.arbiter.loop import NO_DEADLINE, Deadline
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.stacks import Stacks
 from sdserve.ops.happenings import Happening
 from sdserve.systemd.environment import digests
 
-LOOK_EVERY = 1.0  # seconds between two looks of who follows the status
+LOOK_EVERY = 1.0  # seconds between two answers to a client that follows the status
 
 
 class Commands:
-    """The commands, and who waits for the outcome of which.
+    """The commands, and the calls that wait for an outcome.
 
     refusal: says why no upgrade can begin, or ""
     resize: sets the wanted number of workers
@@ -43,7 +44,7 @@ class Commands:
         self.drain = Drain(service, stop)
         self._reloads: list[Call] = []
         self._upgrades: list[Call] = []
-        self._waiting: list[Call] = []
+        self._waiting: dict[Call, Deadline] = {}  # for a state, and how long
         self._watching: list[Call] = []
         self._following: list[Call] = []
 
@@ -62,7 +63,7 @@ class Commands:
         }
 
     def _environment(self, call: Call) -> None:
-        """What this service was started with, for an ExecReload= that was started with something newer."""
+        """The environment this service was started with, for an ExecReload= that was started with a newer one."""
         call.reply("digests", environment=digests(self._service.launched_with))
 
     def _status(self, call: Call) -> None:
@@ -114,12 +115,12 @@ class Commands:
 
     def _follow(self, call: Call) -> None:
         service = self._service
-        self._following.append(call)
+        self._following = [*(each for each in self._following if not each.over), call]
         call.tell(service.status_line(), **Happening("following", "", service.loop.now(), service.pid).about())
         service.followers = [self._pass_on]
 
     def _pass_on(self, told: Happening) -> None:
-        """Tells who follows what has happened; nothing more is composed once nobody does."""
+        """Tells the clients that follow events what has happened. Without any, none is composed any more."""
         for call in self._following:
             call.tell(told.text, **told.about())
         self._following = [call for call in self._following if not call.over]
@@ -127,11 +128,10 @@ class Commands:
             self._service.followers = []
 
     def _drain(self, call: Call) -> None:
-        state = self._service.state
-        if state not in (Master.RUNNING, Master.RELOADING) or self._service.reexec_pid:
-            call.fail(
-                "Refused", "an upgrade is under way" if self._service.reexec_pid else f"The server is {state.value}."
-            )
+        if self._service.reexec_pid:
+            call.fail("Refused", "an upgrade is under way")
+        elif (state := self._service.state) not in (Master.RUNNING, Master.RELOADING):
+            call.fail("Refused", f"The server is {state.value}.")
         else:
             self.drain.ask(call)
 
@@ -140,21 +140,21 @@ class Commands:
 
     def _wait(self, call: Call) -> None:
         loop, seconds = self._service.loop, call.get("seconds")
-        self._waiting.append(call)
+        self._waiting[call] = NO_DEADLINE
         if seconds is not None:
             late = f"not {call.get('state') or 'serving'} within {seconds:.3g} s"
-            loop.call_at(loop.now() + seconds, lambda: call.fail("TooLate", f"{late}: {self._service.status_line()}"))
+            too_late = lambda: call.fail("TooLate", f"{late}: {self._service.status_line()}")  # noqa: E731
+            self._waiting[call] = loop.call_at(loop.now() + seconds, too_late)
         self.look()
 
     def look(self) -> None:
-        """Answers who waits for a state that has come; to be called whenever the loop has turned."""
-        if not self._waiting:
-            return
-        self._waiting = [call for call in self._waiting if not call.over]
-        for call in self._waiting:
-            if self._is(call.get("state") or "serving"):
+        """Answers the calls that wait for a state that has come; called in every turn of the loop."""
+        for call in list(self._waiting):
+            if not call.over and self._is(call.get("state") or "serving"):
                 status = self._service.status()
                 call.reply(status.line(), status=status.as_dict())
+            if call.over:
+                self._waiting.pop(call).cancel()
 
     def _is(self, state: str) -> bool:
         service = self._service
@@ -170,19 +170,20 @@ class Commands:
         self._tell(self._reloads, "ReloadFailed", trouble, f"reloaded: {self._service.status_line()}")
 
     def overtaken(self) -> bool:
-        """A new master takes over before the reload is done: clients must ask that one. False if none waits."""
-        return self._send_on(self._reloads)
+        """A new master takes over before the reload is done: clients have to ask that one. False if none waits."""
+        waiting, self._reloads = self._reloads, []
+        self._send_on(waiting)
+        return bool(waiting)
 
     def passed_on(self) -> None:
-        """The control socket is a new master's: who follows what happens has to ask that one."""
-        for waiting in (self._waiting, self._watching, self._following):
-            self._send_on(waiting)
+        """The control socket is a new master's: clients that wait for states, or follow, have to ask that one."""
+        self._send_on([*self._waiting, *self._watching, *self._following])
+        self._watching, self._following = [], []
+        self.look()
 
-    def _send_on(self, waiting: list[Call]) -> bool:
-        told, waiting[:] = waiting[:], []
-        for call in told:
+    def _send_on(self, calls: Iterable[Call]) -> None:
+        for call in calls:
             call.fail("TakenOver", "a new master takes over, which has to be asked again")
-        return bool(told)
 
     def upgraded(self, trouble: str, done: str = "") -> None:
         """An upgrade ended; `trouble` is "" or why it failed, `done` what has come of it."""

@@ -1,11 +1,12 @@
 """Structured records for the journal, by journald's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
-A record is one datagram of fields, sent at once or not at all. A value with a line end goes by its length, so nothing
-in a value begins another field. What is larger than a datagram goes as a sealed memfd, as sd_journal_send(3) sends it;
-that one itself would wait while journald does not read. What cannot be sent is the caller's to say otherwise.
+A record is one datagram of fields, sent at once or not at all. A value with a line end is sent by its length, so
+nothing in a value begins another field. A record that is larger than a datagram goes as a sealed memfd, as in
+sd_journal_send(3), which itself is not used: it would wait while journald does not read. If a record cannot be sent,
+the caller says it by other means.
 
-journald asks /proc whose record it is when it reads it. A process that is about to end must therefore still be there:
-see `settle`.
+journald looks up in /proc whose record it reads. A process that is about to end must therefore still be there: see
+`settle`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import socket
 
 ADDRESS = "/run/systemd/journal/socket"
-SETTLE = 0.2  # seconds that one process waits, in all its life, for journald to read its last words
+SETTLE = 0.2  # seconds that a process waits, in all its life, for journald to read its last words
 LOOK = 0.001  # seconds between two looks
 TOO_LONG = (errno.EMSGSIZE, errno.ENOBUFS)
 SIOCOUTQ = 0x5411  # bytes of a socket that nobody has read (unix(7))
@@ -31,7 +32,7 @@ _settling = SETTLE  # what is left of it
 
 
 def encode(fields: Iterable[tuple[str, str]]) -> bytes:
-    """Fields as journald reads them. Their names are ours: capitals, digits and `_`, a capital first."""
+    """Fields as journald reads them. Their names are our own: capitals, digits and `_`, a capital first."""
     parts: list[bytes] = []
     for name, text in fields:
         value = text.encode("utf-8", "backslashreplace")
@@ -43,9 +44,9 @@ def encode(fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 def send(record: bytes, last: bool = False, address: str = "") -> bool:
-    """Sends a record, at once or not at all; whether it was sent.
+    """Sends a record, at once or not at all; returns whether it was sent.
 
-    last: the process may end now. It is kept till journald has read the record, or until it has waited long enough.
+    last: the process may end now. Waits until journald has read the record, or until `SETTLE` is over.
     """
     import socket
 
@@ -81,8 +82,9 @@ def _send_sealed(sock: socket.socket, record: bytes, flags: int, address: str) -
 
 
 def settle(sock: socket.socket) -> None:
-    """Waits until what was sent has been read; all waits of a process together take no longer than `SETTLE`."""
+    """Waits until journald has read what was sent; all waits of a process together take `SETTLE` seconds at most."""
     global _settling
     while _settling > 0 and any(fcntl.ioctl(sock, SIOCOUTQ, bytes(4))):
+        began = time.monotonic()
         time.sleep(LOOK)
-        _settling -= LOOK
+        _settling -= time.monotonic() - began

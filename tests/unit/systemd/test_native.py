@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -74,6 +75,19 @@ def test_last_words_are_waited_for_but_not_for_long(journald: Journald, monkeypa
     for _ in range(3):  # all of them together
         assert native.send(b"MESSAGE=a\n", last=True, address=journald.address)
     assert native._settling <= 0
+
+
+def test_a_busy_machine_makes_last_words_wait_no_longer(journald: Journald, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, sleeps = 0.0, 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now, sleeps
+        now, sleeps = now + 0.06, sleeps + 1  # the process was not run for so long
+
+    monkeypatch.setattr(native, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
+    monkeypatch.setattr(native, "_settling", 0.2)
+    assert native.send(b"MESSAGE=a\n", last=True, address=journald.address)
+    assert sleeps == 4
 
 
 def test_no_descriptor_is_no_error(journald: Journald, monkeypatch: pytest.MonkeyPatch) -> None:

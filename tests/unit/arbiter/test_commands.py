@@ -1,0 +1,49 @@
+"""Commands of the control socket: who waits for what, and what is kept of those that have gone."""
+
+from weakref import ref
+
+import pytest
+
+from sdserve.arbiter.call import Call, Message
+from sdserve.arbiter.commands import Commands
+from tests.unit.arbiter.services import service
+
+
+@pytest.fixture
+def commands() -> Commands:
+    def nothing() -> None: ...
+
+    return Commands(service(), nothing, nothing, lambda: "", lambda size: None, lambda: False, nothing)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("events", {}), ("wait", {"seconds": 3600.0})])
+def test_nothing_is_kept_of_clients_that_have_gone(
+    commands: Commands, name: str, parameters: dict[str, object]
+) -> None:
+    """Monitors follow a service for a moment, again and again, while nothing happens to it."""
+
+    def asked() -> Call:
+        call = Call(lambda message: True, parameters, more=True)
+        commands.table()[name](call)
+        return call
+
+    first = asked()
+    gone = ref(first)
+    first.over = True  # as its client does when it ends
+    del first
+    kept = asked()
+    assert gone() is None
+    assert not kept.over
+
+
+def test_who_waits_in_vain_is_told_what_it_waited_for(commands: Commands) -> None:
+    said: list[Message] = []
+
+    def say(message: Message) -> bool:
+        said.append(message)
+        return True
+
+    call = Call(say, {"seconds": 0.0})
+    commands.table()["wait"](call)
+    commands._service.loop.turn()
+    assert (said[0].failure, said[0].text.partition(":")[0]) == ("TooLate", "not serving within 0 s")
