@@ -1,12 +1,11 @@
 """The control socket: sdservectl's questions and commands, and varlinkctl's, answered by the master's loop.
 
-A Unix socket in RuntimeDirectory=, mode 0600, where root and the user of the service are heard, and nobody else is.
-What is said there stands in ops/dialects.py, what can be asked for in ops/commands.py. Commands that take a while
-(reload, upgrade) are answered when their outcome is known. An upgrade passes the socket on
-(`OldMaster.pass_on_control`).
+A Unix socket in RuntimeDirectory=, mode 0600, that hears root and the user of the service, and nobody else. Its two
+dialects are in ops/dialects.py, its commands in ops/commands.py. Commands that take a while (reload, upgrade) are
+answered when their outcome is known. An upgrade passes the socket on (`OldMaster.pass_on_control`).
 
-An operator is heard whatever others do there: who does not ask makes room for who may, and a master that is out of
-descriptors has one left.
+An operator is heard whatever others do there: clients that do not ask make room for those that may, and a master that
+is out of descriptors has one in reserve.
 """
 
 import errno
@@ -26,7 +25,7 @@ from sdserve.process import listeners
 from sdserve.process.listeners import Listener
 
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-PAUSE = 1.0  # seconds in which nobody is accepted when there is no room for a connection
+PAUSE = 1.0  # seconds without accepting after there was no room for a connection
 BACKLOG = 128
 MOST_SILENT = 32  # clients that have not asked: the oldest makes room for the next
 MOST_WAITING = 256  # clients that wait for an answer, or follow: a follower makes room, else one more is refused
@@ -47,22 +46,22 @@ class Control:
         self.listener: Listener | None = None
         self._pausing = NO_DEADLINE
         self._reserve = Descriptor(-1)
-        self._clients: dict[ControlClient, float] = {}  # and since when; the oldest first
+        self._clients: dict[ControlClient, float] = {}  # and when each came; the oldest first
 
     @property
     def reachable(self) -> bool:
-        """Whether sdservectl finds the socket."""
+        """Whether sdservectl finds the socket at its path."""
         return self.listener is not None and self.listener.found()
 
     def open(self, path: str) -> None:
-        """Listens on `path`, in the place of what was listened on before. Raises ListenError."""
+        """Listens on `path`, and no longer on any socket of before. Raises ListenError."""
         listener = self._bind(path, backlog=BACKLOG)
         if (before := self.release()) is not None:
             before.close()
         self.adopt(listener)
 
     def keep_open(self, path: str | None) -> None:
-        """Listens on `path`, unless it listens already; again where somebody took the socket's file away."""
+        """Listens on `path`, unless it does already; again if somebody has removed the socket's file."""
         if path and not self.reachable:
             try:
                 self.open(path)
@@ -111,7 +110,7 @@ class Control:
         self._clients[ControlClient(connection, self._loop, self._asks, self._forget)] = self._loop.now()
 
     def _may_ask(self, connection: socket.socket) -> bool:
-        """Whether it is root, or the user of the service (SO_PEERCRED, unix(7)): the socket's mode may be changed."""
+        """Whether it is root, or the user of the service (SO_PEERCRED, unix(7)): the mode of the socket may change."""
         _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if uid in (0, os.geteuid()):
             return True
@@ -119,7 +118,7 @@ class Control:
         return False
 
     def _drop_a_silent_one(self, since: float) -> bool:
-        """Makes room: the client that has been silent for longest goes, if it was there at `since`. False if none."""
+        """Ends the connection of the oldest client that has not asked, if it came by `since`; false without one."""
         for client, came in self._clients.items():
             if not client.waits and came <= since:
                 client.end()
@@ -127,7 +126,7 @@ class Control:
         return False
 
     def _accepted(self, sock: socket.socket) -> socket.socket:
-        """The next connection; a master that is out of descriptors gives up a silent client for it, or its reserve."""
+        """The next connection. For it, a master that is out of descriptors drops a silent client, or its reserve."""
         while True:
             try:
                 fd, _ = sock._accept()  # type: ignore[attr-defined]
@@ -136,7 +135,7 @@ class Control:
                 if error.errno not in NO_ROOM or not (self._drop_a_silent_one(before) or self._gives_up_reserve()):
                     raise
             else:
-                # All is said, so that nothing need be asked of the kernel, which could fail.
+                # With all four arguments the constructor asks nothing of the kernel, and so cannot fail.
                 return socket.socket(sock.family, sock.type, sock.proto, fd)
 
     def _gives_up_reserve(self) -> bool:
@@ -147,7 +146,7 @@ class Control:
         return True
 
     def _keep_reserve(self) -> None:
-        """Keeps a descriptor in reserve for an operator, for when there is none left."""
+        """Keeps a descriptor in reserve, for an operator who comes when no other is left."""
         if self._reserve.fileno() < 0:
             try:
                 self._reserve = Descriptor(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
@@ -156,7 +155,7 @@ class Control:
                 self._log.debug("control socket: no reserve: %s", error)
 
     def _pause(self, error: OSError) -> None:
-        """Accepts nobody for a moment: the connection stays queued, and would wake the loop again and again."""
+        """Accepts nobody for a moment: the connection that waits would wake the loop again and again."""
         assert self.listener is not None
         self._log.warning("control socket: %s; the next attempt is in %g s", error.strerror, PAUSE)
         self._loop.unwatch(self.listener)

@@ -1,8 +1,8 @@
-"""One connection to the control socket: what it asks is read, what it is told waits here until it is read.
+"""One connection to the control socket: reads what it asks, and keeps what it is told until it has read that.
 
-Never waits for the client, and has nobody wait for it: of many requests one is heard in a turn of the loop. Who says
-nothing, or does not read an answer, is forgotten after a while; who follows a stream more slowly than it flows is told
-that it has missed something, and no more.
+Nothing here waits for the client, and nobody waits for it: of many requests one is heard in each turn of the loop. A
+client that asks nothing, or does not read an answer, is forgotten after a while. One that reads a stream more slowly
+than it flows is told that it has missed something, and nothing more.
 """
 
 import select
@@ -17,13 +17,13 @@ from sdserve.ops.commands import Command
 from sdserve.ops.dialects import NUL, Framer, Request, TooLongError
 
 ASK_WITHIN = 10.0  # seconds from the connection, or the last answer, to the end of a request
-READ_WITHIN = 10.0  # seconds in which something of an answer has to be read
+READ_WITHIN = 10.0  # seconds within which a client has to read a part of its answer
 LOOK_EVERY = 10.0  # seconds between two looks whether a client that has closed its half is still there
 MOST_UNREAD = 256 * 1024  # bytes of a stream that wait for a client to read them
 
 
 class ControlClient:
-    """`on_call` is called with each command, `on_end` when the connection is over."""
+    """One client. Calls `on_call` with each command, and `on_end` when the connection is over."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class ControlClient:
         self._call: Call | None = None
         self._oneway = False
         self._unread: deque[bytes] = deque()
-        self._full = False  # nothing can be written now
-        self._deaf = False  # it has closed its half, and may wait for the answer all the same
-        self._last = False  # the connection ends when all is written
+        self._full = False  # the socket takes no more for now
+        self._deaf = False  # the client has closed its half, and may still wait for the answer
+        self._last = False  # the connection ends once everything is written
         self._taking = False
         self._ended = False
         self._deadline = NO_DEADLINE
@@ -88,10 +88,10 @@ class ControlClient:
         self._deadline = self._loop.call_at(self._loop.now() + seconds, self.end)
 
     def _stay(self) -> None:
-        """Who has closed its half waits on; one that has gone looks the same to recv(2), and is forgotten."""
+        """Lets a client wait that has closed its half; forgets one that has gone: recv(2) cannot tell them apart."""
         self._deadline.cancel()
         looked = select.poll()
-        looked.register(self._sock, 0)  # POLLHUP is told all the same (poll(2))
+        looked.register(self._sock, 0)  # poll(2) reports POLLHUP unasked
         if looked.poll(0):
             self.end()
         else:
@@ -119,7 +119,7 @@ class ControlClient:
             self.end()
 
     def _take(self) -> None:
-        """Takes the next request; in sdservectl's dialect a connection is for one."""
+        """Takes the next request. In sdservectl's dialect a connection has one."""
         if self._taking or not self._listens or (message := self._framer.next()) is None:
             return
         self._taking = True
@@ -146,7 +146,7 @@ class ControlClient:
             self._write(dialects.refusal(self._framer.dialect, request.failure, request.text, request.fields))
         else:
             self._last = False
-            self._deadline.cancel()  # who has asked may wait for as long as it takes
+            self._deadline.cancel()  # the answer may take as long as it likes
             self._call = call = Call(self._say, request.parameters, request.more)
             self._on_call(self, request.command, call)
 
@@ -169,8 +169,8 @@ class ControlClient:
         return False
 
     def _leave_behind(self) -> None:
-        """Drops what the client has not read, but for what it has begun to, and tells it so."""
-        lost = len(self._unread)  # one of those is written to its end, one more was to come
+        """Drops what the client has not read, except a message that it has begun to read, and tells it so."""
+        lost = len(self._unread)  # without the first one, which is written to its end, and with the one that comes now
         self._unread = deque([self._unread[0]])
         self._last, self._call = True, None
         text = f"{lost} messages were not read in time and are lost, nothing follows"
@@ -194,7 +194,7 @@ class ControlClient:
             self._end_within(READ_WITHIN)
             self._await_room(True)
             return
-        except OSError:  # it did not wait
+        except OSError:  # it has gone
             self.end()
             return
         if self._last:
@@ -210,7 +210,7 @@ class ControlClient:
             self._deadline.cancel()
 
     def _await_room(self, full: bool) -> None:
-        """Looks for room to write instead of for something to read, or the other way round."""
+        """Waits for room to write instead of for something to read, or the other way round."""
         if self._full is full:
             return
         self._full = full

@@ -1,9 +1,9 @@
-"""Leaving a load balancer in order: nobody is sent here any more, then connections end, then the service may stop.
+"""Leaving a load balancer in order: it stops to send clients here, then connections end, then the service may stop.
 
-While it drains, everything is served as ever. Health checks are answered with `drain` (the master's word in the
-counters), and a load balancer has so many seconds to see it. Then each answer is its connection's last, and idle
-connections are closed, politely: a client that was active a moment ago has time for one more request. When none is
-left, or requests take longer than graceful_timeout, it is over; the service stays so, or stops.
+At first everything is served as ever, but health checks are answered with `drain` (the master's state in the counters).
+After the seconds that a load balancer has to notice, each answer is its connection's last, and idle connections are
+closed, politely: a client that was active a moment ago has time for one more request. The drain is over when no
+connection is left, or requests take longer than graceful_timeout. The service stays drained, or stops.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from sdserve.arbiter.service import Service
 from sdserve.events import Event
 from sdserve.workers.told import DRAIN, UNDRAIN
 
-SECONDS = 10.0  # without --for: three checks of a load balancer that looks every two or three seconds
+SECONDS = 10.0  # without --for: enough for three checks of a load balancer that looks every two or three seconds
 LOOK_EVERY = 0.1  # seconds between two looks at the connections, while they end
 
 
 class Drain:
-    """At most one at a time. `stop` is called at the end of one that was to stop the service."""
+    """At most one drain at a time. It calls `stop` at its end, if it was asked to."""
 
     def __init__(self, service: Service, stop: Callable[[], None]) -> None:
         self._service = service
@@ -32,7 +32,7 @@ class Drain:
         self._waiting: list[Call] = []
 
     def ask(self, call: Call) -> None:
-        """Drains; answered when it is over. Asked again, the time begins anew."""
+        """Drains; `call` is answered when it is over. Asked again, it begins anew, as the last one asked."""
         service, seconds = self._service, call.get("seconds")
         seconds = SECONDS if seconds is None else seconds
         self._stops = bool(call.get("stop"))
@@ -42,7 +42,7 @@ class Drain:
         self._at(service.loop.now() + seconds, self._end_connections)
 
     def take_back(self, call: Call) -> None:
-        """Everything is as before."""
+        """Ends the drain: everything is as before."""
         service = self._service
         if not service.draining:
             call.reply("the service does not drain")

@@ -1,7 +1,7 @@
 """Memory pressure: workers give back what they can, and if that does not help, the largest one is replaced.
 
-systemd tells it (systemd/memory_pressure.py), about every two seconds while it lasts. `decide` is pure. Replacements
-are the pool's: one at a time, the new worker first, and a worker that is young gains nothing by it.
+systemd tells of it (systemd/memory_pressure.py), about every two seconds while it lasts. `decide` is pure. The pool
+makes the replacement: one at a time, the new worker first. Replacing a young worker would gain nothing.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,17 @@ from sdserve.systemd.memory_pressure import MemoryPressure
 from sdserve.workers.recycling import resident
 from sdserve.workers.told import GIVE_BACK
 
-QUIET = 10.0  # seconds without a word, after which pressure is a new one
-PATIENCE = 10.0  # seconds that it may last before a worker is replaced
-GIVE_EVERY = 30.0  # seconds between two times that workers are asked to give back
-REPLACE_EVERY = 60.0  # seconds between two replacements, and that a worker serves at least
+QUIET = 10.0  # seconds without a notification, after which the next one begins a new period of pressure
+PATIENCE = 10.0  # seconds that pressure may last before a worker is replaced
+GIVE_EVERY = 30.0  # seconds between two requests to give back
+REPLACE_EVERY = 60.0  # seconds between two replacements, and how long a worker serves at least
 
 NEVER = float("-inf")
 
 
 class Pressure(Immutable):
-    """What has been heard and done, in monotonic seconds: since when there is pressure, and when it was told last."""
+    """What was heard and done, in monotonic seconds: the beginning of the pressure, the last notification of it, the
+    last request to give back, the last replacement."""
 
     since: float = NEVER
     told: float = NEVER
@@ -32,14 +33,14 @@ class Pressure(Immutable):
 
 
 class Relief(Immutable):
-    """What to do: have workers give back, have one replaced."""
+    """What to do: ask workers to give back, have one replaced."""
 
     ask: bool = False
     recycle: bool = False
 
 
 def decide(before: Pressure, now: float, *, can_replace: bool) -> tuple[Pressure, Relief]:
-    """What a word of pressure at `now` leads to; `can_replace`: whether there is a worker that may be replaced."""
+    """What a notification at `now` leads to. `can_replace`: whether there is a worker that may be replaced."""
     since = now if now - before.told > QUIET else before.since
     ask = now - before.asked >= GIVE_EVERY
     lasts = now - since >= PATIENCE and not ask
@@ -74,7 +75,7 @@ class MemoryRelief:
             self._replace(old_enough)
 
     def _replaceable(self) -> list[WorkerHandle]:
-        """The workers that have served for a while; none where one is being replaced, or other things happen."""
+        """The workers that have served for a while; none while one is being replaced, or during a reload or a stop."""
         service = self._service
         if service.state is not Master.RUNNING or any(each.worn for each in service.children):
             return []
@@ -96,7 +97,7 @@ class MemoryRelief:
 
 
 def watch_memory(service: Service) -> None:
-    """Watches what the environment of the service names, if anything."""
+    """Watches what MEMORY_PRESSURE_WATCH names, if systemd has set it."""
     try:
         source = MemoryPressure.from_environ(service.launched_with)
     except (OSError, ValueError) as error:

@@ -1,9 +1,8 @@
 """What STATUS= says beyond the workers: how busy the service is, and what became of the last reload or upgrade.
 
-Nothing is polled. A worker that becomes busy while nobody watches says so (process/scoreboard.py); from then on the
-master looks every few seconds at what the workers have counted in memory that it shares with them. When there is
-nothing new and nobody is busy, one last line says since when, the workers are asked to speak up again, and the master
-sleeps: an idle service wakes up for none of this.
+A worker that becomes busy while nobody watches says so (process/scoreboard.py). From then on the master looks every few
+seconds at what the workers have counted in shared memory. When nothing is new and nobody is busy, one last line says
+since when, the workers are asked to speak up again, and the master sleeps: an idle service wakes up for none of this.
 """
 
 from collections.abc import Callable
@@ -18,19 +17,19 @@ from sdserve.ops.view import View, Watched, look
 from sdserve.process.counters import BUCKETS, Row
 
 EVERY = 3.0  # seconds between two looks while there is traffic, and so between two lines
-LATEST = 24.0  # seconds at most, while workers are busy and nothing changes; they double
+LATEST = 24.0  # seconds at most: they double while workers are busy and nothing changes
 P99 = 0.99
-SHOWN_IN = (Master.RUNNING, Master.RELOADING)  # a stop, for instance, has more to say than what came before it
+SHOWN_IN = (Master.RUNNING, Master.RELOADING)  # a stop, for one, matters more than the traffic before it
 
 
 class Traffic(Immutable):
     """What happened between two looks.
 
     requests: answers to clients, in `seconds`; those to clients that left do not count
-    p99: the bound in seconds below which 99 % of them were answered, inf beyond the last one, None if there were none
-    busy, threads: of the threads that call WSGI applications
-    calls: requests that the application has now, in a thread or on an event loop
-    backlog: connections that wait to be accepted, None where the kernel does not tell
+    p99: the bound in seconds that 99 % of them kept, inf beyond the last bound, None without any
+    busy, threads: how many threads call WSGI applications now, of how many
+    calls: how many requests the application has now, in a thread or on an event loop
+    backlog: how many connections wait to be accepted, None if the kernel does not tell
     """
 
     requests: int
@@ -42,7 +41,7 @@ class Traffic(Immutable):
     backlog: int | None
 
     def text(self, quiet_since: str = "") -> str:
-        """One line. `quiet_since`: it is over, and this is when the last request was."""
+        """One line. `quiet_since`: when the last request was, if the traffic is over."""
         if quiet_since:
             parts = [f"no requests since {quiet_since}"]
         else:
@@ -70,7 +69,7 @@ def _duration(seconds: float) -> str:
 
 
 def between(before: Row | None, after: Row, seconds: float, view: View, backlog: int | None) -> Traffic:
-    """What happened from one look to the next, `seconds` later. `before` and `after` are all answers by then."""
+    """What happened between two looks, `seconds` apart. `before` and `after` are all answers by each of them."""
     new = after if before is None else after - before
     return Traffic(
         requests=new.count,
@@ -84,7 +83,7 @@ def between(before: Row | None, after: Row, seconds: float, view: View, backlog:
 
 
 def answers(view: View) -> Row:
-    """All that were sent to the end; WebSockets, which count as 1xx when they end, lasted for as long as they liked."""
+    """All answers that were sent to the end. Not WebSockets: they count as 1xx when they end, after any time."""
     rows = view.totals.answers
     return sum((rows[code] for code in ("2xx", "3xx", "4xx", "5xx")), Row((0,) * BUCKETS, 0.0))
 
@@ -96,8 +95,8 @@ class TrafficWatch:
         self._service = service
         self._manager = manager
         self._moment = moment
-        self._outcome = ("", 0.0)  # the one of which `_when` is the moment: told once, it does not waver
-        self._when = ""
+        self._outcome = ("", 0.0)
+        self._when = ""  # the moment of `_outcome`, worked out once: it does not waver
         self._before: Row | None = None
         self._at = 0.0
         self._wait = EVERY
@@ -117,9 +116,9 @@ class TrafficWatch:
 
     def _look(self) -> None:
         self._next = NO_DEADLINE
-        service, view, now = self._service, self._view(), self._service.loop.now()
-        if self._manager.notifier.muted:  # another master is asked from now on
+        if self._manager.notifier.muted:  # another master speaks to systemd now
             return
+        service, view, now = self._service, self._view(), self._service.loop.now()
         after, said = answers(view), self.text
         traffic = between(self._before, after, now - self._at, view, self._backlog())
         self._before, self._at = after, now
@@ -143,7 +142,7 @@ class TrafficWatch:
         return look(watched, service.loop.now(), lambda pid: pid in service.children.handles)
 
     def _backlog(self) -> int | None:
-        """Over all listeners of which it is known."""
+        """The connections that wait in all listeners, None if the kernel tells of no listener."""
         known = [found for each in self._service.listeners if (found := waiting(each.sock)) is not None]
         return sum(now for now, _ in known) if known else None
 
@@ -163,7 +162,7 @@ def line(service: Service, when: str, text: str) -> str:
 
 
 def watch_traffic(service: Service, manager: ServiceManager, moment: Callable[[float], str]) -> None:
-    """Has STATUS= tell of traffic from now on, where somebody reads it. `moment` shows what was so long ago."""
+    """Has STATUS= tell of traffic from now on, if anybody reads it. `moment` shows the time so many seconds ago."""
     if manager.notifier.enabled:
         watch = TrafficWatch(service, manager, moment)
         service.children.on_busy = manager.on_main = watch.begins

@@ -1,8 +1,8 @@
-"""Word of memory pressure, as systemd offers it since 254 (systemd.exec(5), MEMORY_PRESSURE_WATCH=).
+"""Notifications of memory pressure, as systemd offers them since 254 (systemd.exec(5), MEMORY_PRESSURE_WATCH=).
 
-The variable names a file of the control group's pressure stall information, which the kernel makes readable for who has
-written a threshold to it (MEMORY_PRESSURE_WRITE, in base64), or a FIFO or socket that somebody else writes to. Older
-versions set neither, and /dev/null says that nobody will tell.
+The variable names the control group's file of pressure stall information, or a FIFO or socket that somebody else writes
+to. The kernel notifies whoever has written a threshold to that file (MEMORY_PRESSURE_WRITE, in base64). Older versions
+of systemd set neither; /dev/null means that nobody will notify.
 Protocol: "Memory Pressure Handling in systemd" (systemd.io).
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 
 class MemoryPressure:
-    """One descriptor to watch: readable whenever there is pressure. It is an epoll of its own, since the kernel's file
-    says so by EPOLLPRI, which loops that look for readable descriptors do not see."""
+    """One descriptor to watch: readable whenever there is pressure. It is an epoll of its own, because the kernel's
+    file reports EPOLLPRI, which loops that look for readable descriptors do not see."""
 
     def __init__(self, fd: int, events: int) -> None:
         self._fd = fd
@@ -25,7 +25,7 @@ class MemoryPressure:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "MemoryPressure | None":
-        """What the environment names; None where that is nothing. Raises OSError, ValueError for what is not usable."""
+        """What the environment names, None if nothing. Raises OSError or ValueError if it cannot be used."""
         path = environ.get("MEMORY_PRESSURE_WATCH", "")
         if path in ("", "/dev/null"):
             return None
@@ -36,7 +36,7 @@ class MemoryPressure:
         if stat.S_ISSOCK(kind):
             fd = _connected(path)
         else:
-            # A FIFO that is open for writing as well never says that its other end has gone.
+            # A FIFO that is open for writing as well never reports that its other end has gone.
             fd = os.open(path, os.O_NONBLOCK | os.O_CLOEXEC | (os.O_RDWR if threshold else os.O_RDONLY))
         try:
             if threshold:
@@ -50,14 +50,14 @@ class MemoryPressure:
         return self._epoll.fileno()
 
     def heard(self) -> bool:
-        """Takes the word that made it readable; false when no other will come. Never blocks."""
+        """Takes the notification that made it readable; false when no other will come. Never blocks."""
         for _, events in self._epoll.poll(0):
             if self._reads and events & select.EPOLLIN:
                 try:
                     return bool(os.read(self._fd, 65536))
                 except BlockingIOError:
                     return True
-                except ConnectionResetError:  # it went without reading our threshold
+                except ConnectionResetError:  # the other end has gone without reading our threshold
                     return False
             elif events & (select.EPOLLERR | select.EPOLLHUP):
                 return False

@@ -3,17 +3,17 @@
 Texts of applications, and what these make of what their clients say, reach logs, STATUS= and the terminal of whoever
 looks. Nothing in them may command a terminal.
 
-journald makes a record of each line, and of each piece of a line that is longer than LineMax= (journald.conf(5)). A
-`<N>` where a record begins is its priority. Text that somebody else chose must therefore bring no line ends of its own,
-and no `<N>` to a place where a line might be cut.
+journald makes a record of each line, and cuts lines that are longer than LineMax= (journald.conf(5)) into several. A
+`<N>` at the beginning of a record is its priority. So text that somebody else chose must not contain line ends, nor a
+`<N>` where a line might be cut.
 """
 
 import re
 
-LONGEST = 40 << 10  # bytes of a line; LineMax= is 48 KiB if nobody changed it
+LONGEST = 40 << 10  # bytes of a line; LineMax= is 48 KiB by default
 
-# What journald takes for a line end (LF and NUL), and what a terminal or a pager would not show as it is: controls,
-# line and paragraph separators, marks that turn the direction of text, and surrogates, which no stream can encode.
+# What journald takes for a line end (LF and NUL), and what a terminal or a pager would not show as such: controls, line
+# and paragraph separators, marks that change the direction of text, and surrogates, which no stream can encode.
 _CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 _UNSAFE = _CONTROLS + "|<(?=[0-9]{1,3}>)"
 
@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """`text` without anything that could begin a record of its own, but for its line ends; tabs stay."""
+    """`text` without anything that could begin a record of its own, except its line ends. Tabs stay."""
     if text.isprintable() and "<" not in text:
         return text
     return re.sub(_UNSAFE, lambda found: ascii(found[0])[1:-1] if found[0] != "<" else "\\x3c", text)

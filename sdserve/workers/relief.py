@@ -1,6 +1,6 @@
 """What a worker gives back when memory is short: Python's garbage, and what malloc keeps for later (malloc_trim(3)).
 
-What takes memory itself, ctypes, is imported when it is wanted, which in most services it never is.
+ctypes takes memory itself, so it is imported when it is needed. In most services it never is.
 """
 
 import gc
@@ -9,9 +9,9 @@ from sdserve.workers.recycling import resident
 
 
 def give_back() -> int:
-    """Gives back what can be given; returns the bytes by which this process became smaller.
+    """Gives back what it can; returns by how many bytes this process became smaller.
 
-    Raises OSError when it cannot be told.
+    Raises OSError if /proc does not tell its size.
     """
     before = resident()
     gc.collect()
@@ -20,5 +20,5 @@ def give_back() -> int:
 
         ctypes.CDLL(None).malloc_trim(0)
     except (ImportError, MemoryError, OSError, AttributeError):
-        pass  # no ctypes behind MemoryDenyWriteExecute=, another C library: the garbage is gone all the same
+        pass  # MemoryDenyWriteExecute= (no ctypes), another C library: the garbage is gone all the same
     return max(0, before - resident())

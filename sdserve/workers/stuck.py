@@ -1,14 +1,14 @@
-"""A worker whose only thread is stuck in a request: what else it holds is finished by another thread.
+"""A worker whose only thread is stuck in a request: another thread finishes what else the worker holds.
 
 ABRT interrupts the stuck call (system calls end with EINTR, signal(7)), and its handler runs on top of it. The handler
-starts a thread and waits for that, so the stuck request goes no further, and nothing of the application runs at the
-same time as anything else of it. A call that has a thread of its own (fiber.py) ends where it is, or when it comes back
-from C code. The new thread retires the worker: connections are given to other workers, also those with half a request;
-what cannot be given away is answered, requests that nobody adopts by the application itself, in this thread. Then the
-process ends, without ever going back into the stuck call.
+starts a thread and waits for it, so the stuck request does not go on, and no two parts of the application run at the
+same time. A call that has a thread of its own (fiber.py) ends where it is, or when it comes back from C code. The new
+thread retires the worker: it gives connections to other workers, also those with half a request, and answers what it
+cannot give away; requests that nobody adopts go to the application, in this thread. Then the process ends, without ever
+returning to the stuck call.
 
-None of this happens where the handler cannot run: while C code does not return to the interpreter. The master then
-kills the worker.
+All this needs the handler to run. While C code does not return to the interpreter it cannot, and the master kills the
+worker.
 """
 
 import _thread
@@ -22,7 +22,7 @@ LEAVE = 0.25  # seconds before the master's KILL that are left for the hook work
 
 
 def is_in_call(frame: FrameType | None, beginnings: Sequence[CodeType]) -> bool:
-    """Whether `frame` is inside of a request, one of whose `beginnings` is above it: the loop is at rest."""
+    """Whether `frame` is inside of a request: one of the `beginnings` is among its callers."""
     return _depth(frame, beginnings) is not None
 
 
@@ -34,7 +34,7 @@ def stack(frame: FrameType | None, beginnings: Sequence[CodeType]) -> str:
 
 
 def _depth(frame: FrameType | None, beginnings: Sequence[CodeType]) -> int | None:
-    """How many calls `frame` is away from where requests begin; None when that is not above it."""
+    """How many calls `frame` is away from where the request begins; None outside of a request."""
     calls = 0
     while frame is not None:
         if frame.f_code in beginnings:
@@ -45,7 +45,7 @@ def _depth(frame: FrameType | None, beginnings: Sequence[CodeType]) -> int | Non
 
 
 def outlive(finish: Callable[[], None], until: float, log: Logger) -> None:
-    """Called by the interrupted thread: has another one `finish` what is held, till `until` (monotonic seconds)."""
+    """For the interrupted thread: has another one `finish` what the worker holds, by `until` (monotonic seconds)."""
     finished = _thread.allocate_lock()
     finished.acquire()
 

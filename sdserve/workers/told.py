@@ -8,9 +8,9 @@
 - SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH and SIGRTMIN are meant for masters. `systemctl kill` sends them to every
   process of a unit, so workers, and the programs that applications start, ignore them.
 
-The master says by the channel what SIGTERM means, too: an application may have taken the signal for itself, and who was
-told by somebody else does not know yet what becomes of the service. Every
-signal also makes the wake-up pipe readable. A loop polls `control_fds()`, so whichever thread polls hears of it.
+The master says RETIRE on the channel as well: an application may have taken SIGTERM for itself, and a worker that was
+told by somebody else does not know yet what becomes of the service. Every signal also makes the wake-up pipe readable.
+A loop polls `control_fds()`, so whichever thread polls hears of it.
 """
 
 import math
@@ -54,7 +54,7 @@ RETIRING = b"retiring"
 BUSY = b"busy"
 RECYCLE = b"recycle"
 FAILED = b"failed:"
-USING = b"using:"  # by what it serves, where the application decides that
+USING = b"using:"  # the worker class, if the application decides that
 
 # What a master says to its worker, besides the signal of the same meaning: the application may have taken that.
 RETIRE = b"retire"
@@ -63,7 +63,7 @@ RETIRE = b"retire"
 DRAIN = b"drain"
 UNDRAIN = b"undrain"
 
-# Its answer to READY: a worker imports what it may need later. The first one of a start did not wait for that.
+# The answer to READY: import what may be needed later. The first worker of a start did not wait for that.
 PREIMPORT = b"preimport"
 
 # Memory is short.
@@ -74,7 +74,7 @@ POLL = b"poll"
 
 
 class Told:
-    """A worker's ears, and its mouth: see `Worker` in base.py.
+    """What a worker hears, and what it says to its master: the base of `Worker` (base.py).
 
     `channel`, `lifeline` and `stacks` are the master's to set.
     """
@@ -87,13 +87,13 @@ class Told:
     counters: "CounterCell"
     channel: socket.socket
     lifeline: int = -1  # the end of a pipe that only the master holds open
-    stacks: int = -1  # a file in memory, which the master reads what ASKED_STACKS writes from
+    stacks: int = -1  # the memfd that ASKED_STACKS writes to, and the master reads
     booted = False
     warming = ""  # the warm-up request that is being answered
     alive = True
     quick = False
     drain_by: float | None = None
-    _told = False  # the master has said that this worker shall leave, and by that, whether somebody follows
+    _told = False  # the master has said RETIRE, and what becomes of the service is on the scoreboard by then
     orphaned = False  # the master has died
     _wake_read = _wake_write = -1
 
@@ -104,7 +104,7 @@ class Told:
 
     @classmethod
     def later(cls, cfg: "Config") -> Iterable[str]:
-        """Modules that a worker of this class may need once it serves: the master, too, imports them for later ones."""
+        """Modules that a worker of this class may need later. The master imports them as well, for later workers."""
         return ()
 
     def control_fds(self) -> list[int]:
@@ -147,7 +147,7 @@ class Told:
             self._retire()
 
     def _retire(self) -> None:
-        self.drain_by = time.monotonic() + self.cfg.graceful_timeout  # first: who is not alive is asked until when
+        self.drain_by = time.monotonic() + self.cfg.graceful_timeout  # first: others read it once `alive` is False
         self.alive = False
         self.tell(RETIRING)
         self.log.trace("worker %s: retires", self.pid)
@@ -162,8 +162,8 @@ class Told:
         except (BrokenPipeError, ConnectionResetError):
             return True  # `handle_control` hears of it, and retires this worker
         except OSError as error:
-            # Hundreds of messages unread: the master hangs. Or the kernel has no memory, or the application has closed
-            # the channel. Each of our messages is repeated or superseded in time.
+            # The master has read none of hundreds, so it hangs; or the kernel has no memory; or the application has
+            # closed the channel. Each message is said again, or superseded, in time.
             self.log.debug("the master cannot be told %r: %s", message, error)
             return False
         return True
@@ -196,8 +196,8 @@ class Told:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         import faulthandler
 
-        # A crash of C code writes the stacks of all threads by itself. ABRT is ours; for a worker that is stuck in C
-        # code, and never comes to run a handler of Python's, there is STACKS, which needs no interpreter.
+        # A crash of C code writes the stacks of all threads by itself. ABRT is ours. A worker that is stuck in
+        # C code never runs handlers of Python's: STACKS needs no interpreter.
         faulthandler.enable(file=STDERR, all_threads=True)
         faulthandler.register(STACKS, file=STDERR, all_threads=True)
         if self.stacks >= 0:
@@ -206,8 +206,8 @@ class Told:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.handle_signal(signum)
-        # The interpreter has written to the wake-up pipe, unless the application has taken that place (asyncio does),
-        # or has closed the pipe.
+        # The interpreter has written to the wake-up pipe, unless the application has set another descriptor (asyncio
+        # does), or closed the pipe.
         try:
             os.write(self._wake_write, bytes((signum,)))
         except BlockingIOError:
@@ -309,7 +309,7 @@ class Told:
             self.log.debug("worker %s does not know its size: %s", self.pid, error)
 
     def outlive_master(self) -> None:
-        """The master has died: nobody takes what this worker holds before it leaves, and nobody else would end it."""
+        """The master has died: retires, within `orphan_timeout`. Nobody else would end this process."""
         if self.orphaned:
             return
         self.log.event(events.ORPHANED, WORKER_PID=self.pid)
@@ -317,5 +317,5 @@ class Told:
         self.retire()
         patience = float(self.cfg.orphan_timeout)
         self.drain_by = min(self.drain_by or math.inf, time.monotonic() + patience)
-        # A request that takes longer, in whatever code, ends with the process, and the log says where it was.
+        # A request that takes longer, in whatever code, ends with the process, and the log says where it was then.
         end_within(patience + LEAVE)
