@@ -231,11 +231,25 @@ class Plan:
         if self.new_user:
             lines.append(f"install -D -m 644 {self.place}.sysusers.conf /etc/sysusers.d/{self.place}.conf")
             lines.append(f"systemd-sysusers /etc/sysusers.d/{self.place}.conf")
+        lines += dict.fromkeys(self._making())
         lines += [f"[ ! -e {each} ] || chown {self.owner}: {each}" for each in map(shlex.quote, self.given_away)]
         if self.catalogue:
             lines.append("install -D -m 644 -t /usr/lib/systemd/catalog sdserve.catalog")
             lines.append("journalctl --update-catalog")
         return "\n".join([*lines, "systemctl daemon-reload"]) + "\n"
+
+    def _making(self) -> Iterator[str]:
+        """Makes the directories that it writes to and that are missing: systemd could not show them (status 226).
+
+        Where somebody owns what is above, he does, and not root: he may have put a link there.
+        """
+        for each in self.writes:
+            directory, above = (each.directory, each.directory_owner) if each.is_file else (each.path, each.owner)
+            place = shlex.quote(directory)
+            if above:
+                yield f"[ -e {place} ] || runuser -u {above} -- mkdir -p {place}"
+            else:
+                yield f'[ -e {place} ] || install -d -m 755 -o {self.owner} -g "$(id -g {self.owner})" {place}'
 
     def transient(self) -> str:
         """The line of systemd-run(1) that serves it until it is stopped, without a file; a client starts it."""

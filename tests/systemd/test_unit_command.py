@@ -128,10 +128,12 @@ def test_django_with_a_database_that_root_made(host: Machine) -> None:
     project(host, "/srv/shop", DJANGO)
     host.run("/opt/sdserve/bin/python", "/srv/shop/manage.py", "migrate", "-v0")
     try:
-        assert installed_and_served(host, "/srv/shop", "shop.wsgi") == "Hello from Django, 1 sessions"
+        page = installed_and_served(host, "/srv/shop", "shop.wsgi", "--writable", "/srv/shop data/uploads")
+        assert page == "Hello from Django, 1 sessions"
         assert get(lambda: host.connect(ADDRESS)).body == b"Hello from Django, 2 sessions"
         uid = int(host.run("id", "-u", "sdserve-shop").stdout)
         assert host.path("/srv/shop/db.sqlite3").stat().st_uid == uid
+        assert host.path("/srv/shop data/uploads").stat().st_uid == uid  # it was missing
         assert host.path("/srv/shop/shop/settings.py").stat().st_uid == 0
         assert not host.path("/srv/shop/shop-units").exists()  # the service owns the directory
     finally:

@@ -41,6 +41,14 @@ def test_what_lies_where_it_writes() -> None:
     assert [made.writes_above(path) for path in paths] == ["/srv/shop", "/srv/media", "", ""]
 
 
+def test_what_is_missing_is_made() -> None:
+    made = plan(Place("/srv/data/shop.db", "", True, ""), Place("/home/me/my media", "me"), user="shop")
+    assert [line for line in made.files()["install.sh"].splitlines() if line.startswith("[ -e")] == [
+        '[ -e /srv/data ] || install -d -m 755 -o shop -g "$(id -g shop)" /srv/data',
+        "[ -e '/home/me/my media' ] || runuser -u me -- mkdir -p '/home/me/my media'",
+    ]
+
+
 def test_what_homes_hide_is_bound() -> None:
     made = plan(Place("/home/me/data", "me"), directory="/home/me/shop", prefix="/home/me/shop/.venv")
     assert (made.bound, made.writable) == (["/home/me/shop"], ["/home/me/data"])
