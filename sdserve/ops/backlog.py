@@ -1,8 +1,8 @@
 """How many connections wait in a listener to be accepted, as the kernel tells it.
 
-Of a TCP listener TCP_INFO says it (tcp(7); tcpi_unacked and tcpi_sacked of a socket that listens). Of a Unix socket
-only sock_diag(7) does, by netlink and in the socket's own network namespace: under a sandbox without either nothing is
-known, which is not the same as nobody waiting.
+For a TCP listener TCP_INFO has it (tcp(7); tcpi_unacked and tcpi_sacked of a listening socket). For a Unix socket only
+sock_diag(7) does, by netlink and in the socket's own network namespace. In a sandbox without either the number is
+unknown, which does not mean that nobody waits.
 """
 
 import os
@@ -19,14 +19,15 @@ NLMSG_REQUEST = 1
 TIMEOUT = 0.02  # seconds for the kernel's answer, which comes at once
 
 _NLMSG = struct.Struct("=IHHII")
-_ASK = struct.Struct("=BBHIIII4x")  # struct unix_diag_req; the last one is half of the cookie
+_ASK = struct.Struct("=BBHIII8s")  # struct unix_diag_req
+ANY_COOKIE = b"\xff" * 8
 _TOLD = struct.Struct("=BBBBIII")  # struct unix_diag_msg
 _ATTRIBUTE = struct.Struct("=HH")
 _LENGTHS = struct.Struct("=II")
 
 
 def waiting(sock: socket.socket) -> tuple[int, int] | None:
-    """(connections that wait, how many may), or None where the kernel does not tell this process."""
+    """(how many connections wait, how many may), or None if the kernel does not tell this process."""
     if sock.family != socket.AF_UNIX:
         return _of_tcp(sock)
     with suppress(OSError, struct.error):
@@ -49,7 +50,7 @@ def _of_unix(inode: int) -> tuple[int, int] | None:
     """Raises OSError where there is no netlink, or no such socket in this network namespace."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, SOCK_DIAG) as netlink:
         netlink.settimeout(TIMEOUT)
-        ask = _ASK.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode, UDIAG_SHOW_RQLEN, 0xFFFFFFFF)[:-4] + b"\xff" * 4
+        ask = _ASK.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode, UDIAG_SHOW_RQLEN, ANY_COOKIE)
         head = _NLMSG.pack(_NLMSG.size + len(ask), SOCK_DIAG_BY_FAMILY, NLMSG_REQUEST, 1, 0)
         netlink.sendto(head + ask, (0, 0))
         answer = netlink.recv(4096)

@@ -1,7 +1,7 @@
-"""The commands of a running service: one table, of which all that knows them is made.
+"""The commands of a running service, as one table.
 
-The master reads from it what may be asked and with what parameters; sdservectl its command line; `interface.py` the
-Varlink interface; docs/generate.py the reference page and the man page.
+Everything else is derived from it: what the master accepts and with which parameters, sdservectl's command line, the
+Varlink interface (interface.py), the reference page and the man page (docs/generate.py).
 """
 
 from typing import TYPE_CHECKING
@@ -12,17 +12,18 @@ from sdserve.status import Status, WorkerStacks
 if TYPE_CHECKING:
     from typing import Any
 
-MOST_WORKERS = 1024  # what `scale` takes for a number of workers, and not for a slip of the finger
-LONGEST = 7 * 24 * 3600.0  # seconds: what anybody may want to wait for
+MOST_WORKERS = 1024  # for `scale`: more is taken for a slip of the finger
+LONGEST = 7 * 24 * 3600.0  # seconds that anybody may want to wait
 
 
 class Field(Immutable):
-    """A value that is passed along.
+    """A parameter, or a field of an answer.
 
     kind: its type; `X | None` may be left out
-    flag: how sdservectl spells it; "" is a positional argument. `metavar` is what stands for its value in --help
+    flag: sdservectl's option, "" for a positional argument
+    metavar: the name of its value in --help
     least, most: the bounds of a number
-    among: the words that a string may be; () if any
+    among: the words that a string may be; () for any
     """
 
     name: str
@@ -64,7 +65,7 @@ class Field(Immutable):
 
 
 class Failure(Immutable):
-    """A way in which a command fails; each says why in a field `text`, too."""
+    """A way in which a command can fail. Each says why in a field `text`, too."""
 
     name: str
     about: str
@@ -74,10 +75,9 @@ class Failure(Immutable):
 class Command(Immutable):
     """One command. Each answer has a field `text`, one line for people, besides what it `gives`.
 
-    streams: with --more (Varlink), or sdservectl's flag of the field, the answer is followed by others; "always": it
-    cannot be had otherwise
-    shows: flags of sdservectl itself, of which the master hears nothing
-    slow: the answer comes when something has happened
+    streams: "may": asked with `more` (Varlink), or --watch (sdservectl), further answers follow; "always": it has to be
+    asked so; "" for one answer
+    shows: options of sdservectl itself, which the master does not hear of
     hidden: sdservectl asks it by itself
     """
 
@@ -92,7 +92,7 @@ class Command(Immutable):
     hidden: bool = False
 
     def misfit(self, parameters: "dict[str, Any]") -> tuple[str, str]:
-        """The name of a parameter that is missing, wrong, or not known, and what is the matter: "" if nothing is."""
+        """The name of a parameter that is missing, wrong, or unknown, and the reason; ("", "") if all are right."""
         known = {field.name: field for field in self.takes}
         for name in parameters:
             if name not in known:

@@ -1,9 +1,9 @@
-"""What is said on the control socket, in two dialects: bytes become requests, answers become bytes. No I/O.
+"""The two dialects of the control socket: bytes become requests, answers become bytes. No I/O.
 
-A message that ends in a newline is of sdservectl's dialect: one request, one answer, both JSON on one line,
-{"command": …, …} and {"ok": …, "text": …, …}. One that ends in NUL is Varlink's (https://varlink.org): calls one after
-the other, {"method", "parameters", "more"} and {"parameters", "continues"} or {"error", "parameters"}. The first end of
-a message on a connection says which it is for good: a newline within later Varlink messages is white space.
+In sdservectl's dialect a message ends in a newline. There is one request and one answer, both JSON on one line:
+{"command": …, …} and {"ok": …, "text": …, …}. In Varlink (https://varlink.org) a message ends in NUL. Calls follow one
+another: {"method", "parameters", "more"}, answered by {"parameters", "continues"} or {"error", "parameters"}. The end
+of the first message decides for the whole connection: a newline within later Varlink messages is white space.
 """
 
 import json
@@ -19,18 +19,18 @@ SERVICE = "org.varlink.service."
 
 
 class TooLongError(Exception):
-    """A message that does not end."""
+    """A message is longer than it may be."""
 
 
 class Framer:
-    """Cuts what is received into messages. `dialect` is the byte that ends them, b"" until the first has ended."""
+    """Cuts what was received into messages. `dialect` is the byte that ends them, b"" until one has ended."""
 
     def __init__(self) -> None:
         self.dialect = b""
         self._received = b""
 
     def feed(self, data: bytes) -> None:
-        """More bytes. Raises TooLongError when no message is whole, and too much of one is here."""
+        """Takes more bytes. Raises TooLongError if the next message, or all that waits, is too long."""
         self._received += data
         if not self.dialect:
             first = [place for end in (NEWLINE, NUL) if (place := self._received.find(end)) >= 0]
@@ -46,7 +46,7 @@ class Framer:
         return bool(self.dialect) and self.dialect in self._received
 
     def next(self) -> bytes | None:
-        """The next message, without its end; None if none is whole."""
+        """The next message, without its end; None if it is not complete yet."""
         if not self.dialect:
             return None
         message, end, rest = self._received.partition(self.dialect)
@@ -57,9 +57,9 @@ class Framer:
 
 
 class Request(Immutable):
-    """What was asked for: a command, or why there is none (`failure`, with its fields).
+    """What was asked for: a command, or why it cannot be one (`failure`, with its fields).
 
-    answered: what a Varlink client asks of every service, answered already
+    answered: the answer to what a Varlink client asks of every service
     """
 
     command: Command | None = None
@@ -73,7 +73,7 @@ class Request(Immutable):
 
 
 def read(dialect: bytes, message: bytes) -> Request | None:
-    """The request of a message; None: it is no Varlink call at all, and the connection ends."""
+    """The request of a message; None if it is not a Varlink call at all, which ends the connection."""
     try:
         data = json.loads(message)
     except (ValueError, RecursionError):  # the latter: nested too deep
@@ -118,7 +118,7 @@ def _checked(command: Command, parameters: dict[str, Any], more: bool) -> Reques
 
 
 def _introspection(method: str, parameters: dict[str, Any]) -> Request:
-    """What https://varlink.org/Service has each service answer."""
+    """The calls that each Varlink service answers (https://varlink.org/Service)."""
     if method == "GetInfo":
         return Request(answered=interface.information())
     if method != "GetInterfaceDescription":
@@ -142,12 +142,12 @@ def answer(dialect: bytes, text: str, fields: dict[str, Any], *, continues: bool
 
 
 def introspected(fields: dict[str, Any]) -> bytes:
-    """The answer to what Varlink asks of every service."""
+    """The answer to a call that each Varlink service answers, as bytes."""
     return json.dumps({"parameters": fields}).encode() + NUL
 
 
 def refusal(dialect: bytes, failure: str, text: str, fields: dict[str, Any]) -> bytes:
-    """An error, as bytes. `failure` is a name of the table, or a whole one of Varlink's own."""
+    """An error, as bytes. `failure` is a name of the table of commands, or one of Varlink's own in full."""
     if dialect == NUL:
         own = {} if failure.startswith(SERVICE) else {"text": text}
         name = failure if "." in failure else f"{interface.NAME}.{failure}"

@@ -1,7 +1,7 @@
-"""What a view of a service means for who sends it requests: pure decisions.
+"""What a view of a service means for load balancers and probes: pure decisions.
 
-Liveness is not readiness: a service without a worker that serves is alive, and restarting it may not help; one that
-drains serves all that comes and wants no more.
+Liveness is not readiness. A service without a serving worker is alive, and a restart may not help it; one that drains
+still serves whatever comes, and wants no more.
 """
 
 from sdserve.ops.view import View
@@ -18,11 +18,11 @@ def readiness(view: View) -> tuple[bool, str]:
 
 def _states(view: View) -> str:
     ours = [worker.state for worker in view.workers if worker.ours]
-    return ", ".join(f"{ours.count(state)} {state}" for state in dict.fromkeys(ours)) or "there is none"
+    return ", ".join(f"{ours.count(state)} {state}" for state in dict.fromkeys(ours)) or "there are none"
 
 
 def agent_line(view: View) -> bytes:
-    """The answer to an agent-check of HAProxy: the whole state each time, since it keeps what is not said again.
+    """The answer to an agent-check of HAProxy. It has the whole state: HAProxy keeps what an answer leaves out.
 
     The weight is the share of the wanted workers that serve, 1 % at least.
     """

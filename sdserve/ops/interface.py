@@ -1,7 +1,7 @@
-"""The Varlink interface of the control socket, made of the table of commands and of the types that they give.
+"""The Varlink interface of the control socket, derived from the table of commands and the types of their answers.
 
-`varlinkctl introspect` shows it, and docs/reference has it as a file. Its name carries the version: what is added
-stays in it, what would break a client makes another one.
+`varlinkctl introspect` shows it, and docs/reference has it as a file. Its name carries the version: additions keep it,
+a change that would break a client needs a new one.
 """
 
 from typing import TYPE_CHECKING
@@ -99,7 +99,7 @@ def _field(field: Field, types: dict[str, type[Immutable]]) -> str:
 
 
 def word(kind: "Any", types: dict[str, type[Immutable]]) -> str:
-    """A Python type in Varlink's words; value types that it is made of are added to `types`."""
+    """A Python type in Varlink's language. The value types that it is made of are added to `types`."""
     parts: tuple[Any, ...] = getattr(kind, "__args__", ())
     if type(None) in parts:
         [kind] = [part for part in parts if part is not type(None)]

@@ -1,8 +1,8 @@
 """Looks at an application from inside: `python -m sdserve.ops.look APP DIRECTORY FD` imports it as a worker would.
 
-That runs the application's code, so `sdserve unit` (project.py) has it done by a process of its own, by the
-interpreter of the application's virtual environment, and for a limited time. What was found is written to the
-descriptor FD as JSON; the application may print what it likes.
+That runs the application's code, so `sdserve unit` (project.py) starts a separate process for it, with the interpreter
+of the application's virtual environment and a limit of time. It writes its findings to the descriptor FD as JSON; the
+application may print what it likes.
 """
 
 import json
@@ -44,7 +44,7 @@ def _is_absent(uri: str, cause: BaseException | None) -> bool:
 
 
 def _django() -> dict[str, Any]:
-    """What Django's settings say that a unit file has to say, too."""
+    """What a unit file has to take over from Django's settings."""
     from django.conf import settings  # type: ignore[import-untyped]
 
     databases = [each for each in settings.DATABASES.values() if str(each.get("ENGINE", "")).endswith("sqlite3")]
@@ -69,7 +69,7 @@ def _of_url(url: object, directory: str) -> list[str]:
 
 
 def main() -> None:
-    """Does it, as the arguments say."""
+    """Looks at the application that the arguments name."""
     uri, directory, fd = sys.argv[1:]
     paths.enter(directory, [])
     report = json.dumps(look(uri))

@@ -1,8 +1,8 @@
 """The observer: the process that answers scrapers and load balancers, apart from master and workers.
 
-The master forks it when somebody knocks at a listener named `metrics` or `agent`; it leaves when nobody has come for
-some minutes, when its master has gone, and when its master says so by closing the lifeline. It reads the memory that
-all processes of the service share, asks nobody, and changes nothing.
+The master forks it when somebody connects to a listener named `metrics` or `agent`. It leaves when nobody has come for
+some minutes, when its master has gone, and when its master closes the lifeline. It reads the memory that all processes
+of the service share, asks nobody, and changes nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ from sdserve.ops.view import View, Watched, lives, look
 from sdserve.process.listeners import AGENT, Listener
 
 IDLE = 300.0  # seconds
-FRESH = 10.0  # seconds that a worker's memory is remembered: the kernel counts all of its pages for it
+FRESH = 10.0  # seconds that the size of a worker is remembered: to tell it, the kernel counts all of its pages
 PLAIN = "text/plain; charset=utf-8"
 MISSING = "metrics need the package prometheus_client: install sdserve[metrics]"
 
@@ -28,8 +28,8 @@ MISSING = "metrics need the package prometheus_client: install sdserve[metrics]"
 class Post(Immutable):
     """What an observer is forked with.
 
-    served: the listeners that it answers on, by their names
-    application: the listeners whose queues it tells
+    served: the listeners that it answers on; their names say how
+    application: the listeners whose accept queues it tells
     lifeline: the end of a pipe that only the master holds open
     """
 
@@ -105,12 +105,12 @@ class Observer:
         return Scrape(view, tuple((name, *queue) for name, queue in found if queue is not None), pss)
 
     def let_go(self) -> None:
-        """The service may be closing its listeners: no client shall wait in a copy."""
+        """Closes its copies of the application's listeners: if the service closes them, no client waits in a copy."""
         for listener in self._post.application:
             listener.close()
 
     def memory(self, pids: Iterable[int]) -> dict[int, int]:
-        """The bytes of each process that the kernel tells of, as they were within the last `FRESH` seconds."""
+        """The bytes of each process, at most `FRESH` seconds old. Those that the kernel does not tell are left out."""
         now = monotonic()
         known = self._pss
         self._pss = {
@@ -120,7 +120,7 @@ class Observer:
 
 
 def read_pss(pid: int) -> int | None:
-    """Bytes of a process, with its share of what it shares; None where that is not told (proc_pid_smaps(5))."""
+    """Bytes of a process, with its part of shared memory (PSS, proc_pid_smaps(5)); None if the kernel does not tell."""
     with suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
         for line in file:
             if line.startswith(b"Pss:"):

@@ -1,7 +1,7 @@
 """What `sdserve unit` has to know of an application: what it is, what runs it, what it writes to, and whose that is.
 
-`look` asks the application itself (look.py, in a process of its own) and falls back to reading its source, which it
-says. An application that lies in somebody's directory is imported as that user: root does not run the code of others.
+`look` imports the application (look.py, in a process of its own). If that fails, it reads the application's source, and
+says so. The import runs as the owner of the project's directory: root does not run the code of others.
 """
 
 import ast
@@ -22,10 +22,8 @@ from typing import Any
 from sdserve.errors import ConfigError
 
 ENVIRONMENTS = (".venv", "venv", "env")
-TIMEOUT = 30.0
-"""Seconds for an application to be imported."""
-STATE = "/state"
-"""Stands for $STATE_DIRECTORY in what is found: the application is asked with a temporary one."""
+TIMEOUT = 30.0  # seconds for the import of an application
+STATE = "/state"  # stands for $STATE_DIRECTORY in what is found: the application is imported with a temporary one
 MARKERS = (("get_asgi_application", "django", "asgi"), ("get_wsgi_application", "django", "wsgi"))
 CLASSES = {"Flask": ("flask", "wsgi"), "FastAPI": ("fastapi", "asgi"), "Starlette": ("starlette", "asgi")}
 
@@ -34,13 +32,13 @@ CLASSES = {"Flask": ("flask", "wsgi"), "FastAPI": ("fastapi", "asgi"), "Starlett
 class Found:
     """What is known of an application.
 
-    protocol     "wsgi", "asgi", or "" if not known
+    protocol     "wsgi", "asgi", or "" if unknown
     framework    the package that it is made with, or ""
     settings     DJANGO_SETTINGS_MODULE
     files        SQLite databases that it writes to: their directory must be writable, too
     directories  that it writes to
     static       Django's STATIC_ROOT; has_static: whether there is anything to collect
-    error        why all this comes from reading source and not from the application itself, "" if it does
+    error        why it could not be imported, so that all this comes from its source; "" if it was
     """
 
     protocol: str = ""
@@ -98,7 +96,7 @@ def look(uri: str, directory: str, prefix: str, timeout: float = TIMEOUT) -> Fou
 
 
 def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any]:
-    """What look.py finds; {"error": …} where nothing comes of it."""
+    """What look.py finds; {"error": …} if it cannot."""
     # A file and no pipe: what the application leaves running may hold it open, and nobody waits for the end of it.
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as report:
         owner = _owner(directory)
@@ -156,7 +154,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _owner(directory: str) -> dict[str, Any]:
-    """As whom to import, for Popen: nothing where this is not root, or the project is root's."""
+    """As whom to import, for Popen; {} if this is not root, or the project is root's."""
     owner = os.stat(directory)
     if os.geteuid() != 0 or owner.st_uid == 0:
         return {}
@@ -164,7 +162,7 @@ def _owner(directory: str) -> dict[str, Any]:
 
 
 def _read(uri: str, directory: str, error: str) -> Found:
-    """What the source of an application that cannot be imported looks like."""
+    """What the source of an application tells that cannot be imported."""
     module = uri.partition(":")[0]
     base = Path(directory, *module.split("."))
     for path in (base.with_suffix(".py"), base / "__init__.py"):
@@ -221,7 +219,7 @@ def in_home(path: str) -> bool:
 
 
 def hidden(path: str) -> bool:
-    """Whether a service sees nothing of `path` by itself: ProtectHome= hides it, or PrivateTmp=."""
+    """Whether ProtectHome= or PrivateTmp= hides `path` from a service."""
     return in_home(path) or f"{path}/".startswith(("/tmp/", "/var/tmp/"))
 
 

@@ -1,16 +1,16 @@
 """Values of unit files, quoted so that systemd reads what was meant (systemd.syntax(7), systemd.service(5)).
 
-systemd has no one way to read a value. `%` begins a specifier in all that is written here, a backslash at the end of a
-line continues it, and what else means something depends on the setting: hence a function for each kind. The tests
-have systemd read back what was written.
+systemd has several ways to read a value. In all of them `%` begins a specifier, and a backslash at the end of a line
+continues it; the rest depends on the setting, so each kind of value has a function here. The tests have systemd read
+back what was written.
 """
 
 
 def word(text: str) -> str:
     """One item of Environment=, or one argument of Exec*=: in quotes, with C's escapes.
 
-    Of Exec*= this is right with the prefix `:` only, else `$` begins the name of a variable. Raises ValueError for what
-    no escape can say: NUL, and what is not UTF-8.
+    Exec*= needs the prefix `:` for it, otherwise `$` begins the name of a variable. Raises ValueError for what no
+    escape can express: NUL, and what is not UTF-8.
     """
     _demand_text(text)
     return '"' + "".join(map(_c_escape, text)) + '"'
@@ -19,8 +19,8 @@ def word(text: str) -> str:
 def path(text: str, specifiers: bool = True) -> str:
     """One item of ReadWritePaths=, BindPaths= and their like: in quotes, where a backslash keeps the next character.
 
-    specifiers: whether `%` begins one there; systemd-run(1) takes it as it is. Raises ValueError for control
-    characters, which cannot be written there.
+    specifiers: whether `%` begins one; systemd-run(1) takes it as it is. Raises ValueError for control characters,
+    which such an item cannot contain.
     """
     plain(text)
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
@@ -38,9 +38,9 @@ def bound(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A value that is the whole rest of its line, as that of Description= and ListenStream=: only `%` is special.
+    """A value that takes the rest of its line, as in Description= and ListenStream=: only `%` is special.
 
-    Raises ValueError for what cannot be written there: control characters, a space at either end, a last backslash.
+    Raises ValueError for what it cannot contain: control characters, a space at either end, a backslash at the end.
     """
     _demand_text(text)
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):

@@ -1,7 +1,7 @@
 """The command `sdserve unit APP`: writes an application's units, and prints the two commands that install and start it.
 
-It looks (project.py), decides (unit_plan.py), and writes below one directory, nothing else: to install is the
-operator's. What it did not write itself, or somebody has changed since, it does not overwrite unless told to.
+It looks (project.py), decides (unit_plan.py), and writes below one directory. Installing is up to the operator. It does
+not overwrite what it did not write, or somebody has changed since, unless told to.
 """
 
 import argparse
@@ -146,7 +146,7 @@ def _writes(found: project.Found, more: Sequence[str]) -> Iterator[Place]:
 
 
 def _owner(path: str) -> str:
-    """Who owns it, or the directory that it would be made in; "" for root. Raises OSError, ConfigError."""
+    """The owner of a path, or of the directory that it would be made in; "" for root. Raises OSError, ConfigError."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     uid = os.stat(path).st_uid
@@ -170,7 +170,7 @@ def _output(plan: Plan, wanted: str | None) -> tuple[Path, str]:
 
 
 def _demand_ours(plan: Plan, output: Path, files: Iterable[str]) -> None:
-    """Raises ConfigError where something would be lost: a file in the way, or a unit of another program."""
+    """Raises ConfigError if something would be lost: a file in the way, or a unit of another program."""
     found = [str(output / name) for name in files if (output / name).is_symlink() or _is_foreign(output / name)]
     for directory in UNIT_DIRECTORIES:
         installed = [Path(directory, f"{plan.name}.{kind}") for kind in ("socket", "service")]
@@ -206,7 +206,7 @@ def _searched_by(plan: Plan) -> Callable[[str], bool]:
 
 
 def _tell(plan: Plan, transient: bool = False) -> None:
-    """What was found, on standard error: standard output has the commands alone."""
+    """Prints what was found to standard error: standard output has only the commands."""
     lines = [f"{plan.app} is {plan.kind}, served by {plan.prefix}/bin/sdserve", *plan.hints(transient)]
     other = project.without_sdserve(plan.directory)
     if other and plan.found.error and other != plan.prefix:

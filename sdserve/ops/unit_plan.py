@@ -1,4 +1,4 @@
-"""The files that `sdserve unit` writes for an application, as text: decided from what is known, without other looks."""
+"""The files that `sdserve unit` writes for an application, as text: pure decisions from what project.py has found."""
 
 import hashlib
 import re
@@ -11,8 +11,8 @@ from sdserve.config import paths
 from sdserve.ops import quoting, units
 from sdserve.ops.project import STATE, Found, hidden, in_home, outermost
 
+# The name of units and directories, and of the user `sdserve-NAME`, which has 31 characters at most.
 NAME = re.compile(r"[a-z_][a-z0-9_-]{0,22}")
-"""What names units, directories and the user `sdserve-NAME`, whose name has 31 characters at most."""
 GENERIC = {
     "app",
     "application",
@@ -39,7 +39,7 @@ SIGNED = re.compile(
 
 @dataclass(frozen=True)
 class Place:
-    """A place that the service writes to: a directory, or a file, and the one that it lies in. Owner "" is root."""
+    """A directory that the service writes to, or a file, whose directory it writes to as well. Owner "" is root."""
 
     path: str
     owner: str
@@ -54,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Plan:
-    """An application, and what its service shall be.
+    """An application, and how it is to be served.
 
     directory  of the project, absolute            prefix   the virtual environment that serves it
     python     what lies behind prefix/bin/python  listen   values of ListenStream=
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def place(self) -> str:
-        """The name of the service's directories, and of the user made for it: that of an instance `sdserve@`."""
+        """The name of the service's directories, and of the user made for it, as an instance of `sdserve@` has it."""
         return f"sdserve-{self.name}"
 
     @cached_property
@@ -92,7 +92,7 @@ class Plan:
 
     @property
     def new_user(self) -> bool:
-        """Whether that user is made for it: what it writes to is root's so far."""
+        """Whether that user is made for it, because what it writes to is root's so far."""
         return self.owner == self.place
 
     @property
@@ -107,7 +107,7 @@ class Plan:
 
     @property
     def given_away(self) -> list[str]:
-        """What is root's, and has to be the user's for whom nobody has decided."""
+        """What is root's so far and has to be the service's user's, unless --user names one."""
         paths = {each.path for each in self.writes if not each.owner}
         paths |= {each.directory for each in self.writes if each.is_file and not each.directory_owner}
         return sorted(paths) if not self.user else []
@@ -127,7 +127,7 @@ class Plan:
 
     @property
     def bound(self) -> list[str]:
-        """What is read and would not be seen: it lies in a home, or in /tmp, which the service has of its own."""
+        """What the service reads and would not see: it is in a home directory, or in /tmp, which is private."""
         return [each for each in outermost(list(filter(hidden, self.read))) if each not in self.writable]
 
     def closed(self, may_search: Callable[[str], bool]) -> str:
@@ -193,7 +193,7 @@ class Plan:
 
     @property
     def _shown(self) -> str:
-        """The application's name in a description: as much of it as stands on a line."""
+        """The application's name in a description, without what cannot stand on a line."""
         return "".join(char if char.isprintable() and char != "\\" else "?" for char in self.app).strip()
 
     def _environment(self) -> Iterator[str]:
@@ -300,7 +300,7 @@ class Plan:
 
 
 def sign(text: str) -> str:
-    """The text with a line that tells by whom it was written, and whether it was changed since."""
+    """The text with a line that says who wrote it, and lets `is_ours` see whether it was changed since."""
     first, newline, rest = text.partition("\n") if text.startswith("#!") else ("", "", text)
     digest = hashlib.sha256((first + newline + rest).encode()).hexdigest()[:16]
     line = f"# Written by `sdserve unit` ({digest}): change what it was told, or use a drop-in.\n"
@@ -314,7 +314,7 @@ def is_ours(text: str) -> bool:
 
 
 def name_of(app: str, directory: str) -> str:
-    """A name for the units: the project's package, or where that has a name of all projects, its directory."""
+    """A name for the units: that of the project's package, or if that is a generic one, of its directory."""
     parts = app.partition(":")[0].split(".")
     for candidate in (parts[0], directory.rstrip("/").rpartition("/")[2]):
         name = re.sub(r"[^a-z0-9_-]+", "-", candidate.lower()).strip("-")[:23]

@@ -16,11 +16,11 @@ MARK = re.compile(r"@([a-z]+)@")
 
 @dataclass(frozen=True)
 class Service:
-    """What the uses of the service's template differ in: each is text of the file as it stands there, already quoted.
+    """The values that differ between the uses of the service's template: text as it stands in the file, quoted already.
 
     unit         the units' name without .service and .socket
-    directory    of RuntimeDirectory=, StateDirectory= and LogsDirectory=
-    place        the same directory where a comment speaks of it
+    directory    the value of RuntimeDirectory=, StateDirectory= and LogsDirectory=
+    place        the same directory in comments
     environment  lines that say what to serve
     user         lines that say as whom
     """
@@ -70,18 +70,27 @@ def drop_in(name: str) -> str:
 
 WRITTEN = "# Written by docs/generate.py from sdserve/ops/: change it there, or by a drop-in.\n#"
 
-PLAIN = Service(
-    header=f"""{WRITTEN}
-# One application. What to serve stands in /etc/sdserve/sdserve.env, see docs/how-to/service.md:
+
+def _header(what: str, project: str, unit: str, beside: str) -> str:
+    """What the shipped services say first. `what`: what the unit serves, and where that is written."""
+    return f"""{WRITTEN}
+# {what}:
 #
-#   SDSERVE_WSGI_APP=project.wsgi:application
-#   SDSERVE_CHDIR=/srv/project
-#   SDSERVE_CONFIG=/srv/project/sdserve.conf.py
+#   SDSERVE_WSGI_APP={project}.wsgi:application
+#   SDSERVE_CHDIR=/srv/{project}
+#   SDSERVE_CONFIG=/srv/{project}/sdserve.conf.py
 #
 # systemd reads it at a start. What a reload shall be able to change, as `workers = 4`, belongs into that config file.
 #
-# Everything else of this file is changed by drop-ins (systemctl edit sdserve.service); ready-made ones lie in
-# sdserve.service.d beside it.""",
+# Everything else of this file is changed by drop-ins (systemctl edit {unit}); ready-made ones lie in
+# sdserve.service.d beside it{beside}."""
+
+
+PLAIN = Service(
+    header=_header(
+        "One application. What to serve stands in /etc/sdserve/sdserve.env, see docs/how-to/service.md",
+        *("project", "sdserve.service", ""),
+    ),
     description="sdserve application server",
     unit="sdserve",
     directory="sdserve",
@@ -95,18 +104,11 @@ DynamicUser=yes""",
 
 INSTANCE = replace(
     PLAIN,
-    header=f"""{WRITTEN}
-# One application of several: sdserve@shop.service serves what stands in /etc/sdserve/shop.env, see
-# docs/how-to/several-applications.md:
-#
-#   SDSERVE_WSGI_APP=shop.wsgi:application
-#   SDSERVE_CHDIR=/srv/shop
-#   SDSERVE_CONFIG=/srv/shop/sdserve.conf.py
-#
-# systemd reads it at a start. What a reload shall be able to change, as `workers = 4`, belongs into that config file.
-#
-# Everything else of this file is changed by drop-ins (systemctl edit sdserve@shop.service); ready-made ones lie in
-# sdserve.service.d beside it, and fit sdserve@.service.d, or sdserve@shop.service.d, too.""",
+    header=_header(
+        "One application of several: sdserve@shop.service serves what stands in /etc/sdserve/shop.env, see\n"
+        "# docs/how-to/several-applications.md",
+        *("shop", "sdserve@shop.service", ", and fit sdserve@.service.d, or sdserve@shop.service.d, too"),
+    ),
     description="sdserve application server for %i",
     unit="sdserve@%i",
     directory="sdserve-%i",
