@@ -19,7 +19,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, FileHandler, Handler, NullHandler
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdserve.errors import ConfigError
 from sdserve.events import Event
@@ -39,6 +39,9 @@ from sdserve.immutable import Immutable
 from sdserve.process.log_file import Owner, open_file
 from sdserve.systemd import records
 
+if TYPE_CHECKING:
+    from sdserve.access.statsd import Statsd
+
 LEVELS = {"critical": CRITICAL, "error": ERROR, "warning": WARNING, "info": INFO, "debug": DEBUG, "trace": TRACE}
 
 logging.addLevelName(TRACE, "TRACE")
@@ -54,10 +57,10 @@ class Logger:
     def __init__(
         self, errorlog: str = "-", accesslog: str | None = None, level: str = "info", owner: Owner | None = None
     ) -> None:
-        self.error_log = log = _known_as("sdserve.error", "gunicorn.error")
-        self.critical, self.error, self.warning, self.info = log.critical, log.error, log.warning, log.info
-        self.debug, self.exception = log.debug, log.exception
+        self.error_log = _known_as("sdserve.error", "gunicorn.error")
         self.access_log = _known_as("sdserve.access", "gunicorn.access")
+        self._take_methods()
+        self.statsd: Statsd | None = None
         self.in_force: Destinations | None = None
         self._echo: Echo | None = None
         for logger in (self.error_log, self.access_log):
@@ -96,6 +99,23 @@ class Logger:
         self.access_log.setLevel(INFO)
         self.level = destinations.level
         return before
+
+    def measure(self, statsd: "Statsd | None") -> None:
+        """Has records counted, and the figures in them sent, by `statsd` from now on; None: no more."""
+        if statsd is self.statsd:
+            return
+        from sdserve.access.measured import MeasuredLogger
+
+        self.statsd = statsd
+        # Also for none: methods of the class before may be held by anybody.
+        kind = type("_MeasuredLogger", (MeasuredLogger, _ServerLogger), {"statsd": statsd})
+        _change(kind, "sdserve.error", "gunicorn.error")
+        self._take_methods()
+
+    def _take_methods(self) -> None:
+        log = self.error_log
+        self.critical, self.error, self.warning, self.info = log.critical, log.error, log.warning, log.info
+        self.debug, self.exception = log.debug, log.exception
 
     def echo(self, wanted: bool) -> None:
         """Whether errors are told on standard error as well, where the error log is a file.
@@ -200,9 +220,15 @@ def _known_as(name: str, alias: str) -> logging.Logger:
     if other.__dict__ is not logger.__dict__:
         for handler in other.handlers:
             logger.addHandler(handler)
-        logger.__class__ = other.__class__ = _ServerLogger
         other.__dict__ = logger.__dict__
+    _change(_ServerLogger, name, alias)
     return logger
+
+
+def _change(kind: type[logging.Logger], *names: str) -> None:
+    """Makes loggers that may be held by others behave in this way from now on."""
+    for name in names:
+        logging.getLogger(name).__class__ = kind
 
 
 class Destinations(Immutable):

@@ -31,6 +31,8 @@ class AccessLog:
     the same time; nobody's record is lost, or written twice.
     """
 
+    reads = True  # environ and headers are needed
+
     def __init__(
         self,
         form: Form,

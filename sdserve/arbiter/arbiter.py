@@ -184,6 +184,7 @@ class Arbiter(Server):
     def _prepare(self) -> None:
         """The rest of a start, which no client waits for."""
         preimport()
+        from sdserve.arbiter.gauges import tell_gauges
         from sdserve.arbiter.idle import watch_idleness
         from sdserve.arbiter.relief import watch_memory
         from sdserve.arbiter.traffic import watch_traffic
@@ -194,6 +195,7 @@ class Arbiter(Server):
         watch_idleness(self.service, self.stop)
         watch_memory(self.service)
         watch_traffic(self.service, self.manager, self.host.moment)
+        tell_gauges(self.service)
 
     def turn(self) -> None:
         """Waits for something to happen, and does what follows."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from sdserve.arbiter.decide import Backoff, Goal
 from sdserve.config import Config
@@ -13,12 +14,16 @@ from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
 from sdserve.workers.classes import resolve
 
+if TYPE_CHECKING:
+    from sdserve.access.statsd import Statsd
+
 
 class Generation:
     """A configuration, its application and worker class, and the listeners that its workers serve.
 
     Whatever it takes to come back to it is held open: where it was (`place`), its log files (`logs`).
 
+    statsd: what is told figures, None where nothing is.
     backoff: how long to wait after workers of this generation died; another one has a fresh start.
     unused: addresses of `bind` that nobody listens on, since systemd's sockets are served instead.
     """
@@ -31,6 +36,7 @@ class Generation:
         self.place = Place()
         self.listeners: list[Listener] = []
         self.logs: Destinations | None = None
+        self.statsd: Statsd | None = None
         self.backoff = Backoff()
         self.unused: list[str] = []
 
@@ -41,7 +47,13 @@ class Generation:
         worker_class = resolve(cfg.worker_class_uri)
         worker_class.check_config(cfg, log)
         cfg.lend(worker_class=worker_class, logger_class=Logger)
-        return cls(number, cfg, worker_class)
+        generation = cls(number, cfg, worker_class)
+        if cfg.statsd_host is not None:
+            from sdserve.access.statsd import Lines, Statsd, locate
+
+            lines = Lines(cfg.statsd_prefix, cfg.dogstatsd_tags)
+            generation.statsd = Statsd(locate(cfg.statsd_host), lines, log.warning)
+        return generation
 
     def announce(self, log: Logger) -> None:
         """Tells the log what the configuration is, and what of it the operator may see differently."""
@@ -60,6 +72,8 @@ class Generation:
         self.place.close()
         if self.logs is not None:
             self.logs.close()
+        if self.statsd is not None:
+            self.statsd.close()
 
     def preload(self) -> None:
         """Imports the application in the master, so that workers share its memory. Raises AppImportError."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from sdserve import events
 from sdserve.arbiter import decide
+from sdserve.arbiter.gauges import tell_gauges
 from sdserve.arbiter.generation import Generation, goal_of, reset_environment
 from sdserve.arbiter.hooks import explain
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
@@ -210,6 +211,7 @@ class Reload(Policy):
             # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
             self._manager.ready,
             lambda: self._commands.reloaded(trouble),
+            lambda: tell_gauges(service),
         )
         self.catch_up()
 

@@ -13,7 +13,7 @@ from sdserve.arbiter.children import Children
 from sdserve.arbiter.decide import Goal
 from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.lifecycle import MASTER, UPGRADE, Master, MasterEvent, Upgrade, UpgradeEvent, advance
-from sdserve.arbiter.loop import Loop
+from sdserve.arbiter.loop import NO_DEADLINE, Loop
 from sdserve.config import Config
 from sdserve.handlers import count_lost
 from sdserve.log import Logger
@@ -64,6 +64,7 @@ class Service:
         self.reexec_pid = 0
         self.worker_age = 0
         self.systemd = False
+        self.gauges = NO_DEADLINE  # when statsd is told the master's figures again (gauges.py)
         self.trouble = ""
         self.outcome = ("", 0.0)
         self.exit_status = 0
@@ -143,9 +144,12 @@ class Service:
         if generation.logs is None:
             generation.logs = self.log.open(*generation.cfg.logging)
         self.loop.own(generation.place)
+        if generation.statsd is not None:
+            self.loop.own(generation.statsd)
         self.generation = generation
         self.cfg = generation.cfg
         self.log.use(generation.logs)
+        self.log.measure(generation.statsd)
 
     @property
     def listeners(self) -> list[Listener]:

@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     Address = tuple[str, int] | str | int
 
 DEFAULT_PORT = 8000
+STATSD_PORT = 8125
 UNIX_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, the last one for the NUL
 
 
-def address(spec: str) -> Address:
+def address(spec: str, default: int = DEFAULT_PORT) -> Address:
     """Where to listen, from `host:port`, `host`, `:port`, `[v6]:port`, `v6`, `unix:path`, `unix:@abstract` or `fd://N`.
 
     Returns (host, port), or the path (abstract names keep their @), or the number of an inherited file descriptor. The
-    port defaults to 8000, the host to all of IPv4; tcp:// and http:// in front are passed over. Raises ValueError.
+    port defaults to `default`, the host to all of IPv4; tcp:// and http:// in front are passed over. Raises ValueError.
     """
     word = spec.strip()
     if word.startswith("unix:"):
@@ -34,7 +35,7 @@ def address(spec: str) -> Address:
     if word.lower().startswith("http://"):
         word = word[7:].removesuffix("/")
     if _is_ipv6(word):
-        return word.lower(), DEFAULT_PORT
+        return word.lower(), default
     if word.startswith("["):
         host, bracket, rest = word[1:].partition("]")
         if not bracket or not host or (rest and not rest.startswith(":")):
@@ -48,7 +49,7 @@ def address(spec: str) -> Address:
         raise ValueError(f"{show(spec)} is not an address; a Unix socket is written unix:/path")
     if host.isdigit() and not colon:
         raise ValueError(f"{show(spec)} is not an address; a port alone is written ':{host}', or '127.0.0.1:{host}'")
-    return host.lower() or "0.0.0.0", _port(spec, number) if colon else DEFAULT_PORT
+    return host.lower() or "0.0.0.0", _port(spec, number) if colon else default
 
 
 def _is_ipv6(word: str) -> bool:
@@ -101,3 +102,17 @@ def binds(value: object) -> list[str]:
 def binds_if_any(value: object) -> list[str]:
     """As `binds`, and none is well."""
     return [] if value in ("", [], ()) else binds(value)
+
+
+def statsd_address(value: object) -> tuple[str, int] | str | None:
+    """Where statsd listens: (host, port) from `host:port`, `[v6]:port` or `host`, or the path of `unix://path`."""
+    word = "" if value is None else text(value)
+    if not word:
+        return None
+    host, _, number = word.partition(":")
+    if host == "unix" and number.isdigit():  # a host of this name, as in gunicorn
+        return host, _port(word, number)
+    where = address(word.removeprefix("udp://"), STATSD_PORT)
+    if isinstance(where, int) or where[1:] == (0,) or (not host and where[0] == "0.0.0.0"):
+        raise ValueError(f"{show(word)} is not an address of statsd, HOST:PORT or unix://PATH")
+    return where

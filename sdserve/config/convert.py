@@ -268,6 +268,22 @@ def header_values(value: object) -> dict[str, str]:
     return {header_name(name): text(wanted) for name, wanted in value.items()}
 
 
+def metric_prefix(value: object) -> str:
+    """What stands in front of the names of metrics: nothing in it ends a name of statsd's, or a line."""
+    word = text(value)
+    if len(word) > 200 or not all("!" <= c <= "~" and c not in ":|@#" for c in word):
+        raise ValueError(f"{show(value)} is not a prefix of metrics such as shop.web: no spaces, and no : | @ #")
+    return word
+
+
+def metric_tags(value: object) -> str:
+    """DogStatsD's tags, NAME:VALUE or NAME, separated by commas; a list of them is good, too."""
+    tags = comma_list(text)(value)
+    if len(",".join(tags)) > 800 or not all("!" <= c <= "~" and c not in ",|#" for tag in tags for c in tag):
+        raise ValueError(f"{show(value)} is not a list of tags such as env:live,shop: no spaces, and no | #")
+    return ",".join(tags)
+
+
 def gpu_list(value: object) -> list[str]:
     """Devices as CUDA_VISIBLE_DEVICES takes them, indices or GPU-/MIG- identifiers, none twice; `0,1` or a list."""
     if isinstance(value, int) and not isinstance(value, bool):

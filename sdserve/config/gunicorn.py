@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 _TLS = "end TLS in a proxy in front (nginx, haproxy, stunnel)"
 _LOGGING = "configure handlers for the loggers sdserve.error and sdserve.access in the application"
 _SYSLOG = "the journal takes the log under systemd and forwards it to syslog (journald.conf: ForwardToSyslog=)"
-_STATSD = "read the figures with `sdservectl status`"
 _RELOADER = "send HUP (`systemctl reload`) when code changes, for example from a systemd.path unit"
 _STRICT = "requests are parsed strictly; let the proxy in front mend or refuse what is not HTTP/1.1"
 _HTTP2 = "HTTP/2 ends in the proxy in front"
@@ -46,8 +45,6 @@ _WAYS_OUT: tuple[tuple[str, tuple[str, ...], dict[str, object]], ...] = (
     (_SYSLOG, (), {"syslog": False}),
     (_SYSLOG, ("syslog",), {"syslog_addr": "udp://localhost:514", "syslog_prefix": None, "syslog_facility": "user"}),
     (_SYSLOG, ("syslog",), {"disable_redirect_access_to_syslog": False}),
-    (_STATSD, (), {"statsd_host": None, "enable_backlog_metric": False}),
-    (_STATSD, ("statsd_host",), {"statsd_prefix": "", "dogstatsd_tags": ""}),
     ("use proc_name", (), {"default_proc_name": "gunicorn"}),
     (_PASTE, (), {"paste": None}),
     (_PASTE, ("paste",), {"raw_paste_global_conf": ()}),

@@ -6,8 +6,8 @@ Part of the schema; see schema.py for how to add one.
 from __future__ import annotations
 
 from sdserve.config import convert
-from sdserve.config.address import binds_if_any
-from sdserve.config.setting import Setting
+from sdserve.config.address import binds_if_any, statsd_address
+from sdserve.config.setting import Setting, switch
 
 
 class Observed:
@@ -31,4 +31,27 @@ class Observed:
         repeatable=True,
         split=convert.split_commas,
         default_doc="none",
+    )
+    statsd_host = Setting[tuple[str, int] | str | None](
+        statsd_address,
+        None,
+        """Where statsd listens: HOST:PORT, [v6]:PORT, or unix://PATH for a Unix datagram socket. It is told what
+        gunicorn tells it. The default port is 8125. A host name is looked up at each start and reload.""",
+        metavar="ADDRESS",
+        default_doc="none",
+    )
+    statsd_prefix = Setting(
+        convert.metric_prefix,
+        "",
+        "What the names of statsd's metrics begin with; a dot follows it.",
+        metavar="PREFIX",
+    )
+    dogstatsd_tags = Setting(
+        convert.metric_tags,
+        "",
+        "Tags of all of statsd's metrics, as DogStatsD reads them: NAME:VALUE or NAME, separated by commas.",
+        metavar="TAGS",
+    )
+    enable_backlog_metric = switch(
+        "Tell statsd each second how many connections wait to be accepted, where the kernel tells it."
     )

@@ -227,3 +227,5 @@ class Worker(Told):
         if self.adoption is not None:
             for end in (self.adoption.send_end, self.adoption.receive_end):
                 end.close()
+        if self.log.statsd is not None:
+            self.log.statsd.close()

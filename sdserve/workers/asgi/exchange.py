@@ -32,7 +32,7 @@ from sdserve.workers.http.exchange import Exchange
 from sdserve.workers.options import Options
 
 if TYPE_CHECKING:
-    from sdserve.access.log import AccessLog
+    from sdserve.access.measured import Records
     from sdserve.gateway.asgi import Host
 
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[Any]]
@@ -80,13 +80,14 @@ class ASGIExchange(Exchange[ASGIClient]):
         heads: HeadWriter,
         tasks: Tasks,
         options: Options,
-        access: "AccessLog | None" = None,
+        access: "Records | None" = None,
     ) -> None:
         super().__init__(worker, environs, heads, options, access)
         self._app = app
         self._scopes = scopes
         self._tasks = tasks
         self._log = worker.log
+        self._describes = self._reads or self._after is not None  # answers, by environ and headers
         self.running: dict[HTTPCall, Task[None] | None] = {}  # calls whose tasks are not over
         self._beginning: HTTPCall | None = None  # that takes its first step
         self._graces: dict[HTTPCall, TimerHandle] = {}  # of calls that are cancelled soon
@@ -235,7 +236,7 @@ class ASGIExchange(Exchange[ASGIClient]):
     def finished(self, client: ASGIClient, call: HTTPCall) -> None:
         """A call's answer has left, or its client has gone and it has ended."""
         environ = NOTHING
-        if self._record is not None or self._after is not None:
+        if self._describes:
             environ = self._owed[call][1] if call in self._owed else self._environ(client, call.request)
             call.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
         self.over(client, environ, call, call.began)

@@ -43,7 +43,7 @@ class WebSocketExchange(ASGIExchange):
 
     def opened(self, client: ASGIClient, call: WebSocketCall, now: float) -> None:
         """One record when it is opened; another one tells at its end what went over it."""
-        if self._record is not None:
+        if self._record is not None and self._reads:
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
             seconds = now - call.began
             self._record(self._environ(client, call.request), call.status, 0, seconds, headers, "+")

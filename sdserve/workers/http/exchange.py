@@ -27,18 +27,18 @@ from sdserve.workers.options import Options
 from sdserve.workers.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from sdserve.access.log import AccessLog
+    from sdserve.access.measured import Records
 
 WILDCARDS = ("0.0.0.0", "::")
 Hook = Callable[..., Any]
 
 
 class Exchange(Generic[C]):
-    """`environs` and `heads` are what all requests of a worker are read and answered with; `access` writes access
-    records, None when nobody reads them."""
+    """`environs` and `heads` are what all requests of a worker are read and answered with; `access` takes a
+    record of each, None when nobody reads them."""
 
     def __init__(
-        self, worker: Worker, environs: Environs, heads: HeadWriter, options: Options, access: "AccessLog | None" = None
+        self, worker: Worker, environs: Environs, heads: HeadWriter, options: Options, access: "Records | None" = None
     ) -> None:
         self._worker = worker
         self.environs = environs
@@ -48,6 +48,7 @@ class Exchange(Generic[C]):
         self._after = self._hook_named("post_request")
         self.access = access
         self._record = access.record if access is not None else None
+        self._reads = access is not None and access.reads  # what is recorded is taken from environ and headers, too
         self._complaints = defaultdict[str, RateLimit](RateLimit)  # by level
         # Requests in the application whose post_request is owed, by the response that goes with them.
         self._owed: dict[Answer, tuple[Request, Environ]] = {}
@@ -127,9 +128,8 @@ class Exchange(Generic[C]):
         answer = self.heads.error(error, body=has_body)
         if self._record is not None:
             sent = len(answer) - answer.index(b"\r\n\r\n") - 4
-            self._record(
-                self._known(client, head), f"{error.status} {error.reason}", sent, max(0.0, now - client.began), (), "-"
-            )
+            known = self._known(client, head) if self._reads else {}
+            self._record(known, f"{error.status} {error.reason}", sent, max(0.0, now - client.began), (), "-")
         try:
             client.send(answer)
         except ClientGone as gone:

@@ -18,7 +18,7 @@ from sdserve.workers.http.loop import Loop
 from sdserve.workers.options import Options
 
 if TYPE_CHECKING:
-    from sdserve.access.log import AccessLog
+    from sdserve.access.measured import Records
     from sdserve.config import Config
 
 HEAP = 2 << 20  # bytes
@@ -105,14 +105,19 @@ class HTTPWorker(Worker):
         return heads
 
     @cached_property
-    def access(self) -> "AccessLog | None":
-        """What writes access records, None where nobody reads them."""
-        if not self.log.access_enabled:
-            return None
-        from sdserve.access.log import AccessLog, form_of
+    def access(self) -> "Records | None":
+        """What takes records of answers, for the access log and for statsd; None where nobody reads them."""
+        log: Records | None = None
+        if self.log.access_enabled:
+            from sdserve.access.log import AccessLog, form_of
 
-        form = form_of(self.cfg.access_log_format)
-        return AccessLog(form, self.log.access, self.log.exception, self.cfg.access_log_exclude)
+            form = form_of(self.cfg.access_log_format)
+            log = AccessLog(form, self.log.access, self.log.exception, self.cfg.access_log_exclude)
+        if self.log.statsd is not None:
+            from sdserve.access.measured import MeasuredRequests
+
+            log = MeasuredRequests(self.log.statsd, log)
+        return log
 
     def write_records(self) -> None:
         if self.access is not None:

@@ -25,7 +25,7 @@ from sdserve.workers.wsgi.fiber import Fiber
 from sdserve.workers.wsgi.input import EarlyResponse, Incoming
 
 if TYPE_CHECKING:
-    from sdserve.access.log import AccessLog
+    from sdserve.access.measured import Records
 
 EARLY = 64  # requests of a worker whose bodies arrive while they are answered; further ones are received first
 
@@ -34,7 +34,7 @@ class WSGIExchange(Exchange[WSGIClient]):
     """Answers requests by `gateway`; the rest is as in workers/http/exchange.py."""
 
     def __init__(
-        self, worker: Worker, gateway: Gateway, environs: Environs, options: Options, access: "AccessLog | None" = None
+        self, worker: Worker, gateway: Gateway, environs: Environs, options: Options, access: "Records | None" = None
     ) -> None:
         super().__init__(worker, environs, gateway.writer, options, access)
         self.gateway = gateway

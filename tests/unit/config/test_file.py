@@ -163,7 +163,6 @@ def test_gunicorns_settings_that_ask_for_nothing_pass(given: Reader) -> None:
         worker_tmp_dir = None
         spew = False
         keyfile = None
-        statsd_host = ""
         dirty_apps = []
         """
     )

@@ -219,7 +219,7 @@ def test_all_problems_of_all_sources_are_told_at_once(loaded: Load, tmp_path: Pa
         *("-c", "c.py", "--threads", "0", "--bnd", "x", "a:b"),
         SDSERVE_UMASK="999",
         SDSERVE_WROKERS="3",
-        SDSERVE_STATSD_HOST="h",
+        SDSERVE_LOGCONFIG="h",
         SDSERVE_CMD_ARGS="--backlog x",
         USE_GPUS="a b",
         WEB_CONCURRENCY="lots",
@@ -234,7 +234,7 @@ def test_all_problems_of_all_sources_are_told_at_once(loaded: Load, tmp_path: Pa
         "--bnd is not an option; did you mean --bind?",
         "SDSERVE_UMASK: '999' is not a mask",
         "SDSERVE_WROKERS='3' is not a setting; did you mean SDSERVE_WORKERS?",
-        "SDSERVE_STATSD_HOST: gunicorn's setting statsd_host = 'h' has no counterpart",
+        "SDSERVE_LOGCONFIG: gunicorn's setting logconfig = 'h' has no counterpart",
         "SDSERVE_CMD_ARGS: --backlog: 'x' is not a whole number",
         "USE_GPUS: 'a b' is not the index",
         "WEB_CONCURRENCY: 'lots' is not a whole number",
@@ -340,8 +340,7 @@ def test_hooks_find_gunicorns_settings(loaded: Load) -> None:
 
 def test_what_counts_only_beside_another_setting_passes_without_it(loaded: Load, tmp_path: Path) -> None:
     (tmp_path / "sdserve.conf.py").write_text(
-        "statsd_prefix = 'x'\nsyslog_prefix = 'x'\nciphers = 'X'\nreload_engine = 'poll'\n"
-        "def ssl_context(conf, factory): return factory()\n"
+        "syslog_prefix = 'x'\nciphers = 'X'\nreload_engine = 'poll'\ndef ssl_context(conf, factory): return factory()\n"
     )
     assert loaded("a:b").warnings == []
     assert len(problems(loaded, "--log-syslog", "a:b")) == 2

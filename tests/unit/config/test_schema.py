@@ -125,9 +125,7 @@ def test_gunicorns_defaults_ask_for_nothing() -> None:
         assert asks_for_nothing(name, None), name
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("sendfile", False), ("reload", True), ("reload", "on"), ("statsd_host", "h:8125")]
-)
+@pytest.mark.parametrize(("name", "value"), [("sendfile", False), ("reload", True), ("reload", "on"), ("syslog", True)])
 def test_a_value_that_asks_for_something_does(name: str, value: object) -> None:
     assert not asks_for_nothing(name, value)
 
