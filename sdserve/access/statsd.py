@@ -216,6 +216,7 @@ class Statsd:
                 if error.errno in OF_DATAGRAM:
                     raise
                 self._drop()
+                self._reason = error.with_traceback(None)
                 if self._where.family != socket.AF_UNIX:
                     self._lose(error)  # the one before: UDP hears of it now
         self._connect().send(datagram)

@@ -185,6 +185,18 @@ def test_a_unix_socket_that_comes_back_is_found(short_path: Path, monkeypatch: p
     second.close()
 
 
+def test_the_log_knows_why_also_where_it_is_too_early_for_another_socket(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = daemon.Statsd(short_path / "dsd")
+    told = Told(locate(str(short_path / "dsd")), monkeypatch)
+    told.tell(1)
+    server.close()
+    told.tell(2)
+    [said] = told.said
+    assert said.endswith("figures are lost until it can be reached: Connection refused")
+
+
 def test_one_that_does_not_read_loses_and_keeps_nobody_waiting(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
