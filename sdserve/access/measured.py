@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, LogRecord
 from typing import Any, Protocol
 
-from sdserve.access.log import BATCH, SLOW
+from sdserve.access.log import BATCH
 from sdserve.access.statsd import Statsd
 
 COUNTED = {CRITICAL: "critical", ERROR: "error", WARNING: "warning"}
@@ -44,7 +44,7 @@ class MeasuredRequests:
     def __init__(self, statsd: Statsd, log: Records | None) -> None:
         self.pending = statsd.pending
         self.reads = log is not None
-        self._flush = statsd.flush
+        self._statsd = statsd
         self._log = log
 
     def record(
@@ -60,12 +60,13 @@ class MeasuredRequests:
             self._log.record(environ, status, sent, seconds, headers, ended)
             if ended == "+" and status.startswith("101"):  # a WebSocket begins, and counts when it has ended
                 return
-        self.pending.append((status, seconds))
-        if seconds > SLOW or len(self.pending) >= BATCH:
-            self._flush()
+        pending = self.pending
+        pending.append((status, seconds))
+        if len(pending) >= BATCH:
+            self._statsd.flush()
 
     def flush(self) -> None:
-        self._flush()
+        self._statsd.flush()
         if self._log is not None:
             self._log.flush()
 

@@ -44,6 +44,10 @@ class Lines:
         prefix = prefix.rstrip(".")
         self._prefix = f"{prefix}." if prefix else ""
         self._tags = f"|#{tags}" if tags else ""
+        # Formatted all at once: that is the most of what a request costs.
+        self._duration = (
+            f"{self._prefix}{DURATION}:".replace("%", "%%") + "%.3f|ms" + self._tags.replace("%", "%%") + "\n"
+        )
 
     def figure(self, name: str, value: object, kind: str) -> str:
         """One line; `kind` is one of TYPES. Raises ValueError, in a clause, for what statsd could not read."""
@@ -57,14 +61,15 @@ class Lines:
         A WebSocket's 101 counts, and has no duration: it lasts as long as its client likes.
         """
         prefix, tags = self._prefix, self._tags
-        head, tail = f"{prefix}{DURATION}:", f"|ms{tags}"
+        statuses = [status for status, _ in taken]
         counts: dict[str, int] = {}
-        lines = []
-        for status, seconds in taken:
-            code = status[:3]
-            counts[code] = counts.get(code, 0) + 1
-            if code != "101":
-                lines.append(f"{head}{seconds * 1000:.3f}{tail}")
+        for status in set(statuses):
+            counts[status[:3]] = counts.get(status[:3], 0) + statuses.count(status)
+        if "101" in counts:
+            lasted = [seconds * 1000 for status, seconds in taken if status[:3] != "101"]
+        else:
+            lasted = [seconds * 1000 for _, seconds in taken]
+        lines = (self._duration * len(lasted) % tuple(lasted)).splitlines()
         lines.append(f"{prefix}{REQUESTS}:{len(taken)}|c{tags}")
         for code, count in counts.items():
             if len(code) == 3 and code.isascii() and code.isdecimal():  # else the client left before there was one
