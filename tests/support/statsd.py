@@ -48,7 +48,7 @@ class Statsd:
         while readable(self.sock, timeout=0):
             datagram = self.sock.recv(65536)
             self.sizes.append(len(datagram))
-            self.figures += map(read, datagram.decode("ascii").split("\n"))
+            self.figures += map(read, datagram.decode("ascii").removesuffix("\n").split("\n"))
         return self.figures
 
     def counts(self) -> Counter[str]:

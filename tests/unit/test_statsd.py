@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sdserve.access import statsd as module
 from sdserve.access.measured import MeasuredRequests
-from sdserve.access.statsd import UDP_BYTES, UNIX_BYTES, Lines, Statsd, Where, datagrams, locate
+from sdserve.access.statsd import UDP_BYTES, UNIX_BYTES, Lines, Statsd, Where, locate
 from sdserve.config.address import statsd_address
 from sdserve.config.convert import metric_prefix, metric_tags
 from sdserve.errors import ConfigError
@@ -33,11 +33,9 @@ SECONDS = st.floats(0, 1e7)
 @settings(max_examples=50)
 @given(PREFIXES, TAGS, st.lists(st.tuples(STATUSES, SECONDS), min_size=1, max_size=80))
 def test_whatever_was_answered_can_be_read_back(prefix: str, tags: list[str], taken: list[tuple[str, float]]) -> None:
-    lines = Lines(metric_prefix(prefix), metric_tags(tags)).requests(taken)
-    sent = list(datagrams(lines, UDP_BYTES))
-    assert b"\n".join(sent).decode() == "\n".join(lines), "whole lines, each once"
-    assert all(len(datagram) <= UDP_BYTES for datagram in sent)
-    figures = [read(line) for line in lines]
+    sent = Lines(metric_prefix(prefix), metric_tags(tags)).requests(taken, UDP_BYTES)
+    assert all(len(text) <= UDP_BYTES and text.endswith("\n") for text in sent)
+    figures = [read(line) for text in sent for line in text.splitlines()]
     front = f"{prefix.rstrip('.')}." if prefix.rstrip(".") else ""
     assert {figure.tags for figure in figures} == {tuple(tags)}
     counts = {figure.name.removeprefix(front): figure.value for figure in figures if figure.kind == "c"}
