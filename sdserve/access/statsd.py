@@ -21,9 +21,7 @@ from typing import Any
 
 from sdserve.errors import ConfigError
 
-UDP_BYTES = (
-    1432  # of a datagram: what an Ethernet frame has room for (statsd's docs/metric_types.md, multi-metric packets)
-)
+UDP_BYTES = 1432  # of a datagram that a frame of Ethernet has room for, by statsd's docs/metric_types.md
 UNIX_BYTES = 8192  # DogStatsD reads so much of a Unix socket at once
 CONNECT_EVERY = 1.0  # seconds between two sockets
 SETTLED = 5.0  # seconds without a loss, after which losing is over: UDP tells of a loss when it sends the next one
