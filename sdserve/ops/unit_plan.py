@@ -272,6 +272,7 @@ class Plan:
         found = self.found
         if found.error:
             yield f"not imported, nor served until it can be ({found.error}): what stands here was read from its source"
+            yield "what it writes to is not known: name that by --writable"
         if found.framework == "django" and not found.error:
             yield from self._hints_of_django()
         if transient and self.new_user:
