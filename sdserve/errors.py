@@ -6,6 +6,7 @@ unit files and scripts that look for them go on working.
 """
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 
 
@@ -59,6 +60,27 @@ class BootError(SdserveError):
     """A worker cannot boot: a hook or its own set-up failed before it served."""
 
     exit_code = 3
+
+
+class NoRoomError(BootError):
+    """The system has no room for another process. It may have some soon: whoever sees this exit code tries again."""
+
+    exit_code = os.EX_OSERR  # sysexits(3): "cannot fork"
+
+
+# What limits processes, and what they need, by the error of a system call (systemd.exec(5), setrlimit(2)).
+_LIMITS = {
+    errno.EAGAIN: "TasksMax= and LimitNPROC=",
+    errno.ENOMEM: "MemoryMax=",
+    errno.EMFILE: "LimitNOFILE=",
+}
+
+
+def no_room(what: str, error: OSError) -> str:
+    """One line that says that there is no room for `what`, why, and where to look."""
+    reason = f"no room for {what}: {error.strerror}"
+    limits = _LIMITS.get(error.errno or 0) if error.strerror == os.strerror(error.errno or 0) else None
+    return f"{reason}; see {limits}" if limits else reason
 
 
 class Leave(SystemExit):

@@ -16,7 +16,7 @@ from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
 from sdserve.config.address import address
 from sdserve.descriptor import Descriptor
-from sdserve.errors import ListenError
+from sdserve.errors import ListenError, no_room
 from sdserve.process.listeners import AGENT, METRICS, Listener, match
 from sdserve.process.pidfd import Child
 
@@ -117,7 +117,7 @@ class Observation:
         try:
             lifeline, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            self._failed(f"cannot begin: {error.strerror}", outside=True)
+            self._failed(f"cannot begin: {no_room('its process', error)}", outside=True)
             return
         self._lifeline = Descriptor(end)
         self._service.loop.own(self._lifeline)
@@ -125,7 +125,7 @@ class Observation:
             self._process = process = self._host.fork_observer(self._service, lifeline)
         except OSError as error:
             self._lifeline.close()
-            self._failed(f"cannot begin: {error.strerror}", outside=True)
+            self._failed(f"cannot begin: {no_room('its process', error)}", outside=True)
             return
         finally:
             os.close(lifeline)

@@ -12,6 +12,7 @@ from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.successor import LATE, Successor
+from sdserve.errors import no_room
 from sdserve.process.counters import UPGRADES
 from sdserve.process.program import Program
 from sdserve.systemd import journal
@@ -106,7 +107,7 @@ class OldMaster(Policy):
             passed = listeners, service.adoption.queue, service.counters.shared
             self._successor.start(*passed, reexec, timeout)
         except OSError as error:
-            self._successor_lost(0, f"no room for a new master: {error.strerror}")
+            self._successor_lost(0, no_room("a new master", error))
             return
         service.log.event(events.UPGRADE_STARTED, NEW_MASTER_PID=service.reexec_pid)
 

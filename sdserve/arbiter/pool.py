@@ -19,7 +19,7 @@ from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
 from sdserve.arbiter.worker_handle import WorkerHandle, cause_of_end, describe
-from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
+from sdserve.errors import AppImportError, BootError, NoRoomError, SdserveError, call_hook, no_room
 from sdserve.process.counters import CAUSES, EXITS
 from sdserve.process.pidfd import UNKNOWN
 from sdserve.systemd import fdstore
@@ -174,7 +174,7 @@ class Pool:
             self._give_back(worker)
             backoff = self._not_forked(outside=True)
             verdict = on_no_room(service.state, backoff.rounds)
-            self._execute(verdict, BootError(f"no room for a worker process: {error.strerror}"))
+            self._execute(verdict, NoRoomError(no_room("a worker process", error)))
             return 0
         handle = WorkerHandle(worker, process, channel, worker.cell, service.loop.now)
         service.adoption.allow(handle.cell, successors=True)
@@ -241,7 +241,9 @@ class Pool:
                 generation.backoff = backoff_after(generation.backoff, handle, service.loop.now())
         if handle.serving_since is None and not handle.retired:
             self._boot_failed(handle, status)
-        elif handle.generation == self._generation.number and self._generation.backoff.rounds > 1:
+        elif (
+            not handle.retired and handle.generation == self._generation.number and self._generation.backoff.rounds > 1
+        ):
             self._backs_off("Workers keep dying", WARNING)
             if service.state is Master.RELOADING and self._generation.backoff.rounds >= LAST_BOOTS:
                 self._roll_back("workers of the new generation die as soon as they serve")

@@ -112,7 +112,8 @@ class Workers:
         30,
         """Seconds that one request may take; with threads, an answer that has begun may take so long for each piece.
         One that exceeds it is named in the log with its stack, and its worker is replaced. For a worker that serves
-        ASGI: seconds that its event loop may be blocked. 0 means no limit.""",
+        ASGI: seconds that its event loop may be blocked. A worker that does not poll while it is idle is replaced
+        after twice as many seconds at most. 0 means no limit.""",
         short="-t",
     )
     graceful_timeout = seconds(

@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from sdserve.errors import NoRoomError
 from tests.support.machine import Machine
 from tests.support.processes import Process
 from tests.support.service import PLAIN, Service, deploy
@@ -86,6 +87,21 @@ def test_a_reload_without_room_for_a_process_is_rolled_back(machine: Machine) ->
     assert "reload failed: no room for a worker process" in service.status
     service.check(workers=4)
     assert service.worker_pids() == workers
+
+
+def test_a_start_without_room_for_a_process_is_tried_again_by_itself(machine: Machine) -> None:
+    """No other exit code of a start that failed means so: what else is wrong, somebody has to mend."""
+    limits = f"[Service]\nUser=two-{uuid.uuid4().hex[:12]}\nLimitNPROC="
+    service = deploy(machine, settings={"WORKERS": "2"}, drop_in=f"{limits}2\n")
+    assert machine.systemctl("start", service.unit, check=False).returncode != 0
+    assert machine.show(service.unit, "ExecMainStatus")["ExecMainStatus"] == str(NoRoomError.exit_code)
+    said = "\n".join(machine.unit_messages(service.unit))
+    assert "no room for a worker process: Resource temporarily unavailable; see TasksMax= and LimitNPROC=" in said
+    assert "Workers keep dying" not in said, "one of them was told to leave"
+    machine.drop_in(service.unit, f"{limits}infinity\n")
+    machine.reload_units()
+    machine.wait_for(service.unit, ActiveState="active")
+    service.check(workers=2)
 
 
 @pytest.mark.parametrize("reloading", [False, True], ids=["running", "reloading"])

@@ -15,6 +15,6 @@ def test_a_fork_that_failed_is_tried_again(start: Callable[..., Server]) -> None
     full = max(map(int, os.listdir(f"/proc/{server.pid}/fd"))) + 1
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (full, before[1]))
     server.kill(signal.SIGTTIN)
-    server.wait_log(r"no room for a worker process: Too many open files \(2 in a row")
+    server.wait_log(r"no room for a worker process: Too many open files; see LimitNOFILE= \(2 in a row")
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
     server.wait_workers(2)
