@@ -20,8 +20,10 @@ from sdserve.process.proc import standing
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
 from sdserve.workers.base import Worker
+from sdserve.workers.told import LONGEST
 
 NO_FILE = Descriptor(-1)
+MOST_SAID = 512  # messages: more than the kernel has room for in one channel
 
 
 class Channel(Protocol):
@@ -127,16 +129,17 @@ class WorkerHandle:
         return False
 
     def messages(self) -> list[bytes]:
-        """All that the worker said since the last call."""
+        """All that the worker said since the last call; of one that does not cease to speak, what the channel holds."""
         said: list[bytes] = []
-        while True:
+        while len(said) < MOST_SAID:
             try:
-                message = self.channel.recv(65536)
+                message = self.channel.recv(LONGEST)
             except (BlockingIOError, ConnectionResetError):
-                return said
+                break
             if not message:
-                return said
+                break
             said.append(message)
+        return said
 
     def note_stops(self) -> bool:
         """Whether the process was stopped (SIGSTOP, a tracer), or goes on, since the last call.

@@ -19,6 +19,7 @@ from sdserve.systemd.records import printable
 
 # Worth nothing later: signs of life, wishes for time; descriptors, which are closed by then (fdstore.py has a proof).
 MOMENTARY = ("WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC", "FDSTORE")
+LONGEST = 3072  # bytes of an assignment: systemd takes no notice of a message of more than 4096
 PATIENCE = 0.1  # seconds, while systemd has no room for one more message
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -141,7 +142,7 @@ class Notifier:
         """False when it was not heard; where nobody is to hear it, that is no failure."""
         if self.muted or self._socket_path is None:
             return True
-        message = "\n".join(printable(field).replace("\n", " ") for field in fields)
+        message = "\n".join(map(_fitting, fields))
         momentary = message.partition("=")[0] in MOMENTARY
         if (momentary or self.send_again()) and self._deliver(message, fds):
             return True
@@ -176,6 +177,13 @@ class Notifier:
             self.trouble = error
             return False
         return True
+
+
+def _fitting(field: str) -> str:
+    """An assignment as it may stand in a message, on one line."""
+    field = printable(field[:LONGEST]).replace("\n", " ")
+    data = field.encode(errors="replace")
+    return field if len(data) <= LONGEST else data[:LONGEST].decode(errors="ignore") + "..."
 
 
 class Barrier(Descriptor):

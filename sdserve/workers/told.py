@@ -48,7 +48,8 @@ OWN_SIGNALS = (signal.SIGABRT, NEWS, *HANDLED)  # they mean something to a worke
 
 LEAVE = 0.5  # seconds for the hook worker_exit and the way out, once the time for requests is over
 
-# What a worker says to its master, one datagram each; a reason may follow a colon.
+# What a worker says to its master, one datagram each; a reason may follow a colon, and all of it is in the log.
+LONGEST = 4096  # bytes
 READY = b"ready"
 RETIRING = b"retiring"
 BUSY = b"busy"
@@ -158,7 +159,7 @@ class Told:
         A master that is gone needs no telling: the channel's end of file says so.
         """
         try:
-            self.channel.send(message)
+            self.channel.send(message[:LONGEST])
         except (BrokenPipeError, ConnectionResetError):
             return True  # `handle_control` hears of it, and retires this worker
         except OSError as error:

@@ -65,6 +65,11 @@ def test_code_that_cannot_be_imported_is_rolled_back(machine: Machine) -> None:
     assert "one.py" in service.status
     assert any("sdservectl" in line and "one.py" in line for line in service.machine.unit_messages(service.unit))
 
+    machine.write("/srv/app/one.py", f"raise RuntimeError('no secret in {'x' * 5000}')\n")  # longer than a notification
+    assert machine.systemctl("reload", service.unit, check=False).returncode != 0
+    service.check(workers=2, main=main)
+    assert "no secret in x" in service.status
+
     machine.write("/srv/app/one.py", app("new"))
     machine.systemctl("reload", service.unit)
     assert service.ask().body == b"new"

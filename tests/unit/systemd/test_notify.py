@@ -74,6 +74,17 @@ def test_a_text_commands_no_terminal(manager: NotifySocket) -> None:
     assert said(manager, notifier) == [{"STATUS": r"app: \x1b]0;title\x07\x9b31m\r\u202e"}]
 
 
+def test_a_text_that_is_too_long_takes_nothing_else_with_it(manager: NotifySocket) -> None:
+    """systemd takes no notice of a message of more than 4,096 bytes, and READY=1 may be in it."""
+    notifier = Notifier(manager.address)
+    notifier.ready("reload failed: " + "é" * 5000)
+    notifier.status("reload failed: \x1b" + "\x1b" * 5000)
+    for message, character in zip(said(manager, notifier), ("é", r"\x1b"), strict=True):
+        assert message["STATUS"].startswith("reload failed: " + character)
+        assert message["STATUS"].endswith("...")
+        assert 2000 < len("\n".join(f"{name}={value}" for name, value in message.items()).encode()) < 4096
+
+
 def test_a_muted_master_says_nothing(manager: NotifySocket) -> None:
     notifier = Notifier(manager.address, muted=True)
     notifier.ready("Running")
