@@ -21,6 +21,9 @@ LOOK_EVERY = 0.01  # seconds
 SETTLED = 1.0  # seconds without growth after which stacks are taken as complete
 WITHIN = 5.0  # seconds: a process that does not run a handler in this time is in the kernel, or frozen
 MOST = 128 * 1024  # bytes of one worker's stacks
+STOPPED = "it was stopped (SIGSTOP, or a tracer), and runs no handler: SIGCONT continues it"
+ENDED = "it has ended"
+SILENT = f"it wrote nothing within {WITHIN:g} s: it is in the kernel, or frozen, and takes no signal"
 
 
 class Stacks:
@@ -57,7 +60,7 @@ class Stacks:
         except OSError as error:
             return f"it cannot be looked at: {error.strerror}"
         if process.stopped:
-            return "it was stopped (SIGSTOP, or a tracer), and runs no handler: SIGCONT continues it"
+            return STOPPED
         if not process.handles(ASKED_STACKS):
             return "it is too young, or its worker class has signal handlers of its own"
         self._asked[handle.pid] = asked = _Asked(handle, self._loop.now())
@@ -70,12 +73,10 @@ class Stacks:
     def _look(self, asked: "_Asked") -> None:
         now = self._loop.now()
         text = asked.text(now)
-        complete = asked.ended or text.endswith(self._end)
-        if complete or (text and now - asked.grown >= SETTLED) or now - asked.began >= WITHIN:
+        trouble = "" if text else asked.trouble(now)
+        if trouble or text.endswith(self._end) or (text and (asked.settled(now) or asked.late(now))):
             del self._asked[asked.handle.pid]
             asked.clear()
-            silent = f"it wrote nothing within {WITHIN:g} s: it is in the kernel, or frozen, and takes no signal"
-            trouble = "it has ended" if asked.ended else "" if text else silent
             for note in asked.notes:
                 note(asked.handle, trouble, text.decode("utf-8", "replace"))
         else:
@@ -91,6 +92,26 @@ class _Asked:
         self.notes: list[Callable[[WorkerHandle, str, str], None]] = []
         self._file = handle.stacks
         self._size = 0
+
+    def trouble(self, now: float) -> str:
+        """Why a worker that has written nothing yet will write nothing more, "" while it may."""
+        if self.ended:
+            return ENDED
+        try:
+            process = standing(self.handle.pid)
+        except OSError:  # there are no descriptors left, or no process; neither says that it will not write
+            return SILENT if self.late(now) else ""
+        # A SIGSTOP may reach it after it was asked. A tracer stops it for a moment at each signal.
+        if process.state == "T" or (process.stopped and self.late(now)):
+            return STOPPED
+        return SILENT if self.late(now) else ""
+
+    def late(self, now: float) -> bool:
+        return now - self.began >= WITHIN
+
+    def settled(self, now: float) -> bool:
+        """Whether the stacks have stopped to grow."""
+        return now - self.grown >= SETTLED
 
     @property
     def ended(self) -> bool:
