@@ -1,9 +1,9 @@
 """What access records look like: gunicorn's `access_log_format` atoms, compiled once.
 
 JSON and logfmt are made by the same means (structured.py). Everything that a client chooses (request line, headers,
-user name) is escaped before it is written and cut at a length: no request can forge a line, a field or a terminal
-sequence, and none makes a record longer than journald takes in one piece. What is left of it is printable ASCII without
-quotes, backslashes, and the `<N>` that is a priority to journald.
+user name) is escaped and limited in length: no request can forge a line, a field or a terminal sequence, and none makes
+a record longer than journald takes in one piece. Escaped text is printable ASCII without quotes, without other
+backslashes, and without the `<N>` that journald takes for a priority.
 """
 
 import base64
@@ -29,7 +29,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 
 def escape(text: str) -> str:
-    """At most LONGEST_FIELD printable ASCII characters: others, quotes and backslashes become \\xHH, or \\uHHHH."""
+    """At most LONGEST_FIELD printable ASCII characters; others, quotes and backslashes become \\xHH, or \\uHHHH."""
     text = UNSAFE.sub(_escaped, text[: LONGEST_FIELD + 1])
     if len(text) <= LONGEST_FIELD:
         return text
@@ -46,7 +46,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _text_of_time() -> Callable[[], str]:
-    """What tells the time of now, and writes it once a second: by the month's English name, whatever the locale."""
+    """A clock that formats the time once a second, with the month's English name, whatever the locale."""
     known = 0, ""
 
     def clock() -> str:
@@ -63,7 +63,7 @@ def _text_of_time() -> Callable[[], str]:
 
 
 def user(environ: dict[str, Any], none: str = "-") -> str:
-    """The user of HTTP basic authentication, as sent and unverified; `none` where there is none, or an empty one."""
+    """The user of HTTP basic authentication, as sent and unverified; `none` without one, or if it is empty."""
     scheme, _, credentials = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
     if scheme.lower() != "basic":
         return none
@@ -86,7 +86,7 @@ def _variable(name: str) -> str:
     return f"get({name!r}, get({name.upper()!r}, '-')) or '-'"
 
 
-# What an atom stands for, as an expression of what `Format.take` is given: it becomes one function for all atoms.
+# The value of each atom, as an expression of the parameters of `take`. All of a format's become one function.
 ATOMS = {
     "h": 'get("REMOTE_ADDR") or "-"',
     "l": '"-"',
@@ -114,7 +114,7 @@ ATOMS = {
 NOW = "\0"  # in a template: the time
 STANDING = {"l": "-", "t": NOW}  # what is the same in all records of a batch
 NUMBERS = frozenset("bBTMD")
-OURS = frozenset("ltsbBTMDLpX")  # what no client and no application can choose
+OURS = frozenset("ltsbBTMDLpX")  # atoms whose values no client and no application can choose
 
 
 def key(name: str) -> str:
@@ -130,10 +130,12 @@ KINDS: dict[str, Callable[[str], str]] = {
 
 
 class Form:
-    """Records of one kind, from a template of Python's % and the expressions of its values.
+    """Records of one kind, from a template for Python's % and the expressions of its values.
 
-    `take` keeps what a record needs of a request, `lines` makes the records. foreign: for each value whether somebody
-    else can choose it; literal: what the template says in each record, `pids` of them in angle brackets.
+    `take` keeps what a record needs of a request, `lines` makes the records.
+    foreign: for each value, whether somebody else can choose it
+    literal: the text of the template that is the same in each record
+    pids: how many `<PID>` of ours are in each record, whose `<` need no escape
     """
 
     def __init__(
@@ -141,7 +143,8 @@ class Form:
     ) -> None:
         self._template = template
         self._foreign = foreign
-        # Of what must be escaped, the format itself has so much in each record: whoever counts finds any more of it.
+        # The format itself may have characters that must be escaped in values. Each record has as many of them as the
+        # format, unless a value has some, too.
         counts = {char: literal.count(char) for char in {"<", *filter(UNSAFE.match, literal)}}
         counts["<"] += pids
         self._counts = {char: number for char, number in counts.items() if number}
@@ -153,16 +156,16 @@ class Form:
         self.take = self._compiled(expressions)
 
     def lines(self, batch: Sequence[Taken]) -> list[str]:
-        """Records of `batch`. As a rule nothing in them must be escaped, and one look at all of them shows that."""
+        """The records of `batch`. As a rule nothing in them must be escaped, which one look at all of them shows."""
         template = self._template.replace(NOW, self._clock())
-        with suppress(Exception):  # what an application left in its environ and headers may be anything
+        with suppress(Exception):  # an application may have left anything in its environ and headers
             found = [template % taken for taken in batch]
             if max(map(len, found)) <= LONGEST_FIELD and self.is_safe("".join(found), len(batch)):
                 return found
         return [self._escaped(template, taken) for taken in batch]
 
     def is_safe(self, text: str, count: int, unquoted: int = 0) -> bool:
-        """Whether nothing must be escaped in so many records, `unquoted` values of which have no quotes around them."""
+        """Whether nothing must be escaped in `text`, `count` records of which `unquoted` values lack their quotes."""
         if not text.isascii():
             return False
         data = text.encode("ascii")
@@ -172,7 +175,7 @@ class Form:
         )
 
     def escape(self, value: Any) -> str:
-        """What somebody else has chosen, as it may stand in a record."""
+        """A value that somebody else has chosen, as it may stand in a record."""
         return escape(str(value))
 
     def _escaped(self, template: str, taken: Taken) -> str:
@@ -184,18 +187,18 @@ class Form:
         return whole if len(whole) <= LONGEST_RECORD else whole[: LONGEST_RECORD - len(CUT)] + CUT
 
     def unwritten(self, why: str) -> str:
-        """The record in the place of one that cannot be written."""
+        """The record that says why another one cannot be written."""
         return why
 
     def names(self) -> dict[str, object]:
-        """What its expressions know beside what `take` is given."""
+        """What the expressions use besides the parameters of `take`."""
         known: dict[str, object] = {"user": user, "clock": self._clock, "getpid": os.getpid}
         return known | {"request_line": _request_line, "header": _header}
 
     def _compiled(self, expressions: Iterable[str]) -> Callable[..., Taken]:
-        """One function of all expressions: a call for each atom would take as long as all the rest of a record.
+        """One function of all expressions: a call for each atom would take as long as the rest of a record.
 
-        Nothing but names of fields comes from the format, each as a literal.
+        Of the format only names of fields get into the code, as literals.
         """
         values = "".join(f"{expression}, " for expression in expressions)
         code = (
@@ -208,8 +211,8 @@ class Form:
 class Format(Form):
     """A compiled `access_log_format`: gunicorn's atoms, `{name}i`, `{name}o`, `{name}e`.
 
-    What is no atom is written as `-`, see `unknown_atoms`. Raises ValueError for a number that is asked for (`%(h)d`)
-    of an atom that is none.
+    An unknown atom is written as `-`, see `unknown_atoms`. Raises ValueError if a number is asked for (`%(h)d`) of an
+    atom that is not one.
     """
 
     def __init__(self, text: str) -> None:
@@ -236,7 +239,7 @@ class Format(Form):
 
 
 def unknown_atoms(text: str) -> list[str]:
-    """What looks like an atom in the format `text` and is not one."""
+    """What looks like an atom in the format `text`, and is not."""
     return [found[0] for found in ATOM.finditer(text) if found[1] is not None and _expression(found[1]) is None]
 
 

@@ -1,4 +1,4 @@
-"""Access records of one worker: taken request by request, written some at a time."""
+"""Access records of one worker: taken request by request, written in batches."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -7,12 +7,12 @@ from typing import Any
 
 from sdserve.access.formats import ATOM, STRUCTURED, Form, Format, Taken, key
 
-BATCH = 64  # records that are written at once, at most
-SLOW = 0.01  # seconds of a request whose record is written at once
+BATCH = 64  # records in a batch, at most
+SLOW = 0.01  # seconds: the record of a longer request is written without delay
 
 
 def form_of(text: str) -> Form:
-    """What makes records of the format `text`. Raises ValueError as Format does, or where it says nothing."""
+    """What makes records in the format `text`. Raises ValueError as Format does, or if it has no atom."""
     style = text.strip().lower()
     if style in STRUCTURED:
         from sdserve.access.structured import Structured
@@ -24,11 +24,11 @@ def form_of(text: str) -> Form:
 
 
 class AccessLog:
-    """Records of one worker, written some at a time: `flush` is called at the end of each turn of its loop, before it
-    waits for anything. A record of a request that took long is not kept waiting, and neither are those before it.
+    """Records of one worker, written in batches: `flush` is called at the end of each turn of its loop, before that
+    waits for anything. The record of a long request is written without delay, with those before it.
 
-    `write` gets the lines. Requests for the paths of `exclude` have no record while they succeed. Threads may record at
-    the same time; nobody's record is lost, or written twice.
+    `write` gets the lines. Successful requests for the paths of `exclude` have no record. Threads may record at the
+    same time; no record is lost, or written twice.
     """
 
     reads = True  # environ and headers are needed
@@ -57,32 +57,32 @@ class AccessLog:
         headers: Sequence[tuple[str, str]] = (),
         ended: str = "+",
     ) -> None:
-        """Keeps a record of one answer, for the time being.
+        """Takes a record of one answer, to be written later.
 
-        `seconds` is its duration, `sent` the body bytes that left, `headers` the application's; of a request that was
-        refused, `environ` has what is known. `ended` is X where the response was cut short, whoever did that, - where
-        its connection ends, else +, as in Apache.
+        `seconds` is its duration, `sent` the body bytes that left, `headers` the application's; `environ` has what is
+        known, for a refused request too. `ended` is X if the response was cut short, by whomever, - if its connection
+        ends, else +, as in Apache.
         """
         try:
             taken = self._take(environ, status, sent, seconds, headers, ended)
             if taken is not None:
                 self.pending.append(taken)
-        except Exception:  # noqa: BLE001 - what an application left in its environ and headers may be anything
+        except Exception:  # noqa: BLE001 - an application may have left anything in its environ and headers
             self._failed("Cannot write an access record")
         if seconds > SLOW or len(self.pending) >= BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what was recorded."""
+        """Writes the records that were taken."""
         batch: list[Taken] = []
-        with suppress(IndexError):  # when there are no more; what came before is in the list by then
+        with suppress(IndexError):  # raised at the end; the list has all that came before
             batch.extend(iter(self.pending.popleft, None))
         if batch:
             self._write(self._lines(batch))
 
 
 def refused(line: bytes, fields: Iterable[tuple[bytes, bytes]], peer: str) -> dict[str, Any]:
-    """The environ of a request that was refused, as far as a record needs one: its first line, and fields if any."""
+    """The environ of a refused request, as far as a record needs it: its first line, and its fields if any."""
     text = line.decode("latin-1")
     words = text.split(" ")
     known: dict[str, Any] = {"REMOTE_ADDR": peer, "RAW_URI": text}
@@ -95,7 +95,7 @@ def refused(line: bytes, fields: Iterable[tuple[bytes, bytes]], peer: str) -> di
 
 
 def _unless(paths: frozenset[str], take: Callable[..., Taken]) -> Callable[..., Taken | None]:
-    """Takes nothing of a request for one of `paths` that was answered with less than 400."""
+    """As `take`, but None for requests for one of `paths` that were answered with a status below 400."""
 
     def taken(environ: dict[str, Any], status: str, *more: Any) -> Taken | None:
         if str(environ.get("RAW_URI")).partition("?")[0] in paths and status < "4":

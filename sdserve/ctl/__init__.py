@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(parser().parse_args(argv))
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # a reader that has seen enough is no error, and none for the interpreter at its end
+    except BrokenPipeError:  # a reader that has seen enough is not an error, nor for the interpreter at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
@@ -109,7 +109,7 @@ def _wait(options: argparse.Namespace) -> int:
         left = None if until is None else max(0.0, until - time.monotonic())
         options.timeout = left
         try:
-            # The master knows when the time is over; it is not waited for much longer.
+            # The master itself says when the time is over. It has a second more for that.
             within = None if left is None else left + 1.0
             return _shown(ask(options.socket, "wait", within, **_asked(options)), options)
         except (FileNotFoundError, ConnectionError):

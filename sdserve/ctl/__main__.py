@@ -1,4 +1,4 @@
-"""python -m sdserve.ctl"""
+"""`python -m sdserve.ctl` is the command `sdservectl`."""
 
 import sys
 

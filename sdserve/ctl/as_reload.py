@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 ORPHANS = 60.0  # seconds to wait for workers whose master has died; TimeoutStartSec= of the unit is longer
+# Signals that are meant for the master and reach an ExecReload= as well: from `systemctl kill`, from the watchdog.
 MASTERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGABRT)
-"""Signals that are meant for the master, and reach an ExecReload= as well: from `systemctl kill`, from the watchdog."""
 
 
 def begin(ask: Callable[[str], dict[str, Any]]) -> None:
-    """Before the reload: hears no signal of the master's, and says what the service has not been started with."""
+    """Before the reload: ignores the master's signals, and names changes of the environment that need a restart."""
     from sdserve.systemd.environment import changed, digests
 
     for number in MASTERS:

@@ -1,4 +1,4 @@
-"""Where the control socket of a unit is: in its RuntimeDirectory=, which systemctl knows of instances, too."""
+"""Where the control socket of a unit is: in its RuntimeDirectory=, which systemctl tells, for instances too."""
 
 import os
 import subprocess

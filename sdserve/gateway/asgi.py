@@ -115,10 +115,10 @@ class HTTPCall(Answer):
     began = 0.0  # monotonic seconds
     gone = False  # the client has; there is nobody to receive from or to send to
     half_closed = False  # the client sends nothing more: it has gone, or it has only said so, and reads
-    told = False  # the application was, that its client has gone
+    told = False  # the application has heard that its client has gone
     cancelled = False  # by the worker
     waits = False  # the application waits for more of the body
-    _fresh = False  # the next message may be all of the body, and nothing else is to be seen to
+    _fresh = False  # the head is held, and the next message may be the whole body: the quick way
     _trailers: bytes | None = None  # their lines, None if there are to be none
     _moves: Moves  # what may be sent now: a row of the table below
 
@@ -132,9 +132,9 @@ class HTTPCall(Answer):
         self._log = log
         self.client: Any = peer  # None once all is over
         self._host = host
-        self._arrived = whole  # of the body, and not given out
+        self._arrived = whole  # what has arrived of the body, and was not given out
         self._streams = whole is None  # the body arrives while the application has the request
-        self.reading = True  # not all of the body was given out
+        self.reading = True  # the application has not had all of the body
         self._expected = request.expect
         self._bells: list[Future[None]] = []
 
@@ -149,7 +149,7 @@ class HTTPCall(Answer):
 
     @property
     def over(self) -> bool:
-        """Whether the client has gone, as the application knows by now, or will when it asks or sends."""
+        """Whether the client has gone. The application knows it, or will when it receives or sends."""
         return self.gone
 
     @property
@@ -158,19 +158,20 @@ class HTTPCall(Answer):
         return self.client is None
 
     def lose(self) -> None:
-        """The client has gone, or is to be left alone: the application hears of it when it asks, or sends."""
+        """The client has gone, or is given up: the application hears of it when it receives or sends."""
         self.gone = True
         if not self.complete:
             self.broken = True
         self.news()
 
     def end_of_client(self) -> None:
-        """The client will send nothing more. Who waits for its end is told that it has gone; who answers may do so."""
+        """The client will send nothing more. An application that waits for its end hears that it has gone; any other
+        may go on answering."""
         self.half_closed = True
         self.news()
 
     def refuse(self) -> None:
-        """The worker has answered itself, for the request was at fault."""
+        """The request is at fault, and the worker itself has answered it."""
         self.let_go()
         self.gone = self.told = True
 
@@ -200,7 +201,7 @@ class HTTPCall(Answer):
     # --- receiving --------------------------------------------------------------------------------------------------
 
     async def receive(self) -> Message:
-        """http.request while there is something of the body, then http.disconnect as soon as it is true."""
+        """http.request as long as there is more of the body, then http.disconnect once the client has gone."""
         while not (self.gone or self.complete):
             if self.reading and (body := self._next()) is not None:
                 return {"type": "http.request", "body": body, "more_body": self.reading}
@@ -212,7 +213,7 @@ class HTTPCall(Answer):
         return {"type": "http.disconnect"}
 
     def _next(self) -> bytes | None:
-        """What has arrived of the body, None if there is nothing yet. `reading` tells whether more will come."""
+        """What has arrived of the body, None if nothing has yet. `reading` says whether more will come."""
         try:
             body = self._received()
             if body is None and self._expected:
@@ -232,7 +233,7 @@ class HTTPCall(Answer):
         return body
 
     def _received(self) -> bytes | None:
-        """As `_next`, and nothing else happens. Raises HTTPError."""
+        """As `_next`, without its effects. Raises HTTPError."""
         peer, body = self.client, self._arrived
         if peer is not None and peer.conn.state is BODY:
             conn = peer.conn
@@ -248,7 +249,7 @@ class HTTPCall(Answer):
         return body
 
     def _settle(self) -> None:
-        """Before the head is made: a connection whose body nobody has read to its end cannot go on."""
+        """Before the head is made: a connection cannot go on if nobody has read the request's body to its end."""
         if self.reading and self.client.conn.state is BODY:
             self._arrived = self._received()
             if self.reading:

@@ -1,8 +1,8 @@
 """One WebSocket of an ASGI application: its scope's messages (HTTP & WebSocket ASGI Message Format 2.5).
 
-Until the application accepts it is a request like others: it can be answered over HTTP, by a denial of the
-application's own or by 403 where it just closes. From `websocket.accept` on http/websocket.py says what comes, and this
-keeps it for the application, within bounds: while they are full nothing more is read. What is told at the end:
+Until the application accepts, it is a request like others: it can be answered over HTTP, by a denial of the
+application's own, or by 403 if it just closes. From `websocket.accept` on, http/websocket.py says what comes, and this
+keeps it for the application, within bounds: nothing is read beyond them. What the application hears at the end:
 
     the peer closed                  its code, 1005 where it gave none
     the peer went, or is gone        1006
@@ -79,10 +79,10 @@ class WebSocketCall(HTTPCall):
         self._most = most
         self._queue: deque[str | bytes] = deque()
         self._queued = 0  # bytes, or characters, in it
-        self._paused = False  # nothing is read, for so much waits in it
-        self._asked = False  # the application was told of it
-        self._closed: Closed | None = None  # what it is told of the end
-        self.closes = False  # it has closed
+        self._paused = False  # nothing is read, because so much waits in it
+        self._asked = False  # the application has had websocket.connect
+        self._closed: Closed | None = None  # what the application hears at the end
+        self.closes = False  # the application has closed it, or the worker
         self._close_by = 0.0
 
     # --- what the worker says ---------------------------------------------------------------------------------------
@@ -97,14 +97,14 @@ class WebSocketCall(HTTPCall):
         return self._closed is not None
 
     def reads(self) -> bool:
-        """Whether more is to be read: not so while as much waits as may, for the application or for the peer."""
+        """Whether more is to be read: not while as much waits as may, for the application or for the peer."""
         if not self.upgraded:
             return super().reads()
         self._paused = self._is_full() and not self.closes
         return self._listens() and not self._socket.waits
 
     def goes_on(self) -> bool:
-        """Whether `take` has something to do, with b"": what has come is looked at in turns, while there is room."""
+        """Whether `take(b"")` has something to do: what has come is decoded in turns, while there is room."""
         return self._socket.waits and self._listens()
 
     def _listens(self) -> bool:
@@ -127,23 +127,23 @@ class WebSocketCall(HTTPCall):
             self.news()
 
     def due(self) -> float:
-        """When `beat` is to be asked."""
+        """When to call `beat`."""
         return self._close_by if self.closes else self._heart.due()
 
     def beat(self, now: float, *, late: bool) -> bool:
-        """Something is due: whether the peer is taken to be there; it may have been asked. `late`: something of it has
-        come that was not read. Raises ClientGone."""
+        """Something is due: pings the peer if need be, and returns whether it is believed to be there. `late`: it has
+        sent something that was not read yet. Raises ClientGone."""
         if self.closes:
             return now < self._close_by
         if late or not self.reads():
-            self._heart.heard = now  # it is we who do not listen
+            self._heart.heard = now  # we are the ones who do not listen
         what = self._heart.beat(now)
         if what is Beat.PING:
             self._sink.send(PING)
         return what is not Beat.GONE
 
     def leave(self, now: float) -> bool:
-        """The worker leaves: False where nothing can be said any more. Raises ClientGone."""
+        """The worker leaves: closes with 1012; false if that cannot be said any more. Raises ClientGone."""
         if not self._socket.open:
             return False
         self._close(RESTART, "", now)
@@ -189,7 +189,7 @@ class WebSocketCall(HTTPCall):
         return len(self._queue) >= self._most or self._queued >= QUEUED
 
     def _has_room(self) -> bool:
-        """Whether it is worth while to go on: not for each message."""
+        """Whether there is enough room to read on, so that this does not happen for each message."""
         return len(self._queue) * 2 <= self._most and self._queued * 2 <= QUEUED
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ class WebSocketCall(HTTPCall):
             self._host.wants_room(self)
 
     async def _until_room(self, size: int) -> None:
-        """Waits as `_room` does; the deadline of a peer that takes nothing was set when it began to take nothing."""
+        """Waits as `_room` does. The deadline of a peer that takes nothing was set when it stopped taking."""
         while self._socket.open and self.client is not None and (owed := self.client.owed) and owed + size > HIGH:
             await self._news()
         if not self._socket.open:
@@ -304,8 +304,7 @@ WebSocketCall._order = NEW
 
 
 def _content(message: Message) -> tuple[Any, Any]:
-    """The text and the bytes of a message that is to be sent, one of which is None. Raises what the application is to
-    hear."""
+    """The text and the bytes of a message to be sent, one of which is None. Raises InvalidResponse or TypeError."""
     text, data = message.get("text"), message.get("bytes")
     if (text is None) == (data is None):
         raise InvalidResponse("websocket.send has both text and bytes, or none of them")

@@ -1,8 +1,8 @@
 """Which call is the event loop in? Asked when it does not turn, by a signal handler on top of what blocks it.
 
-A framework may run a part of a call in a task of its own: middleware does, task groups do. Such a task is known by the
-scope that the functions on the stack have: they pass it on to each other, as it is or as a copy, and all copies have
-the very same list of headers, which no other call has.
+A framework may run a part of a call in a task of its own: middleware does, task groups do. Such a task is recognised by
+the scope in the frames of its stack: functions pass it on, as it is or as a copy, and all copies share one list of
+headers, which no other call has.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ C = TypeVar("C")
 
 
 def call_of(loop: asyncio.AbstractEventLoop, running: Mapping[C, "asyncio.Task[Any] | None"]) -> C | None:
-    """The call that `loop` is in, of those that run in these tasks; None where it is in none, or in nobody knows which.
-    To be called in the thread of the loop."""
+    """The call that `loop` is in, of those that run in these tasks; None if it is in none, or that is unknown. To be
+    called in the thread of the loop."""
     task = asyncio.current_task(loop)
     if task is None:
         return None

@@ -1,8 +1,9 @@
 """What happens to clients of the ASGI worker: their requests are read, and their calls fed and drained.
 
-While the application has a request its client is polled: for more of the body, for room, and for its end, which the
-application is told of at once where it waits for that; who does not may answer a client that has only shut its sending
-half, until its connection is broken. Nothing is read ahead of what the application takes, but for one buffer.
+While the application has a request, its client is polled for more of the body, for room, and for its end. An
+application that waits for the end is told at once. Any other may go on answering: a client may only have shut its
+sending half. That ends when the connection is broken. Nothing is read ahead of what the application takes, except one
+buffer.
 """
 
 import select
@@ -29,14 +30,14 @@ from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 
 BODY = State.BODY
-BETWEEN = State.HEAD, State.LAST  # what has been received is not this request's
+BETWEEN = State.HEAD, State.LAST  # whatever is received now belongs to the next request
 EPOLLRDHUP = select.EPOLLRDHUP
-BROKEN = select.EPOLLERR | select.EPOLLHUP  # epoll(7) tells it unasked, and polls for nothing else where asked for it
+BROKEN = select.EPOLLERR | select.EPOLLHUP  # epoll(7) reports these unasked; asked for alone they poll for nothing
 
 
 class ASGIClients(RequestClients[ASGIClient]):
-    """All open connections of a worker, and the host of their calls. `settle` has the loop look at what changed outside
-    of its turns."""
+    """All open connections of a worker, and the host of their calls. `settle` tells the loop that something has changed
+    outside of its turns."""
 
     _exchange: ASGIExchange
 
@@ -172,8 +173,8 @@ class ASGIClients(RequestClients[ASGIClient]):
             self._listen(client)
 
     def _listen(self, client: ASGIClient) -> None:
-        """What a client is polled for during its call: no more is read while a buffer is full of what waits, and then
-        its end is looked for behind that. That a connection is broken is always told."""
+        """Sets what a client is polled for during its call. While a buffer is full, nothing is read, and only the end
+        behind it is looked for. A broken connection is always reported."""
         call = client.call
         if call is None:
             mask = 0
@@ -185,7 +186,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             mask = EPOLLRDHUP if client.conn.state in BETWEEN else BROKEN
         try:
             self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
-        except OSError:  # the application may be waiting for this, and has no part in it
+        except OSError:  # not the application's fault, which may have called this
             self.fail(client)
 
     # --- the host of calls --------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         arrival, now = client.arrival, monotonic()
         assert arrival is not None
         if call.waits:
-            if client.given_at:  # until now the application was waited for; from here on it is the client
+            if client.given_at:  # until now we waited for the application, from now on for the client
                 arrival.excuse(now - client.given_at)
                 client.given_at = 0.0
             client.deadline = arrival.due()
@@ -232,7 +233,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         self.has_sent(self._exchange.client_of(call), monotonic())
 
     def has_sent(self, client: ASGIClient, now: float) -> None:
-        """All of an answer was sent, or waits for its client."""
+        """All of an answer was sent, or waits for the client to take it."""
         try:
             if client.unsent is None:
                 self.answered(client, now)
@@ -277,7 +278,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         self.close(client)
 
     def leaves(self, client: ASGIClient) -> None:
-        """The application hears that the client has gone; nobody waits for the rest of what was answered."""
+        """The client has gone: the application hears of it, and the rest of its answer is dropped."""
         call = client.call
         if call is not None and client.phase is not CLOSED:
             call.sent = max(0, call.sent - client.owed)
@@ -307,20 +308,20 @@ class ASGIClients(RequestClients[ASGIClient]):
             client.deadline = client.arrival.due() if call.waits and client.arrival is not None else NEVER
 
     def end_streams(self) -> None:
-        """Ends the answers that are under way and may never end: their calls hear that nobody listens any more."""
+        """Ends the answers under way that may last for ever: their calls hear that the client has gone."""
         for client in self:
             call = client.call
             if call is not None and call.head_sent and not call.complete and call.response_length is None:
                 self.end_stream(client, call)
 
     def end_stream(self, client: ASGIClient, call: HTTPCall) -> None:
-        """Closes a connection amid an answer, so that its client notices."""
+        """Closes a connection in the middle of an answer, so that its client notices."""
         if not call.chunked and call.response_length is None:
             client.reset_at_close()
         self.close(client)
 
     def cut(self) -> bool:
-        """Whether handlers still run, which were told to end."""
+        """Closes all connections and cancels what still runs; returns whether anything does."""
         if not self._cuts:
             self._cuts = True
             self.before_cut()

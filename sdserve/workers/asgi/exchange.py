@@ -1,7 +1,7 @@
 """One request of an ASGI application: hooks, scope, the task that runs it, and what becomes of its answer.
 
-A call may outlast its answer (background tasks do) and its client. It is known here until its task is over, so a worker
-that retires waits for it.
+A call may outlast its answer (background tasks do) and its client. It stays in `running` until its task is over, so
+that a worker that retires waits for it.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ NOTHING: dict[str, Any] = {}
 
 
 class Nobody(Nowhere):
-    """The client of a warm-up, and its host: it takes everything, and says nothing."""
+    """Client and host of a warm-up in one: takes everything, says nothing."""
 
     owed = 0
 
@@ -89,20 +89,20 @@ class ASGIExchange(Exchange[ASGIClient]):
         self._log = worker.log
         self._describes = self._reads or self._after is not None  # answers, by environ and headers
         self.running: dict[HTTPCall, Task[None] | None] = {}  # calls whose tasks are not over
-        self._beginning: HTTPCall | None = None  # that takes its first step
-        self._graces: dict[HTTPCall, TimerHandle] = {}  # of calls that are cancelled soon
-        self._missed = False  # somebody wanted a WebSocket
+        self._beginning: HTTPCall | None = None  # the call that takes its first step now
+        self._graces: dict[HTTPCall, TimerHandle] = {}  # for calls whose clients have gone: when they are cancelled
+        self._missed = False  # somebody wanted a WebSocket, and the log says so
 
     def _environ(self, client: ASGIClient, request: Request) -> Environ:
-        """For hooks and records. The path may have lost what it is mounted at: its scope has that again."""
+        """For hooks and records. Its path may lack the prefix that the application is mounted at; the scope has it."""
         return self.environs.of_request(client.base, request, client.standing, mounted=False)
 
     def client_of(self, call: HTTPCall) -> ASGIClient:
-        """Whom a call answers, as long as it is not over."""
+        """The client of a call that is not over."""
         return call.client  # type: ignore[no-any-return]
 
     async def answer_nobody(self, base: Environ, request: Request) -> HTTPCall:
-        """One answer that is read to its end by nobody: a warm-up's."""
+        """The answer to a warm-up, which nobody reads."""
         self.heads.clock(monotonic())
         scope = self._scopes.of_request(("localhost", None), None, request, 0)
         scope["scheme"], scope["server"] = base["wsgi.url_scheme"], (base["SERVER_NAME"], int(base["SERVER_PORT"]))
@@ -118,9 +118,9 @@ class ASGIExchange(Exchange[ASGIClient]):
         return call
 
     def answer(self, client: ASGIClient, request: Request, whole: bytes | None, began: float) -> None:
-        """Starts the call of the application for one request; `whole` is its body, None where that arrives.
+        """Starts the call of the application for one request; `whole` is its body, None if that still arrives.
 
-        Raises HTTPError for what cannot be served.
+        Raises HTTPError if it cannot be served.
         """
         heads = self.heads
         if began >= heads.until:
@@ -191,7 +191,7 @@ class ASGIExchange(Exchange[ASGIClient]):
             self._incomplete(call, error)
 
     def _incomplete(self, call: HTTPCall, error: BaseException | None) -> None:
-        """The application has ended, and its answer has not."""
+        """The application has ended without ending its answer."""
         what = f"{call.request.method} {call.request.uri}"
         call.keep_alive = False
         if call.gone:
@@ -206,7 +206,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         self.host.completed(call)
 
     def refuse_call(self, client: ASGIClient, call: HTTPCall, error: HTTPError, now: float) -> None:
-        """Answers a request whose body is at fault, instead of the application that has it."""
+        """Answers a request whose body is malformed or late, instead of the application that has it."""
         client.call = None
         answer = self.refuse(client, error, now)
         if self._after is not None and call in self._owed:
@@ -228,7 +228,7 @@ class ASGIExchange(Exchange[ASGIClient]):
             self.host.ended(call)
 
     def answered(self, client: ASGIClient) -> None:
-        """A client has all of its answer, or has gone while it took it."""
+        """A client has taken all of its answer, or has gone meanwhile."""
         call, client.call = client.call, None
         if call is not None:
             self.finished(client, call)
@@ -242,7 +242,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         self.over(client, environ, call, call.began)
 
     def spare(self, call: HTTPCall) -> None:
-        """A call whose client has gone has so long to end by itself, where there is a limit."""
+        """The client has gone: cancels the call after disconnect_grace, if it has not ended by itself."""
         seconds = self.asgi.disconnect_grace
         if seconds and call in self.running and call not in self._graces:
             self._graces[call] = self.host.loop.call_later(seconds, self._end, call)

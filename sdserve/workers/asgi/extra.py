@@ -1,7 +1,7 @@
 """What the extra `asgi` installs, uvloop and websockets, and what becomes of a service without them.
 
-Neither is needed to serve HTTP. Who asks for uvloop by name gets no other loop; a client that wants a WebSocket is
-refused, and the log says once why.
+HTTP needs neither. A configuration that asks for uvloop by name gets no other loop. Clients that want a WebSocket are
+refused, and the log says why, once.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """The ASGI worker's loop: an epoll of our own inside of the application's event loop.
 
-The event loop polls one descriptor of ours, the epoll's. A turn takes what that has, and starts calls; `_settle` then
-sees what is due, and whether it is time to leave. Between turns the loop is the application's.
+The event loop polls one descriptor of ours, the epoll's. A turn takes its events, and starts calls; `_settle` then sees
+what is due, and whether it is time to leave. Between turns the loop is the application's.
 
-The process is marked busy while a call runs, and the mark is renewed by a timer: it grows old when the event loop does
+The process is marked busy while a call runs, and a timer renews the mark: it grows old only when the event loop does
 not turn, however long a call lasts. Without calls there is no timer, and nobody is woken.
 """
 
@@ -79,12 +79,12 @@ class ASGILoop(Loop[ASGIClient]):
         super()._close_all()
 
     def name_what_is_cut(self) -> None:
-        """Said before calls are cancelled, and not again for those that take no notice of it."""
+        """Before calls are cancelled: names them once, not again if they ignore that."""
         if not (self._over or self._worker.quick):
             super().name_what_is_cut()
 
     def calls(self) -> list[Running]:
-        """As in any loop; the call that the event loop is in comes first, whoever else waits for it."""
+        """As in any loop. The call that the event loop is in comes first: the others wait for it."""
         now, current = monotonic(), self._exchange.current()
         named = []
         for call in sorted(self._exchange.running, key=lambda call: call is not current):
@@ -100,7 +100,7 @@ class ASGILoop(Loop[ASGIClient]):
     def run_without(self) -> None:
         """Ends the service of a worker whose event loop is blocked, in another thread.
 
-        What the application has is lost: those clients see their connections reset. All others go to other workers.
+        Requests that the application has are lost: their connections are reset. All others go to other workers.
         """
         clients = self._clients
         for client in clients:
@@ -115,7 +115,7 @@ class ASGILoop(Loop[ASGIClient]):
         self._close_all()
 
     def _turn(self) -> None:
-        """Takes what epoll has, and what waits for its turn."""
+        """Takes the events of epoll, and what waits for its turn."""
         client: ASGIClient | None = None
         self._soon = True
         clients, pending = self._clients, self._pending
@@ -124,7 +124,7 @@ class ASGILoop(Loop[ASGIClient]):
             pending.extend(self._epoll.poll(0, EVENTS))
             self._polled = now = monotonic()
             clients.turn(now)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, others are served
+        except BaseException as error:  # noqa: BLE001 - whatever it is, other clients are served
             self._survives(None, error)
         while pending:
             try:
@@ -146,7 +146,7 @@ class ASGILoop(Loop[ASGIClient]):
             self._loop.call_soon(self._settle)
 
     def _settle(self) -> None:
-        """What is due, and what waits for its turn; whether it is time to leave; when to look again."""
+        """Does what is due, and what waits for its turn; leaves if it is time to; sets when to look again."""
         if forked.child:
             forked.leave(self._worker.log.error)
         if self._over:  # it was asked for before that
@@ -169,14 +169,14 @@ class ASGILoop(Loop[ASGIClient]):
         except BaseException as error:  # noqa: BLE001 - as above
             if not self._survives(client, error):
                 return
-            failed = True  # and left out what comes behind
+            failed = True  # and the rest was skipped
         self._soon = False
         if ready or failed:
             self._settle_soon()
         self._set_timer()
 
     def _has_events(self) -> bool:
-        """Whether something was not polled yet: it comes before deadlines."""
+        """Whether epoll has events that were not polled yet: they come before deadlines."""
         poll = select.poll()
         poll.register(self._epoll, select.POLLIN)
         return bool(poll.poll(0))
@@ -207,7 +207,7 @@ class ASGILoop(Loop[ASGIClient]):
         self._acceptor.tell_others()
 
     def _is_over(self, now: float) -> bool:
-        """Goes on retiring; True when it is time to leave: clients have gone before calls do that outlast answers."""
+        """Goes on retiring; true when it is time to leave: first clients go, then calls that outlast their answers."""
         worker, clients, retirement = self._worker, self._clients, self._retirement
         if self._streams_until == NEVER and worker.drain_by is not None:
             left = worker.drain_by - now

@@ -1,4 +1,4 @@
-"""What only an ASGI worker wants to know of the configuration, read once at boot: the layers below get values."""
+"""What only ASGI workers need of the configuration, read once at boot: the layers below get values."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class AsgiOptions(Immutable):
-    """Times are seconds, sizes bytes. 0 switches off what it is the time, the size or the number of, unless said else.
+    """Times are in seconds, sizes in bytes. 0 switches a limit off, unless said otherwise.
 
     loop: auto, uvloop, asyncio. lifespan: auto, on, off.
     root_path: without the slash at its end, "" for none.

@@ -1,8 +1,8 @@
 """An application may take a signal by its event loop, and give it back: then it means again what it meant before.
 
-`loop.remove_signal_handler` knows nothing of others: it sets what Python starts with, SIG_DFL, which for most signals
-is the end of the process, and asyncio's loop then wakes nobody any more when a signal comes (signal.set_wakeup_fd).
-A worker that was told to leave by SIGTERM would end amid its requests, and SIGHUP, which it ignores, would kill it.
+`loop.remove_signal_handler` does not restore the handler of before. It sets SIG_DFL, which for most signals is the end
+of the process, and asyncio's loop then wakes nobody any more when a signal comes (signal.set_wakeup_fd). SIGTERM would
+end a worker in the middle of its requests, and SIGHUP, which it ignores, would kill it.
 """
 
 import signal
@@ -12,8 +12,11 @@ from typing import Any
 
 
 class Borrowed:
-    """The signals that an application has taken by `loop`. `restart`: those that do not interrupt system calls.
-    `listen()` has signals wake the process as before the loop did that."""
+    """The signals that an application has taken by `loop`.
+
+    restart: the signals that must not interrupt system calls
+    listen: has signals wake the process again as they did before the loop
+    """
 
     def __init__(self, loop: AbstractEventLoop, restart: Collection[int], listen: Callable[[], None]) -> None:
         self._before: dict[int, Any] = {}
@@ -41,7 +44,7 @@ class Borrowed:
         return found
 
     def _hear(self) -> None:
-        """Where no loop hears signals any more, the process does."""
+        """If no loop hears signals any more, the process does."""
         fd = signal.set_wakeup_fd(-1)
         if fd < 0:
             self._listen()

@@ -1,8 +1,9 @@
 """How a call of the application becomes a task: a real one, which has taken its first step when `start` returns.
 
-Most calls never wait. `create_task` costs them a turn of the loop; a coroutine without a task breaks timeouts, task
-groups, anyio. From Python 3.12 on tasks can start eagerly. Before that, the first step that a new task hands to its
-loop is caught and taken here. Neither works inside of another task's step: `start` is for callbacks of the loop.
+Most calls never wait. `create_task` would cost them a turn of the loop; a coroutine without a task would break
+timeouts, task groups and anyio. From Python 3.12 on tasks can start eagerly. Before that, the first step that a new
+task hands to its loop is caught and taken here. Neither works within the step of another task: `start` is for callbacks
+of the loop.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """WebSockets in the ASGI worker: how they are opened, polled, kept alive and closed.
 
 A client whose WebSocket is open stays in the phase CALL, as if its request were being answered. It is polled for
-messages as long as there is room for them, and its deadline is that of the next ping, of the answer to a close, or of a
-peer that takes nothing. There is no timer of its own.
+messages as long as there is room for them. Its deadline is for the next ping, the answer to a close, or a peer that
+takes nothing. A WebSocket has no timer of its own.
 """
 
 from time import monotonic
@@ -24,7 +24,7 @@ from sdserve.workers.http.deadlines import NEVER, after
 
 
 class WebSocketExchange(ASGIExchange):
-    """Answers requests for WebSockets as well."""
+    """Answers requests for WebSockets, too."""
 
     host: WebSocketHost
 
@@ -42,7 +42,7 @@ class WebSocketExchange(ASGIExchange):
         )
 
     def opened(self, client: ASGIClient, call: WebSocketCall, now: float) -> None:
-        """One record when it is opened; another one tells at its end what went over it."""
+        """Writes a record when it opens. Another one at its end says what went over it."""
         if self._record is not None and self._reads:
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
             seconds = now - call.began
@@ -60,7 +60,7 @@ class WebSocketExchange(ASGIExchange):
 
 
 class WebSocketClients(ASGIClients):
-    """Clients some of which are WebSockets."""
+    """Clients, some of which are WebSockets."""
 
     _exchange: WebSocketExchange
 
@@ -104,7 +104,7 @@ class WebSocketClients(ASGIClients):
         return True
 
     def _listen(self, client: ASGIClient) -> None:
-        """What a WebSocket has sent and nobody has looked at yet has its turn among others."""
+        """As for others. What a WebSocket has sent, and nobody has looked at yet, is queued for its turn."""
         super()._listen(client)
         call = client.call
         if isinstance(call, WebSocketCall) and call.goes_on() and client.phase is CALL and not client.queued:
@@ -125,7 +125,7 @@ class WebSocketClients(ASGIClients):
             self._listen(client)
 
     def _end_of(self, client: ASGIClient, call: HTTPCall) -> None:
-        if isinstance(call, WebSocketCall):  # nothing can be said to it without an answer
+        if isinstance(call, WebSocketCall):  # a peer that cannot answer cannot be told anything
             self.gone(client, ClientGone("it has closed its connection"))
         else:
             super()._end_of(client, call)
