@@ -45,8 +45,10 @@ class Lines:
         prefix = prefix.rstrip(".")
         self._prefix = prefix = f"{prefix}." if prefix else ""
         self._tags = tags = f"|#{tags}" if tags else ""
-        # With room for one figure. Many are formatted by one `%`, which takes half as long as one by one.
-        self._duration = f"{prefix}{DURATION}:".replace("%", "%%") + "%.3f|ms" + tags.replace("%", "%%") + "\n"
+        # Formatted by one `%`: many durations, which takes half as long as one by one, or all that one request is.
+        named, end = prefix.replace("%", "%%"), tags.replace("%", "%%") + "\n"
+        self._duration = f"{named}{DURATION}:%.3f|ms{end}"
+        self._one = f"{self._duration}{named}{REQUESTS}:1|c{end}{named}{STATUS}%s:1|c{end}"
 
     def figure(self, name: str, value: object, kind: str) -> str:
         """One line; `kind` is one of TYPES. Raises ValueError, in a clause, for what statsd could not read."""
@@ -59,6 +61,10 @@ class Lines:
 
         A WebSocket's 101 counts, and has no duration: it lasts as long as its client likes.
         """
+        if len(taken) == 1 and _is_code(code := taken[0][0][:3]) and code != "101":
+            text = self._one % (MILLI(taken[0][1]), code)
+            if len(text) <= limit:
+                return [text]
         statuses, seconds = zip(*taken, strict=True)
         counts: dict[str, int] = {}
         for status in set(statuses):
@@ -67,7 +73,7 @@ class Lines:
             seconds = tuple(each for status, each in taken if status[:3] != "101")
         lines = [f"{self._prefix}{REQUESTS}:{len(taken)}|c{self._tags}"]
         for code, count in counts.items():
-            if len(code) == 3 and code.isascii() and code.isdecimal():  # else the client left before there was one
+            if _is_code(code):  # else the client left before there was one
                 lines.append(f"{self._prefix}{STATUS}{code}:{count}|c{self._tags}")
         texts = self._durations(seconds, limit) if seconds else []
         for text in joined(lines, limit):
@@ -84,6 +90,10 @@ class Lines:
             return [duration * len(lasted) % lasted]
         pieces = [lasted[at : at + together] for at in range(0, len(lasted), together)]
         return [duration * len(piece) % piece for piece in pieces]
+
+
+def _is_code(text: str) -> bool:
+    return len(text) == 3 and text.isascii() and text.isdecimal()
 
 
 def _name(text: str) -> str:

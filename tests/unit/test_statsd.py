@@ -269,6 +269,34 @@ def test_many_requests_are_few_datagrams_of_whole_lines(short_path: Path) -> Non
         server.close()
 
 
+def test_a_websocket_counts_once_when_it_has_ended() -> None:
+    """The access log has a record of its opening as well."""
+
+    class Log:
+        reads = True
+        pending: tuple[str, ...] = ()
+
+        def __init__(self) -> None:
+            self.records: list[str] = []
+
+        def record(self, environ: object, status: str, sent: int, seconds: float, headers: object, ended: str) -> None:
+            self.records.append(f"{status} {ended}")
+
+        def flush(self) -> None: ...
+
+    for log in Log(), None:
+        server = daemon.Statsd()
+        taken: Any = log
+        requests = MeasuredRequests(Statsd(locate(statsd_address(server.address) or ""), Lines(), print), taken)
+        if requests.reads:
+            requests.record({}, "101 Switching Protocols", 0, 0.001, (), "+")
+        requests.record({}, "101 Switching Protocols", 0, 3600.0, (), "-")
+        requests.flush()
+        assert server.counts() == {"gunicorn.requests": 1, "gunicorn.request.status.101": 1}
+        server.close()
+        assert log is None or log.records == ["101 Switching Protocols +", "101 Switching Protocols -"]
+
+
 class Recorder:
     """The statsd of a logger."""
 
