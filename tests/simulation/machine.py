@@ -88,6 +88,9 @@ class StoryLog(Logger):
     def echo(self, wanted: bool) -> None:
         """The story is the only log."""
 
+    def measure(self, statsd: object) -> None:
+        """Nobody gathers figures."""
+
     def reopen_files(self) -> None:
         self._process.owes.discard("USR1")
 
