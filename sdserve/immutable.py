@@ -21,16 +21,18 @@ class Immutable:
     without. Equal are values of one class with equal fields."""
 
     _fields: tuple[str, ...] = ()
+    _known: frozenset[str] = frozenset()
     _needed: frozenset[str]
 
     def __init_subclass__(cls) -> None:
         cls._fields = (*cls._fields, *cls.__annotations__)
+        cls._known = frozenset(cls._fields)
         cls._needed = frozenset(name for name in cls._fields if not hasattr(cls, name))
 
     def __init__(self, *values: Any, **named: Any) -> None:
         given = self.__dict__
         given.update(zip(self._fields, values, strict=False), **named)
-        if len(given) < len(values) + len(named) or not self._needed <= given.keys() <= set(self._fields):
+        if len(given) < len(values) + len(named) or not self._needed <= given.keys() <= self._known:
             raise TypeError(f"{type(self).__name__} takes {', '.join(self._fields)}: got {values}, {named}")
 
     def replace(self, **changes: Any) -> Self:

@@ -332,7 +332,7 @@ class RequestReader:
             self._hosts.add(host)
 
     def _absolute(self, request: Request) -> None:
-        found = scan.ABSOLUTE.fullmatch(request.uri.encode("ascii"))
+        found = scan.compiled(scan.ABSOLUTE).fullmatch(request.uri.encode("ascii"))
         if found is None:  # `OPTIONS *`
             return
         request.host = found[1].decode("ascii")  # whatever Host said (RFC 9112 section 3.2.2)

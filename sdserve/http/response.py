@@ -8,13 +8,14 @@ themselves; the memory is bounded. Fields that belong to the connection (RFC 911
 import re
 import time
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from sdserve.http.errors import HTTPError, InvalidResponse
 
-STATUS = re.compile(r"([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
-NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-VALUE = re.compile(r"[\t -~\x80-\xff]*")
+compiled = cache(re.compile)  # at the first use: see is_name and is_value
+NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+VALUE = r"[\t -~\x80-\xff]*"
 
 PLAIN, LENGTH, CONNECTION, DATE, SERVER, DROPPED = range(6)
 _KINDS = {
@@ -54,6 +55,22 @@ def http_date(wall: float) -> bytes:
     year, month, day, hour, minute, second, weekday, *_ = time.gmtime(wall)
     date = f"{DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{second:02} GMT"
     return date.encode("ascii")
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is a token (RFC 9110 section 5.6.2)."""
+    return (text.isascii() and text.replace("-", "").isalnum()) or bool(compiled(NAME).fullmatch(text))
+
+
+def is_value(text: str) -> bool:
+    """Whether `text` has no character that a field or a status must not have."""
+    return (text.isascii() and text.isprintable()) or bool(compiled(VALUE).fullmatch(text))
+
+
+def is_final(status: str) -> bool:
+    """Whether `status` is a code of 200 or more, and perhaps a space and a reason."""
+    code, after = status[:3], status[3:4]
+    return len(code) == 3 and code.isdecimal() and code >= "200" and after in ("", " ") and is_value(status)
 
 
 class Head:
@@ -164,11 +181,10 @@ class HeadWriter:
         return self.framed(head, b"")
 
     def _status(self, status: str) -> tuple[int, bytes]:
-        found = STATUS.fullmatch(status) if isinstance(status, str) else None
-        if found is None or found[1] < "200":
+        if not isinstance(status, str) or not is_final(status):
             raise InvalidResponse(f"status {status!r} is none: use a string such as '200 OK'")
         text = status if len(status) > 3 else status + " "
-        known = (int(found[1]), b"HTTP/1.1 %b\r\n" % text.encode("latin-1"))
+        known = (int(status[:3]), b"HTTP/1.1 %b\r\n" % text.encode("latin-1"))
         if len(status) <= 100:
             if len(self._statuses) >= REMEMBERED:
                 self._statuses.clear()
@@ -187,9 +203,9 @@ class HeadWriter:
             raise
         except (TypeError, ValueError) as error:
             raise InvalidResponse(f"header {field!r} is not a (name, value) pair") from error
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not isinstance(name, str) or not is_name(name):
             raise InvalidResponse(f"header name {name!r} is not a token string")
-        if not isinstance(value, str) or not VALUE.fullmatch(value):
+        if not isinstance(value, str) or not is_value(value):
             raise InvalidResponse(
                 f"header {name} has the value {value!r}: not a latin-1 string without control characters"
             )

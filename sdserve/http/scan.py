@@ -8,6 +8,7 @@ each check is made on a complete line, or on a prefix that can never become righ
 
 import re
 import socket
+from functools import cache
 
 from sdserve.http.errors import (
     BadRequest,
@@ -19,16 +20,15 @@ from sdserve.http.errors import (
 )
 from sdserve.http.limits import Limits
 
+compiled = cache(re.compile)  # at the first use, for which no first client waits: most services never have one
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 # A fragment is never sent (RFC 9112 section 3.2).
-REQUEST_LINE_PREFIX = re.compile(rb"(?:" + TOKEN + rb"++(?: (?:[!\"$-~]++(?: [!-~]*+(?:\r\n?)?)?)?)?)?")
-REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n")
-FIELD_LINE = re.compile(rb"(" + TOKEN + rb"++):[ \t]*+([\t -~\x80-\xff]*+)\r\n")
+REQUEST_LINE_PREFIX = rb"(?:" + TOKEN + rb"++(?: (?:[!\"$-~]++(?: [!-~]*+(?:\r\n?)?)?)?)?)?"
+REQUEST_LINE = rb"(" + TOKEN + rb"++) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n"
+FIELD_LINE = rb"(" + TOKEN + rb"++):[ \t]*+([\t -~\x80-\xff]*+)\r\n"
 # Host and authority (RFC 3986 section 3.2.2): a name, an IPv4 or a bracketed IPv6 address, and a port. No userinfo.
-HOST = re.compile(
-    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[(?P<ipv6>[0-9A-Fa-f:.]++)\])(?::(?P<port>[0-9]{0,5}+))?"
-)
-ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*+)(.*)")
+HOST = rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[(?P<ipv6>[0-9A-Fa-f:.]++)\])(?::(?P<port>[0-9]{0,5}+))?"
+ABSOLUTE = rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*+)(.*)"
 
 MADE_OUT = 16384  # bytes that are looked at of a head that was refused
 
@@ -69,7 +69,7 @@ class HeadScan:
     def _request_line_prefix(self, line: bytes) -> None:
         # The fault that comes first in the line decides: a wrong byte, or the byte that is one too many.
         limit = self._limits.request_line
-        found = REQUEST_LINE_PREFIX.match(line)
+        found = compiled(REQUEST_LINE_PREFIX).match(line)
         good = found.end() if found else 0
         if good < len(line) and good <= limit:
             raise BadRequest(f"the request line is malformed at byte {good}")
@@ -87,7 +87,7 @@ class HeadScan:
 
 def request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     """Method, target and minor version of a complete request line. Raises HTTPError."""
-    found = REQUEST_LINE.fullmatch(line)
+    found = compiled(REQUEST_LINE).fullmatch(line)
     if found is None:
         raise BadRequest("the request line is malformed")
     method, target, major, minor = found.groups()
@@ -103,14 +103,17 @@ def check_target(method: bytes, target: bytes) -> None:
         raise MethodNotSupported("CONNECT asks for a proxy, and this is none")
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
         return
-    found = ABSOLUTE.fullmatch(target)
+    found = compiled(ABSOLUTE).fullmatch(target)
     if found is None or not is_host(found[1]) or found[2][:1] not in (b"", b"/", b"?"):
         raise BadRequest("the target is neither a path nor an absolute URI")
 
 
 def is_host(text: bytes) -> bool:
     """Whether `text` is a host that exists nowhere or somewhere, and a port that could: not `[:]`, not `h:99999`."""
-    found = HOST.fullmatch(text)
+    name, _, port = text.partition(b":")
+    if name.translate(None, b".-").isalnum() and len(port) <= 5 and (port.isdigit() or not port):  # as most are
+        return int(port or 0) <= 65535
+    found = compiled(HOST).fullmatch(text)
     if found is None or int(found["port"] or 0) > 65535:
         return False
     if found["ipv6"] is None:
@@ -134,7 +137,7 @@ def field_line(line: bytes, limits: Limits, count: int) -> tuple[bytes, bytes]:
         raise FieldsTooLarge(f"a header field is longer than {limits.field_size} bytes")
     if count >= limits.fields:
         raise FieldsTooLarge(f"more than {limits.fields} header fields")
-    found = FIELD_LINE.fullmatch(line)
+    found = compiled(FIELD_LINE).fullmatch(line)
     if found is None:
         raise BadRequest(f"malformed header field {line[:40]!r}")
     name, value = found.groups()
@@ -153,5 +156,5 @@ def glimpse(head: bytes) -> tuple[bytes, Fields]:
     """The first line of a head that was refused, and what can be made out of its fields: for records, to be believed by
     nobody."""
     line, *rest = head[:MADE_OUT].split(b"\r\n")
-    found = [FIELD_LINE.fullmatch(each + b"\r\n") for each in rest]
+    found = [compiled(FIELD_LINE).fullmatch(each + b"\r\n") for each in rest]
     return line, [(each[1], each[2].strip(b" \t")) for each in found if each is not None]

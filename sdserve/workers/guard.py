@@ -5,18 +5,18 @@ others should stand in for: its replacement is asked for, and it serves on until
 poll at all, however often it tries, ends by itself.
 """
 
-from typing import NamedTuple
+from sdserve.immutable import Immutable
 
 FAULTS = 8  # failures, none of them RECOVERED after the one before, after which the worker asks for its replacement
 LAST = 16  # failures without one poll that succeeded: nobody is served, and nobody has replaced it
 PAUSE, LONGEST, RECOVERED = 0.02, 1.0, 5.0  # seconds
 
 
-class Verdict(NamedTuple):
+class Verdict(Immutable):
     """What to do after a failure: wait for `pause` seconds, ask for a replacement, or give up."""
 
     pause: float
-    replace: bool
+    replaced: bool
     over: bool
 
 
@@ -34,4 +34,4 @@ class Guard:
         self._row = self._row + 1 if polled < self._until else 1
         pause = min(LONGEST, PAUSE * 2**self._row)
         self._until = now + pause
-        return Verdict(pause, replace=self._many >= FAULTS, over=self._row > LAST)
+        return Verdict(pause, replaced=self._many >= FAULTS, over=self._row > LAST)

@@ -11,12 +11,13 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from sdserve.gateway.environ import Environ
 from sdserve.http.connection import Connection
 from sdserve.http.request import Request
 from sdserve.http.writer import ClientGone
+from sdserve.immutable import Immutable
 from sdserve.process import forked
 from sdserve.workers.http.body import Body, WholeBody
 from sdserve.workers.http.deadlines import NEVER, Arrival
@@ -55,7 +56,7 @@ MOVES: dict[Phase, tuple[Phase, ...]] = {
 }
 
 
-class Running(NamedTuple):
+class Running(Immutable):
     """A request that the application has, in words for the log. `stuck`: the thread or loop of the worker is in it."""
 
     text: str

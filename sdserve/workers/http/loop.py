@@ -117,7 +117,7 @@ class Loop(Generic[C]):
             self._clients.fail(client)
             return True
         verdict = self._guard.failed(monotonic(), self._polled)
-        unheard = verdict.replace and not worker.ask_for_replacement("fails again and again")
+        unheard = verdict.replaced and not worker.ask_for_replacement("fails again and again")
         if verdict.over or unheard:
             worker.log.critical("Worker %s cannot go on: %r", worker.pid, error)
             self._fatal = error

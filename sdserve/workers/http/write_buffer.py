@@ -16,9 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from sdserve.http.writer import ClientGone, NoRoom
+from sdserve.immutable import Immutable
 from sdserve.workers.http.spool import Quota, SpoolFile
 
 IN_MEMORY = 32 << 20  # bytes that the clients of a worker have not taken; an object many wait for counts once
@@ -63,7 +63,7 @@ class Memory:
                 self.used -= len(data)
 
 
-class Waits(NamedTuple):
+class Waits(Immutable):
     """How long write() may wait for its client where nothing else has room, in seconds.
 
     `alone`: the worker has one thread, for which all others wait, so all waits of a call together. Else each for

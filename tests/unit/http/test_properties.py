@@ -17,6 +17,7 @@ from sdserve.http.errors import HTTPError
 from sdserve.http.limits import Limits
 from sdserve.http.names import Names, Naming
 from sdserve.http.request import Request, RequestReader
+from sdserve.http.response import NAME, VALUE, is_final, is_name, is_value
 from tests.unit.http.test_hostile import ROWS, connection, feed
 
 pytestmark = pytest.mark.once
@@ -317,3 +318,20 @@ def test_a_field_that_comes_very_often_is_one_list() -> None:
     repeated = Names().gather([(b"A", value) for value in values] + [(b"Cookie", b"b=1"), (b"cookie", b"c=2")], into)
     assert repeated == {"a", "cookie"}
     assert into == {"a": b",".join(values).decode(), "cookie": "b=1; c=2"}
+
+
+NEARLY = st.text(st.sampled_from("09a-.:_ \t\n\x7f\x80\xb2\xff\u0660\uff12%["), max_size=8)
+
+
+@given(
+    st.one_of(NEARLY, st.text(max_size=8)), st.sampled_from(["", "200", "299 ", "100", "2\xb20 ", "\uff12\uff10\uff10"])
+)
+@settings(max_examples=500, deadline=None)
+def test_what_is_judged_at_a_glance_is_judged_as_the_grammar_does(text: str, code: str) -> None:
+    assert is_name(text) == bool(re.fullmatch(NAME, text))
+    assert is_value(text) == bool(re.fullmatch(VALUE, text))
+    assert is_final(code + text) == bool(re.fullmatch(f"[2-9][0-9]{{2}}(?: {VALUE})?", code + text))
+    host = text.encode()
+    found = re.fullmatch(scan.HOST, host)
+    if found is None or found["ipv6"] is None:
+        assert scan.is_host(host) == (found is not None and int(found["port"] or 0) <= 65535)

@@ -18,7 +18,7 @@ class Loop:
 
     def fails(self) -> Verdict:
         verdict = self.guard.failed(self.now, self.polled)
-        self.asked |= verdict.replace
+        self.asked |= verdict.replaced
         self.now += verdict.pause
         return verdict
 
@@ -27,7 +27,7 @@ class Loop:
 
 
 def test_one_failure_costs_a_moment() -> None:
-    assert Loop().fails() == Verdict(0.04, replace=False, over=False)
+    assert Loop().fails() == Verdict(0.04, replaced=False, over=False)
 
 
 def test_who_cannot_poll_waits_longer_each_time_asks_for_its_replacement_and_ends_at_last() -> None:
@@ -35,7 +35,7 @@ def test_who_cannot_poll_waits_longer_each_time_asks_for_its_replacement_and_end
     verdicts = [loop.fails() for _ in range(LAST + 1)]
     pauses = [verdict.pause for verdict in verdicts]
     assert pauses == sorted(pauses) and pauses[-1] == LONGEST
-    assert [verdict.replace for verdict in verdicts] == [number >= FAULTS for number in range(1, LAST + 2)]
+    assert [verdict.replaced for verdict in verdicts] == [number >= FAULTS for number in range(1, LAST + 2)]
     assert [verdict.over for verdict in verdicts] == [False] * LAST + [True]
 
 
