@@ -19,7 +19,7 @@ from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.log import Logger
 from sdserve.ops.happenings import OF_WORKER
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers.told import BUSY, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS, USING
+from sdserve.workers.told import BUSY, CALLS, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS, USING
 
 KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
 DEAF_AFTER = 0.75  # seconds after ABRT at which a worker that did nothing is stuck in C code
@@ -166,6 +166,8 @@ class Children:
                     self._advance(handle, WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
             elif message.startswith(FAILED):
                 handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
+            elif message.startswith(CALLS):
+                handle.note_calls(message[len(CALLS) :])
             elif message.startswith(USING):
                 self.events.worker_decided(handle, message[len(USING) :].decode(errors="replace").strip())
 
@@ -178,6 +180,8 @@ class Children:
         if status is None:
             return
         del self.handles[handle.pid]
+        handle.hang.cancel()
+        handle.look.cancel()
         for watched in (handle.channel, handle.pidfd):
             self._loop.unwatch(watched)
             with suppress(OSError):  # it is closed, whatever close(2) says

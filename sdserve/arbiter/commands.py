@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
+from sdserve.arbiter import slow
 from sdserve.arbiter.call import Call
 from sdserve.arbiter.control import Handler
 from sdserve.arbiter.drain import Drain
+from sdserve.arbiter.figures import figures
 from sdserve.arbiter.lifecycle import LEAVING, Master
 from sdserve.arbiter.loop import NO_DEADLINE, Deadline
 from sdserve.arbiter.service import Service
@@ -51,6 +53,7 @@ class Commands:
     def table(self) -> dict[str, Handler]:
         return {
             "status": self._status,
+            "top": self._top,
             "reload": self._reload,
             "upgrade": self._upgrade,
             "scale": self._scale,
@@ -67,17 +70,40 @@ class Commands:
         call.reply("digests", environment=digests(self._service.launched_with))
 
     def _status(self, call: Call) -> None:
-        status = self._service.status()
-        if not call.more:
-            call.reply(status.line(), status=status.as_dict())
-            return
-        call.tell(status.line(), status=status.as_dict())
-        loop, interval = self._service.loop, call.get("interval") or LOOK_EVERY
-        self._watching = [other for other in self._watching if not other.over]
-        if not call.over:
-            if call not in self._watching:
-                self._watching.append(call)
-            loop.call_at(loop.now() + interval, lambda: None if call.over else self._status(call))
+        def look() -> None:
+            status = self._service.status()
+            call.tell_or_reply(status.line(), status=status.as_dict())
+
+        self._again(call, look)
+
+    def _top(self, call: Call) -> None:
+        service = self._service
+
+        def look() -> None:
+            call.tell_or_reply(service.status_line(), figures=figures(service).as_dict())
+
+        self._again(call, look, lambda: slow.SOON if slow.ask(service.children, service.loop.now()) else 0.0)
+
+    def _again(self, call: Call, look: Callable[[], None], prepare: Callable[[], float] = lambda: 0.0) -> None:
+        """Has `look` tell who asked; again and again, if that was asked for.
+
+        prepare: is called before each look, and says for how many seconds that has to wait
+        """
+
+        def now() -> None:
+            look()
+            if not call.over:
+                call.after(loop, call.get("interval") or LOOK_EVERY, again)
+
+        def again() -> None:
+            if wait := prepare():
+                call.after(loop, wait, now)
+            else:
+                now()
+
+        loop = self._service.loop
+        self._watching.append(call)
+        again()
 
     def _reload(self, call: Call) -> None:
         self._reloads.append(call)
@@ -149,6 +175,7 @@ class Commands:
 
     def look(self) -> None:
         """Answers the calls that wait for a state that has come; called in every turn of the loop."""
+        self._watching = [call for call in self._watching if not call.over]
         for call in list(self._waiting):
             if not call.over and self._is(call.get("state") or "serving"):
                 status = self._service.status()

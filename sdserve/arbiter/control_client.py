@@ -78,7 +78,7 @@ class ControlClient:
             return
         self._ended = True
         if self._call is not None:
-            self._call.over = True
+            self._call.drop()
         self._deadline.cancel()
         self._loop.drop(self)
         self._on_end(self)

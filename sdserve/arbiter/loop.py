@@ -21,6 +21,7 @@ from sdserve.descriptor import Descriptor
 from sdserve.errors import BootError
 
 TRY_AGAIN = 0.5  # seconds between two calls of a callback that fails
+KEPT = 64  # deadlines that are kept at least before those that were cancelled are looked for
 LONGEST = 24 * 24 * 3600.0  # seconds that epoll_wait(2) waits at once: its milliseconds are an int
 
 
@@ -108,6 +109,7 @@ class Loop:
         self._resting: set[int] = set()  # watched, and not registered for a moment
         self._full: set[int] = set()  # watched for room to write instead
         self._deadlines: list[tuple[float, int, Deadline]] = []
+        self._sweep_at = KEPT  # so many deadlines: are there some that were cancelled?
         self._order = itertools.count()
 
     def watch(self, what: Watched, callback: Callable[[], None], *, full: bool = False) -> None:
@@ -160,8 +162,17 @@ class Loop:
     def call_at(self, when: float, callback: Callable[[], None]) -> Deadline:
         """Calls `callback` once, at `when` (monotonic seconds) or as soon after it as the loop turns."""
         deadline = Deadline(when, callback)
+        if len(self._deadlines) >= self._sweep_at:
+            self._forget_cancelled()
         heapq.heappush(self._deadlines, (when, next(self._order), deadline))
         return deadline
+
+    def _forget_cancelled(self) -> None:
+        """Those that were cancelled long before their time must not pile up. The rest may double before the next look,
+        which so costs each of them little."""
+        self._deadlines = [each for each in self._deadlines if not each[2].cancelled]
+        heapq.heapify(self._deadlines)
+        self._sweep_at = max(KEPT, 2 * len(self._deadlines))
 
     def turn(self) -> None:
         """Waits until something happens, then runs what is due: descriptors first, since they may cancel deadlines.

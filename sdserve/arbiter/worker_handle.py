@@ -20,6 +20,7 @@ from sdserve.process.proc import standing
 from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
 from sdserve.workers.base import Worker
+from sdserve.workers.lasting import Lasting, decode
 from sdserve.workers.told import LONGEST
 
 NO_FILE = Descriptor(-1)
@@ -65,6 +66,8 @@ class WorkerHandle:
         self.asks = False  # it leaves because somebody else told it to, and waits to hear whether others follow
         self.acknowledged = False  # it has said that it takes no more connections
         self.reason = ""  # why it cannot boot, in its own words
+        self.asked = self.answered = 0.0  # when it was asked which requests last, and when it last said so
+        self.lasting: tuple[Lasting, ...] = ()  # what it said
 
     @property
     def age(self) -> int:
@@ -127,6 +130,15 @@ class WorkerHandle:
             self.channel.send(message)
             return True
         return False
+
+    def note_calls(self, said: bytes) -> None:
+        """The worker says which requests last."""
+        try:
+            answered, self.lasting = decode(said)
+        except ValueError as error:
+            self.worker.log.debug("worker %s says nonsense: %s", self.pid, error)
+        else:
+            self.answered = min(answered, self._clock())
 
     def messages(self) -> list[bytes]:
         """All that the worker said since the last call; of one that does not cease to speak, what the channel holds."""

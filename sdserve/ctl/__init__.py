@@ -89,6 +89,16 @@ def _status(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _top(options: argparse.Namespace) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print("sdservectl: top needs a terminal; see status --watch, and status --json for scripts", file=sys.stderr)
+        return NOBODY
+    from sdserve.ctl import top
+
+    last = top.follow(options)
+    return DONE if last is None else _shown(last, options)
+
+
 def _reload(options: argparse.Namespace) -> int:
     if "INVOCATION_ID" not in os.environ:
         return _once(options)
@@ -166,6 +176,7 @@ def _events(options: argparse.Namespace) -> int:
 
 WAYS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
+    "top": _top,
     "reload": _reload,
     "wait": _wait,
     "events": _events,

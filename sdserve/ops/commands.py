@@ -7,7 +7,7 @@ Varlink interface (interface.py), the reference page and the man page (docs/gene
 from typing import TYPE_CHECKING
 
 from sdserve.immutable import Immutable
-from sdserve.status import Status, WorkerStacks
+from sdserve.status import Figures, Status, WorkerStacks
 
 if TYPE_CHECKING:
     from typing import Any
@@ -133,6 +133,18 @@ COMMANDS = (
         fails=("TooSlow", "TakenOver"),
         streams="may",
         shows=(JSON, Field("watch", bool, "again and again, until it is interrupted", "--watch")),
+    ),
+    Command(
+        "top",
+        "workers, requests, latency and queues, on the whole terminal",
+        takes=(INTERVAL,),
+        gives=(Field("figures", Figures, "what there is now, and all that was counted"),),
+        fails=("TooSlow", "TakenOver"),
+        streams="may",
+        details="q ends it. Rates and quantiles are those of the last interval: a quantile is the upper end of the "
+        "histogram's bucket. While somebody follows, the master looks at shared memory, and asks a worker that has "
+        "been busy for more than a second which requests last: at most 8 of a worker, and 32 in all. sdservectl itself "
+        "reads the memory of workers, as far as the kernel lets it. Without a terminal it exits with 2.",
     ),
     Command(
         "reload",

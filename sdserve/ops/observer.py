@@ -6,7 +6,6 @@ of the service share, asks nobody, and changes nothing.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from time import monotonic
 
 from sdserve import SERVER_SOFTWARE
@@ -18,6 +17,7 @@ from sdserve.ops.families import Scrape
 from sdserve.ops.responder import Body, Responder
 from sdserve.ops.view import View, Watched, lives, look
 from sdserve.process.listeners import AGENT, Listener
+from sdserve.process.proc import read_pss
 
 IDLE = 300.0  # seconds
 FRESH = 10.0  # seconds that the size of a worker is remembered: to tell it, the kernel counts all of its pages
@@ -117,12 +117,3 @@ class Observer:
             pid: known[pid] if pid in known and now - known[pid][0] < FRESH else (now, read_pss(pid)) for pid in pids
         }
         return {pid: size for pid, (_, size) in self._pss.items() if size is not None}
-
-
-def read_pss(pid: int) -> int | None:
-    """Bytes of a process, with its part of shared memory (PSS, proc_pid_smaps(5)); None if the kernel does not tell."""
-    with suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-        for line in file:
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) * 1024
-    return None

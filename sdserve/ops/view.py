@@ -22,7 +22,7 @@ from sdserve.process.counters import (
     CounterCell,
     Totals,
 )
-from sdserve.process.scoreboard import Scoreboard
+from sdserve.process.scoreboard import REQUESTS, Scoreboard
 
 WORKER_STATES = ("booting", "serving", "retiring", "stopped", "ending")
 MOST_PID = 2**22  # proc(5), /proc/sys/kernel/pid_max
@@ -38,6 +38,7 @@ class WorkerView(Immutable):
     threads: how many call the application, 0 if an event loop does
     calls: how many requests the application has now
     connections: how many are open
+    requests: how many it has answered, None if it is not ours
     busy: seconds since it last looked at its sockets, 0.0 at rest
     """
 
@@ -50,6 +51,7 @@ class WorkerView(Immutable):
     threads: int
     calls: int
     connections: int
+    requests: int | None
     busy: float
 
 
@@ -100,7 +102,8 @@ def look(at: Watched, now: float, lives: Callable[[int], bool]) -> View:
 
 def _worker(cell: CounterCell, scoreboard: Scoreboard, master: int, now: float) -> WorkerView:
     ours = cell.get(MASTER) == master
-    since = scoreboard.at(cell.get(PLACE)).busy_since if ours else 0.0
+    place = scoreboard.at(cell.get(PLACE))
+    since = place.busy_since if ours else 0.0
     threads, calls = cell.get(THREADS), cell.get(BUSY)
     if threads == 1:  # it is marked busy while it does not poll, and counts nothing else
         calls = 1 if since else 0
@@ -113,7 +116,8 @@ def _worker(cell: CounterCell, scoreboard: Scoreboard, master: int, now: float) 
         age=max(0.0, now - cell.born),
         threads=threads,
         calls=calls,
-        connections=cell.get(OPEN),
+        connections=max(cell.get(OPEN), calls),  # it counts them when it looks at its sockets
+        requests=place.word(REQUESTS) if ours else None,
         busy=max(0.0, now - since) if since else 0.0,
     )
 

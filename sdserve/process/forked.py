@@ -25,7 +25,7 @@ parent = False  # whether it has had one
 Tell = Callable[..., None]  # as Logger.error
 
 
-def watch(close_in_child: Callable[[], None], signals: Iterable[signal.Signals]) -> None:
+def watch(close_in_child: Callable[[], None], signals: Iterable[int]) -> None:
     """From now on each child of this process calls `close_in_child` before anything else. `signals` wait until then."""
     masks: dict[int, set[int]] = {}  # by thread; several may be about to fork
 

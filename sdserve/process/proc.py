@@ -1,4 +1,6 @@
-"""What the kernel shows of a process in /proc/PID/status (proc_pid_status(5))."""
+"""What the kernel shows of a process in /proc/PID: status (proc_pid_status(5)) and memory (proc_pid_smaps(5))."""
+
+from contextlib import suppress
 
 from sdserve.immutable import Immutable
 
@@ -35,3 +37,12 @@ def read(status: bytes) -> Standing:
     fields = dict(line.split(b":\t", 1) for line in status.splitlines() if b":\t" in line)
     pending = int(fields[b"SigPnd"], 16) | int(fields[b"ShdPnd"], 16)
     return Standing(fields[b"State"].decode()[:1], pending, int(fields[b"SigCgt"], 16), int(fields[b"Threads"]))
+
+
+def read_pss(pid: int) -> int | None:
+    """Bytes of a process, with its part of shared memory (PSS, proc_pid_smaps(5)); None if the kernel does not tell."""
+    with suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+        for line in file:
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    return None

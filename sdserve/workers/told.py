@@ -5,6 +5,7 @@
 - SIGINT and SIGQUIT end it at once: `quick` becomes True.
 - SIGUSR1 reopens the log files. SIGABRT is how the master ends a hung worker: the stacks are logged, what can be saved
   is (`outlive`), the process goes.
+- SIGRTMIN+3 asks which requests last (lasting.py), for an operator who looks.
 - SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH and SIGRTMIN are meant for masters. `systemctl kill` sends them to every
   process of a unit, so workers, and the programs that applications start, ignore them.
 
@@ -29,6 +30,7 @@ from sdserve.process import output
 from sdserve.process.counters import POLLS
 from sdserve.process.ending import STDERR, end_within
 from sdserve.process.forked import Border
+from sdserve.workers.lasting import Lasting, encode
 from sdserve.workers.orphan import NEWS
 from sdserve.workers.preimport import preimport
 from sdserve.workers.relief import give_back
@@ -42,9 +44,14 @@ if TYPE_CHECKING:
 STACKS = signal.SIGRTMIN + 1
 ASKED_STACKS = signal.SIGRTMIN + 2
 
+# This asks which requests last. It interrupts what the main thread waits for: Python then goes on with that (PEP 475).
+ASKED_CALLS = signal.SIGRTMIN + 3
+
 IGNORED = signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGRTMIN
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
-OWN_SIGNALS = (signal.SIGABRT, NEWS, *HANDLED)  # they mean something to a worker, and nothing to what it forks
+
+# They mean something to a worker, and nothing to what it forks.
+OWN_SIGNALS = (signal.SIGABRT, NEWS, ASKED_CALLS, *HANDLED)
 
 LEAVE = 0.5  # seconds for the hook worker_exit and the way out, once the time for requests is over
 
@@ -56,6 +63,7 @@ BUSY = b"busy"
 RECYCLE = b"recycle"
 FAILED = b"failed:"
 USING = b"using:"  # the worker class, if the application decides that
+CALLS = b"calls:"  # the answer to ASKED_CALLS
 
 # What a master says to its worker, besides the signal of the same meaning: the application may have taken that.
 RETIRE = b"retire"
@@ -195,6 +203,7 @@ class Told:
             signal.signal(signum, self._on_signal)
             signal.siginterrupt(signum, False)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(ASKED_CALLS, self._tell_calls)
         import faulthandler
 
         # A crash of C code writes the stacks of all threads by itself. ABRT is ours. A worker that is stuck in
@@ -204,6 +213,17 @@ class Told:
         if self.stacks >= 0:
             faulthandler.register(ASKED_STACKS, file=self.stacks, all_threads=True)
         signal.signal(signal.SIGABRT, self.handle_abort)
+
+    def calls(self) -> Iterable[Lasting]:
+        """The requests that the application has now; this base knows of none. Called in the main thread, on top of
+        whatever that does."""
+        return ()
+
+    def _tell_calls(self, signum: int, frame: FrameType | None) -> None:
+        try:
+            self.tell(CALLS + encode(self.calls(), time.monotonic()))
+        except (RecursionError, MemoryError) as error:  # the application has used all up, and is not to hear of it
+            self.log.debug("worker %s cannot say what lasts: %r", self.pid, error)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.handle_signal(signum)

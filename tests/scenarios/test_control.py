@@ -7,14 +7,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from sdserve.ctl import ask
+from tests.support.processes import Process
 from tests.support.server import CHECKOUT, Server, connector
+from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
 Start = Callable[..., Server]
@@ -27,15 +30,16 @@ class Operated:
         self.path, self.control, self.address = path, f"{path}/control", f"{path}/s"
         where = ("-b", f"unix:{self.address}", "--control-socket", self.control)
         self.server = start(*where, *args).wait_ready()
+        self.program = [sys.executable, "-m", "sdserve.ctl", "-s", self.control]
+        self.environ = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
 
     def ask(self, command: str, **parameters: Any) -> dict[str, Any]:
         return ask(self.control, command, 15, **parameters)
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
         """sdservectl, as a program."""
-        program = [sys.executable, "-m", "sdserve.ctl", "-s", self.control, *args]
-        environ = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-        return subprocess.run(program, capture_output=True, text=True, timeout=30, env=environ, check=False)
+        program = [*self.program, *args]
+        return subprocess.run(program, capture_output=True, text=True, timeout=30, env=self.environ, check=False)
 
     def stick(self, way: str, number: int) -> socket.socket:
         """A request that never ends."""
@@ -66,33 +70,101 @@ def test_another_number_of_workers(start: Start, short_path: Path) -> None:
     assert "not draining within 0.1 s: Running: 2 of 2 workers serving" in late.stderr
 
 
-def test_where_every_thread_is_while_nobody_answers(start: Start, short_path: Path) -> None:
-    operated = Operated(start, short_path, "-w", "3", "--threads", "1", "-t", "60", "web")
-    workers = {worker.pid: worker for worker in operated.server.wait_workers(3)}
+@pytest.fixture(scope="module")
+def stuck() -> Iterator[Operated]:
+    """One of four workers is free: the others sleep, wait for a peer, and hold the GIL."""
     with ExitStack() as opened:
+        path = Path(opened.enter_context(TemporaryDirectory(prefix="sd-", dir="/tmp")))
+
+        def start(*args: str) -> Server:
+            return opened.enter_context(Server(*args))
+
+        operated = Operated(start, path, "-w", "4", "--threads", "1", "-t", "600", "web")
         for number, way in enumerate(("sleep", "clutch", "recv")):
             opened.enter_context(operated.stick(way, number))
-        told = {each["pid"]: each for each in operated.ask("stacks")["workers"]}
-        assert set(told) == set(workers)
-        for each in told.values():
-            assert each["trouble"] == ""
-            assert '/tests/apps/web.py", line ' in each["stacks"]
-            assert ", line 198 in _run_module_as_main\n" in each["stacks"] or "<module>" in each["stacks"]
-        [slot] = [each["slot"] for each in told.values() if "in stuck" in each["stacks"]][:1]
-        shown = operated.run("stacks", str(slot))
-        assert '/tests/apps/web.py", line ' in shown.stdout
-        assert "boot.py" not in shown.stdout, "how it came to be a worker is of no interest"
+        yield operated
 
-        one = next(iter(workers))
-        workers[one].kill(signal.SIGSTOP)
-        before = operated.ask("stacks")["workers"]
-        [stopped] = [each for each in before if each["trouble"]]
-        assert stopped["pid"] == one
-        assert "it was stopped (SIGSTOP" in stopped["trouble"]
-        workers[one].kill(signal.SIGCONT)
-        assert not [each for each in operated.ask("stacks")["workers"] if each["trouble"]]
-    missing = operated.run("stacks", "77")
+
+@contextmanager
+def stopped(worker: Process) -> Iterator[None]:
+    worker.kill(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        worker.kill(signal.SIGCONT)
+
+
+def test_where_every_thread_is_while_nobody_answers(stuck: Operated) -> None:
+    workers = {worker.pid: worker for worker in stuck.server.wait_workers(4)}
+    told = {each["pid"]: each for each in stuck.ask("stacks")["workers"]}
+    assert set(told) == set(workers)
+    busy = [each for each in told.values() if each["busy"]]
+    assert len(busy) == 3
+    for each in told.values():
+        assert each["trouble"] == ""
+        assert ('/tests/apps/web.py", line ' in each["stacks"]) is (each in busy)
+        assert ", line 198 in _run_module_as_main\n" in each["stacks"] or "<module>" in each["stacks"]
+    [slot] = [each["slot"] for each in busy if "in stuck" in each["stacks"]][:1]
+    shown = stuck.run("stacks", str(slot))
+    assert '/tests/apps/web.py", line ' in shown.stdout
+    assert "boot.py" not in shown.stdout, "how it came to be a worker is of no interest"
+
+    one = next(iter(workers))
+    with stopped(workers[one]):
+        [silent] = [each for each in stuck.ask("stacks")["workers"] if each["trouble"]]
+        assert silent["pid"] == one
+        assert "it was stopped (SIGSTOP" in silent["trouble"]
+    assert not [each for each in stuck.ask("stacks")["workers"] if each["trouble"]]
+    missing = stuck.run("stacks", "77")
     assert (missing.returncode, missing.stderr) == (1, "sdservectl: no worker has slot 77\n")
+
+
+def test_top_on_a_terminal(stuck: Operated) -> None:
+    """Also the requests that last: of one that sleeps, of one that waits, and that a third one cannot say."""
+    [idle] = [each["pid"] for each in stuck.ask("status")["status"]["workers"] if not each["busy"]]
+    workers = stuck.server.wait_workers(4)
+    piped = stuck.run("top")
+    assert (piped.returncode, piped.stdout) == (2, "")
+    assert "top needs a terminal" in piped.stderr
+
+    def ask() -> None:
+        with connector(stuck.address)() as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+    with Terminal([*stuck.program, "top", "--interval", "0.1"], stuck.environ) as top:
+        top.until(r"threads busy 3 of 4 ", rf"backlog \d+ of \d+ at unix:{stuck.path}/s", "requests/s 0.0 ")
+        named = r"(?s) s  GET /stuck\n.* s  GET /stuck\b"
+        unnamed = r" s  not said yet: see sdservectl stacks \d"
+        text = top.until(*(rf" {worker.pid} serving " for worker in workers), named, unnamed)
+        assert "GET /stuck?" not in text, "a query may be a secret"
+        top.until(r" 2xx \d", meanwhile=ask)
+        with stopped(next(worker for worker in workers if worker.pid == idle)):
+            top.until(" stopped ")
+            top.resize(10, 70)
+            text = top.until(r"\n2 more workers")
+        assert len(text.splitlines()) <= 10
+        assert max(map(len, text.splitlines())) < 70
+        top.write(b"q")
+        assert top.wait() == 0
+
+
+@pytest.mark.parametrize("how", [("--threads", "2", "web"), ("asgi_web:application",)], ids=["threads", "event loop"])
+def test_a_request_that_lasts_is_named_where_others_go_on(start: Start, short_path: Path, how: tuple[str, ...]) -> None:
+    operated = Operated(start, short_path, *how)
+
+    def slow() -> Any:
+        return operated.ask("top")["figures"]["slow"]
+
+    with connector(operated.address)() as one, connector(operated.address)() as other:
+        one.sendall(b"GET /meet?2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        [told] = eventually(slow, "it lasts")
+        assert (told["request"], told["answers"], told["slot"]) == ("GET /meet", False, 0)
+        assert told["seconds"] >= 1.0
+        other.sendall(b"GET /meet?2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in (one, other):
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+    eventually(lambda: not slow(), "it is over")
 
 
 def test_what_happens_is_followed(start: Start, short_path: Path) -> None:

@@ -20,6 +20,7 @@ from sdserve.workers.base import Worker
 from sdserve.workers.http.client import Phase, Running
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.loop import BATCH, EVENTS, Loop
+from sdserve.workers.lasting import Lasting
 from sdserve.workers.options import Options
 
 RESCUE = 0.02  # seconds between two offers of connections, by a worker whose event loop is blocked
@@ -96,6 +97,12 @@ class ASGILoop(Loop[ASGIClient]):
             client = self._exchange.client_of(call)
             named.append(Running(what, request, client.peer or "unix", seconds, call is current))
         return named
+
+    def lasting(self) -> list[Lasting]:
+        return [
+            Lasting(bool(call.head_sent), call.began, f"{call.request.method} {call.request.path}")
+            for call in list(self._exchange.running)
+        ]
 
     def run_without(self) -> None:
         """Ends the service of a worker whose event loop is blocked, in another thread.

@@ -133,6 +133,11 @@ class Client:
     def running_since(self) -> float:
         return self.called
 
+    @property
+    def answers(self) -> bool:
+        """Whether the answer of a running call has begun."""
+        return False
+
     def forget(self) -> None:
         """Its request is over. A hook's request, for one, knows its client."""
         self.request = None

@@ -21,6 +21,7 @@ from sdserve.workers.http.client import EPOLLIN, C, Phase, Running
 from sdserve.workers.http.clients import Clients
 from sdserve.workers.http.exchange import Exchange
 from sdserve.workers.http.retirement import Retirement
+from sdserve.workers.lasting import Lasting
 from sdserve.workers.options import Options
 
 EVENTS = 32  # of one poll
@@ -93,6 +94,14 @@ class Loop(Generic[C]):
         """The requests that the application has now, for the log."""
         now = monotonic()
         return [client.running(now) for client in self._clients if client.runs and client.request is not None]
+
+    def lasting(self) -> list[Lasting]:
+        """The same for who looks. Another thread may be at work: each request is looked at once."""
+        return [
+            Lasting(client.answers, client.running_since, f"{request.method} {request.path}")
+            for client in self._clients
+            if client.runs and (request := client.request) is not None
+        ]
 
     def name_what_is_cut(self) -> None:
         """Tells the log of requests that have not ended when the worker must, or when only such as hang are left."""

@@ -1,6 +1,7 @@
 """What worker classes that serve HTTP have in common: their configuration read once, records, and who is named."""
 
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from sdserve.log import Logger
 from sdserve.workers.base import Worker
 from sdserve.workers.http.client import Running
 from sdserve.workers.http.loop import Loop
+from sdserve.workers.lasting import Lasting
 from sdserve.workers.options import Options
 
 if TYPE_CHECKING:
@@ -118,6 +120,9 @@ class HTTPWorker(Worker):
 
             log = MeasuredRequests(self.log.statsd, log)
         return log
+
+    def calls(self) -> Iterable[Lasting]:
+        return self._loop.lasting() if self._loop is not None else ()
 
     def write_records(self) -> None:
         if self.access is not None:

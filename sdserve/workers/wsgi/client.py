@@ -82,7 +82,13 @@ class WSGIClient(Client):
 
     @property
     def running_since(self) -> float:
-        return self.called if self.reply is None else self.reply.began
+        reply = self.reply  # another thread may be about to take it away
+        return self.called if reply is None else reply.began
+
+    @property
+    def answers(self) -> bool:
+        response = self.response
+        return response is not None and bool(response.head_sent)
 
     def forget(self) -> None:
         self.request = self.response = None

@@ -356,3 +356,19 @@ def test_who_does_not_wait_for_the_answer_is_forgotten(
             service.turn_until(lambda: looks)
             assert not service.waiting[0].over
     service.turn_until(lambda: service.waiting and service.waiting[0].over)
+
+
+@pytest.mark.parametrize("how", ["answered", "gone"])
+def test_no_timer_outlives_who_waits(service: Service, how: str) -> None:
+    """Of one that may wait for a week, and does not."""
+    client = service.client()
+    client.sendall(b'{"command": "reload"}\n')
+    service.turn_until(lambda: service.waiting)
+    [call] = service.waiting
+    call.after(service.loop, 604800.0, lambda: call.fail("TooLate", "too late"))
+    if how == "answered":
+        call.reply("done")
+    else:
+        client.close()
+        service.turn_until(lambda: call.over)
+    assert service.loop.timeout() is None

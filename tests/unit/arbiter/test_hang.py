@@ -2,12 +2,15 @@
 
 import math
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from sdserve.arbiter.children import Children
 from sdserve.arbiter.hang import GRACE, HangWatch
 from sdserve.arbiter.lifecycle import Phase, WorkerEvent
 from sdserve.arbiter.loop import Loop
@@ -40,6 +43,7 @@ class Watched(Turning):
             os._exit(0)
         os.close(self.read)
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
         self.handle = WorkerHandle(worker, Child(self.pid), ours, Scoreboard(1).take(), time.monotonic)
         self.handle.advance(WorkerEvent.READY)
         self.loop = Loop()
@@ -53,7 +57,8 @@ class Watched(Turning):
 
     def close(self) -> None:
         os.close(self.end)
-        os.waitpid(self.pid, 0)
+        with suppress(ChildProcessError):  # it was reaped
+            os.waitpid(self.pid, 0)
         self.handle.pidfd.close()
         self.handle.channel.close()
         self.theirs.close()
@@ -260,3 +265,24 @@ def test_who_leaves_has_another_deadline(at_rest: AtRest) -> None:
     at_rest.after()
     assert at_rest.hung == []
     assert at_rest.loop.timeout() is None
+
+
+class Nobody:
+    """Hears nothing of what becomes of workers."""
+
+    def worker_ready(self, handle: WorkerHandle) -> None: ...
+
+    def worker_gone(self, handle: WorkerHandle, status: int) -> None: ...
+
+    def worker_decided(self, handle: WorkerHandle, using: str) -> None: ...
+
+
+def test_one_that_has_ended_is_not_waited_for(watched: Watched) -> None:
+    children = Children(watched.loop, Logger())
+    children.events = Nobody()
+    children.add(watched.handle)
+    watched.busy_for(0.1)
+    assert watched.loop.timeout() is not None
+    os.kill(watched.pid, signal.SIGKILL)
+    watched.turn_until(lambda: not len(children))
+    assert watched.loop.timeout() is None

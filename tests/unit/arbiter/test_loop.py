@@ -71,6 +71,19 @@ class TestDeadlines:
         loop.turn()
         assert heard == ["other"]
 
+    def test_cancelled_ones_do_not_pile_up(self, loop: Loop) -> None:
+        """Each client that waits for something for a week, and goes away, leaves none behind."""
+        far = time.monotonic() + 604800
+        kept = [loop.call_at(far + number, lambda: None) for number in range(100)]
+        for _ in range(10_000):
+            loop.call_at(far, lambda: None).cancel()
+        assert len(loop._deadlines) <= 2 * len(kept)
+        assert {deadline for _, _, deadline in loop._deadlines} >= set(kept)
+        heard: list[str] = []
+        loop.call_at(time.monotonic(), lambda: heard.append("in time"))
+        loop.turn()
+        assert heard == ["in time"]
+
     def test_a_callback_cancels_the_next(self, loop: Loop) -> None:
         now = time.monotonic()
         heard: list[str] = []

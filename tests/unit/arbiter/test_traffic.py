@@ -51,7 +51,17 @@ def test_between_two_looks_only_what_is_new_counts() -> None:
     before = Row((1000, *(0,) * (BUCKETS - 1)), 1.0)
     after = before + Row((98, 0, 0, 0, 2, *(0,) * (BUCKETS - 5)), 0.3)
     worker = WorkerView(
-        pid=1, slot=0, generation=1, state="serving", ours=True, age=1.0, threads=4, calls=3, connections=9, busy=0.1
+        pid=1,
+        slot=0,
+        generation=1,
+        state="serving",
+        ours=True,
+        age=1.0,
+        threads=4,
+        calls=3,
+        connections=9,
+        busy=0.1,
+        requests=5,
     )
     totals = Totals((0,) * GROWING, {})
     view = View(
