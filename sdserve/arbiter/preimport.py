@@ -25,7 +25,7 @@ MODULES = (
     # what workers import at boot
     "faulthandler", "grp", "pwd",
     "sdserve.access.log", "sdserve.access.structured", "sdserve.gateway.loader", "sdserve.http.proxy",
-    "sdserve.workers.http.warmup", "sdserve.workers.wsgi.leader_followers", "sdserve.workers.wsgi.worker",
+    "sdserve.workers.http.warmup", "sdserve.workers.wsgi.worker",
 )  # fmt: skip
 
 

@@ -28,10 +28,7 @@ HEAVY = {
 # What only an application that speaks ASGI has use for.
 OF_ASGI = ("asyncio", "uvloop", "websockets", "sdserve.workers.asgi", "sdserve.gateway.asgi", "sdserve.http.websocket")
 # Rooms of the master that open later, and what workers may need.
-LATER = {
-    *("sdserve.access.log", "sdserve.arbiter.control", "sdserve.arbiter.old_master", "sdserve.arbiter.reload"),
-    *("sdserve.workers.wsgi.leader_followers", "sdserve.workers.wsgi.roster", "sdserve.workers.wsgi.watcher"),
-}
+LATER = {"sdserve.access.log", "sdserve.arbiter.control", "sdserve.arbiter.old_master", "sdserve.arbiter.reload"}
 
 
 def test_the_first_answer_waits_for_no_heavy_module(start: Start, short_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_sdservectl_is_answered(server: Server, short_path: Path) -> None:
     assert not refused["ok"]
     assert "Too many open files" in refused["text"]
     refused = ask(f"{short_path}/control", "upgrade", 15)
-    assert refused["text"] == "no room for a new master: Too many open files"
+    assert refused["text"] == "no room for a new master: Too many open files; see LimitNOFILE="
     assert answer(str(short_path / "s")).status == 200
 
 

@@ -28,11 +28,8 @@ from sdserve.workers.options import Options
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.exchange import WSGIExchange
 from sdserve.workers.wsgi.input import TooSlow
+from sdserve.workers.wsgi.leader_followers import LeaderFollowers
 from sdserve.workers.wsgi.takeover import UNKEPT, expose
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from sdserve.workers.wsgi.leader_followers import LeaderFollowers
 
 OnTake = Callable[[WSGIClient], None]
 WAITING = (FLUSH, READ)  # for its client, perhaps in the middle of a response
@@ -63,7 +60,7 @@ class WSGIClients(RequestClients[WSGIClient]):
         self._lead: LeaderFollowers | None = None
         self._owed: list[WSGIClient] = []  # at the end: whose responses the application has to end
 
-    def use(self, lead: "LeaderFollowers") -> None:
+    def use(self, lead: LeaderFollowers) -> None:
         """Calls the application through `lead` from now on."""
         self._lead = lead
 

@@ -21,7 +21,7 @@ from sdserve.workers.wsgi.watcher import JOB_WAITS, RETRY, Job, Watcher, path_of
 
 
 class LeaderFollowers(Watcher):
-    """The lead among several threads."""
+    """The lead among several threads, or the one thread's own."""
 
     @property
     def stopped(self) -> bool:
@@ -30,6 +30,9 @@ class LeaderFollowers(Watcher):
     def share(self, turns: Callable[[], None]) -> None:
         """Has `turns` run by one thread at a time until `stop`. `turns` returns when its thread has lost the lead."""
         self._turns = turns
+        if self._threads == 1:
+            turns()
+            return
         if self.hire(monotonic()):
             while not self._roster.stopped:
                 try:

@@ -26,16 +26,11 @@ from sdserve.workers.http.loop import BATCH, EVENTS, Loop
 from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store, Waits
 from sdserve.workers.options import Options
-from sdserve.workers.wsgi.alone import Alone
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.clients import WSGIClients
 from sdserve.workers.wsgi.exchange import WSGIExchange
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from sdserve.workers.wsgi.leader_followers import LeaderFollowers
-
-    Lead = Alone | LeaderFollowers
+from sdserve.workers.wsgi.leader_followers import LeaderFollowers
+from sdserve.workers.wsgi.watcher import Callbacks
 
 # Of clients in `ready`: a request to read, a call whose body does not come, a response whose client has gone, or one
 # that has had its slice of time.
@@ -55,6 +50,14 @@ class WSGILoop(Loop[WSGIClient]):
         epoll = select.epoll()
         clients = WSGIClients(worker, options, epoll, exchange, store, self._taken_over)
         super().__init__(worker, options, epoll, clients, exchange)
+        tell = Callbacks(
+            *(exchange.answer, self._give_back, clients.broken, too_long, worker.request_begins),
+            *(self._in_demand, self._end_poll),
+        )
+        self._lead = LeaderFollowers(options.threads, options.timeout, tell, worker.log)
+        exchange.gateway.others_wait = self._lead.is_alone
+        exchange.held = self._lead.held
+        self._lead.show = partial(worker.counters.set, BUSY)
         worker.counters.set(THREADS, options.threads)
         self._returned: deque[WSGIClient] = deque()  # clients whose call ended without the lead
         self._told_of_takeover = False
@@ -62,28 +65,10 @@ class WSGILoop(Loop[WSGIClient]):
         self._wake = -1
         self._demand = select.poll()
         self._demand.register(epoll, select.POLLIN)
-        self._lead: Lead = Alone()
         if options.threads > 1:
-            self._lead = lead = self._among_several(options, too_long)
-            clients.use(lead)
+            clients.use(self._lead)
             self._wake = eventfd(0)
             self._add_control(self._wake)
-
-    def _among_several(self, options: Options, too_long: TooLong) -> "LeaderFollowers":
-        """The lead that threads pass to each other."""
-        from sdserve.workers.wsgi.leader_followers import LeaderFollowers
-        from sdserve.workers.wsgi.watcher import Callbacks
-
-        worker, exchange = self._worker, self._exchange
-        tell = Callbacks(
-            *(exchange.answer, self._give_back, self._clients.broken, too_long, worker.request_begins),
-            *(self._in_demand, self._end_poll),
-        )
-        lead = LeaderFollowers(options.threads, options.timeout, tell, worker.log)
-        exchange.gateway.others_wait = lead.is_alone
-        exchange.held = lead.held
-        lead.show = partial(worker.counters.set, BUSY)
-        return lead
 
     def _serve(self) -> None:
         self._lead.share(self._turns)
@@ -92,7 +77,7 @@ class WSGILoop(Loop[WSGIClient]):
         self._lead.stop()
 
     def _leads(self) -> bool:
-        return self._lead.leads()
+        return self._options.threads == 1 or self._lead.leads()
 
     def run_without(self) -> None:
         """Ends the service of a worker whose one thread is stuck in a request, in another thread.
