@@ -13,7 +13,8 @@ def in_a_child(work: Callable[[], object]) -> int:
     if pid == 0:
         code = 1
         try:
-            gc.collect()  # what earlier tests have left behind may hold descriptors, and limits count those
+            gc.unfreeze()  # what earlier tests have left behind may hold descriptors, and limits count those
+            gc.collect()
             work()
             code = 0
         except BaseException:
