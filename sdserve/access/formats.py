@@ -11,7 +11,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 DEFAULT_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
@@ -147,32 +146,44 @@ class Form:
         # format, unless a value has some, too.
         counts = {char: literal.count(char) for char in {"<", *filter(UNSAFE.match, literal)}}
         counts["<"] += pids
-        self._counts = {char: number for char, number in counts.items() if number}
-        self._safe = bytes(
-            number if (32 <= number < 127 and chr(number) not in '"\\<') or chr(number) in self._counts else ord("?")
-            for number in range(256)
-        )
+        self._counts = {char.encode(): number for char, number in counts.items() if number}
+        self._own = sum(self._counts.values())
+        self._plain = bytes(number for number in range(32, 127) if chr(number) not in '"\\<')
         self._clock = _text_of_time()
         self.take = self._compiled(expressions)
 
     def lines(self, batch: Sequence[Taken]) -> list[str]:
         """The records of `batch`. As a rule nothing in them must be escaped, which one look at all of them shows."""
-        template = self._template.replace(NOW, self._clock())
-        with suppress(Exception):  # an application may have left anything in its environ and headers
-            found = [template % taken for taken in batch]
-            if max(map(len, found)) <= LONGEST_FIELD and self.is_safe("".join(found), len(batch)):
-                return found
-        return [self._escaped(template, taken) for taken in batch]
+        try:
+            found = self.fast(batch)
+        except Exception:  # noqa: BLE001 - an application may have left anything in its environ and headers
+            found = None
+        if found is None:
+            template = self._dated()
+            found = [self._escaped(template, taken) for taken in batch]
+        return found
+
+    def _dated(self) -> str:
+        return self._template.replace(NOW, self._clock())
+
+    def fast(self, batch: Sequence[Taken]) -> list[str] | None:
+        """The records if nothing in them must be escaped, else None; raises what the values of a record raise."""
+        template = self._dated()
+        found = [template % taken for taken in batch]
+        fits = max(map(len, found)) <= LONGEST_FIELD and self.is_safe("".join(found), len(batch))
+        return found if fits else None
 
     def is_safe(self, text: str, count: int, unquoted: int = 0) -> bool:
         """Whether nothing must be escaped in `text`, `count` records of which `unquoted` values lack their quotes."""
         if not text.isascii():
             return False
-        data = text.encode("ascii")
-        return data.translate(self._safe) == data and all(
-            text.count(char) == number * count - (2 * unquoted if char == '"' else 0)
-            for char, number in self._counts.items()
-        )
+        left = text.encode("ascii").translate(None, self._plain)
+        if len(left) != self._own * count - 2 * unquoted:
+            return False
+        for char, number in self._counts.items():
+            if left.count(char) != number * count - (2 * unquoted if char == b'"' else 0):
+                return False
+        return True
 
     def escape(self, value: Any) -> str:
         """A value that somebody else has chosen, as it may stand in a record."""

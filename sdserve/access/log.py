@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from sdserve.access.formats import ATOM, STRUCTURED, Form, Format, Taken, key
@@ -75,10 +74,11 @@ class AccessLog:
     def flush(self) -> None:
         """Writes the records that were taken."""
         batch: list[Taken] = []
-        with suppress(IndexError):  # raised at the end; the list has all that came before
+        try:
             batch.extend(iter(self.pending.popleft, None))
-        if batch:
-            self._write(self._lines(batch))
+        except IndexError:  # raised at the end; the list has all that came before
+            if batch:
+                self._write(self._lines(batch))
 
 
 def refused(line: bytes, fields: Iterable[tuple[bytes, bytes]], peer: str) -> dict[str, Any]:

@@ -144,6 +144,19 @@ def test_whatever_is_sent_each_record_says_it(style: str, values: list[bytes], t
 
 
 @STYLES
+@pytest.mark.parametrize("gap", ["null", ":null,", "= ", '"= "', '":null,"'])
+@pytest.mark.parametrize("quotes", ['"', '""', '"x":null,"y":null,"'])
+def test_what_looks_like_nothing_hides_no_quote(style: str, gap: str, quotes: str) -> None:
+    few = ENVIRON | {"HTTP_REFERER": quotes, "HTTP_USER_AGENT": gap}
+    more = ENVIRON | {"HTTP_REFERER": gap * 2 + quotes + gap, "RAW_URI": gap}
+    for environ, line in zip((few, more), lines(style, [few, more]), strict=True):
+        record = FORMS[style][1](line)
+        assert list(record) == NAMES
+        assert (record["referer"], record["user_agent"]) == (environ["HTTP_REFERER"], environ["HTTP_USER_AGENT"])
+        assert record["target"] == environ["RAW_URI"]
+
+
+@STYLES
 def test_what_an_application_leaves_in_its_environ_harms_no_other_record(style: str) -> None:
     class Odd:
         def __str__(self) -> str:
