@@ -25,7 +25,7 @@ from sdserve.descriptor import Descriptor
 from sdserve.process.counters import BELIEVED, CELL_BYTES, FLOATS, GROWING, WORDS, CounterCell, Totals
 
 MARK = int.from_bytes(b"sdserve\0", "little")
-LAYOUT = 1  # a new number whenever a word moves, or its meaning changes, here or in counters.py
+LAYOUT = 2  # a new number whenever a word moves, or its meaning changes, here or in counters.py
 HEADER_BYTES = 4096
 CELLS = 32  # of a block
 BLOCK_BYTES = CELLS * CELL_BYTES

@@ -35,12 +35,16 @@ OUTCOMES = ("succeeded", "failed")
 # Words that only grow.
 ANSWERS = 0  # a row for each of CLASSES
 QUEUED = len(CLASSES) * ROW  # a row: seconds that requests had waited before they came here
-BYTES, ACCEPTED, ADOPTED, GIVEN_AWAY, DROPPED = range(QUEUED + ROW, QUEUED + ROW + 5)
+ACCEPTED, ADOPTED, GIVEN_AWAY, DROPPED = range(QUEUED + ROW, QUEUED + ROW + 4)
 EXITS = DROPPED + 1  # one for each of CAUSES
 RELOADS = EXITS + len(CAUSES)  # one for each of OUTCOMES
 UPGRADES = RELOADS + len(OUTCOMES)  # one for each of OUTCOMES
-GROWING = UPGRADES + len(OUTCOMES)
-FLOATS = tuple(range(BUCKETS, QUEUED + ROW, ROW))
+# What nearly every turn of a worker's loop counts has words of its own, which `quick` alone writes: answers by 2xx
+# within the first bound, which `Totals` adds to that bucket, and their seconds; then the body bytes of all answers.
+QUICK = UPGRADES + len(OUTCOMES)
+QUICK_SECONDS, BYTES = QUICK + 1, QUICK + 2
+GROWING = BYTES + 1
+FLOATS = (*range(BUCKETS, QUEUED + ROW, ROW), QUICK_SECONDS)
 
 # Words that say what is now. BORN is in monotonic seconds, BEGAN (a master's) in seconds since the epoch. PLACE is the
 # owner's cell of the scoreboard, MASTER the pid of a worker's master. THREADS is how many call the application, 0 if an
@@ -56,17 +60,18 @@ STATES = ("", "starting", "serving", "draining", "stopping", "booting", "retirin
 
 _ROWS = {str(digit): ANSWERS + max(0, min(digit, 5) - 1) * ROW for digit in range(10)} | {"": ANSWERS + 5 * ROW}
 
-LARGEST = (
-    1 << 64
-) - 1  # a broken neighbour may have written this into our cell: counting goes on at 0, and never raises
+# A broken neighbour may have written this into our cell: counting goes on at 0, and never raises.
+LARGEST = (1 << 64) - 1
 BELIEVED = 1 << 63  # nobody counts so far: a word from here on was written by a broken neighbour
 
 
 class CounterCell:
     """The words of one process, from `at` on. `words` and `floats` are the same memory; `rows` has the place of a
-    status's row in it, by the first character of the status ("" for none)."""
+    status's row in it, by the first character of the status ("" for none). What `quick` has counted is known here, too,
+    and need not be read back.
+    """
 
-    __slots__ = ("at", "floats", "index", "rows", "words")
+    __slots__ = ("_number", "_quick", "_seconds", "_size", "at", "floats", "index", "rows", "words")
 
     def __init__(self, index: int, at: int, words: "memoryview[int]", floats: "memoryview[float]") -> None:
         self.index = index
@@ -74,6 +79,8 @@ class CounterCell:
         self.words = words
         self.floats = floats
         self.rows = {first: at + row for first, row in _ROWS.items()}
+        self._quick = at + QUICK
+        self._number = -1  # before the first
 
     @classmethod
     def private(cls) -> "CounterCell":
@@ -85,11 +92,20 @@ class CounterCell:
         at = self.at + word
         self.words[at] = self.words[at] + number & LARGEST
 
-    def quick(self, number: int, seconds: float) -> None:
-        """Counts `number` requests answered by 2xx, each within the first bound, and `seconds` for all of them."""
-        row = self.rows["2"]
-        self.words[row] = self.words[row] + number & LARGEST
-        self.floats[row + BUCKETS] += seconds
+    def quick(self, number: int, seconds: float, size: int) -> None:
+        """Counts `number` requests answered by 2xx, each within the first bound, and `seconds` for all of them; and
+        `size` bytes of bodies, of answers of any kind."""
+        if self._number < 0:
+            self.mend()
+            self._number, self._seconds, self._size = self.get(QUICK), self.floats[self._quick + 1], self.get(BYTES)
+        self._number = number = self._number + number
+        self._seconds = seconds = self._seconds + seconds
+        self._size = size = self._size + size
+        # One store each. Struct.pack_into would clear all three first: who reads, or kills us, then finds them at 0.
+        words, at = self.words, self._quick
+        words[at] = number
+        self.floats[at + 1] = seconds
+        words[at + 2] = size
 
     def answered(self, status: str, seconds: float) -> None:
         """Counts a request that was answered with `status` after `seconds`."""
@@ -195,7 +211,9 @@ class Totals(Immutable):
     @property
     def answers(self) -> dict[str, Row]:
         """By class of status."""
-        return {name: self.row(ANSWERS + number * ROW) for number, name in enumerate(CLASSES)}
+        rows = {name: self.row(ANSWERS + number * ROW) for number, name in enumerate(CLASSES)}
+        rows["2xx"] += Row((self.words[QUICK], *[0] * (BUCKETS - 1)), self.floats[QUICK_SECONDS])
+        return rows
 
     @property
     def queued(self) -> Row:

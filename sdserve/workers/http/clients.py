@@ -18,7 +18,7 @@ from sdserve.gateway.forwarded import TRUSTED, UNNAMED, Trusted
 from sdserve.http.errors import BadRequest, HTTPError, IllegalMove, RequestTimedOut
 from sdserve.log import Logger
 from sdserve.process.adoption import HandedConnection
-from sdserve.process.counters import BYTES, CounterCell
+from sdserve.process.counters import CounterCell
 from sdserve.process.listeners import Listener
 from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, MOVES, RECEIVE, C, Phase
 from sdserve.workers.http.deadlines import NEVER, Deadlines, after
@@ -344,10 +344,8 @@ class Clients(Deadlines, Generic[C]):
     def take_counts(self) -> tuple[int, int, int]:
         """(answers, body bytes, errors) since the last time, which others can see from now on."""
         counts = self.count, self.size, self.errors
-        if quick := self.count - self._told:
-            self._counters.quick(quick, self.spent)
-        if self.size:
-            self._counters.add(BYTES, self.size)
+        if (quick := self.count - self._told) or self.size:
+            self._counters.quick(quick, self.spent, self.size)
         self.count = self.size = self.errors = self._told = 0
         self.spent = 0.0
         return counts

@@ -20,6 +20,8 @@ from sdserve.process.counters import (
     EXITS,
     GROWING,
     PID,
+    QUICK,
+    QUICK_SECONDS,
     CounterCell,
     Row,
 )
@@ -51,7 +53,7 @@ def passed(memory: CounterMemory) -> int:
 def test_a_layout_has_a_number_of_its_own() -> None:
     """Two versions may map the same memory, in an upgrade or by way of the fd store. Whatever moves a word, or changes
     what one means, needs another LAYOUT."""
-    assert counter_memory.LAYOUT == 1
+    assert counter_memory.LAYOUT == 2
     assert (CELL_BYTES, CELLS, counter_memory.HEADER_BYTES) == (1536, 32, 4096)
     assert CLASSES == ("1xx", "2xx", "3xx", "4xx", "5xx", "gone")
     assert BOUNDS == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -59,8 +61,9 @@ def test_a_layout_has_a_number_of_its_own() -> None:
     assert counters.OUTCOMES == ("succeeded", "failed")
     assert counters.STATES[:6] == ("", "starting", "serving", "draining", "stopping", "booting")
     assert counters.STATES[6:10] == ("retiring", "aborted", "killed", "gone")
-    growing = "ANSWERS QUEUED BYTES ACCEPTED ADOPTED GIVEN_AWAY DROPPED EXITS RELOADS UPGRADES"
-    assert [getattr(counters, name) for name in growing.split()] == [0, 96, 112, 113, 114, 115, 116, 117, 125, 127]
+    growing = "ANSWERS QUEUED ACCEPTED ADOPTED GIVEN_AWAY DROPPED EXITS RELOADS UPGRADES"
+    assert [getattr(counters, name) for name in growing.split()] == [0, 96, 112, 113, 114, 115, 116, 124, 126]
+    assert (QUICK, QUICK_SECONDS, BYTES, GROWING) == (128, 129, 130, 131)
     live = "STATE PID SLOT GENERATION BORN PLACE STOPPED THREADS BUSY OPEN WANTED MASTER POLLS BEGAN"
     assert [getattr(counters, name) for name in live.split()] == list(range(160, 174))
 
@@ -91,9 +94,45 @@ def test_what_a_neighbour_has_overwritten_fails_nobody() -> None:
     for at in range(len(cell.words)):
         cell.words[at] = (1 << 64) - 1
     cell.add(ACCEPTED, 2)
-    cell.quick(2, 0.001)
     cell.answered("404", 0.1)
-    assert (cell.get(ACCEPTED), cell.words[cell.rows["2"]], cell.words[cell.rows["4"] + BOUNDS.index(0.1)]) == (1, 1, 0)
+    assert (cell.get(ACCEPTED), cell.words[cell.rows["4"] + BOUNDS.index(0.1)]) == (1, 0)
+    cell.quick(2, 0.001, 5)
+    assert (cell.get(QUICK), cell.floats[QUICK_SECONDS], cell.get(BYTES)) == (2, 0.001, 5)
+    cell.set(BYTES, 1)
+    cell.quick(1, 0.0, 5)
+    assert (cell.get(QUICK), cell.get(BYTES)) == (3, 10), "what was counted is known"
+
+
+def test_most_answers_are_counted_in_words_of_their_own_and_belong_to_their_bucket() -> None:
+    memory = CounterMemory.private()
+    for number, cell in enumerate((memory.take(), memory.take()), 1):
+        cell.answered("200 OK", BOUNDS[0])
+        cell.quick(10 * number, 0.25, 1000)
+        cell.quick(number, 0.25, 0)
+    told = memory.totals()
+    assert told.answers["2xx"] == Row((35, *[0] * (BUCKETS - 1)), 2 * BOUNDS[0] + 1.0)
+    assert told.words[BYTES] == 2000
+    first = next(memory.cells())
+    memory.give_back(first)
+    memory.take().quick(1, 0.5, 1)
+    assert memory.totals().answers["2xx"].count == 36, "the next owner of a cell counts on"
+
+
+def test_no_count_goes_back_while_somebody_looks() -> None:
+    """A scrape looks at any moment, and a kill leaves what stands there: no word may pass through a lower value."""
+    memory = CounterMemory.private()
+    cell = memory.take()
+    if not (pid := os.fork()):
+        for _ in range(20_000):
+            cell.quick(1, 0.001, 100)
+        os._exit(0)
+    before = 0, 0.0, 0
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        for _ in range(1000):
+            seen = cell.get(QUICK), cell.floats[QUICK_SECONDS + cell.at], cell.get(BYTES)
+            assert all(now >= then for now, then in zip(seen, before, strict=True)), (before, seen)
+            before = seen
+    assert (cell.get(QUICK), cell.get(BYTES)) == (20_000, 2_000_000)
 
 
 def test_a_bound_belongs_to_the_bucket_that_it_ends() -> None:
@@ -183,7 +222,8 @@ NOT_OURS: dict[str, Callable[[], int]] = {
     "can shrink": lambda: memfd(seals=fcntl.F_SEAL_GROW, content=GOOD),
     "cannot be written": lambda: memfd(seals=counter_memory.SEALS | fcntl.F_SEAL_WRITE, content=GOOD),
     "no mark": lambda: memfd(content=words(0, counter_memory.LAYOUT, SIZE, 1)),
-    "another layout": lambda: memfd(content=words(counter_memory.MARK, counter_memory.LAYOUT + 1, SIZE, 1)),
+    "an older layout": lambda: memfd(content=words(counter_memory.MARK, counter_memory.LAYOUT - 1, SIZE, 1)),
+    "a newer layout": lambda: memfd(content=words(counter_memory.MARK, counter_memory.LAYOUT + 1, SIZE, 1)),
     "no time": lambda: memfd(content=words(counter_memory.MARK, counter_memory.LAYOUT, SIZE, 0x7FF8 << 48)),
 }
 
@@ -233,7 +273,7 @@ def test_what_a_broken_worker_has_written_over_the_counts_stops_nobody(byte: int
     memory.give_back(worker)
     heir = memory.take()
     assert heir.index == worker.index
-    heir.quick(3, 0.5)
+    heir.quick(3, 0.5, 0)
     heir.answered("500", 0.1)
     heir.queued(0.1)
     assert heir.get(BYTES) == 0
