@@ -49,11 +49,13 @@ def test_the_story_of_a_service(start: Callable[..., Server], short_path: Path) 
         lines = [line.split(" ", 2) for line in story.read_text().splitlines()]
         return [name for name, teller, _ in lines if pid is None or int(teller) == pid]
 
-    server = start("-c", f"{short_path}/conf.py", "-b", f"unix:{short_path}/s", "plain:application").wait_ready()
+    options = ("-c", f"{short_path}/conf.py", "-b", f"unix:{short_path}/s", "--log-level", "debug")
+    server = start(*options, "plain:application").wait_ready()
     (worker,) = server.wait_workers(1)
     eventually(lambda: told(worker.pid) == ["post_fork", "post_worker_init", "post_worker_warmup"], "the worker boots")
-    master = told(server.pid)
-    assert [name for name in master if name != "nworkers_changed"] == ["on_starting", "when_ready", "pre_fork"]
+    assert told(server.pid) == ["nworkers_changed", "on_starting", "when_ready", "pre_fork"]
+    for said in (r"Current configuration:\n  config: ", "Arbiter booted$", "1 workers$"):
+        server.wait_log(rf"\[DEBUG\] {said}")
 
     answer(f"{short_path}/s", "/page")
     eventually(lambda: told(worker.pid)[3:] == ["pre_request", "post_request"], "one request")
@@ -65,7 +67,8 @@ def test_the_story_of_a_service(start: Callable[..., Server], short_path: Path) 
 
     server.kill(signal.SIGHUP)
     server.wait_workers(1, besides=[p.pid for p in both])
-    assert "on_reload" in told(server.pid)
+    master = told(server.pid)
+    assert master[master.index("on_reload") - 1] == "nworkers_changed"
     eventually(lambda: told(worker.pid)[-1] == "worker_exit", "the first worker leaves")
     eventually(lambda: told(server.pid).count("child_exit") == 2, "both are seen off")
 

@@ -137,6 +137,22 @@ def test_a_reload_of_code_that_is_imported_late_is_rolled_back(
     assert answer(f"{place}/s").body == b"hello again"
 
 
+def test_a_worn_worker_serves_on_while_its_replacement_cannot_answer(start: Callable[..., Server], place: Path) -> None:
+    server = serve(start, place, "/health", max_requests=3).wait_ready()
+    (worn,) = server.workers
+    (place / "views.py").write_text("import absent\n")
+    for _ in range(3):
+        assert answer(f"{place}/s").body == b"hello"
+    server.wait_log(
+        "warm-up of /health answered 500 Internal Server Error: ModuleNotFoundError: No module named 'absent'"
+    )
+    assert answer(f"{place}/s").body == b"hello"
+    assert worn.alive
+    (place / "views.py").write_text(VIEWS)
+    server.wait_workers(1, besides=[worn.pid])
+    assert answer(f"{place}/s").body == b"hello"
+
+
 def test_an_upgrade_is_backed_out(start: Callable[..., Server], place: Path) -> None:
     server = serve(start, place, "/health").wait_ready()
     (place / "views.py").write_text("import absent\n")
