@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import ask
-from tests.support.server import Server, answer, connector, free_port
+from tests.support.server import APPS, Server, answer, connector, free_port
 from tests.support.waiting import eventually
 
 # gunicorn's hooks with their parameters, and what is read in them. `pid` is os.getpid().
@@ -134,11 +134,12 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, 
     """What each line came to, in a service that reloads, is upgraded, hangs, is interrupted and stops."""
     place = tmp_path_factory.mktemp("names")
     told, port = place / "story", free_port()
-    (place / "conf.py").write_text(config(told))
+    (place / "gunicorn.conf.py").write_text(config(told))
     address = ("127.0.0.1", port)
-    arguments = ("-c", f"{place}/conf.py", "-b", f"127.0.0.1:{port}", "-p", f"{place}/pid", "--upgrade", "manual")
-    with Server(*arguments, "web:application", env={"SHELL_SAYS": "yes"}) as server:
+    arguments = ("-b", f"127.0.0.1:{port}", "-p", f"{place}/pid", "--upgrade", "manual", "--pythonpath", str(APPS))
+    with Server(*arguments, "web:application", cwd=place, env={"SHELL_SAYS": "yes"}) as server:
         server.wait_ready()
+        server.wait_log(f"Using config file: {place}/gunicorn.conf.py")
 
         def heard(hook: str) -> bool:
             return f"\n{hook}\t" in told.read_text()
