@@ -1,39 +1,31 @@
-"""One HTTP request of an ASGI application: what it receives, what it sends (HTTP & WebSocket ASGI Message Format 2.5).
+"""The answer to one HTTP request of an ASGI application: what it sends (HTTP & WebSocket ASGI Message Format 2.5).
 
 The head of an answer is held until its first body message: it leaves with that in one write, and until then it can
-still become a 500. Which message may come when is a table, behind `HTTPCall`. Nothing is sent to a client that has
-gone: `send` raises `Disconnected`, an OSError, as 2.4 wants. What was received and sent is the worker's to move:
-see `Host`.
+still become a 500. Which message may come when is a table, behind `HTTPCall`. A message that has to wait for the client
+is not overtaken by one that another task sends meanwhile. Nothing is sent to a client that has gone: `send` raises
+`Disconnected`, an OSError, as 2.4 wants. What the application receives is asgi_call.py's.
 """
 
 import os
-from asyncio import AbstractEventLoop, Future
+from asyncio import Lock
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
-from sdserve.gateway.answer import Answer, Sink
+from sdserve.gateway.asgi_call import Call, Disconnected, Message
 from sdserve.gateway.files import FileWrapper
-from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError, InvalidResponse
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.writer import ClientGone
-from sdserve.log import Logger
 
-Message = dict[str, Any]
-# What a message does. A coroutine returns whether the answer is complete.
-Move = Callable[[Any, Message], Coroutine[Any, Any, bool] | None]
+# What a message does: it returns whether the answer is complete, or a coroutine that does so once it has waited.
+Moved = Coroutine[Any, Any, bool] | bool | None
+Move = Callable[[Any, Message], Moved]
 Moves = Mapping[str, Move]
 HIGH = 65536  # bytes that a client has not taken, beyond which `send` waits for it
-ENOUGH = 65536  # bytes of a body that wait for the application
 BLOCK = 262144  # bytes of a file that can only be read, at a time
 STATUSES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
-BODY = State.BODY
-
-
-class Disconnected(ClientGone):
-    """The client has gone: there is nobody to send to."""
 
 
 class AsgiHeads(HeadWriter):
@@ -72,211 +64,38 @@ def ignored(call: "HTTPCall", message: Message) -> None:
     """The move of a message that nobody needs any more."""
 
 
-class Peer(Sink, Protocol):
-    """The client of a call, as it reads from it."""
+class HTTPCall(Call):
+    """One request and its answer."""
 
-    conn: Connection
-
-    @property
-    def owed(self) -> int:
-        """Bytes that the client has not taken of what was sent."""
-
-    def send_continue(self) -> None:
-        """Asks a client that waits for that to send its body."""
-
-
-class Host(Protocol):
-    """Who has the sockets: is told what a call needs, and moves its client."""
-
-    loop: AbstractEventLoop
-
-    def wants_body(self, call: "HTTPCall") -> None:
-        """The application waits for more of the body."""
-
-    def wants_room(self, call: "HTTPCall") -> None:
-        """The client has not taken all that was sent."""
-
-    def lost(self, call: "HTTPCall", why: ClientGone) -> None:
-        """Sending has failed: the client has gone."""
-
-    def refused(self, call: "HTTPCall", error: HTTPError) -> None:
-        """The request's body is at fault."""
-
-    def completed(self, call: "HTTPCall") -> None:
-        """All of the answer was sent, or waits for its client."""
-
-    def ended(self, call: "HTTPCall") -> None:
-        """Its task is over, which has outlasted its first step: whoever waits for that may go on."""
-
-
-class HTTPCall(Answer):
-    """One request and its answer. `whole` is the request's body if all of it is there, else None: it arrives."""
-
-    began = 0.0  # monotonic seconds
-    gone = False  # the client has; there is nobody to receive from or to send to
-    half_closed = False  # the client sends nothing more: it has gone, or it has only said so, and reads
-    told = False  # the application has heard that its client has gone
-    cancelled = False  # by the worker
-    waits = False  # the application waits for more of the body
     _fresh = False  # the head is held, and the next message may be the whole body: the quick way
     _trailers: bytes | None = None  # their lines, None if there are to be none
     _moves: Moves  # what may be sent now: a row of the table below
-
-    def __init__(
-        self, heads: HeadWriter, peer: Peer, request: Request, log: Logger, host: Host, whole: bytes | None
-    ) -> None:
-        self.heads = heads  # as Answer has it, but for a call in each request
-        self.request = request
-        self.keep_alive = request.keep_alive
-        self._sink = peer
-        self._log = log
-        self.client: Any = peer  # None once all is over
-        self._host = host
-        self._arrived = whole  # what has arrived of the body, and was not given out
-        self._streams = whole is None  # the body arrives while the application has the request
-        self.reading = True  # the application has not had all of the body
-        self._expected = request.expect
-        self._bells: list[Future[None]] = []
-
-    # --- what the worker says ---------------------------------------------------------------------------------------
-
-    def news(self) -> None:
-        """Something has changed that the application may wait for: more of the body, room, the end."""
-        bells, self._bells = self._bells, []
-        for bell in bells:
-            if not bell.done():
-                bell.set_result(None)
-
-    @property
-    def over(self) -> bool:
-        """Whether the client has gone. The application knows it, or will when it receives or sends."""
-        return self.gone
-
-    @property
-    def forgotten(self) -> bool:
-        """Whether its client is done with it."""
-        return self.client is None
-
-    def lose(self) -> None:
-        """The client has gone, or is given up: the application hears of it when it receives or sends."""
-        self.gone = True
-        if not self.complete:
-            self.broken = True
-        self.news()
-
-    def end_of_client(self) -> None:
-        """The client will send nothing more. An application that waits for its end hears that it has gone; any other
-        may go on answering."""
-        self.half_closed = True
-        self.news()
-
-    def refuse(self) -> None:
-        """The request is at fault, and the worker itself has answered it."""
-        self.let_go()
-        self.gone = self.told = True
-
-    def let_go(self) -> None:
-        super().let_go()
-        self.client = None
-        if self._bells:
-            self.news()
-
-    def reads(self) -> bool:
-        """Whether more is to be read from the client: one buffer of what waits is enough."""
-        if self.client is None:
-            return False
-        conn = self.client.conn
-        return conn.held < ENOUGH if conn.state is BODY else not conn.buffered
-
-    async def _news(self) -> None:
-        bell = self._host.loop.create_future()
-        self._bells.append(bell)
-        try:
-            await bell
-        finally:
-            if bell in self._bells:  # whoever waited was cancelled
-                self._bells.remove(bell)
-                self.waits = False
-
-    # --- receiving --------------------------------------------------------------------------------------------------
-
-    async def receive(self) -> Message:
-        """http.request as long as there is more of the body, then http.disconnect once the client has gone."""
-        while not (self.gone or self.complete):
-            if self.reading and (body := self._next()) is not None:
-                return {"type": "http.request", "body": body, "more_body": self.reading}
-            if self.half_closed:
-                self._host.lost(self, ClientGone("it has closed its connection"))
-            elif not (self.gone or self.complete):
-                await self._news()
-        self.told = self.told or not self.complete
-        return {"type": "http.disconnect"}
-
-    def _next(self) -> bytes | None:
-        """What has arrived of the body, None if nothing has yet. `reading` says whether more will come."""
-        try:
-            body = self._received()
-            if body is None and self._expected:
-                self._expected = False
-                if not self.head_sent and self.client is not None:
-                    self.client.send_continue()
-        except HTTPError as error:
-            self._host.refused(self, error)
-            return None
-        except ClientGone as error:
-            self._host.lost(self, error)
-            return None
-        self._arrived = None
-        self.waits = body is None
-        if self.reading:
-            self._host.wants_body(self)
-        return body
-
-    def _received(self) -> bytes | None:
-        """As `_next`, without its effects. Raises HTTPError."""
-        peer, body = self.client, self._arrived
-        if peer is not None and peer.conn.state is BODY:
-            conn = peer.conn
-            pieces = [body] if body else []
-            while conn.state is BODY and (data := conn.read_body()):
-                pieces.append(data)
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces) if pieces else None
-            self.reading = conn.state is BODY
-            if body is None and not self.reading:
-                body = b""
-        else:
-            self.reading = False
-        return body
-
-    def _settle(self) -> None:
-        """Before the head is made: a connection cannot go on if nobody has read the request's body to its end."""
-        if self.reading and self.client.conn.state is BODY:
-            self._arrived = self._received()
-            if self.reading:
-                self.keep_alive = False
-            else:
-                self.reading = True  # it is all there, and not given out
+    _turn: Lock | None = None  # who sends has it, from the first message on that has had to wait
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
         """Raises Disconnected once the client has gone, InvalidResponse or RuntimeError for what breaks the rules."""
-        kind = message["type"]
-        if self.gone:
-            raise Disconnected("the client has gone")
-        if self.complete:
-            return  # what follows the end is ignored
+        turn = self._turn
+        if turn is not None:
+            await turn.acquire()
         try:
+            kind = message["type"]
+            if self.gone:
+                raise Disconnected("the client has gone")
+            if self.complete:
+                return  # what follows the end is ignored
             if self._fresh and kind == "http.response.body" and not message.get("more_body", False):
                 data = message.get("body", b"")
                 self._send_whole(self.whole(data if type(data) is bytes else as_bytes(data)))
-                ends = True
+                ends: Moved = True
             elif (move := self._moves.get(kind)) is None:
                 raise RuntimeError(f"{kind!r} is not a message of an HTTP response")
-            elif (sending := move(self, message)) is None:
-                return
-            else:
-                ends = await sending
+            elif (ends := move(self, message)) and ends is not True:
+                if turn is None:
+                    turn = self._turn = Lock()
+                    await turn.acquire()
+                ends = await ends
         except Disconnected:
             raise
         except ClientGone as error:
@@ -285,6 +104,9 @@ class HTTPCall(Answer):
         except HTTPError as error:
             self._host.refused(self, error)
             raise Disconnected("the request is malformed") from error
+        finally:
+            if turn is not None:
+                turn.release()
         if ends:
             self._host.completed(self)
 
@@ -302,36 +124,43 @@ class HTTPCall(Answer):
             self._fresh = not self._streams
             self._moves = STARTED
 
-    async def _body(self, message: Message) -> bool:
+    def _body(self, message: Message) -> Moved:
         data = message.get("body", b"")
         if type(data) is not bytes:
             data = as_bytes(data)
-        if message.get("more_body", False):
+        more = message.get("more_body", False)
+        return self._body_later(data, more) if data and self._sink.full else self._body_now(data, more)
+
+    async def _body_later(self, data: bytes, more: bool) -> bool:
+        await self._room(len(data))
+        return self._body_now(data, more)
+
+    def _body_now(self, data: bytes, more: bool) -> bool:
+        """Sends a piece of the body, for which there is room; whether the answer is complete by that."""
+        if more:
             if data:
-                await self._piece(data)
+                self._piece(data)
             return False
         if self._streams and not self.head_sent and self._trailers is None:
             self._settle()
             self._send_whole(self.whole(data))
             return True
         if data or not self.head_sent:
-            await self._piece(data)
+            self._piece(data)
         return self._last_of_body()
 
-    async def _piece(self, data: bytes) -> None:
-        """One more piece of the body, when there is room for it."""
+    def _piece(self, data: bytes) -> None:
+        """One more piece of the body."""
         self._fresh = False
-        if self._sink.full:
-            await self._room(len(data))
         if not self.head_sent and self._streams:
             self._settle()
-        parts = self.piece(data)
+        sink, parts = self._sink, self.piece(data)
         if isinstance(parts, bytes):
-            self._sink.send(parts)
+            sink.send(parts)
         else:
-            self._sink.send_parts(parts, whole=True)
+            sink.send_parts(parts, whole=True)
         self.sent += self.size
-        if self._sink.full:
+        if sink.full:
             self._host.wants_room(self)
 
     async def _room(self, size: int) -> None:
@@ -354,9 +183,11 @@ class HTTPCall(Answer):
             await self._region(*region, total=region[2])
             return
         while data := file.read(BLOCK):  # of /proc, for one
-            await self._piece(data)
+            if self._sink.full:
+                await self._room(len(data))
+            self._piece(data)
         if not self.head_sent:
-            await self._piece(b"")
+            self._piece(b"")
 
     async def _zerocopy(self, message: Message) -> bool:
         """http.response.zerocopysend: the next piece of the body is one of a file."""
@@ -398,7 +229,7 @@ class HTTPCall(Answer):
             if self.chunked:
                 sink.send(b"\r\n")
 
-    async def _trail(self, message: Message) -> bool:
+    def _trail(self, message: Message) -> bool:
         """http.response.trailers: sent if the client has said that it wants them (RFC 9110 section 6.5.1)."""
         if self.chunked and _wants_trailers(self.request):
             self._trailers = (self._trailers or b"") + self.heads.lines(message.get("headers", ()))

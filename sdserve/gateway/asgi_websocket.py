@@ -16,18 +16,8 @@ returns closes with 1000, one that raises with 1011. Which message it may send w
 from collections import deque
 from typing import Any, Protocol
 
-from sdserve.gateway.asgi import (
-    HIGH,
-    STARTED,
-    Disconnected,
-    Host,
-    HTTPCall,
-    Message,
-    Moves,
-    Peer,
-    as_bytes,
-    out_of_order,
-)
+from sdserve.gateway.asgi import HIGH, STARTED, HTTPCall, Moves, as_bytes, out_of_order
+from sdserve.gateway.asgi_call import Disconnected, Host, Message, Peer
 from sdserve.http.errors import InvalidResponse, Unavailable
 from sdserve.http.heartbeat import Beat, Heartbeat
 from sdserve.http.request import Request
@@ -209,8 +199,8 @@ class WebSocketCall(HTTPCall):
         if move is None:
             raise RuntimeError(f"{kind!r} is not a message of a WebSocket")
         try:
-            if (sending := move(self, message)) is not None:
-                await sending
+            if (moved := move(self, message)) and moved is not True:
+                await moved
         except Disconnected:
             raise
         except ClientGone as error:

@@ -175,6 +175,8 @@ class Environs:
         if by_name is None:
             fields = self._gathered({}, request, True)
             return (*forwarding.read(fields), fields.get("SCRIPT_NAME", ""))
+        if forwarding.looks_at.keys().isdisjoint(by_name):
+            return None, "", ""
         said = {key: by_name[name].decode("latin-1") for name, key in forwarding.looks_at.items() if name in by_name}
         return (*forwarding.read(said), "")
 

@@ -107,9 +107,13 @@ class Writer:
         """One more piece of the body, behind the head if that was not sent yet. An empty one is no chunk: that would
         be the last."""
         start = b"" if self.head_sent else self.start(-1)
-        if self.left >= 0 or self.bodyless:
+        size = len(data)
+        if self.left >= size and not self.bodyless:  # as `bounded` has it, but for two calls in each piece
+            self.left -= size
+        elif self.left >= 0 or self.bodyless:
             data = self._bounded(data)
-        self.size = size = len(data)
+            size = len(data)
+        self.size = size
         if self.chunked:
             if size > LARGE:
                 return b"%b%x\r\n" % (start, size), data, b"\r\n"

@@ -1,9 +1,8 @@
 """A client of the ASGI worker: its call, and what it has not taken yet."""
 
 import socket
-from collections.abc import Sequence
 
-from sdserve.gateway.asgi import HTTPCall
+from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.environ import Environ
 from sdserve.gateway.scope import Address
 from sdserve.http.connection import Connection
@@ -15,6 +14,8 @@ class ASGIClient(Client):
     """`server` is where it was accepted, `address` who it is, as scopes have them; it waits for `call`."""
 
     __slots__ = ("address", "call", "given_at", "server")
+
+    waits_in_send = False  # nobody may: `send` of a call has waited before
 
     def __init__(
         self,
@@ -28,7 +29,7 @@ class ASGIClient(Client):
         super().__init__(sock, conn, base, peer, store)
         self.server = server
         self.address = (peer[0], int(peer[1])) if peer[0] else None
-        self.call: HTTPCall | None = None
+        self.call: Call | None = None
         self.given_at = 0.0  # when the application last got something of the body
 
     def name_peer(self, peer: tuple[str, str]) -> None:
@@ -39,15 +40,6 @@ class ASGIClient(Client):
     def owed(self) -> int:
         """Bytes that the peer has not taken."""
         return self.unsent.left if self.unsent is not None else 0
-
-    def send(self, data: bytes) -> None:
-        if self.unsent is None:
-            super().send(data)
-        else:
-            self.send_parts((data,), whole=True)
-
-    def _keep(self, parts: Sequence[bytes], sent: int, *, whole: bool = False) -> None:
-        super()._keep(parts, sent, whole=True)  # nobody may wait here: `send` of a call waits before
 
     def describe(self, seconds: float) -> str:
         what, call = self.request_line, self.call

@@ -12,7 +12,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from time import monotonic
 
-from sdserve.gateway.asgi import HTTPCall
+from sdserve.gateway.asgi_call import Call
 from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError, RequestTimedOut
 from sdserve.http.pairs import PairsReader
@@ -78,6 +78,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         """Goes on with what was received, up to one request."""
         client.queued = False
         if client.phase is not HEAD:
+            self.goes_on(client)
             return True
         conn = client.conn
         try:
@@ -106,6 +107,9 @@ class ASGIClients(RequestClients[ASGIClient]):
             self._listen(client)
         return True
 
+    def goes_on(self, client: ASGIClient) -> None:
+        """It is the turn of a client whose call is under way."""
+
     def queue(self, client: ASGIClient) -> None:
         super().queue(client)
         self._settle()
@@ -127,7 +131,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         else:
             self._end_of(client, call)
 
-    def _pour(self, client: ASGIClient, call: HTTPCall) -> None:
+    def _pour(self, client: ASGIClient, call: Call) -> None:
         """There is room for what was sent."""
         unsent = client.unsent
         try:
@@ -143,7 +147,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.set_deadline(client, monotonic(), self._times.send)
         call.news()
 
-    def _take_in(self, client: ASGIClient, call: HTTPCall) -> None:
+    def _take_in(self, client: ASGIClient, call: Call) -> None:
         """More of the body, the next request, or the client's end."""
         try:
             data = client.sock.recv(RECEIVE)
@@ -157,7 +161,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             return
         self._arrived(client, call, data)
 
-    def _arrived(self, client: ASGIClient, call: HTTPCall, data: bytes) -> None:
+    def _arrived(self, client: ASGIClient, call: Call, data: bytes) -> None:
         conn = client.conn
         conn.receive(data)
         if conn.state is BODY and client.arrival is not None:
@@ -165,7 +169,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             call.news()
         self._listen(client)
 
-    def _end_of(self, client: ASGIClient, call: HTTPCall) -> None:
+    def _end_of(self, client: ASGIClient, call: Call) -> None:
         """The client sends nothing more."""
         call.end_of_client()
         self._exchange.spare(call)
@@ -191,7 +195,7 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     # --- the host of calls --------------------------------------------------------------------------------------------
 
-    def wants_body(self, call: HTTPCall) -> None:
+    def wants_body(self, call: Call) -> None:
         client: ASGIClient = call.client
         arrival, now = client.arrival, monotonic()
         assert arrival is not None
@@ -207,17 +211,17 @@ class ASGIClients(RequestClients[ASGIClient]):
             client.deadline = NEVER
         self._listen(client)
 
-    def wants_room(self, call: HTTPCall) -> None:
+    def wants_room(self, call: Call) -> None:
         client: ASGIClient = call.client
         if client.deadline == NEVER or call.waits:
             self.set_deadline(client, monotonic(), self._times.send)
             self._settle()
         self._listen(client)
 
-    def lost(self, call: HTTPCall, why: ClientGone) -> None:
+    def lost(self, call: Call, why: ClientGone) -> None:
         self.gone(self._exchange.client_of(call), why)
 
-    def refused(self, call: HTTPCall, error: HTTPError) -> None:
+    def refused(self, call: Call, error: HTTPError) -> None:
         client = self._exchange.client_of(call)
         now = monotonic()
         if call.head_sent:
@@ -229,8 +233,8 @@ class ASGIClients(RequestClients[ASGIClient]):
         client.sent = 0
         self.has_sent(client, now)
 
-    def completed(self, call: HTTPCall) -> None:
-        self.has_sent(self._exchange.client_of(call), monotonic())
+    def completed(self, call: Call) -> None:
+        self.has_sent(call.client, monotonic())
 
     def has_sent(self, client: ASGIClient, now: float) -> None:
         """All of an answer was sent, or waits for the client to take it."""
@@ -243,7 +247,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.fail(client)
         self._settle()
 
-    def ended(self, call: HTTPCall) -> None:
+    def ended(self, call: Call) -> None:
         self._settle()
 
     # --- ends ---------------------------------------------------------------------------------------------------------
@@ -314,7 +318,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             if call is not None and call.head_sent and not call.complete and call.response_length is None:
                 self.end_stream(client, call)
 
-    def end_stream(self, client: ASGIClient, call: HTTPCall) -> None:
+    def end_stream(self, client: ASGIClient, call: Call) -> None:
         """Closes a connection in the middle of an answer, so that its client notices."""
         if not call.chunked and call.response_length is None:
             client.reset_at_close()

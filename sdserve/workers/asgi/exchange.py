@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sdserve import events
 from sdserve.gateway.answer import Nowhere
 from sdserve.gateway.asgi import HTTPCall
+from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.environ import Environ, Environs
 from sdserve.gateway.forwarded import TRUSTED
 from sdserve.gateway.scope import Scope, Scopes
@@ -33,7 +34,7 @@ from sdserve.workers.options import Options
 
 if TYPE_CHECKING:
     from sdserve.access.measured import Records
-    from sdserve.gateway.asgi import Host
+    from sdserve.gateway.asgi_call import Host
 
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[Any]]
 QUEUED_SINCE = b"x-request-start"
@@ -51,17 +52,17 @@ class Nobody(Nowhere):
 
     def send_continue(self) -> None: ...
 
-    def wants_body(self, call: HTTPCall) -> None: ...
+    def wants_body(self, call: Call) -> None: ...
 
-    def wants_room(self, call: HTTPCall) -> None: ...
+    def wants_room(self, call: Call) -> None: ...
 
-    def lost(self, call: HTTPCall, why: ClientGone) -> None: ...
+    def lost(self, call: Call, why: ClientGone) -> None: ...
 
-    def refused(self, call: HTTPCall, error: HTTPError) -> None: ...
+    def refused(self, call: Call, error: HTTPError) -> None: ...
 
-    def completed(self, call: HTTPCall) -> None: ...
+    def completed(self, call: Call) -> None: ...
 
-    def ended(self, call: HTTPCall) -> None: ...
+    def ended(self, call: Call) -> None: ...
 
 
 class ASGIExchange(Exchange[ASGIClient]):
@@ -88,20 +89,20 @@ class ASGIExchange(Exchange[ASGIClient]):
         self._tasks = tasks
         self._log = worker.log
         self._describes = self._reads or self._after is not None  # answers, by environ and headers
-        self.running: dict[HTTPCall, Task[None] | None] = {}  # calls whose tasks are not over
-        self._beginning: HTTPCall | None = None  # the call that takes its first step now
-        self._graces: dict[HTTPCall, TimerHandle] = {}  # for calls whose clients have gone: when they are cancelled
+        self.running: dict[Call, Task[None] | None] = {}  # calls whose tasks are not over
+        self._beginning: Call | None = None  # the call that takes its first step now
+        self._graces: dict[Call, TimerHandle] = {}  # for calls whose clients have gone: when they are cancelled
         self._missed = False  # somebody wanted a WebSocket, and the log says so
 
     def _environ(self, client: ASGIClient, request: Request) -> Environ:
         """For hooks and records. Its path may lack the prefix that the application is mounted at; the scope has it."""
         return self.environs.of_request(client.base, request, client.standing, mounted=False)
 
-    def client_of(self, call: HTTPCall) -> ASGIClient:
+    def client_of(self, call: Call) -> ASGIClient:
         """The client of a call that is not over."""
         return call.client  # type: ignore[no-any-return]
 
-    async def answer_nobody(self, base: Environ, request: Request) -> HTTPCall:
+    async def answer_nobody(self, base: Environ, request: Request) -> Call:
         """The answer to a warm-up, which nobody reads."""
         self.heads.clock(monotonic())
         scope = self._scopes.of_request(("localhost", None), None, request, 0)
@@ -173,7 +174,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         finally:
             self._ended(call)
 
-    def _failed(self, call: HTTPCall, error: BaseException) -> None:
+    def _failed(self, call: Call, error: BaseException) -> None:
         request = call.request
         what = f"{request.method} {request.uri}"
         if isinstance(error, CancelledError) and call.cancelled:
@@ -190,7 +191,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         if not call.complete:
             self._incomplete(call, error)
 
-    def _incomplete(self, call: HTTPCall, error: BaseException | None) -> None:
+    def _incomplete(self, call: Call, error: BaseException | None) -> None:
         """The application has ended without ending its answer."""
         what = f"{call.request.method} {call.request.uri}"
         call.keep_alive = False
@@ -205,7 +206,7 @@ class ASGIExchange(Exchange[ASGIClient]):
             call.fail(self.heads.plain(500, "Internal Server Error", body=call.request.method != "HEAD"), 500)
         self.host.completed(call)
 
-    def refuse_call(self, client: ASGIClient, call: HTTPCall, error: HTTPError, now: float) -> None:
+    def refuse_call(self, client: ASGIClient, call: Call, error: HTTPError, now: float) -> None:
         """Answers a request whose body is malformed or late, instead of the application that has it."""
         client.call = None
         answer = self.refuse(client, error, now)
@@ -214,7 +215,7 @@ class ASGIExchange(Exchange[ASGIClient]):
             self._hook(self._after, self._worker, request, environ, self._refusal(request, answer, error.status))
         call.refuse()
 
-    def _ended(self, call: HTTPCall) -> None:
+    def _ended(self, call: Call) -> None:
         """The task is over."""
         lasted = self.running.pop(call) is not None
         if self._graces and (grace := self._graces.pop(call, None)) is not None:
@@ -233,7 +234,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         if call is not None:
             self.finished(client, call)
 
-    def finished(self, client: ASGIClient, call: HTTPCall) -> None:
+    def finished(self, client: ASGIClient, call: Call) -> None:
         """A call's answer has left, or its client has gone and it has ended."""
         environ = NOTHING
         if self._describes:
@@ -241,13 +242,13 @@ class ASGIExchange(Exchange[ASGIClient]):
             call.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
         self.over(client, environ, call, call.began)
 
-    def spare(self, call: HTTPCall) -> None:
+    def spare(self, call: Call) -> None:
         """The client has gone: cancels the call after disconnect_grace, if it has not ended by itself."""
         seconds = self.asgi.disconnect_grace
         if seconds and call in self.running and call not in self._graces:
             self._graces[call] = self.host.loop.call_later(seconds, self._end, call)
 
-    def _end(self, call: HTTPCall) -> None:
+    def _end(self, call: Call) -> None:
         del self._graces[call]
         task = self.running[call]
         if task is not None:
@@ -255,7 +256,7 @@ class ASGIExchange(Exchange[ASGIClient]):
             call.cancelled = True
             task.cancel()
 
-    def current(self) -> HTTPCall | None:
+    def current(self) -> Call | None:
         """The call that the event loop is in."""
         return self._beginning or call_of(self.host.loop, self.running)
 

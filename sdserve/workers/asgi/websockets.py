@@ -8,6 +8,7 @@ takes nothing. A WebSocket has no timer of its own.
 from time import monotonic
 
 from sdserve.gateway.asgi import HTTPCall
+from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.asgi_websocket import WebSocketCall, WebSocketHost
 from sdserve.gateway.scope import Scope, websocket
 from sdserve.http.errors import Unavailable
@@ -48,7 +49,7 @@ class WebSocketExchange(ASGIExchange):
             seconds = now - call.began
             self._record(self._environ(client, call.request), call.status, 0, seconds, headers, "+")
 
-    def _incomplete(self, call: HTTPCall, error: BaseException | None) -> None:
+    def _incomplete(self, call: Call, error: BaseException | None) -> None:
         if isinstance(call, WebSocketCall) and call.upgraded:
             if not call.gone:
                 try:
@@ -85,7 +86,7 @@ class WebSocketClients(ASGIClients):
     def closing(self, call: WebSocketCall) -> None:
         self._go_on(self._exchange.client_of(call), call)
 
-    def wants_room(self, call: HTTPCall) -> None:
+    def wants_room(self, call: Call) -> None:
         if isinstance(call, WebSocketCall) and call.upgraded:
             self._go_on(self._exchange.client_of(call), call)
         else:
@@ -93,15 +94,11 @@ class WebSocketClients(ASGIClients):
 
     # --- events -------------------------------------------------------------------------------------------------------
 
-    def advance(self, client: ASGIClient, now: float) -> bool:
+    def goes_on(self, client: ASGIClient) -> None:
         call = client.call
-        if client.phase is not CALL or not isinstance(call, WebSocketCall) or not call.upgraded:
-            return super().advance(client, now)
-        client.queued = False
-        if call.goes_on():
+        if client.phase is CALL and isinstance(call, WebSocketCall) and call.upgraded and call.goes_on():
             self._arrived(client, call, b"")
             self._listen(client)
-        return True
 
     def _listen(self, client: ASGIClient) -> None:
         """As for others. What a WebSocket has sent, and nobody has looked at yet, is queued for its turn."""
@@ -110,7 +107,7 @@ class WebSocketClients(ASGIClients):
         if isinstance(call, WebSocketCall) and call.goes_on() and client.phase is CALL and not client.queued:
             self.queue(client)
 
-    def _arrived(self, client: ASGIClient, call: HTTPCall, data: bytes) -> None:
+    def _arrived(self, client: ASGIClient, call: Call, data: bytes) -> None:
         if not (isinstance(call, WebSocketCall) and call.upgraded):
             super()._arrived(client, call, data)
             return
@@ -124,13 +121,13 @@ class WebSocketClients(ASGIClients):
         elif not call.reads():
             self._listen(client)
 
-    def _end_of(self, client: ASGIClient, call: HTTPCall) -> None:
+    def _end_of(self, client: ASGIClient, call: Call) -> None:
         if isinstance(call, WebSocketCall):  # a peer that cannot answer cannot be told anything
             self.gone(client, ClientGone("it has closed its connection"))
         else:
             super()._end_of(client, call)
 
-    def _pour(self, client: ASGIClient, call: HTTPCall) -> None:
+    def _pour(self, client: ASGIClient, call: Call) -> None:
         super()._pour(client, call)
         if isinstance(call, WebSocketCall) and call.upgraded and client.unsent is None:
             self._go_on(client, call)
@@ -185,7 +182,7 @@ class WebSocketClients(ASGIClients):
                 self.refused(call, Unavailable("a WebSocket was not accepted before its worker left"))
         super().end_streams()
 
-    def end_stream(self, client: ASGIClient, call: HTTPCall) -> None:
+    def end_stream(self, client: ASGIClient, call: Call) -> None:
         if isinstance(call, WebSocketCall) and call.upgraded:
             self._leave(client, call)
         else:

@@ -82,6 +82,8 @@ class Client:
         *("status", "started"),
     )
 
+    waits_in_send = True  # what does not fit may wait for the client there for a moment (write_buffer.py)
+
     def __init__(
         self, sock: socket.SocketType, conn: Connection, base: Environ, peer: tuple[str, str], store: Store
     ) -> None:
@@ -204,7 +206,7 @@ class Client:
         elif self.flush():
             self.send(data)
         else:
-            unsent.push(data)
+            unsent.push(data, whole=not self.waits_in_send)
 
     def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
         if self.unsent is not None and not self.flush():
@@ -225,6 +227,7 @@ class Client:
     def _keep(self, parts: Sequence[bytes], sent: int, *, whole: bool = False) -> None:
         """What is behind the first `sent` bytes of `parts` waits for the client."""
         self.unsent = unsent = WriteBuffer(self.sock, self.store, self.called)
+        whole = whole or not self.waits_in_send
         for part in parts:
             if sent < len(part):
                 unsent.push(part, sent, whole=whole)

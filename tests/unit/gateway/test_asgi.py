@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sdserve.gateway.asgi import HIGH, AsgiHeads, Disconnected, HTTPCall, Message
+from sdserve.gateway.asgi import HIGH, AsgiHeads, HTTPCall
+from sdserve.gateway.asgi_call import Disconnected, Message
 from sdserve.http.connection import Connection
 from sdserve.http.errors import InvalidResponse
 from sdserve.http.limits import Limits
@@ -18,6 +19,7 @@ from tests.support import asgi_calls
 from tests.support.asgi_calls import LOG, OtherSide, turns
 
 GONE = {"type": "http.disconnect"}
+HINT = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]}
 
 
 class Client(OtherSide):
@@ -270,6 +272,44 @@ async def test_send_waits_while_the_client_has_not_taken_much(client: Client) ->
         await sending
 
 
+@played()
+async def test_a_piece_that_waits_while_the_head_is_held_is_not_overtaken_by_the_end(client: Client) -> None:
+    call = client.call
+    client.stalls = True
+    await call.send(HINT)
+    await call.send(start())
+    first = asyncio.ensure_future(call.send(body(b"x" * HIGH, more=True)))
+    await turns()
+    last = asyncio.ensure_future(call.send(body(b"the end")))
+    await turns()
+    assert not first.done() and not last.done() and b"200 OK" not in client.sent
+    client.stalls = False
+    client.takes_all()
+    await first
+    await last
+    answer = client.sent.partition(b"HTTP/1.1 200 OK\r\n")[2].partition(b"\r\n\r\n")[2]
+    assert answer == b"10000\r\n%b\r\n7\r\nthe end\r\n0\r\n\r\n" % (b"x" * HIGH)
+    assert client.told[-1] == "completed"
+
+
+@played()
+async def test_a_piece_that_comes_while_a_file_leaves_goes_behind_it(client: Client) -> None:
+    client.stalls = True
+    await client.call.send(start())
+    with os.fdopen(os.memfd_create("file"), "w+b", buffering=0) as file:
+        file.write(b"0123456789")
+        message = {"type": "http.response.zerocopysend", "file": file, "offset": 0, "more_body": True}
+        leaving = asyncio.ensure_future(client.call.send(message))
+        await turns()
+        last = asyncio.ensure_future(client.call.send(body(b"!")))
+        await turns()
+        client.stalls = False
+        client.takes_all()
+        await leaving
+    await last
+    assert client.body == b"a\r\n0123456789\r\n1\r\n!\r\n0\r\n\r\n"
+
+
 @pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
 def test_files(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
@@ -310,7 +350,7 @@ async def test_who_answers_when_it_has_come_and_was_not_read_does_not(client: Cl
 
 @played()
 async def test_a_hint_goes_ahead(client: Client) -> None:
-    await client.call.send({"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]})
+    await client.call.send(HINT)
     assert client.sent == b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
     await client.call.send(start())
     await client.call.send(body(b"hello"))

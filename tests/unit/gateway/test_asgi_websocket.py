@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from websockets.frames import Frame, Opcode
 
-from sdserve.gateway.asgi import HIGH, Disconnected, Message
+from sdserve.gateway.asgi import HIGH
+from sdserve.gateway.asgi_call import Disconnected, Message
 from sdserve.gateway.asgi_websocket import CLOSING, QUEUED, WebSocketCall
 from sdserve.http.handshake import Handshake
 from sdserve.http.heartbeat import Heartbeat
