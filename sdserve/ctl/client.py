@@ -1,5 +1,6 @@
 """Asking a master: the client's side of the control socket, in sdservectl's own dialect."""
 
+import errno
 import json
 import socket
 import time
@@ -62,7 +63,7 @@ def _answers(path: str, command: str, timeout: float | None, parameters: dict[st
             line, end, rest = received.partition(b"\n")
             if end:
                 received = rest
-                answer = json.loads(line)
+                answer = _read(line)
                 yield answer
                 if not answer.get("continues"):
                     return
@@ -74,3 +75,11 @@ def _answers(path: str, command: str, timeout: float | None, parameters: dict[st
             if not data:
                 raise ConnectionResetError("the master ended before it answered")
             received += data
+
+
+def _read(line: bytes) -> Answer:
+    """Raises OSError for what no master says: the application's own socket is easily taken for the control socket."""
+    with suppress(ValueError):
+        if isinstance(answer := json.loads(line), dict):
+            return answer
+    raise OSError(errno.EPROTO, "another server answers there")

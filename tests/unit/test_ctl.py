@@ -170,6 +170,17 @@ def test_a_master_that_ends_before_it_answers(path: Path, capsys: pytest.Capture
     assert "the master ended before it answered" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n", b"[]\n", b"\xff\n"])
+@pytest.mark.parametrize("command", ["status", "wait"])
+def test_another_server_answers(path: Path, capsys: pytest.CaptureFixture[str], command: str, said: bytes) -> None:
+    """The application's own socket is easily taken for the control socket."""
+    with master(path, said):
+        assert ctl.main(["-s", str(path), command]) == 2
+    assert capsys.readouterr().err == (
+        f"sdservectl: {path}: another server answers there. Is sdserve running, with this control socket?\n"
+    )
+
+
 @pytest.mark.parametrize("seconds", ["0.05", "0"])
 def test_no_answer_in_time(path: Path, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with master(path, None):
