@@ -1,6 +1,6 @@
 """What `sdservectl top` shows, from two looks at a service: rates, quantiles, and lines of a given width. All pure.
 
-Counters only grow; where they seem to have shrunk (another memory after a restart), the look before is none.
+Counters only grow. Where they have shrunk (a restart has made new ones), there are no rates until the next look.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from sdserve.immutable import Immutable
 from sdserve.process.counters import Row
 from sdserve.status import Figures, SlowRequest, WorkerFigures, plain
 
-WIDE = 80  # columns that the table of workers takes, at most
 SLOW_HEAD = f"{'SLOT':>4} {'PID':>8} {'FOR':>8}  REQUEST"
 MOST_SLOW = 8  # slow requests that are shown
 HEAD = f"{'SLOT':>4} {'PID':>8} {'STATE':<9} {'AGE':>7} {'REQ/S':>9} {'BUSY':>8} {'FOR':>8} {'CONNS':>6} {'PSS':>8}"

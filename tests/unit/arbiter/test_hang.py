@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 
@@ -67,9 +67,8 @@ class Watched(Turning):
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
-    watched = Watched()
-    yield watched
-    watched.close()
+    with closing(Watched()) as watched:
+        yield watched
 
 
 def test_hung(watched: Watched) -> None:
@@ -134,10 +133,9 @@ def test_a_worker_that_retires_may_hang_too(watched: Watched) -> None:
 
 
 def test_without_a_time_out_nobody_hangs() -> None:
-    watched = Watched(timeout=0)
-    watched.busy_for(1e6)
-    assert watched.hung == []
-    watched.close()
+    with closing(Watched(timeout=0)) as watched:
+        watched.busy_for(1e6)
+        assert watched.hung == []
 
 
 @pytest.mark.parametrize("nonsense", [math.nan, math.inf, 1e300, -math.inf])
@@ -187,9 +185,8 @@ class AtRest(Watched):
 
 @pytest.fixture
 def at_rest() -> Iterator[AtRest]:
-    at_rest = AtRest()
-    yield at_rest
-    at_rest.close()
+    with closing(AtRest()) as at_rest:
+        yield at_rest
 
 
 def test_an_event_loop_that_does_not_poll_hangs_without_a_request(at_rest: AtRest) -> None:
@@ -212,13 +209,12 @@ def test_who_is_asked_is_not_asked_again_before_the_time_is_over(at_rest: AtRest
 @pytest.mark.parametrize(("threads", "polls"), [(1, 1), (4, 1), (0, 0)], ids=["one thread", "four", "it cannot answer"])
 def test_who_cannot_hang_at_rest_or_not_answer_sleeps(threads: int, polls: int) -> None:
     """One process of one thread stands for all: four have more only where they are another's."""
-    at_rest = AtRest(threads, polls)
-    at_rest.watch.serves(at_rest.handle)
-    at_rest.after()
-    assert at_rest.watch.rest(at_rest.handle)
-    assert at_rest.asked() == 0
-    assert at_rest.loop.timeout() is None
-    at_rest.close()
+    with closing(AtRest(threads, polls)) as at_rest:
+        at_rest.watch.serves(at_rest.handle)
+        at_rest.after()
+        assert at_rest.watch.rest(at_rest.handle)
+        assert at_rest.asked() == 0
+        assert at_rest.loop.timeout() is None
 
 
 def test_another_thread_is_a_reason_to_ask(at_rest: AtRest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,6 +197,8 @@ class TestPipe:
         for _ in range(4096):
             pipe.wake()
         pipe.drain()
+        with pytest.raises(BlockingIOError):
+            os.read(pipe.fileno(), 1)
         pipe.close()
 
 

@@ -149,11 +149,15 @@ def test_no_attempt_follows_another_at_once() -> None:
 
 
 def test_a_stream_that_raises_anything() -> None:
+    raised: list[object] = []
+
     class Odd(io.StringIO):
         def flush(self) -> None:
+            raised.append(self)
             raise RuntimeError("odd")
 
-    flush(Odd())
+    flush(odd := Odd())
+    assert raised == [odd]
     flush(None)
 
 
