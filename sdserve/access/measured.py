@@ -4,44 +4,23 @@ Only where statsd_host is set: nothing else imports this.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, LogRecord
-from typing import Any, Protocol
+from typing import Any
 
-from sdserve.access.log import BATCH
+from sdserve.access.log import BATCH, AccessLog
 from sdserve.access.statsd import Statsd
 
 COUNTED = {CRITICAL: "critical", ERROR: "error", WARNING: "warning"}
 
 
-class Records(Protocol):
-    """What takes a record of each answer: an AccessLog, and what stands in front of it here.
+class MeasuredRequests:
+    """Takes what statsd is told of each answer, and has `log`, if there is one, record it: called as that is.
 
-    `reads`: whether environ and headers are needed for it.
+    reads: whether environ and headers are needed for it
     """
 
-    reads: bool
-
-    @property
-    def pending(self) -> Collection[object]: ...
-
-    def record(
-        self,
-        environ: dict[str, Any],
-        status: str,
-        sent: int,
-        seconds: float,
-        headers: Sequence[tuple[str, str]] = (),
-        ended: str = "+",
-    ) -> None: ...
-
-    def flush(self) -> None: ...
-
-
-class MeasuredRequests:
-    """Takes what statsd is told of each answer, and has `log`, if there is one, record it: called as that is."""
-
-    def __init__(self, statsd: Statsd, log: Records | None) -> None:
+    def __init__(self, statsd: Statsd, log: AccessLog | None) -> None:
         self.pending = statsd.pending
         self.reads = log is not None
         self._statsd = statsd
@@ -69,6 +48,9 @@ class MeasuredRequests:
         self._statsd.flush()
         if self._log is not None:
             self._log.flush()
+
+
+Records = AccessLog | MeasuredRequests  # what takes a record of each answer
 
 
 class MeasuredLogger(logging.Logger):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdserve.access import statsd as module
+from sdserve.access.log import AccessLog, form_of
 from sdserve.access.measured import MeasuredRequests
 from sdserve.access.statsd import UDP_BYTES, UNIX_BYTES, Lines, Statsd, Where, locate
 from sdserve.config.address import statsd_address
@@ -272,29 +273,18 @@ def test_many_requests_are_few_datagrams_of_whole_lines(short_path: Path) -> Non
 def test_a_websocket_counts_once_when_it_has_ended() -> None:
     """The access log has a record of its opening as well."""
 
-    class Log:
-        reads = True
-        pending: tuple[str, ...] = ()
-
-        def __init__(self) -> None:
-            self.records: list[str] = []
-
-        def record(self, environ: object, status: str, sent: int, seconds: float, headers: object, ended: str) -> None:
-            self.records.append(f"{status} {ended}")
-
-        def flush(self) -> None: ...
-
-    for log in Log(), None:
+    for logs in True, False:
+        written: list[str] = []
+        log = AccessLog(form_of("%(s)s %(X)s"), written.extend, pytest.fail) if logs else None
         server = daemon.Statsd()
-        taken: Any = log
-        requests = MeasuredRequests(Statsd(locate(statsd_address(server.address) or ""), Lines(), print), taken)
+        requests = MeasuredRequests(Statsd(locate(statsd_address(server.address) or ""), Lines(), print), log)
         if requests.reads:
             requests.record({}, "101 Switching Protocols", 0, 0.001, (), "+")
         requests.record({}, "101 Switching Protocols", 0, 3600.0, (), "-")
         requests.flush()
         assert server.counts() == {"gunicorn.requests": 1, "gunicorn.request.status.101": 1}
         server.close()
-        assert log is None or log.records == ["101 Switching Protocols +", "101 Switching Protocols -"]
+        assert written == (["101 +", "101 -"] if logs else [])
 
 
 class Recorder:

@@ -109,7 +109,7 @@ class HTTPWorker(Worker):
     @cached_property
     def access(self) -> "Records | None":
         """What takes records of answers, for the access log and for statsd; None where nobody reads them."""
-        log: Records | None = None
+        log = None
         if self.log.access_enabled:
             from sdserve.access.log import AccessLog, form_of
 
@@ -118,7 +118,7 @@ class HTTPWorker(Worker):
         if self.log.statsd is not None:
             from sdserve.access.measured import MeasuredRequests
 
-            log = MeasuredRequests(self.log.statsd, log)
+            return MeasuredRequests(self.log.statsd, log)
         return log
 
     def calls(self) -> Iterable[Lasting]:
