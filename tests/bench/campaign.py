@@ -234,10 +234,7 @@ class Campaign(Deeds):
 
     def stop_observer(self) -> None:
         if observer := self._titled("observer"):
-            observer.kill(signal.SIGSTOP)
-            self._moment()
-            with suppress(OSError):
-                observer.kill(signal.SIGCONT)
+            self._stand(observer)
 
     def kill_new_master(self) -> None:
         _, new = self._new()
