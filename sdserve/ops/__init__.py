@@ -1,0 +1,1 @@
+"""What an operator is given: commands, metrics and health, `sdservectl top`, units. Nothing here imports the master."""

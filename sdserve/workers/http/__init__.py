@@ -1,0 +1,1 @@
+"""What both kinds of workers share: connections from accept to close, bodies, records, leaving."""
