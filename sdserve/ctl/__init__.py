@@ -90,13 +90,31 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _top(options: argparse.Namespace) -> int:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print("sdservectl: top needs a terminal; see status --watch, and status --json for scripts", file=sys.stderr)
+    if trouble := _no_screen():
+        print(f"sdservectl: top {trouble}; see status --watch, and status --json for scripts", file=sys.stderr)
         return NOBODY
     from sdserve.ctl import top
 
     last = top.follow(options)
     return DONE if last is None else _shown(last, options)
+
+
+def _no_screen() -> str:
+    """Why there is nowhere to draw, or ""."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return "needs a terminal"
+    try:
+        import curses
+
+        curses.setupterm()
+    except ImportError:
+        return "needs curses, which this Python was built without"
+    except curses.error:
+        term = ascii(os.environ.get("TERM", ""))[1:-1]
+        return (
+            f"does not know this terminal, TERM={term}: try TERM=xterm, or install its terminfo (ncurses-term has many)"
+        )
+    return ""
 
 
 def _reload(options: argparse.Namespace) -> int:

@@ -144,7 +144,8 @@ COMMANDS = (
         details="q ends it. Rates and quantiles are those of the last interval: a quantile is the upper end of the "
         "histogram's bucket. While somebody follows, the master looks at shared memory, and asks a worker that has "
         "been busy for more than a second which requests last: at most 8 of a worker, and 32 in all. sdservectl itself "
-        "reads the memory of workers, as far as the kernel lets it. Without a terminal it exits with 2.",
+        "reads the memory of workers, as far as the kernel lets it. Without a terminal that terminfo(5) knows it "
+        "exits with 2.",
     ),
     Command(
         "reload",

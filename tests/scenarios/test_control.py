@@ -126,6 +126,9 @@ def test_top_on_a_terminal(stuck: Operated) -> None:
     piped = stuck.run("top")
     assert (piped.returncode, piped.stdout) == (2, "")
     assert "top needs a terminal" in piped.stderr
+    with Terminal([*stuck.program, "top"], stuck.environ, term="xterm-of-tomorrow") as unknown:
+        unknown.until("^sdservectl: top does not know this terminal, TERM=xterm-of-tomorrow: try TERM=xterm")
+        assert unknown.wait() == 2
 
     def ask() -> None:
         with connector(stuck.address)() as client:

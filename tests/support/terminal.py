@@ -75,10 +75,13 @@ class Screen:
 
 
 class Terminal:
-    """Runs `argv` with the environment `env` in a terminal of its own, of 24 lines and 80 columns."""
+    """Runs `argv` with the environment `env` in a terminal of its own, of 24 lines and 80 columns.
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
-        environ = {name: value for name, value in env.items() if name not in ("LINES", "COLUMNS")} | {"TERM": "vt52"}
+    term: what the program takes it for
+    """
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], term: str = "vt52") -> None:
+        environ = {name: value for name, value in env.items() if name not in ("LINES", "COLUMNS")} | {"TERM": term}
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             termios.tcsetwinsize(0, (24, 80))
