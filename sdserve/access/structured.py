@@ -18,7 +18,7 @@ ABSENT = "\ufdd0"  # what is not there; no client can say it: what comes from on
 
 
 def _of(name: str) -> str:
-    return f'get("{name}", {ABSENT!r})'
+    return f'get("{name}", none)'
 
 
 _USER = 'user(environ, none) if "HTTP_AUTHORIZATION" in environ else none'
@@ -62,7 +62,7 @@ class Structured(Form):
         # What somebody else has chosen brings its quotes with it, or nothing is there.
         places = {field: "%s" if field not in OURS else place for field, place, _ in taken}
         template = around % self._joined(places | {"pid": pid})
-        literal = self._joined({field: place for field, place, _ in taken})
+        literal = self._joined({field: place for field, place, _ in taken} | {"pid": pid})
         super().__init__(template, [expression for _, _, expression in taken], foreign, literal)
         self._quick = self._compiled_lines(around, [(field, place) for field, place, _ in taken], pid)
 

@@ -144,6 +144,18 @@ def test_whatever_is_sent_each_record_says_it(style: str, values: list[bytes], t
 
 
 @STYLES
+def test_a_batch_of_ordinary_requests_is_made_without_a_look_at_each_value(style: str) -> None:
+    """Whatever is absent: it costs a multiple otherwise, and the records are the same."""
+    form, _ = FORMS[style]
+    few = {name: ENVIRON[name] for name in ("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL")}
+    batch = [form.take(environ, "200 OK", 13, 0.25, [], "+") for environ in (ENVIRON, few, ENVIRON, few)]
+    assert form.fast(batch) == form.lines(batch)
+    hostile = form.take(ENVIRON | {"HTTP_REFERER": '"'}, "200 OK", 13, 0.25, [], "+")
+    assert form.fast([*batch, hostile]) is None
+    assert form.lines([*batch, hostile])[: len(batch)] == form.fast(batch)
+
+
+@STYLES
 @pytest.mark.parametrize("gap", ["null", ":null,", "= ", '"= "', '":null,"'])
 @pytest.mark.parametrize("quotes", ['"', '""', '"x":null,"y":null,"'])
 def test_what_looks_like_nothing_hides_no_quote(style: str, gap: str, quotes: str) -> None:
