@@ -25,6 +25,8 @@ CASES = {
     "several bad settings": (GOOD, "app", "workers = -1\ntimeout = 'long'\n", 1, "timeout"),
 }
 
+RAISES = ("syntax error", "missing requirement", "failing factory")  # in the application's own lines
+
 
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preloaded"])
 @pytest.mark.parametrize("case", CASES)
@@ -41,6 +43,10 @@ def test_exit_code_and_reason(start: Callable[..., Server], short_path: Path, ca
     if code != 1:
         told = server.notify.wait(lambda m: word in m.fields.get("STATUS", ""))
         assert "ERRNO" not in told  # no system call failed
+    if case in RAISES:
+        trace = server.log.partition("[ERROR] Exception while loading the application\n")[2].partition("\n[")[0]
+        assert f'File "{short_path}/app.py", line' in trace
+        assert "/sdserve/" not in trace and "importlib" not in trace
     assert not (short_path / "s").exists()
 
 
