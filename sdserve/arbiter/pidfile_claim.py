@@ -28,13 +28,16 @@ class PidfileClaim:
             self.pidfile, self._name = pidfile, path
 
     def follow(self, path: str | None, *, second: bool) -> None:
-        """Moves to the path of another configuration, or makes good for a file that somebody took away."""
+        """Moves to the path of another configuration, or makes good for a file that somebody took away or nobody could
+        write. The old file stays until the new one is there.
+        """
         try:
-            if self.pidfile is not None:
-                if self.pidfile.fname in (path, f"{path}.2") and self.pidfile.holds():
-                    return
+            if path is None or self.pidfile is None or not self.pidfile.holds():
                 self.release()
-            self.make(path, second=second)
+                self.make(path, second=second)
+            else:
+                self._name = path
+                self.pidfile.rename(f"{path}.2" if second else path)
         except PidfileError as error:
             self._log.error("%s", error)
 

@@ -51,6 +51,7 @@ class What(Enum):
     HOOK_RAISES = "the next call of a hook raises"
     STEP_LASTS = "the next hook, or the configuration, takes its time"
     DEAF = "systemd cannot be told for a moment"
+    DISK_FULL = "no pidfile can be written for a while"
     TIME = "time passes"
     LEAP = "the machine stands still"
 

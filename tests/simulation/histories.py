@@ -67,7 +67,10 @@ LAGS = (0, 0, 0, 1, 2, 3)
 
 numbers = st.integers(0, 8)
 events: st.SearchStrategy[Event] = st.one_of(
-    st.tuples(st.sampled_from([what for what in WEIGHTS if what not in (What.TIME, What.LEAP)]), numbers, st.just(0.0)),
+    st.tuples(
+        st.sampled_from([*(what for what in WEIGHTS if what not in (What.TIME, What.LEAP)), What.DISK_FULL]),
+        *(numbers, st.just(0.0)),
+    ),
     st.tuples(st.just(What.TIME), st.just(0), st.sampled_from(LEAPS)),
     st.tuples(st.just(What.LEAP), st.just(0), st.sampled_from(SUSPENDS)),
     st.tuples(st.just(What.DEPLOY), numbers, numbers.map(float)),

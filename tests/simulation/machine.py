@@ -19,7 +19,7 @@ from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.signals import Handler
 from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import Config
-from sdserve.errors import ListenError
+from sdserve.errors import ListenError, PidfileError
 from sdserve.events import Event
 from sdserve.log import Destinations, Logger
 from sdserve.process.counter_memory import CounterMemory
@@ -53,14 +53,20 @@ NOT_TOLD = ("Handling signal", "Hang up", "Starting sdserve", "Listening at", "U
 class SimulatedPidfile(Pidfile):
     """A pidfile in a file system of two dozen bytes."""
 
-    def __init__(self, fname: str, world: "World") -> None:
+    def __init__(self, fname: str, master: MasterProcess) -> None:
         super().__init__(fname)
-        self._world = world
+        self._master = master
+        self._world = master.world
 
     def _read(self, fname: str) -> int | None:
         return self._world.files.get(fname)
 
     def _write(self, pid: int) -> None:
+        self._master.unwritten = self._world.disk_full > 0
+        if self._world.disk_full:
+            self._world.disk_full -= 1
+            self._world.tell(f"{self._master} cannot write {self.fname}")
+            raise PidfileError(f"cannot write the pidfile {self.fname}: {os.strerror(errno.ENOSPC)}")
         self._world.files[self.fname] = pid
 
     def _remove(self, fname: str) -> None:
@@ -253,7 +259,7 @@ class SimulatedHost(Host):
         return self._listener(path, inode=inode)
 
     def pidfile(self, path: str) -> Pidfile:
-        return SimulatedPidfile(path, self.world)
+        return SimulatedPidfile(path, self.master)
 
     # --- whom it tells ------------------------------------------------------------------------------------------------
 

@@ -131,6 +131,7 @@ class MasterProcess(Process):
         self.host = world.host(self)
         self.arbiter: Arbiter | None = None
         self.said_ready = False
+        self.unwritten = False  # its last attempt to write a pidfile failed
         self.hit_since = False  # the world took something of it, since it said that it serves
         self.told_to_leave = False  # by TERM, INT, QUIT, RTMIN or WINCH
         self.told_to_restart = False  # by RTMIN, and not by another one since

@@ -14,7 +14,8 @@ verdict     a reload whose workers cannot boot does not go on
 idempotent  a turn in which nothing happened does nothing
 answered    a signal that arrived is acted upon, or its refusal is logged
 reaped      nobody is signalled after he was reaped
-pidfile     each master holds one pidfile, and it names a living one; one master holds the name itself
+pidfile     each master holds one pidfile, and it names a living one; one master holds the name itself; unless the last
+            attempt to write it failed
 socket      the file of a Unix socket is there as long as anybody serves it
 mainpid     MAINPID= names a living master, and only the main process speaks to systemd
 store       at a stop no connection goes where nobody will serve it: into systemd's store at a restart alone
@@ -339,6 +340,8 @@ class Promises:
                 if timeout is None or timeout > SOON:
                     self.breaks("outage", f"{each} has nobody, and waits for {timeout} s")
             claimed = arbiter.claim.pidfile
+            if each.unwritten:
+                continue
             if claimed is None or world.files.get(claimed.fname) != each.pid:
                 self.breaks("pidfile", f"{each} lost its pidfile: {world.files}")
             elif arbiter.service.state is Master.RUNNING:
@@ -346,7 +349,8 @@ class Promises:
                 if claimed.fname != wanted:
                     self.breaks("pidfile", f"{each} holds {claimed.fname} instead of {wanted}")
         names = [each.arbiter.claim.pidfile.fname for each in masters if each.arbiter and each.arbiter.claim.pidfile]
-        if masters and sum(not name.endswith(".2") for name in names) != 1:
+        written = not any(each.unwritten for each in masters)
+        if masters and written and sum(not name.endswith(".2") for name in names) != 1:
             self.breaks("pidfile", f"the masters hold {names}")
         if self.stopping and any(
             each.arbiter and each.arbiter.service.state is Master.RUNNING for each in [self.main] if each

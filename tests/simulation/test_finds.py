@@ -103,6 +103,18 @@ def test_a_promotion_during_a_reload_takes_the_name_in_force() -> None:
     finish(world)
 
 
+def test_a_promotion_on_a_full_disk_is_made_good_by_the_next_reload() -> None:
+    """The file kept its .2 for good: at each reload it was there, and named its master."""
+    world = service(systemd=False)
+    upgraded(world)
+    happen(world, What.DISK_FULL, What.READY, What.LEAVES)
+    [master] = (each for each in world.masters if each.alive)
+    assert world.files == {"/pid.2": master.pid}
+    happen(world, What.HUP, What.READY, What.ACKNOWLEDGES)
+    assert world.files == {"/pid": master.pid}
+    finish(world)
+
+
 @pytest.mark.parametrize("asked", [What.ASKED_TO_RELOAD, What.ASKED_TO_UPGRADE])
 def test_sdservectl_hears_of_a_stop_in_the_middle(asked: What) -> None:
     world = service()

@@ -53,6 +53,7 @@ class World:
         self.open: dict[int, str] = {}
         self.no_room = 0
         self.deaf = 0  # messages that systemd will not hear
+        self.disk_full = 0  # pidfiles that cannot be written
         self.raising: list[str] = []  # hooks whose next call raises
         self.lasting = 0.0  # seconds that the next step takes
         self.calm: bool = False  # from here on only who has handed over may stay stopped
@@ -226,6 +227,9 @@ class World:
         elif what is What.DEAF:
             self.deaf = 1 + who % 4
             self.tell(f"systemd will not hear {self.deaf} messages")
+        elif what is What.DISK_FULL:
+            self.disk_full = 1 + who % 3
+            self.tell(f"the next {self.disk_full} pidfiles cannot be written")
         elif what is What.EVERYBODY:
             signum = TO_ALL[who % len(TO_ALL)]
             return sum(self.happens(What[signum.name[3:]], index) for index in range(len(self._alive()))) > 0
@@ -364,7 +368,7 @@ class World:
         """From here on processes do as they are told, and the service comes to rest at its goal."""
         self.tell("all is calm")
         self.calm = True
-        self.deaf, self.raising, self.lasting = 0, [], 0.0
+        self.deaf, self.disk_full, self.raising, self.lasting = 0, 0, [], 0.0
         for master in self._alive():
             if master.has_handed_over and not master.stopped:
                 self._befalls(What.MASTER_STOPPED, master)
