@@ -1,13 +1,13 @@
 """A first start that cannot succeed ends, with gunicorn's exit codes and one line that says why."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.server import Server
+from tests.support.unprivileged import unprivileged
 
 GOOD = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
 POST_FORK = "def post_fork(server, worker):\n    raise RuntimeError('no licence today')\n"
@@ -54,9 +54,8 @@ def test_exit_code_and_reason(start: Callable[..., Server], short_path: Path, ca
 def test_who_is_not_root_cannot_become_somebody_else(start: Callable[..., Server], short_path: Path) -> None:
     """One line, and no traceback, which would say no more."""
     (short_path / "app.py").write_text(GOOD)
+    program = unprivileged(short_path)
     short_path.chmod(0o777)
-    drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
-    program = (sys.executable, "-c", f"import os; from sdserve.cli import main; {drop}; main()")
     server = start("-u", "root", "-b", f"unix:{short_path}/s", "app", cwd=short_path, program=program)
     assert server.wait() == 3
     assert (

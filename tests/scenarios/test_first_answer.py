@@ -44,6 +44,7 @@ def test_the_first_answer_waits_for_no_heavy_module(start: Start, short_path: Pa
     # What an environment for development loads by itself, by its .pth files.
     program = "import sys; print(*sys.modules)"
     bare = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "sdserve.workers.wsgi.worker" in loaded
     assert sorted((loaded - set(bare.split())) & (HEAVY | LATER)) == []
 
 

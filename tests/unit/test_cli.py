@@ -11,6 +11,7 @@ import pytest
 from sdserve import __version__
 from tests.support.notify import NotifySocket
 from tests.support.server import CHECKOUT
+from tests.support.unprivileged import unprivileged
 
 APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
 
@@ -161,15 +162,14 @@ def test_check_config_tells_everything_at_once(sdserve: Run, tmp_path: Path) -> 
     assert all(start in line for start, line in zip(starts, found, strict=True)), found
 
 
-def unprivileged(directory: Path) -> Run:
-    """Runs the command as somebody who may not become anybody else, whoever runs the tests."""
-    drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534); " if os.geteuid() == 0 else ""
-    directory.chmod(0o755)
+def as_nobody(directory: Path) -> Run:
+    """Runs the command as somebody who may not become anybody else."""
+    program = unprivileged(directory)
     (directory / "site_app.py").write_text(APP)
 
     def run(*argv: str, **environ: str) -> Result:
         return subprocess.run(
-            [sys.executable, "-c", f"import os; from sdserve.cli import main; {drop}main()", *argv],
+            [*program, *argv],
             cwd=directory,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environ},
             capture_output=True,
@@ -190,7 +190,7 @@ HERE = (
 def test_a_start_tells_everything_at_once(short_path: Path) -> None:
     (short_path / "c.py").write_text("wokers = 2\n")
     with NotifySocket() as notify:
-        result = unprivileged(short_path)(
+        result = as_nobody(short_path)(
             *("-c", "c.py", "-D", "-u", "1", "-g", "2", "-p", "/no/such/place"), NOTIFY_SOCKET=notify.address
         )
     starts = f"{short_path}/c.py:1: wokers = 2 is not", "no application: name it", *HERE
@@ -203,7 +203,7 @@ def test_a_start_tells_everything_at_once(short_path: Path) -> None:
 def test_check_config_warns_of_what_is_refused_to_who_checks_only(short_path: Path) -> None:
     """The service may be another user, and have the directory of its pidfile from systemd."""
     with NotifySocket() as notify:
-        result = unprivileged(short_path)(
+        result = as_nobody(short_path)(
             *("--check-config", "-D", "-u", "1", "-g", "2", "-p", "/no/such/place", "site_app:app"),
             NOTIFY_SOCKET=notify.address,
         )
@@ -215,7 +215,7 @@ def test_check_config_warns_of_what_is_refused_to_who_checks_only(short_path: Pa
 
 def test_who_may_be_whom(short_path: Path) -> None:
     """Neither oneself nor a place that one may write to is refused; a directory of others is."""
-    run = unprivileged(short_path)
+    run = as_nobody(short_path)
     me = ("-u", "65534", "-g", "65534") if os.geteuid() == 0 else ("-u", str(os.geteuid()))
     assert run("--check-config", *me, "-p", "/tmp/sdserve-pid", "site_app:app").stderr == ""
     assert "/etc/x: Permission denied" in run("--check-config", "-p", "/etc/x", "site_app:app").stderr
