@@ -23,7 +23,7 @@ from sdserve.arbiter.lifecycle import MASTER, UPGRADE, WORKER, Table  # noqa: E4
 from sdserve.config import render  # noqa: E402
 from sdserve.config.gunicorn import ACCEPTED, REFUSED  # noqa: E402
 from sdserve.config.uvicorn import OPTIONS  # noqa: E402
-from sdserve.ctl.parser import SOCKET, TIMEOUT, UNIT  # noqa: E402
+from sdserve.ctl.parser import SOCKET, TIMEOUT, UNIT, USER  # noqa: E402
 from sdserve.events import EVENTS  # noqa: E402
 from sdserve.handlers import PRIORITIES  # noqa: E402
 from sdserve.ops import interface, units  # noqa: E402
@@ -307,6 +307,7 @@ def control_man() -> str:
         *common,
         ("-s, --socket", "PATH", SOCKET),
         ("-u, --unit", "UNIT", UNIT),
+        ("--user", "", USER),
         ("--timeout", "SECONDS", TIMEOUT.about),
     ):
         spelled = ", ".join(rf"\fB{_roff(name)}\fR" for name in names.split(", "))

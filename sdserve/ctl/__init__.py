@@ -42,14 +42,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.user and options.socket:
+        parser().error("argument --user: not allowed with argument -s/--socket")
     if options.unit:
         from sdserve.ctl.unit import NoSocketError, socket_of
 
         try:
-            options.socket = socket_of(options.unit)
+            options.socket = socket_of(options.unit, options.user)
         except NoSocketError as error:
             print(f"sdservectl: {error}", file=sys.stderr)
             return NOBODY
+    elif options.user:
+        from sdserve.ctl.unit import runtime_directory
+
+        options.socket = os.path.join(runtime_directory(user=True), "sdserve", "control")
     elif not options.socket:
         directory = os.environ.get("RUNTIME_DIRECTORY", "/run/sdserve").split(":")[0]
         options.socket = os.path.join(directory, "control")

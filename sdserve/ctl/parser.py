@@ -9,6 +9,7 @@ from sdserve.ops.commands import COMMANDS, Command, Field
 
 SOCKET = "the control socket (default: $RUNTIME_DIRECTORY/control, or /run/sdserve/control)"
 UNIT = "the service of this unit (sdserve@shop, say): its control socket is in its RuntimeDirectory="
+USER = "of your own service manager, as systemctl --user (default: $XDG_RUNTIME_DIR/sdserve/control)"
 TIMEOUT = Field("timeout", float, "how long to wait (default: for ever)", "--timeout", "SECONDS")
 
 
@@ -28,6 +29,7 @@ def _common(parser: argparse.ArgumentParser, default: Any) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-s", "--socket", default=default, metavar="PATH", help=SOCKET)
     where.add_argument("-u", "--unit", default=default, metavar="UNIT", help=UNIT)
+    parser.add_argument("--user", action="store_true", default=False if default is None else default, help=USER)
     read = partial(_value, TIMEOUT, float)
     parser.add_argument(TIMEOUT.flag, type=read, default=default, metavar=TIMEOUT.metavar, help=TIMEOUT.about)
 

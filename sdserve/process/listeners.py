@@ -78,9 +78,13 @@ class Listener:
         self.sock.close()
 
     def unlink(self) -> None:
-        """Removes the Unix socket's file if it is still the one that we bound."""
+        """Removes the Unix socket's file if it is still the one that we bound.
+
+        On a disk that is read-only by now, or in a directory that is another's, it stays, and ends nothing: it is
+        stale as soon as nobody listens, and whoever binds the path removes it, or says why that cannot be done.
+        """
         if self.inode is not None and isinstance(self.address, str) and self.found():
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(self.address)
 
     def found(self) -> bool:
@@ -89,7 +93,7 @@ class Listener:
             return True
         try:
             there = os.lstat(self.address)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # no such path any more, or none that we may look at
             return False
         return (there.st_dev, there.st_ino) == self.inode
 

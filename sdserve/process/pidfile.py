@@ -20,29 +20,25 @@ class Pidfile:
 
     def create(self, pid: int) -> None:
         """Writes `pid`. Raises PidfileError when another running process holds the file, or it cannot be written."""
-        holder = self.validate()
-        if holder is not None and holder != pid:
-            raise PidfileError(f"already running on pid {holder}: the pidfile {self.fname} names it")
-        self._write(pid)
+        self._demand_free(self.fname, pid)
+        self._write(self.fname, pid)
         self.pid = pid
 
     def rename(self, fname: str) -> None:
         """Moves to another path: how a promoted master drops the `.2`. Raises PidfileError.
 
-        The new file is there before the old one goes, so readers find the pid at any moment.
+        The file itself moves, which needs no room on the disk. To another disk it is written before the old one goes:
+        readers find the pid at any moment.
         """
         pid, old = self.pid, self.fname
-        if pid is None or fname == old:
-            self.fname = fname
-            return
-        try:
-            self.fname = fname
-            self.create(pid)
-        except PidfileError:
-            self.fname = old
-            raise
-        if self._read(old) == pid:
-            self._remove(old)
+        if pid is not None and fname != old:
+            self._demand_free(fname, pid)
+            ours = self._read(old) == pid
+            if not (ours and self._moves(fname)):
+                self._write(fname, pid)
+                if ours:
+                    self._remove(old)
+        self.fname = fname
 
     def forget(self, pid: int) -> None:
         """Removes the file if it names `pid`, a process that has ended."""
@@ -61,8 +57,16 @@ class Pidfile:
 
     def validate(self) -> int | None:
         """The pid of the running process that the file names, None if it is missing, unreadable as a pid, or stale."""
-        pid = self._read(self.fname)
+        return self._holder(self.fname)
+
+    def _holder(self, fname: str) -> int | None:
+        pid = self._read(fname)
         return pid if pid is not None and self._runs(pid) else None
+
+    def _demand_free(self, fname: str, pid: int) -> None:
+        """Raises PidfileError when a running process other than `pid` holds the file."""
+        if (holder := self._holder(fname)) not in (None, pid):
+            raise PidfileError(f"already running on pid {holder}: the pidfile {fname} names it")
 
     def _read(self, fname: str) -> int | None:
         try:
@@ -74,19 +78,26 @@ class Pidfile:
             raise PidfileError(f"cannot read the pidfile {fname}: {error.strerror}") from error
         return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 2**31 else None
 
-    def _write(self, pid: int) -> None:
-        beside = f"{self.fname}.{pid}.new"
+    def _write(self, fname: str, pid: int) -> None:
+        beside = f"{fname}.{pid}.new"
         try:
             remove(beside)
             fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             with open(fd, "w", encoding="ascii") as file:
                 file.write(f"{pid}\n")
                 os.fchmod(fd, 0o644)
-            os.replace(beside, self.fname)
+            os.replace(beside, fname)
         except OSError as error:
             with suppress(OSError):
                 remove(beside)
-            raise _cannot_write(self.fname, error) from error
+            raise _cannot_write(fname, error) from error
+
+    def _moves(self, fname: str) -> bool:
+        try:
+            os.replace(self.fname, fname)
+        except OSError:
+            return False
+        return True
 
     def _remove(self, fname: str) -> None:
         try:

@@ -2,7 +2,8 @@
 
 import signal
 import socket
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +23,19 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
 """
+
+
+@pytest.fixture
+def disk(short_path: Path) -> Iterator[Path]:
+    """A directory on a disk of its own."""
+    path = short_path / "disk"
+    path.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", path], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"cannot mount a tmpfs here: {error}")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
 
 
 ASK = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -72,3 +86,22 @@ def test_who_comes_later_is_refused_at_once(start: Start, tmp_path: Path) -> Non
         (tmp_path / "go").touch()
         assert until_closed(slow).startswith(b"HTTP/1.1 200 OK\r\n")
     assert server.wait() == 0
+
+
+def test_a_disk_that_has_become_read_only_costs_no_request(start: Start, disk: Path, tmp_path: Path) -> None:
+    """The sockets' files cannot be removed, and everything else is done as ever."""
+    (tmp_path / "held.py").write_text(HELD)
+    sockets = ("-b", f"unix:{disk}/s", "--control-socket", f"{disk}/control")
+    (tmp_path / "conf.py").write_text("def on_exit(server): print('on_exit was called', flush=True)")
+    server = start(*sockets, "-w", "1", "-c", "conf.py", "held:application", cwd=tmp_path).wait_ready()
+    with connector(f"{disk}/s")() as slow:
+        slow.sendall(ASK)
+        eventually((tmp_path / "called").exists, "the request is at work")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        server.kill(signal.SIGTERM)
+        server.wait_log("Handling signal: term")
+        (tmp_path / "go").touch()
+        assert until_closed(slow).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert server.wait() == 0
+    server.wait_log("on_exit was called")
+    assert "Traceback" not in server.log

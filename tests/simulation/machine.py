@@ -61,13 +61,16 @@ class SimulatedPidfile(Pidfile):
     def _read(self, fname: str) -> int | None:
         return self._world.files.get(fname)
 
-    def _write(self, pid: int) -> None:
+    def _moves(self, fname: str) -> bool:
+        return False  # to another disk
+
+    def _write(self, fname: str, pid: int) -> None:
         self._master.unwritten = self._world.disk_full > 0
         if self._world.disk_full:
             self._world.disk_full -= 1
-            self._world.tell(f"{self._master} cannot write {self.fname}")
-            raise PidfileError(f"cannot write the pidfile {self.fname}: {os.strerror(errno.ENOSPC)}")
-        self._world.files[self.fname] = pid
+            self._world.tell(f"{self._master} cannot write {fname}")
+            raise PidfileError(f"cannot write the pidfile {fname}: {os.strerror(errno.ENOSPC)}")
+        self._world.files[fname] = pid
 
     def _remove(self, fname: str) -> None:
         self._world.files.pop(fname, None)

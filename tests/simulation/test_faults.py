@@ -253,7 +253,7 @@ def is_promoted_in_name_only(patch: Patch) -> None:
 
 
 def leaves_its_pidfile(patch: Patch) -> None:
-    patch.setattr(PidfileClaim, "release", lambda self: None)
+    patch.setattr(PidfileClaim, "end", lambda self: None)
 
 
 def takes_a_restart_for_a_stop(patch: Patch) -> None:

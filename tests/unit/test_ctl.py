@@ -15,7 +15,7 @@ import pytest
 
 from sdserve import ctl
 from sdserve.ctl.show import told
-from sdserve.ctl.unit import NoSocketError, found
+from sdserve.ctl.unit import NoSocketError, found, runtime_directory
 from sdserve.systemd.environment import digests
 
 STATUS = {
@@ -200,7 +200,7 @@ def test_the_socket_of_the_unit(
     "argv",
     [[], ["restart"], ["--timeout", "soon", "status"], ["-s", "x", "-u", "y", "status"], ["scale"], ["scale", "0"],
      ["scale", "many"], ["scale", "1025"], ["wait", "forever"], ["stacks", "-1"], ["--timeout", "-1", "status"],
-     ["--timeout", "nan", "status"], ["status", "--timeout", "1e300"]],
+     ["--timeout", "nan", "status"], ["status", "--timeout", "1e300"], ["-s", "x", "status", "--user"]],
 )  # fmt: skip
 def test_bad_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
@@ -222,7 +222,10 @@ def test_what_a_number_has_to_be(number: str, capsys: pytest.CaptureFixture[str]
     [
         ("LoadState=loaded\nRuntimeDirectory=sdserve-shop\n", "/run/sdserve-shop/control"),
         ("RuntimeDirectory=sdserve other\nLoadState=loaded\n", "/run/sdserve/control"),
-        ("LoadState=not-found\nRuntimeDirectory=\n", "there is no unit sdserve@shop.service (LoadState=not-found)"),
+        (
+            "LoadState=not-found\nRuntimeDirectory=\n",
+            "there is no unit sdserve@shop.service (LoadState=not-found); with --user, your own service manager's",
+        ),
         ("LoadState=loaded\nRuntimeDirectory=\n", "sdserve@shop.service has no RuntimeDirectory="),
         ("", "there is no unit"),
     ],
@@ -232,6 +235,24 @@ def test_the_socket_of_a_unit_by_name(shown: str, path: str) -> None:
         assert found("sdserve@shop.service", shown) == path
     except NoSocketError as error:
         assert path in str(error)
+
+
+def test_the_socket_of_a_users_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert found("shop.service", "LoadState=loaded\nRuntimeDirectory=shop\n", user=True) == "/run/user/7/shop/control"
+    with pytest.raises(NoSocketError, match=r"no unit shop\.service .*; without --user, the system's are asked"):
+        found("shop.service", "LoadState=not-found\n", user=True)
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert runtime_directory(user=True) == f"/run/user/{os.getuid()}"
+
+
+def test_the_socket_without_a_units_name(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
+    (short_path / "sdserve").mkdir()
+    with master(short_path / "sdserve" / "control", line(ok=True, text="fine")):
+        assert ctl.main(["reload", "--user"]) == 0
 
 
 def test_a_reader_sees_the_calls_of_the_application_first() -> None:
