@@ -44,6 +44,7 @@ class Control:
         self._handlers = handlers
         self._bind = bind
         self.listener: Listener | None = None
+        self._keeps = False
         self._pausing = NO_DEADLINE
         self._reserve = Descriptor(-1)
         self._clients: dict[ControlClient, float] = {}  # and when each came; the oldest first
@@ -62,21 +63,28 @@ class Control:
 
     def keep_open(self, path: str | None) -> None:
         """Listens on `path`, unless it does already; again if somebody has removed the socket's file."""
+        self._keeps = True
         if path and not self.reachable:
             try:
                 self.open(path)
             except ListenError as error:  # sdservectl will miss it, clients will not
                 self._log.warning("no control socket: %s", error)
 
+    def renew(self, path: str | None) -> None:
+        """Makes good for what is missing, unless the socket is another master's."""
+        if self._keeps:
+            self.keep_open(path)
+
     def adopt(self, listener: Listener) -> None:
         """Goes on with a socket that an old master passed on."""
-        self.listener = listener
+        self.listener, self._keeps = listener, True
         self._keep_reserve()
         self._loop.watch(listener, self._accept)
 
     def release(self) -> Listener | None:
         """Stops accepting and gives the socket away, with the connections that wait in it."""
         listener, self.listener = self.listener, None
+        self._keeps = False
         if listener is not None:
             self._loop.unwatch(listener)
         self._pausing.cancel()

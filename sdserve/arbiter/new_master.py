@@ -157,6 +157,7 @@ class NewMaster(Policy):
         self._handover = None
         service.log.event(events.PROMOTED)
         self._claim.promote()
+        service.alone()
         self._host.title(service.title)
         if self._is_main or service.state in LEAVING:
             pass

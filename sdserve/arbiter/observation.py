@@ -74,8 +74,7 @@ class Observation:
                 kept.append(listener)
         for each in service.observed:
             if each not in kept:
-                each.unlink()
-                each.close()
+                service.let_go(each)
         service.observed = kept
 
     def release(self) -> None:

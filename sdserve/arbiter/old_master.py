@@ -137,6 +137,7 @@ class OldMaster(Policy):
     def _successor_lost(self, pid: int, reason: str) -> None:
         service, withdrawn = self._service, self._withdrawn
         self._claim.forget_second(pid)
+        service.alone()
         self._withdrawn = 0
         if service.state in LEAVING:
             service.log.info("The new master (pid %s) has ended", pid)

@@ -52,6 +52,7 @@ class Pool:
         self._children.events = self
         self._in_gap = False  # an exclusive pool: one has left as told, and the next decision forks its successor
         self._boot_kills = 0
+        self._lacking = ""  # why fewer workers serve than are wanted
         self._counted = -1  # workers, when the log was told last
         self._wake = NO_DEADLINE
         self._using = ""  # what the log was told that workers serve by
@@ -101,6 +102,7 @@ class Pool:
                 children.overdue(children.of_age(action.age), action.phase)
         self._answer()
         self._count()
+        self._forgive()
         # The actions set deadlines of their own: the next decision is due at the earliest of all.
         due = [member.deadline for member in children.members()] + [decision.wake_at, retry_at]
         self._wake_at(min((when for when in due if when is not None), default=None))
@@ -110,6 +112,13 @@ class Pool:
             self._counted = count = len(self._children)
             metric = {"metric": "gunicorn.workers", "value": count, "mtype": "gauge"}
             self._service.log.debug("%d workers", count, extra=metric)
+
+    def _forgive(self) -> None:
+        """What kept workers away is over once as many serve as are wanted."""
+        if self._lacking and self.all_serve():
+            if self._service.trouble == self._lacking:
+                self._service.trouble = ""
+            self._lacking = ""
 
     def _wake_at(self, when: float | None) -> None:
         if self._wake.when != when or self._wake.cancelled:
@@ -276,7 +285,8 @@ class Pool:
             self._roll_back(reason)
         elif verdict is Verdict.RETRY:
             self._backs_off(reason)
-            service.trouble = reason if service.state is Master.RUNNING else service.trouble
+            if service.state is Master.RUNNING:
+                service.trouble = self._lacking = reason
 
     def _backs_off(self, reason: str, level: int | None = None) -> None:
         backoff = self._generation.backoff

@@ -11,6 +11,7 @@ Should one of its steps fail all the same, it is tried again and the others are 
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 from sdserve import events
 from sdserve.arbiter import decide
@@ -110,7 +111,7 @@ class Reload(Policy):
             lambda: reset_environment(candidate.env if candidate is not None else {}, service.launched_with),
             lambda: os.environ.update(previous.cfg.env),
             lambda: previous.place.enter(),
-            *self._closings(self._opened),
+            *self._leave(self._opened),
             lambda: new.close() if new is not None else None,
         )
         if size != self._previous_goal.size:
@@ -127,10 +128,9 @@ class Reload(Policy):
                 except Exception:
                     self._service.log.exception("One step of a %s failed; it %s", what, attempt)
 
-    @staticmethod
-    def _closings(listeners: list[Listener]) -> list[Callable[[], None]]:
-        """The steps that let go of listeners; the file of a Unix socket goes first."""
-        return [step for listener in listeners for step in (listener.unlink, listener.close)]
+    def _leave(self, listeners: list[Listener]) -> list[Callable[[], None]]:
+        """The steps that let go of listeners."""
+        return [partial(self._service.let_go, listener) for listener in listeners]
 
     def _size_before(self) -> int:
         """The wanted number of workers before the reload, and what TTIN, TTOU and WINCH have made of it since."""
@@ -162,10 +162,10 @@ class Reload(Policy):
         held = [service.previous.close] if service.previous is not None else []
         self._take(
             "reload",
-            *self._closings(service.outgoing),
+            *self._leave(service.outgoing),
             *held,
             lambda: self._claim.follow(service.cfg.pidfile, second=bool(service.master_pid)),
-            lambda: self._control.keep_open(service.cfg.control_socket),
+            lambda: self._control.renew(service.cfg.control_socket),
             lambda: self._host.title(service.title),
         )
         self._finish(MasterEvent.RELOADED, "")
@@ -177,9 +177,7 @@ class Reload(Policy):
         self._abandoned = self._again or service.previous is not None
         self._again = False
         if service.previous is not None:
-            files = [] if service.shares_listeners else [each.unlink for each in service.outgoing]
-            ends = [each.close for each in service.outgoing]
-            self._take("reload that a stop ended", *files, *ends, service.previous.close)
+            self._take("reload that a stop ended", *self._leave(service.outgoing), service.previous.close)
             service.previous = None
         self._deadline.cancel()
 

@@ -38,7 +38,7 @@ class Service:
 
     cfg, generation: what is in force; generation is None until the start has checked the configuration.
     previous: the generation that a roll-back would restore; None when no reload is under way.
-    trouble: the last failed reload or upgrade, in one line.
+    trouble: the last failed reload or upgrade, or why too few workers serve, in one line.
     outcome: what the last one came to, in words, and when that was (monotonic seconds).
     master_pid: the old master's pid while this one succeeds it, else 0.
     reexec_pid, upgrade: the new master's pid while an upgrade is under way, else 0, and how far it has come.
@@ -68,6 +68,7 @@ class Service:
         self.trouble = ""
         self.outcome = ("", 0.0)
         self.exit_status = 0
+        self._left: list[Listener] = []  # closed, and their files are there for another master
         self.observed: list[Listener] = []  # for metrics and health, apart from the application's
         self.cell = CounterCell.private()  # what this master counts, until `count_in` gives it one that others read
         self._draining = False
@@ -160,6 +161,22 @@ class Service:
         """The listeners that only the old generation serves, while a reload is under way."""
         before = self.previous.listeners if self.previous else []
         return [listener for listener in before if listener not in self.listeners]
+
+    def let_go(self, listener: Listener) -> None:
+        """Closes a listener that is not served any more. A Unix socket's file goes with the last master that has it."""
+        if self.shares_listeners:
+            self._left.append(listener)
+        else:
+            listener.unlink()
+        listener.close()
+
+    def alone(self) -> None:
+        """There is no other master any more: removes the files that were left for it."""
+        left, self._left = self._left, []
+        served = [each.address for each in (*self.listeners, *self.observed)]
+        for listener in left:
+            if listener.address not in served:  # bound again since, and a file may get the inode of one that is gone
+                listener.unlink()
 
     @property
     def shares_listeners(self) -> bool:

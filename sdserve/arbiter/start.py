@@ -106,6 +106,9 @@ class Start:
         while True:
             try:
                 generation.open_listeners(found, self._host.bind)
+                for listener in found:
+                    if listener not in generation.listeners:  # an old master's, which is not to be served any more
+                        service.let_go(listener)
                 return True
             except AddressInUse as error:
                 if loop.now() >= until:

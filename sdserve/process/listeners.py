@@ -248,7 +248,7 @@ def remove_stale(path: str) -> None:
         result = probe.connect_ex(path)
     if result == errno.ECONNREFUSED:
         os.unlink(path)
-    elif result in (0, errno.EAGAIN):  # EAGAIN: somebody listens, and the backlog is full
+    elif result in (0, errno.EAGAIN, errno.EPROTOTYPE):  # the backlog is full; it is of another type, as /dev/log
         raise ListenError(f"cannot listen on unix:{path}: another process listens there")
     elif result != errno.ENOENT:
         raise ListenError(f"cannot listen on unix:{path}: {os.strerror(result)}")
@@ -267,6 +267,8 @@ def _address_of(sock: socket.socket) -> tuple[str, int] | str:
 
 
 def _explain(error: OSError, address: Address) -> str:
+    if error.errno == errno.ENOENT and isinstance(address, str):
+        return f"there is no directory {os.path.dirname(address)}"
     if error.errno == errno.EACCES and isinstance(address, str):
         return f"this user may not make files in {os.path.dirname(address) or '.'}: permission denied"
     return {

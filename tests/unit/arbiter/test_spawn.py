@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 from tests.support.server import Server
+from tests.support.waiting import eventually
 
 
 def test_a_fork_that_failed_is_tried_again(start: Callable[..., Server]) -> None:
@@ -16,5 +17,7 @@ def test_a_fork_that_failed_is_tried_again(start: Callable[..., Server]) -> None
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (full, before[1]))
     server.kill(signal.SIGTTIN)
     server.wait_log(r"no room for a worker process: Too many open files; see LimitNOFILE= \(2 in a row")
+    eventually(lambda: "no room for a worker" in server.status(), "the status says why")
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
     server.wait_workers(2)
+    eventually(lambda: server.status().endswith("2 of 2 workers serving, generation 1"), "and that it is over")

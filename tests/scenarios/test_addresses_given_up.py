@@ -1,0 +1,79 @@
+"""Addresses that a changed configuration does not name any more: their sockets' files go with the last who has them."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Process
+from tests.support.server import Server, answer
+from tests.support.waiting import eventually
+
+Start = Callable[..., Server]
+
+
+class Site:
+    """A server with Unix sockets by name, which the config file may change."""
+
+    def __init__(self, start: Start, directory: Path, mode: str, *sockets: str) -> None:
+        self.directory = directory
+        self.configure(*sockets)
+        given = ("--upgrade", mode, "-p", f"{directory}/pid", "--control-socket", f"{directory}/control")
+        self.server = start("-w", "1", "-c", f"{directory}/conf.py", *given, "plain:application").wait_ready()
+
+    def configure(self, *sockets: str) -> None:
+        bind = [f"unix:{self.directory}/{name}" for name in sockets]
+        (self.directory / "conf.py").write_text(f"bind = {bind}\n")
+
+    def answers(self, *names: str) -> bool:
+        """Exactly these sockets are there, and all are served."""
+        there = {each.name for each in self.directory.iterdir() if each.is_socket()} - {"control"}
+        return there == set(names) and all(answer(str(self.directory / name)).status == 200 for name in names)
+
+    def does(self, number: signal.Signals, log: str, pid: int = 0) -> None:
+        """Sends a signal, and waits for what the log says of its outcome."""
+        mark = self.server.mark
+        self.server.kill(number, pid)
+        self.server.wait_log(log, since=mark)
+
+
+def test_an_upgrade(start: Start, short_path: Path) -> None:
+    site = Site(start, short_path, "auto", "one", "two")
+    assert site.answers("one", "two")
+    site.configure("one")
+    site.does(signal.SIGUSR2, "has been promoted")
+    assert site.answers("one")
+
+
+@pytest.fixture
+def site(start: Start, short_path: Path) -> Site:
+    """With two masters; the old one does not serve `two` any more, and the new one does."""
+    site = Site(start, short_path, "manual", "one", "two")
+    site.does(signal.SIGUSR2, r"\(pid \d+\) serves")
+    site.configure("one")
+    site.does(signal.SIGHUP, "Reloaded:")
+    assert site.answers("one", "two")
+    return site
+
+
+def test_the_new_master_is_dropped(site: Site) -> None:
+    new = Process.of(int((site.directory / "pid.2").read_text()))
+    site.configure("two")
+    site.does(signal.SIGHUP, "Reloaded:", new.pid)
+    assert site.answers("one", "two"), "a reload of the new one takes nothing from the old one"
+    site.does(signal.SIGTERM, "Upgrade backed out", new.pid)
+    assert site.answers("one")
+    assert "no control socket" not in site.server.log
+
+
+def test_the_old_master_goes(site: Site) -> None:
+    new = Process.of(int((site.directory / "pid.2").read_text()))
+    site.configure("two")
+    site.does(signal.SIGHUP, "Reloaded:", new.pid)
+    site.does(signal.SIGTERM, "has been promoted")
+    assert site.answers("two")
+    os.kill(new.pid, signal.SIGTERM)
+    new.wait_gone()
+    eventually(lambda: not [each for each in site.directory.iterdir() if each.is_socket()], "no socket is left")
