@@ -296,6 +296,10 @@ class ASGIClients(RequestClients[ASGIClient]):
                 client.forget()
             self._settle()
 
+    def waits_for_body(self, client: ASGIClient) -> bool:
+        call = client.call
+        return call is not None and call.waits and client.unsent is None
+
     def abandon(self, client: ASGIClient) -> None:
         if client.call is not None:
             client.call.lose()

@@ -291,6 +291,22 @@ class Clients(Deadlines, Generic[C]):
         """From now on they are kept idle for as long as the configuration says."""
         self._keepalive = self._times.keepalive
 
+    def hurry(self, now: float, silence: float) -> None:
+        """From now on a request that arrives is given up when nothing of it has come for `silence` seconds."""
+        times = self._times
+        head, idle = (min(each or NEVER, silence) for each in (times.head, times.body_idle))
+        self._times = times = times.replace(head=head, body_idle=idle)
+        for client in self:
+            due = NEVER
+            if client.phase is PREFACE or (client.phase is HEAD and client.conn.buffered):
+                due = now + head
+            elif client.arrival is not None:
+                client.arrival.hurry(times)
+                if self.waits_for_body(client):
+                    due = max(now + SETTLED, client.arrival.due())
+            client.deadline = min(client.deadline, due)
+            self.look_by(client.deadline)
+
     def sweep(self, now: float) -> None:
         """Looks at every deadline."""
         for client in [client for client in self.open.values() if client.deadline <= now]:
@@ -315,6 +331,10 @@ class Clients(Deadlines, Generic[C]):
             self.end(client)
         else:
             self.close(client)
+
+    def waits_for_body(self, client: C) -> bool:
+        """Whether nothing happens before more of a client's body has come."""
+        return client.phase in (BODY, READ)
 
     def body_is_due(self, client: C, now: float) -> None:
         """The deadline of a body that arrives has passed; more of it may have come since that was set."""

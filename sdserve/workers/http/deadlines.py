@@ -71,6 +71,10 @@ class Arrival:
         self.began += seconds
         self._last += seconds
 
+    def hurry(self, times: Times) -> None:
+        """Less patience from now on."""
+        self._times = times
+
     def due(self) -> float:
         """When it is too slow unless more comes."""
         times = self._times

@@ -13,7 +13,8 @@ come for it after the last worker. What follows depends on who comes after this 
   connection. All others are closed, each after a last look for a request. What somebody left in the queue, when others
   were still there to take it, is taken back and finished as well.
 
-When the time is over, or at a quick stop, what still waits for its client is cut.
+Where nobody serves on, others may wait for the next start: a client that falls silent in the middle of its request is
+waited for no longer than `SILENCE`. When the time is over, or at a quick stop, what still waits for its client is cut.
 """
 
 from time import monotonic
@@ -32,6 +33,7 @@ ACTIVE = 1.0  # seconds after its last response in which a client's next request
 AGAIN = 0.02  # seconds until those who could not take all connections are offered the rest
 ASKING = 1.0  # seconds in which a master answers that does not hang
 GIVING = 0.8  # of the graceful time-out is for giving; in the rest of it, what nobody took is finished here
+SILENCE = 5.0  # seconds without a byte of a request that arrives, after which the stop does not wait for it any more
 LAST_WORDS = 0.5  # seconds for which what the client of a closed connection still sends is read: see Clients.end
 CUT = 0.25  # seconds in which the application ends responses that are cut short: the master kills after twice that
 
@@ -48,6 +50,7 @@ class Retirement:
         self.begun = False
         self._giving = False
         self._left_alone = False
+        self._hurries = False
         self._give_until = self._ask_until = self._cut_by = NEVER
 
     @property
@@ -65,6 +68,9 @@ class Retirement:
         if worker.orphaned and not self._left_alone:  # from the beginning, or since a moment ago
             self._left_alone = True
             self._give_until = min(self._give_until, now + ACTIVE)  # who asks again at once gets its last answer here
+        if not self._hurries and worker.knows_who_follows() and not worker.has_successors():
+            self._hurries = True
+            self._clients.hurry(now, SILENCE)
         if self._giving:
             known = worker.knows_who_follows()
             if not worker.hands_on() or now >= (self._give_until if known else self._ask_until):
