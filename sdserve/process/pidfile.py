@@ -125,7 +125,8 @@ def demand_place(fname: str) -> None:
         place = os.open(os.path.dirname(fname) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if not os.access(".", os.W_OK | os.X_OK, dir_fd=place, effective_ids=True):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                why = errno.EROFS if os.fstatvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+                raise OSError(why, os.strerror(why))
         finally:
             os.close(place)
     except OSError as error:

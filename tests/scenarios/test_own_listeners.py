@@ -89,7 +89,7 @@ def test_who_comes_later_is_refused_at_once(start: Start, tmp_path: Path) -> Non
 
 
 def test_a_disk_that_has_become_read_only_costs_no_request(start: Start, disk: Path, tmp_path: Path) -> None:
-    """The sockets' files cannot be removed, and everything else is done as ever."""
+    """The sockets' files cannot be removed, and everything else is done as ever. The next start says what is wrong."""
     (tmp_path / "held.py").write_text(HELD)
     sockets = ("-b", f"unix:{disk}/s", "--control-socket", f"{disk}/control")
     (tmp_path / "conf.py").write_text("def on_exit(server): print('on_exit was called', flush=True)")
@@ -105,3 +105,6 @@ def test_a_disk_that_has_become_read_only_costs_no_request(start: Start, disk: P
     assert server.wait() == 0
     server.wait_log("on_exit was called")
     assert "Traceback" not in server.log
+    again = start(*sockets, "-p", f"{disk}/pid", "held:application", cwd=tmp_path)
+    assert again.wait() == 1
+    assert f"cannot write the pidfile {disk}/pid: Read-only file system" in again.log
