@@ -255,8 +255,9 @@ class Plan:
         """The line of systemd-run(1) that serves it until it is stopped, without a file; a client starts it."""
         words = ["systemd-run", f"--unit={self.name}"]
         words += [f"--socket-property=ListenStream={each}" for each in self.listen]
-        properties = ["Type=notify", "NotifyAccess=exec", "KillMode=mixed", "RestartKillSignal=SIGRTMIN"]
-        properties += ["FileDescriptorStoreMax=8", f"RuntimeDirectory={self.place}", f"StateDirectory={self.place}"]
+        properties = ["Type=notify", "NotifyAccess=exec", "KillMode=mixed", "ExitType=cgroup"]
+        properties += ["RestartKillSignal=SIGRTMIN", "FileDescriptorStoreMax=8"]
+        properties += [f"RuntimeDirectory={self.place}", f"StateDirectory={self.place}"]
         dynamic = not self.owner or self.new_user
         properties += [f"User={self.place}", "DynamicUser=yes"] if dynamic else [f"User={self.owner}"]
         properties += [f"BindReadOnlyPaths={quoting.path(each, specifiers=False)}" for each in self.bound]

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -43,7 +44,9 @@ def cpu(pid: int) -> float:
 @pytest.fixture
 def server(start: Start, short_path: Path) -> Server:
     (short_path / "conf.py").write_text("")
-    paths = ("-b", f"unix:{short_path}/s", "--control-socket", f"{short_path}/control", "--pid", f"{short_path}/pid")
+    run = short_path / "run"
+    run.mkdir()
+    paths = ("-b", f"unix:{short_path}/s", "--control-socket", f"{run}/control", "--pid", f"{run}/pid")
     arguments = ("-c", f"{short_path}/conf.py", *paths, "-w", "2", "plain:application")
     return start(*arguments, program=FEW).wait_ready()
 
@@ -57,11 +60,11 @@ def exhaust(server: Server, path: Path) -> None:
 def test_sdservectl_is_answered(server: Server, short_path: Path) -> None:
     exhaust(server, short_path)
     for _ in range(3):
-        assert ask(f"{short_path}/control", "status", 15)["ok"]
-    refused = ask(f"{short_path}/control", "reload", 15)
+        assert ask(f"{short_path}/run/control", "status", 15)["ok"]
+    refused = ask(f"{short_path}/run/control", "reload", 15)
     assert not refused["ok"]
     assert "Too many open files" in refused["text"]
-    refused = ask(f"{short_path}/control", "upgrade", 15)
+    refused = ask(f"{short_path}/run/control", "upgrade", 15)
     assert refused["text"] == "no room for a new master: Too many open files; see LimitNOFILE="
     assert answer(str(short_path / "s")).status == 200
 
@@ -71,7 +74,7 @@ def test_it_waits_where_nobody_can_be_accepted(server: Server, short_path: Path)
     clients = []
     for _ in range(30):
         client = socket.socket(socket.AF_UNIX)
-        client.connect(f"{short_path}/control")
+        client.connect(f"{short_path}/run/control")
         clients.append(client)
     server.wait_log("control socket: Too many open files; the next attempt is in 1 s")
     before, mark = cpu(server.pid), server.mark
@@ -81,7 +84,7 @@ def test_it_waits_where_nobody_can_be_accepted(server: Server, short_path: Path)
     assert cpu(server.pid) - before < 0.5
     for client in clients:
         client.close()
-    assert ask(f"{short_path}/control", "status", 30)["ok"]
+    assert ask(f"{short_path}/run/control", "status", 30)["ok"]
 
 
 def test_a_worker_that_dies_is_missed_aloud(server: Server, short_path: Path) -> None:
@@ -99,26 +102,34 @@ def test_a_worker_that_dies_is_missed_aloud(server: Server, short_path: Path) ->
 
 
 def test_the_control_socket_and_the_pidfile_are_made_anew(server: Server, short_path: Path) -> None:
-    for name in ("control", "pid"):
-        (short_path / name).unlink()
+    """Their directory was removed: who serves does without, until it is there again."""
+    run = short_path / "run"
+    shutil.rmtree(run)
+    mark = server.mark
+    server.kill(signal.SIGHUP)
+    server.wait_log(f"cannot write the pidfile {run}/pid: No such file or directory", since=mark)
+    server.wait_log("no control socket: ", since=mark)
+    server.wait_log("Reloaded: ", since=mark)
+
+    run.mkdir()
     mark = server.mark
     server.kill(signal.SIGHUP)
     server.wait_log("Reloaded: ", since=mark)
-    assert ask(f"{short_path}/control", "status", 15)["ok"]
-    assert (short_path / "pid").read_text() == f"{server.pid}\n"
+    assert ask(f"{run}/control", "status", 15)["ok"]
+    assert (run / "pid").read_text() == f"{server.pid}\n"
 
     for name in ("control", "pid"):
-        (short_path / name).unlink()
+        (run / name).unlink()
     server.kill(signal.SIGUSR2)
     new = int(server.notify.wait(lambda message: "MAINPID" in message).fields["MAINPID"])
     assert server.wait() == 0
     server.wait_log("Master has been promoted")
-    assert ask(f"{short_path}/control", "status", 15)["status"]["pid"] == new
-    eventually(lambda: (short_path / "pid").read_text() == f"{new}\n", "the new master's pidfile")
+    assert ask(f"{run}/control", "status", 15)["status"]["pid"] == new
+    eventually(lambda: (run / "pid").read_text() == f"{new}\n", "the new master's pidfile")
 
 
 def test_an_upgrade_is_answered_with_the_new_masters_state(server: Server, short_path: Path) -> None:
-    told = ask(f"{short_path}/control", "upgrade", 30)
+    told = ask(f"{short_path}/run/control", "upgrade", 30)
     assert told["ok"]
     new = int(server.notify.wait(lambda message: "MAINPID" in message).fields["MAINPID"])
     assert told["text"].startswith(f"upgraded, the new master is pid {new}: Running: 2 of 2 workers serving")
