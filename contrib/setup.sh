@@ -7,6 +7,8 @@
 #                          makes .venv and installs the checkout into it, "pip install -e .EXTRA", unless that was done;
 #                          installs what that takes first: Python, and a compiler for systemd-python
 
+PATH=$PATH:/usr/sbin # Debian's nginx and haproxy are there, and users other than root do not look there
+
 say() { printf '\033[1m%s\033[0m\n' "==> $*" >&2; }
 
 # A python that other users may execute is preferred: DynamicUser= cannot reach one below /root.
