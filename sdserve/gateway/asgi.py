@@ -129,18 +129,23 @@ class HTTPCall(Call):
         if type(data) is not bytes:
             data = as_bytes(data)
         more = message.get("more_body", False)
-        return self._body_later(data, more) if data and self._sink.full else self._body_now(data, more)
+        if data and self._sink.full:
+            return self._body_later(data, more)
+        if not more:
+            return self._last(data)
+        if data:
+            self._piece(data)
+        return False
 
     async def _body_later(self, data: bytes, more: bool) -> bool:
         await self._room(len(data))
-        return self._body_now(data, more)
+        if not more:
+            return self._last(data)
+        self._piece(data)
+        return False
 
-    def _body_now(self, data: bytes, more: bool) -> bool:
-        """Sends a piece of the body, for which there is room; whether the answer is complete by that."""
-        if more:
-            if data:
-                self._piece(data)
-            return False
+    def _last(self, data: bytes) -> bool:
+        """The last piece of the body; whether the answer is complete by that."""
         if self._streams and not self.head_sent and self._trailers is None:
             self._settle()
             self._send_whole(self.whole(data))

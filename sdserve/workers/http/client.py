@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sdserve.gateway.environ import Environ
@@ -175,10 +176,7 @@ class Client:
 
     # --- Sink: how a response leaves --------------------------------------------------------------------------------
 
-    @property
-    def full(self) -> bool:
-        """Whether the client has not taken yet what was sent."""
-        return self.unsent is not None
+    full = property(attrgetter("unsent"))  # asked twice for each piece of an answer: no frame for that
 
     def gone(self, quiet: float) -> bool:
         """Whether the connection is closed in both directions. Whoever has closed his own may still read: for as long
