@@ -69,9 +69,10 @@ class NoRoomError(BootError):
 
 
 # What limits processes, and what they need, by the error of a system call (systemd.exec(5), setrlimit(2)).
+MEMORY = "MemoryMax= and LimitAS="
 _LIMITS = {
     errno.EAGAIN: "TasksMax= and LimitNPROC=",
-    errno.ENOMEM: "MemoryMax=",
+    errno.ENOMEM: MEMORY,
     errno.EMFILE: "LimitNOFILE=",
 }
 
@@ -81,6 +82,13 @@ def no_room(what: str, error: OSError) -> str:
     reason = f"no room for {what}: {error.strerror}"
     limits = _LIMITS.get(error.errno or 0) if error.strerror == os.strerror(error.errno or 0) else None
     return f"{reason}; see {limits}" if limits else reason
+
+
+def in_words(error: BaseException) -> str:
+    """What an exception is, and says; one that says nothing ends with no colon. Memory has limits to look at."""
+    kind = type(error).__name__
+    said = f"{kind}: {error}" if str(error) else kind
+    return f"{said}; see {MEMORY}" if isinstance(error, MemoryError) else said
 
 
 class Leave(SystemExit):
@@ -95,7 +103,7 @@ class HookError(BootError):
     """A hook of the configuration raised; its exception is the cause."""
 
     def __init__(self, name: str, error: Exception) -> None:
-        super().__init__(f"the hook {name} raised {type(error).__name__}: {error}")
+        super().__init__(f"the hook {name} raised {in_words(error)}")
 
 
 def call_hook(name: str, hook: Callable[..., object], *args: object) -> None:

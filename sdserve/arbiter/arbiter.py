@@ -29,7 +29,7 @@ from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.start import Start
 from sdserve.arbiter.steps import Steps
 from sdserve.config import Config
-from sdserve.errors import AppImportError, BootError, SdserveError
+from sdserve.errors import AppImportError, BootError, SdserveError, in_words
 from sdserve.gateway.blame import account
 from sdserve.process.ending import leave_within
 from sdserve.process.handover import VARIABLE
@@ -160,7 +160,7 @@ class Arbiter(Server):
                 self.shutdown.crash(str(error), error.exit_code, error.errno)
                 return
             self.log.event(events.CRASHED, exc_info=True)
-            reason = f"Unhandled exception in main loop: {type(error).__name__}: {error}"
+            reason = f"Unhandled exception in main loop: {in_words(error)}"
             self.shutdown.crash(reason, CRASHED, 0)
 
     def _note_failure(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.steps import Steps
-from sdserve.errors import AppImportError, HookError, SdserveError
+from sdserve.errors import AppImportError, HookError, SdserveError, in_words
 from sdserve.gateway.blame import account
 from sdserve.immutable import Immutable
 from sdserve.log import Logger
@@ -53,4 +53,4 @@ def _explained(log: Logger, error: BaseException) -> str:
     log.error("Exception in the configuration or a hook", exc_info=error.__cause__ or error)
     if isinstance(error, HookError):
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    return in_words(error)

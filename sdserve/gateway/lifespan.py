@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sdserve.errors import BootError
+from sdserve.errors import BootError, in_words
 from sdserve.log import Logger
 
 AUTO, ON, OFF = "auto", "on", "off"
@@ -71,7 +71,7 @@ class Lifespan:
         except asyncio.CancelledError:
             failure = "it was cancelled"
         except BaseException as error:  # noqa: BLE001 - what it is about is decided by who waits
-            failure = f"{type(error).__name__}: {error}"
+            failure = in_words(error)
             if self.supported or self._mode == ON:
                 self._raised = True
                 self._log.error("Exception in the application's lifespan", exc_info=error)

@@ -14,7 +14,7 @@ from keyword import iskeyword
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sdserve.errors import AppBootError, AppImportError
+from sdserve.errors import AppBootError, AppImportError, in_words
 from sdserve.gateway.blame import importer, place
 from sdserve.gateway.protocol import demand_wsgi as demand_wsgi
 
@@ -56,7 +56,7 @@ def _import(name: str, uri: str) -> ModuleType:
         raise AppBootError(f"{uri}: syntax error in {error.filename}, line {error.lineno}: {error.msg}{at}") from error
     except Exception as error:
         at = place(error)
-        raise AppBootError(f"{uri}: importing {name} failed{at}: {type(error).__name__}: {_line(error)}") from error
+        raise AppBootError(f"{uri}: importing {name} failed{at}: {_line(in_words(error))}") from error
 
 
 def _missing_module(name: str, uri: str, error: ModuleNotFoundError) -> str:
@@ -105,9 +105,9 @@ def _kind(value: object) -> str:
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
-def _line(error: BaseException) -> str:
-    """The first line of an exception's text."""
-    return (str(error).splitlines() or [""])[0]
+def _line(said: object) -> str:
+    """The first line of a text."""
+    return (str(said).splitlines() or [""])[0]
 
 
 def _parse(expression: str, uri: str) -> "tuple[str, ast.Call | None]":
@@ -165,7 +165,7 @@ def _call_factory(factory: Any, call: "ast.Call", uri: str) -> Any:
         trace = error.__traceback__
         if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:  # it was not even entered
             raise AppImportError(f"{uri}: TypeError: {_line(error)}") from error
-        text = f"{type(error).__name__}: {_line(error)}"
+        text = _line(in_words(error))
         raise AppBootError(f"{uri}: the factory failed{place(error)}: {text}") from error
     if made is None:
         raise AppImportError(f"{uri}: the factory returned None instead of an application")

@@ -16,7 +16,7 @@ import time
 from functools import partial
 from typing import Any, NoReturn
 
-from sdserve.errors import AppImportError, BootError, SdserveError, call_hook
+from sdserve.errors import AppImportError, BootError, SdserveError, call_hook, in_words
 from sdserve.gateway.blame import account
 from sdserve.handlers import count_lost
 from sdserve.process import forked, identity, output
@@ -88,7 +88,7 @@ def _live(worker: Worker, server: Any) -> int:
             log.exception("Exception in worker process %s", worker.pid)
         if worker.booted:
             return SERVED_AND_BROKE
-        reason = str(error) if isinstance(error, SdserveError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, SdserveError) else in_words(error)
         worker.tell(FAILED + reason.encode(errors="replace"))
         return BootError.exit_code
     return 0

@@ -226,7 +226,7 @@ class Watcher:
                 self._retry_at = now + self._retry
                 self._retry = min(2 * self._retry, RETRY_CEILING)
                 self._log.error(
-                    "%s: %d of %d threads run; tried again in %g s, see TasksMax= and LimitNPROC=",
+                    "%s: %d of %d threads run; tried again in %g s, see TasksMax=, LimitNPROC= and LimitAS=",
                     *(error, self._alive, self._threads, self._retry_at - now),
                 )
                 hired = self._alive > 0

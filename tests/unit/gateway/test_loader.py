@@ -35,6 +35,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "ld_syntax.py").write_text("x = 1\ndef f(:\n")
     (tmp_path / "ld_needs.py").write_text("import ld_not_installed\n")
     (tmp_path / "ld_raises.py").write_text("\nraise ValueError('no\\nluck')\n")
+    (tmp_path / "ld_large.py").write_text("x = bytes(1 << 62)\n")
     (tmp_path / "ld_pkg").mkdir()
     (tmp_path / "ld_pkg" / "__init__.py").write_text("")
     (tmp_path / "ld_pkg" / "page.py").write_text("def create_app(): ...\n")
@@ -107,6 +108,7 @@ def test_a_whole_path_means_a_module_of_its_directory(tmp_path: Path) -> None:
         ("ld_needs:app", "ld_needs imports ld_not_installed, which is not installed"),
         ("ld_syntax:app", "ld_syntax.py, line 2"),
         ("ld_raises:app", "ld_raises.py, line 2): ValueError: no"),
+        ("ld_large:app", "ld_large.py, line 1): MemoryError; see MemoryMax= and LimitAS="),
         ("ld_good:broken_factory()", "the factory failed"),
         ("ld_good:confused_factory()", "the factory failed"),
     ],
