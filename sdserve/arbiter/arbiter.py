@@ -176,7 +176,8 @@ class Arbiter(Server):
         self.starting.daemonize()
         self.init_signals()
         if self.starting.claim():
-            self.spawn_worker(0)
+            if self.service.state is Master.STARTING:  # no old master has died meanwhile, and left this one alone
+                self.spawn_worker(0)
             self._prepare()
             self.manage_workers()
             self._complete()  # the very first worker could not be forked

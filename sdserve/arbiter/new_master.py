@@ -46,6 +46,8 @@ class NewMaster(Policy):
         self._stop = stop
         self._promoted = promoted
         self._is_main = False
+        self.left_alone = False
+        """Whether the old one died before it handed over, and this one leaves: others still finish requests."""
         self._process: PidFd | None = None
         self.described: list[dict[str, Any]] | None = None
         self.queue: list[int] = []
@@ -166,6 +168,7 @@ class NewMaster(Policy):
             # it has just been told of us, which we cannot know: then our exit status is the one that counts.
             service.log.event(events.OLD_MASTER_DIED)
             service.exit_status = LEFT_ALONE
+            self.left_alone = True
             self._stop(True, True)
         else:
             self._control.keep_open(service.cfg.control_socket)

@@ -102,10 +102,13 @@ class Shutdown(Policy):
     def _end_leftovers(self) -> None:
         """Ends the programs that the application left running, as the last process of a unit that is ours.
 
-        With ExitType=cgroup systemd waits for them, and for what ignores TERM till the end of TimeoutStopSec=.
+        With ExitType=cgroup systemd waits for them, and for what ignores TERM till the end of TimeoutStopSec=. Where an
+        old master died and left this one alone, its workers still finish requests, with what those run, and an
+        ExecReload= waits for them: systemd kills them once that has ended.
         """
         service = self._service
-        if not is_main_process(service.launched_with, service.pid) or service.shares_listeners:
+        is_last = not (service.shares_listeners or self._new_master.left_alone)
+        if not is_last or not is_main_process(service.launched_with, service.pid):
             return
         try:
             for pid in self._host.end_leftovers():

@@ -218,8 +218,9 @@ def test_requests_are_finished_when_the_watchdog_ends_a_reload(machine: Machine)
     service.check(workers=2)
 
 
-def test_requests_are_finished_when_the_master_dies_during_a_reload(machine: Machine) -> None:
-    """systemd kills what is left as soon as its ExecReload= has ended, so that one waits."""
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_requests_are_finished_when_the_master_dies_during_a_reload(machine: Machine, upgrade: bool) -> None:
+    """systemd kills what is left as soon as its ExecReload= has ended, so that one waits, and no new master ends it."""
     app = "import os, time\nwhile os.path.exists('/srv/app/hold'):\n    time.sleep(0.01)\n" + PLAIN
     service = deploy(machine, {"plain.py": app}, settings={"THREADS": "8"})
     service.wake()
@@ -227,10 +228,17 @@ def test_requests_are_finished_when_the_master_dies_during_a_reload(machine: Mac
     with service.load(clients=4, path="/sleep/2", requests=1) as load:
         service.wait_busy(1)
         machine.write("/srv/app/hold", "")
+        if upgrade:
+            machine.systemctl("kill", "-s", "USR2", "--kill-whom=main", service.unit)
+            eventually(lambda: len(machine.processes(service.unit)) > 3, "a new master, which boots")
         machine.systemctl("reload", "--no-block", service.unit)
-        eventually(lambda: "Reloading" in service.status, "a reload")
+        if upgrade:
+            machine.wait_for(service.unit, ActiveState="reloading")
+        else:
+            eventually(lambda: "Reloading" in service.status, "a reload")
         service.master.kill(signal.SIGKILL)
         machine.path("/srv/app/hold").unlink()
     assert load.record.statuses == {200: 4}, load.record
+    assert "Traceback" not in str(machine.unit_messages(service.unit)), "nobody is forked by a master that leaves"
     machine.wait_for(service.unit, ActiveState="active", NRestarts="1")
     service.check(workers=2)
