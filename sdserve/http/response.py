@@ -182,7 +182,7 @@ class HeadWriter:
 
     def _status(self, status: str) -> tuple[int, bytes]:
         if not isinstance(status, str) or not is_final(status):
-            raise InvalidResponse(f"status {status!r} is none: use a string such as '200 OK'")
+            raise InvalidResponse(f"{status!r} is not a status: use a string such as '200 OK'")
         text = status if len(status) > 3 else status + " "
         known = (int(status[:3]), b"HTTP/1.1 %b\r\n" % text.encode("latin-1"))
         if len(status) <= 100:

@@ -100,7 +100,7 @@ def request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
 def check_target(method: bytes, target: bytes) -> None:
     """Raises HTTPError unless `target` is a path, an http(s) URI, or `*` with OPTIONS (RFC 9112 section 3.2)."""
     if method == b"CONNECT":
-        raise MethodNotSupported("CONNECT asks for a proxy, and this is none")
+        raise MethodNotSupported("CONNECT asks for a proxy, and this is not one")
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
         return
     found = compiled(ABSOLUTE).fullmatch(target)

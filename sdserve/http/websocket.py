@@ -249,12 +249,12 @@ class WebSocket:
         if not self.open:
             raise IllegalMove("a WebSocket that is not open cannot be closed")
         if not isinstance(code, int):
-            raise InvalidResponse(f"close code {code!r} is no number")
+            raise InvalidResponse(f"close code {code!r} is not a number")
         text = reason.encode(errors="replace")[:REASON].decode(errors="ignore")
         try:
             self._protocol.send_close(code, text)
         except ProtocolError as error:
-            raise InvalidResponse(f"close code {code!r} is none that may be sent: {error}") from error
+            raise InvalidResponse(f"close code {code!r} may not be sent: {error}") from error
         self._closing([])
         return self.data_to_send()
 
