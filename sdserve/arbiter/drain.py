@@ -32,10 +32,10 @@ class Drain:
         self._waiting: list[Call] = []
 
     def ask(self, call: Call) -> None:
-        """Drains; `call` is answered when it is over. Asked again, it begins anew, as the last one asked."""
+        """Drains; `call` is answered when it is over. Asked again, it begins anew, and a stop stays promised."""
         service, seconds = self._service, call.get("seconds")
         seconds = SECONDS if seconds is None else seconds
-        self._stops = bool(call.get("stop"))
+        self._stops = self._stops or bool(call.get("stop"))
         self._waiting.append(call)
         self._tell(events.DRAINING, SECONDS=seconds, then="it stops" if self._stops else "its connections end")
         service.draining = True
@@ -48,6 +48,7 @@ class Drain:
             call.reply("the service does not drain")
             return
         self._next.cancel()
+        self._stops = False
         service.draining = service.ends_connections = False
         for handle in service.children:
             handle.tell(UNDRAIN)

@@ -194,7 +194,8 @@ COMMANDS = (
         fails=("Refused",),
         details="After that time every answer carries Connection: close, and idle connections are closed, each after a "
         "last look for a request. It goes on until `undrain`, or a stop, whatever becomes of this command. New "
-        "connections are served all the while.",
+        "connections are served all the while. Asked again, it begins anew; a stop that somebody has asked for stays "
+        "until `undrain`.",
     ),
     Command("undrain", "takes a drain back", fails=("Refused",)),
     Command(

@@ -274,11 +274,15 @@ def test_a_drain_closes_politely_and_is_taken_back(drained: Operated) -> None:
 
 
 def test_a_drain_stops_when_it_is_told_to(drained: Operated) -> None:
-    with connector(drained.address)() as slow:
+    with connector(drained.address)() as slow, ExitStack() as stack:
         slow.sendall(b"GET /sleep/2 HTTP/1.1\r\nHost: a\r\n\r\n")
         eventually(lambda: any(worker["busy"] for worker in drained.ask("status")["status"]["workers"]), "a request")
-        told = drained.ask("drain", seconds=0, stop=True)
+        first = stack.enter_context(connector(drained.control)())
+        first.sendall(b'{"command": "drain", "seconds": 60, "stop": true}\n')
+        eventually(lambda: drained.ask("status")["status"]["state"] == "draining", "it drains")
+        told = drained.ask("drain", seconds=0)  # begins anew, and takes back nothing that was promised
         assert told["text"] == "drained: all connections have ended; the service stops"
+        assert json.loads(first.recv(4096))["text"] == told["text"]
         slow.setblocking(False)  # what was asked for came before the word that it is over
         assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
     assert drained.server.wait() == 0
