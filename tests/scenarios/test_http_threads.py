@@ -266,8 +266,14 @@ def test_a_worker_whose_threads_are_done_is_idle(start: Callable[..., Server], t
     for sock in [send(address, "/sleep?0.3") for _ in range(4)]:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
+    all_rest(tmp_path / "control")
+
+
+def all_rest(control: Path) -> None:
+    """Waits until no thread of the only worker is in a call."""
+
     def busy() -> object:
-        return sdservectl(str(tmp_path / "control"), "status", None)["status"]["workers"][0]["busy"]
+        return sdservectl(str(control), "status", None)["status"]["workers"][0]["busy"]
 
     eventually(lambda: busy() is None, "an idle worker")
 
@@ -313,7 +319,8 @@ def test_calls_wait_for_a_lock_that_a_response_holds_whose_client_is_slow(
     """The thread that holds such a response is given other calls last: it must go on where the lock was taken."""
     (tmp_path / "app.py").write_text(LOCKED)
     address = ("127.0.0.1", free_port())
-    args = ("--threads", "4", "--timeout", "30", "app")
+    control = tmp_path / "control"
+    args = ("--threads", "4", "--timeout", "30", "--control-socket", str(control), "app")
     server = start("-b", "{}:{}".format(*address), *args, cwd=tmp_path).wait_ready()
     for _ in range(3):  # whichever thread leads
         with socket.socket() as slow:
@@ -322,6 +329,7 @@ def test_calls_wait_for_a_lock_that_a_response_holds_whose_client_is_slow(
             slow.connect(address)
             slow.sendall(b"GET /pieces HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             at = waits_at(address)
+            all_rest(control)  # with three calls there is a thread for each, and none is busy with the last look
             waiting = [send(address, "/locked") for _ in range(3)]
             assert answer(address, "/").body == at
             assert not readable(*waiting, timeout=0)
