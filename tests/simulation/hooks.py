@@ -16,7 +16,7 @@ def nworkers_changed(server: Any, new_value: int, old_value: int | None) -> None
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    server.host.hook("pre_fork")
+    server.host.hook_before_fork(worker)
 
 
 def child_exit(server: Any, worker: Any) -> None:

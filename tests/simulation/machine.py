@@ -226,6 +226,14 @@ class SimulatedHost(Host):
         """The configuration's hook of that name runs."""
         self.world.runs(self.master, name, self.limit)
 
+    def hook_before_fork(self, worker: Worker) -> None:
+        """As `hook`. Where it raises, that is a boot which failed."""
+        try:
+            self.hook("pre_fork")
+        except Exception:
+            self.world.promises.died_early(self.master, worker.generation, self.now(), False)
+            raise
+
     def daemonize(self) -> None:
         raise NotImplementedError
 

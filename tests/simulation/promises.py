@@ -155,7 +155,8 @@ class Promises:
         arbiter, limit = master.arbiter, self._world.plan.idle
         assert arbiter is not None
         asked = master.told_to_leave or arbiter.service.exit_status or arbiter.reexec_pid or arbiter.master_pid
-        if before.state is not Master.RUNNING or arbiter.service.state not in LEAVING or asked:
+        serves_on = before.state in (Master.RUNNING, Master.RELOADING)  # a reload may end in the turn, rolled back
+        if not serves_on or arbiter.service.state not in LEAVING or asked:
             return False
         since = self._world.now - limit + ROUNDING
         if not limit or any(w.worker.cell.busy_since or w.worker.cell.last_busy > since for w in before.answered):
