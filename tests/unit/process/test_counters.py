@@ -254,7 +254,10 @@ def test_without_a_memfd_counters_end_with_their_master(obtained: Obtain, monkey
 
 
 def test_a_cell_of_nobody_can_be_counted_in() -> None:
-    CounterCell.private().answered("200 OK", 0.1)
+    cell, other = CounterCell.private(), CounterCell.private()
+    cell.answered("200 OK", 0.1)
+    place = cell.rows["2"] + BOUNDS.index(0.1)
+    assert (cell.words[place], other.words[place]) == (1, 0), "and is nobody else's"
 
 
 @pytest.mark.parametrize("byte", [0xFF, 0xF1, 0x80])
