@@ -14,25 +14,29 @@ returns closes with 1000, one that raises with 1011. Which message it may send w
 """
 
 from collections import deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sdserve.gateway.asgi import HIGH, STARTED, HTTPCall, Moves, as_bytes, out_of_order
 from sdserve.gateway.asgi_call import Disconnected, Host, Message, Peer
+from sdserve.http.closing import ERROR, GONE, NORMAL, RESTART, Closed
 from sdserve.http.errors import InvalidResponse, Unavailable
-from sdserve.http.heartbeat import Beat, Heartbeat
+from sdserve.http.heartbeat import PING, Beat, Heartbeat
 from sdserve.http.request import Request
 from sdserve.http.response import Head, HeadWriter
-from sdserve.http.websocket import PING, Closed, WebSocket
 from sdserve.http.writer import ClientGone
 from sdserve.log import Logger
 
+if TYPE_CHECKING:
+    from sdserve.http.websocket import WebSocket
+
 QUEUED = 1 << 20  # bytes of messages that wait for the application
 CLOSING = 10.0  # seconds in which a peer answers that was sent a close
-NORMAL, GONE, ERROR, RESTART = 1000, 1006, 1011, 1012
 
 
 class WebSocketHost(Host, Protocol):
-    leaving: bool  # the worker does: it opens nothing any more
+    @property
+    def leaving(self) -> bool:
+        """Whether the worker leaves: it opens nothing any more."""
 
     def opened(self, call: "WebSocketCall") -> None:
         """It was accepted."""
@@ -58,7 +62,7 @@ class WebSocketCall(HTTPCall):
         request: Request,
         log: Logger,
         host: WebSocketHost,
-        socket: WebSocket,
+        socket: "WebSocket",
         heart: Heartbeat,
         most: int,
     ) -> None:

@@ -7,6 +7,8 @@ behind a long message is not taken for gone.
 from enum import IntEnum
 from math import inf as NEVER
 
+PING = b"\x89\x00"  # the frame
+
 
 class Beat(IntEnum):
     WAIT = 0

@@ -16,7 +16,6 @@ A peer decides how much work its bytes are: frames may be empty, compressed ones
 import codecs
 import logging
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, ProtocolError
@@ -25,6 +24,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from sdserve.http.closing import Closed
 from sdserve.http.errors import BadRequest, IllegalMove, InvalidResponse
 from sdserve.http.handshake import TOKEN, Handshake
 from sdserve.http.response import HeadWriter
@@ -34,7 +34,6 @@ try:
 except ImportError:  # installed without a compiler
     from websockets.utils import apply_mask
 
-PING = b"\x89\x00"
 TEXT, BINARY = 0x81, 0x82  # the first byte of a message in one frame
 REASON = 123  # bytes of a close frame behind its code
 ENDLESS = 1 << 64  # bytes: more than a frame can have
@@ -51,13 +50,6 @@ DEFLATE = ServerPerMessageDeflateFactory(
 _HEADS = [bytes((TEXT, size)) for size in range(126)]
 UTF8 = codecs.getincrementaldecoder("utf-8")
 _MESSAGES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
-
-
-class Closed(NamedTuple):
-    """The end: the code that the peer gave (1005: none), or the one that it was given for a fault of its own."""
-
-    code: int
-    reason: str = ""
 
 
 Event = str | bytes | Closed

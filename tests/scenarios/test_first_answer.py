@@ -19,6 +19,14 @@ def application(environ, start_response):
     start_response("200 OK", [])
     return [" ".join(sys.modules).encode()]
 """
+ASGI = """
+import sys
+
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": " ".join(sys.modules).encode()})
+"""
 # Each costs as much as ten modules of our own, or brings such ones along.
 HEAVY = {
     *("argparse", "ast", "asyncio", "dataclasses", "difflib", "dis", "email", "hashlib", "http.client", "inspect"),
@@ -56,6 +64,26 @@ def test_workers_import_what_they_may_need_once_they_serve(start: Start, short_p
         lambda: "json" in set(answer(f"{short_path}/s").body.decode().split()),
         "the first worker has what others find in memory",
     )
+
+
+def test_the_first_answer_of_an_asgi_application_waits_for_no_websockets(start: Start, short_path: Path) -> None:
+    """Its worker has them soon after, whether a WebSocket was asked for or not."""
+    (short_path / "app.py").write_text(ASGI)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(short_path / "s"))
+        listener.listen()
+        client.settimeout(10)
+        client.connect(str(short_path / "s"))
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        start("-w", "1", "-k", "asgi", "--asgi-lifespan", "off", "app", sockets=[(listener, "http")], cwd=short_path)
+        with client.makefile("rb") as reply:
+            loaded = set(reply.read().decode().split())
+        assert "sdserve.workers.asgi.websockets" in loaded
+        assert not loaded & {"websockets", "sdserve.http.websocket"}
+        eventually(
+            lambda: "sdserve.http.websocket" in set(answer(f"{short_path}/s").body.decode().split()),
+            "the worker has what a WebSocket needs",
+        )
 
 
 def test_a_service_of_wsgi_never_imports_what_asgi_takes(start: Start, short_path: Path) -> None:

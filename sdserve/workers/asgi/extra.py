@@ -32,7 +32,7 @@ def demand_loop(cfg: "Config") -> None:
 
 def later(kind: str) -> tuple[str, ...]:
     """What workers have in memory, where it is installed: one that is forked tomorrow serves as those of today do."""
-    return ("sdserve.workers.asgi.websockets", *(("uvloop",) if kind != "asyncio" else ()))
+    return ("sdserve.http.websocket", *(("uvloop",) if kind != "asyncio" else ()))
 
 
 def new_event_loop(kind: str, log: "Logger") -> asyncio.AbstractEventLoop:

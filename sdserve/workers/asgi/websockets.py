@@ -15,7 +15,6 @@ from sdserve.http.errors import Unavailable
 from sdserve.http.handshake import Handshake
 from sdserve.http.heartbeat import Heartbeat
 from sdserve.http.request import Request
-from sdserve.http.websocket import WebSocket
 from sdserve.http.writer import ClientGone
 from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.clients import ASGIClients
@@ -32,6 +31,11 @@ class WebSocketExchange(ASGIExchange):
     def _open(self, client: ASGIClient, request: Request, scope: Scope) -> HTTPCall:
         if self.host.leaving:
             raise Unavailable("a WebSocket was asked for while the worker leaves")
+        try:
+            from sdserve.http.websocket import WebSocket  # no first answer waits for the library: see extra.later
+        except ImportError as error:  # it is not installed, or another version than we know
+            self._log.debug("WebSockets are not served: %s", error)
+            return super()._open(client, request, scope)
         asgi, handshake = self.asgi, Handshake(request)
         websocket(scope, handshake.subprotocols)
         scope["extensions"] = {"websocket.http.response": {}}

@@ -19,13 +19,13 @@ from sdserve.http.request import Request
 from sdserve.log import Logger
 from sdserve.process.forked import Border
 from sdserve.workers import stuck
-from sdserve.workers.asgi.clients import ASGIClients
 from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.asgi.extra import demand_loop, later, new_event_loop
 from sdserve.workers.asgi.loop import ASGILoop
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.signals import Borrowed
 from sdserve.workers.asgi.tasks import Tasks
+from sdserve.workers.asgi.websockets import WebSocketExchange
 from sdserve.workers.http.worker import HTTPWorker
 from sdserve.workers.told import HANDLED, RETIRING
 
@@ -74,29 +74,20 @@ class ASGIWorker(HTTPWorker):
         return Lifespan(self.wsgi, self.asgi.lifespan, self.log)
 
     @cached_property
-    def exchange(self) -> ASGIExchange:
+    def exchange(self) -> WebSocketExchange:
         """What calls the application, once its lifespan has begun."""
         state = self.lifespan.state if self.lifespan.supported else None
         scopes = Scopes(self.environs, self.asgi.root_path, state)
         tasks = Tasks(self.event_loop)
-        kind = self._kinds[0]
-        exchange = kind(*(self, self.wsgi, self.environs, scopes, self.heads, tasks, self.options, self.access))
+        exchange = WebSocketExchange(
+            *(self, self.wsgi, self.environs, scopes, self.heads, tasks, self.options, self.access)
+        )
         exchange.asgi = self.asgi
         return exchange
 
-    @cached_property
-    def _kinds(self) -> tuple[type[ASGIExchange], type[ASGIClients]]:
-        """What answers requests, and what has their connections: WebSockets are opened where that is installed."""
-        try:
-            from sdserve.workers.asgi.websockets import WebSocketClients, WebSocketExchange
-        except ImportError as error:  # it is not installed, or another version than we know
-            self.log.debug("WebSockets are not served: %s", error)
-            return ASGIExchange, ASGIClients
-        return WebSocketExchange, WebSocketClients
-
     def make_loop(self) -> ASGILoop:
         options = self.options
-        return ASGILoop(self, options, self.exchange, self.event_loop, self.asgi.stream_grace, self._kinds[1])
+        return ASGILoop(self, options, self.exchange, self.event_loop, self.asgi.stream_grace)
 
     def init_process(self) -> None:
         try:

@@ -22,12 +22,13 @@ from websockets.utils import apply_mask
 
 from sdserve.gateway.asgi import AsgiHeads
 from sdserve.http import handshake, websocket
+from sdserve.http.closing import Closed
 from sdserve.http.connection import Connection
 from sdserve.http.errors import HTTPError, IllegalMove, InvalidResponse
 from sdserve.http.handshake import Handshake
 from sdserve.http.limits import Limits
 from sdserve.http.request import Request, RequestReader
-from sdserve.http.websocket import ENDLESS, FRAGMENTS, UNIT, WORK, Closed, Event, WebSocket, frame_size
+from sdserve.http.websocket import ENDLESS, FRAGMENTS, UNIT, WORK, Event, WebSocket, frame_size
 
 FIELDS = {
     "Host": "a",

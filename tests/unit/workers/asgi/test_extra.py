@@ -60,8 +60,8 @@ def test_uvloop_by_its_name_where_it_is_missing(bare: None) -> None:
 
 
 def test_what_later_workers_need_is_what_this_one_has() -> None:
-    assert later("auto") == later("uvloop") == ("sdserve.workers.asgi.websockets", "uvloop")
-    assert later("asyncio") == ("sdserve.workers.asgi.websockets",)
+    assert later("auto") == later("uvloop") == ("sdserve.http.websocket", "uvloop")
+    assert later("asyncio") == ("sdserve.http.websocket",)
 
 
 def test_what_is_installed(bare: None) -> None:

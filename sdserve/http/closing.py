@@ -1,0 +1,12 @@
+"""How a WebSocket ends: the codes of a close (RFC 6455 section 7.4)."""
+
+from typing import NamedTuple
+
+NORMAL, GONE, ERROR, RESTART = 1000, 1006, 1011, 1012
+
+
+class Closed(NamedTuple):
+    """The end: the code that the peer gave (1005: none), or the one that it was given for a fault of its own."""
+
+    code: int
+    reason: str = ""
