@@ -19,8 +19,10 @@ from sdserve.descriptor import Descriptor
 from sdserve.errors import ListenError, no_room
 from sdserve.process.listeners import AGENT, METRICS, Listener, match
 from sdserve.process.pidfd import Child
+from sdserve.workers.rate_limit import RateLimit
 
 LEAVE = 2.0  # seconds that an observer has to leave; it needs longer only if somebody has stopped it, and is killed
+LINES, MINUTE = 8, 60.0  # how often the log says, in how many seconds, that an observer has failed
 LAST_ANSWER = 0.2  # seconds that an answer under way has to be finished, at the end of the service
 
 
@@ -37,6 +39,7 @@ class Observation:
         self._born = 0.0  # when the last one was forked (monotonic seconds)
         self._backoff = Backoff()
         self._again = NO_DEADLINE
+        self._failures = RateLimit(LINES, MINUTE)  # where there is no room for a process, each second brings one
 
     def keep_open(self) -> None:
         """Listens on the configured addresses, and answers there."""
@@ -154,7 +157,8 @@ class Observation:
         self._backoff = self._backoff.after_death(self._born, now - self._born, now, outside=outside)
         pause = max(0.0, self._backoff.not_before - now)
         when = f"in {pause:.3g} s" if pause else "at once"
-        self._service.log.error("The observer of metrics and health %s; the next one %s", what, when)
+        line = "The observer of metrics and health %s; the next one %s"
+        self._failures.say(self._service.log.error, line, what, when)
         self._again = loop.call_at(now + pause, self._try_again)
 
     def _try_again(self) -> None:
