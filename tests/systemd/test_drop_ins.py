@@ -10,8 +10,9 @@ import pytest
 
 from sdserve.ops.units import drop_in, shipped
 from tests.support.load import ask
-from tests.support.machine import UNITS, Machine
+from tests.support.machine import CHECKOUT, UNITS, Machine
 from tests.support.service import PLAIN, Service, deploy
+from tests.support.statsd import Statsd
 
 EXPOSURE = re.compile(r"exposure level for .*: ([0-9.]+)")
 
@@ -70,6 +71,30 @@ def test_a_whole_life_behind_all_locks(machine: Machine) -> None:
     assert "2 of 2 workers" in machine.run("/opt/sdserve/bin/sdservectl", "status").stdout, "root asks from outside"
     machine.systemctl("stop", service.unit)
     machine.wait_for(service.unit, ActiveState="inactive", Result="success")
+
+
+def test_isolated_reaches_statsd_by_a_unix_socket_and_by_udp_with_the_drop_in_of_the_page(machine: Machine) -> None:
+    page = (CHECKOUT / "docs" / "how-to" / "metrics.md").read_text()
+    found = re.search(r"# /etc/systemd/system/sdserve\.service\.d/(statsd\.conf)\n(.*?)```", page, re.DOTALL)
+    assert found
+    with machine.network():
+        udp = Statsd()
+    unix = Statsd(machine.path("/srv/statsd.socket"))
+    machine.path("/srv/statsd.socket").chmod(0o666)
+    service = deployed(machine, "isolated", STATSD_HOST="unix:///srv/statsd.socket")
+    service.wake()
+    unix.wait("gunicorn.requests", 1)
+
+    machine.drop_in(service.unit, found[2], found[1])
+    service.configure({"WSGI_APP": "plain:application", "CHDIR": "/srv/app", "STATSD_HOST": udp.address})
+    machine.reload_units()
+    machine.systemctl("restart", service.unit)
+    for _ in range(3):
+        assert service.ask().status == 200
+    udp.wait("gunicorn.requests", 3)
+    assert unix.counts()["gunicorn.requests"] == 1
+    for each in (udp, unix):
+        each.close()
 
 
 WHOSE = """
