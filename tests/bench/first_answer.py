@@ -113,7 +113,9 @@ def install_units(machine: Machine, apps: Sequence[str], shipped: bool) -> dict[
             service += "Environment=PYTHONDONTWRITEBYTECODE=1\nKillMode=mixed\n" + (sandbox() if shipped else "")
             machine.install(f"{name}.service", service)
             machine.install(f"{name}.socket", f"[Socket]\nListenStream=127.0.0.1:{ports[name]}\n")
-    machine.run(f"{PLACE}/bin/python", "-m", "compileall", "-q", "/srv/bench")
+    # The machine has the checkout's package, which may never have been compiled; pip compiles what it installs.
+    package = machine.run(f"{PLACE}/bin/python", "-c", "import sdserve; print(*sdserve.__path__)").stdout.strip()
+    machine.run(f"{PLACE}/bin/python", "-m", "compileall", "-q", "/srv/bench", package)
     machine.reload_units()
     return ports
 
