@@ -1,11 +1,11 @@
 """How a WebSocket ends: the codes of a close (RFC 6455 section 7.4)."""
 
-from typing import NamedTuple
+from sdserve.immutable import Immutable
 
 NORMAL, GONE, ERROR, RESTART = 1000, 1006, 1011, 1012
 
 
-class Closed(NamedTuple):
+class Closed(Immutable):
     """The end: the code that the peer gave (1005: none), or the one that it was given for a fault of its own."""
 
     code: int

@@ -7,8 +7,8 @@ finds the requests only when it is asked, so that those that do not last cost no
 import math
 from collections.abc import Iterable
 from heapq import nsmallest
-from typing import NamedTuple
 
+from sdserve.immutable import Immutable
 from sdserve.status import plain
 
 LASTS = 1.0  # seconds after which a request is named
@@ -17,7 +17,7 @@ LONGEST = 200  # characters of a request
 CUT = "..."
 
 
-class Lasting(NamedTuple):
+class Lasting(Immutable):
     """A request in the application. `began`: monotonic seconds; `answers`: its answer has begun, as a stream's has."""
 
     answers: bool
@@ -27,9 +27,10 @@ class Lasting(NamedTuple):
 
 def encode(calls: Iterable[Lasting], now: float) -> bytes:
     """What there is to say at `now`: those that have not begun to answer come first, then those that last longest."""
+    lasting = [call for call in calls if now - call.began >= LASTS]
     lines = [
         f"{call.began:.3f} {call.answers:d} {_short(call.request)}"
-        for call in nsmallest(MOST, (call for call in calls if now - call.began >= LASTS))
+        for call in nsmallest(MOST, lasting, key=lambda call: (call.answers, call.began))
     ]
     return "\n".join([f"{now:.3f}", *lines]).encode("ascii")
 

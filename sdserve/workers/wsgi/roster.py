@@ -22,7 +22,7 @@ atomic step of a dictionary each. Methods return the threads that must be woken.
 from collections import deque
 from collections.abc import Hashable, Iterator
 from enum import Enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 Call = TypeVar("Call", bound=Hashable)
 Job = TypeVar("Job")
@@ -47,12 +47,15 @@ class Seat(Generic[Job]):
         self.lost = False  # it is stuck, or has ended: nothing waits for it
 
 
-class Taken(NamedTuple, Generic[Call, Job]):
+class Taken(Generic[Call, Job]):
     """A call from which the lead was taken: since when it runs, and where."""
 
-    call: Call
-    since: float
-    seat: Seat[Job]
+    __slots__ = ("call", "seat", "since")
+
+    def __init__(self, call: Call, since: float, seat: Seat[Job]) -> None:
+        self.call = call
+        self.since = since
+        self.seat = seat
 
 
 class Roster(Generic[Call, Job]):

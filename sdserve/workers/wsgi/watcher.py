@@ -8,9 +8,9 @@ import threading
 from _thread import LockType, allocate_lock
 from collections.abc import Callable
 from time import monotonic
-from typing import NamedTuple
 
 from sdserve.http.request import Request
+from sdserve.immutable import Immutable
 from sdserve.log import Logger
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.wsgi.client import WSGIClient
@@ -26,24 +26,29 @@ RETRY = 1.0  # seconds until a thread that could not be started is tried again; 
 RETRY_CEILING = 60.0
 
 
-class Job(NamedTuple):
+class Job:
     """Work on a client that its own thread should do; since when it waits."""
 
-    client: WSGIClient
-    step: Callable[[], None]
-    since: float
+    __slots__ = ("client", "since", "step")
+
+    def __init__(self, client: WSGIClient, step: Callable[[], None], since: float) -> None:
+        self.client = client
+        self.step = step
+        self.since = since
 
 
-class Run(NamedTuple):
+class Run:
     """A call without the lead. Its time-out counts from its beginning, or from when its answer last went on."""
 
-    since: float
-    seat: "Seat[Job]"
-    moved: float
-    progress: int = -1  # WSGIClient.progress at that time
+    __slots__ = ("moved", "progress", "seat", "since")
+
+    def __init__(self, since: float, seat: "Seat[Job]") -> None:
+        self.since = self.moved = since
+        self.seat = seat
+        self.progress = -1  # WSGIClient.progress when it moved
 
 
-class Callbacks(NamedTuple):
+class Callbacks(Immutable):
     """What the loop is asked and told by the lead that it gave."""
 
     answer: Callable[[WSGIClient, Request, float], None]  # calls the application
@@ -150,7 +155,7 @@ class Watcher:
 
     def _runs(self, client: WSGIClient, since: float, seat: Seat[Job]) -> None:
         """A call goes on, or begins, without the lead."""
-        self.running[client] = Run(since, seat, since)
+        self.running[client] = Run(since, seat)
         self.shows(len(self.running))
         if self._timeout and since + self._timeout / LOOKS < self._due:
             self._due = since + self._timeout / LOOKS
@@ -202,7 +207,7 @@ class Watcher:
         threads = {seat: thread for thread, seat in self._seats.items()}
         for client, run in list(self.running.items()):
             if client.progress > run.progress:
-                self.running[client] = run._replace(moved=now, progress=client.progress)
+                run.moved, run.progress = now, client.progress
                 continue
             if now - run.moved < self._timeout or client in self.stuck:
                 continue
