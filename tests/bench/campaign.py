@@ -200,8 +200,10 @@ class Campaign(Deeds):
     def _new(self) -> tuple[Process, Process]:
         """The old master, and a new one that starts."""
         old = self._master()
-        self._fire("upgrade")
         known = {old.inner, *(child.inner for child in old.children)}
+        self._fire("upgrade")
+        with suppress(OSError):  # it may have ended by now
+            known |= {child.inner for child in old.children}
 
         def starts() -> Process | None:
             for process in self._machine.processes(self._service.unit):
