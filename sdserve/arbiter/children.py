@@ -170,6 +170,8 @@ class Children:
                 handle.note_calls(message[len(CALLS) :])
             elif message.startswith(USING):
                 self.events.worker_decided(handle, message[len(USING) :].decode(errors="replace").strip())
+        if handle.mute:  # a process that cannot end yet (a thread in the kernel, a debugger) would wake us all the time
+            self._loop.unwatch(handle.channel)
 
     def reap(self, handle: WorkerHandle) -> None:
         """Reaps a worker whose process has ended; does nothing if it has not."""

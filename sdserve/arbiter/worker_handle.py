@@ -60,6 +60,7 @@ class WorkerHandle:
         self.serving_since: float | None = None
         self.worn_at: float | None = None  # when it has served for long enough (max_age)
         self.worn = False
+        self.mute = False  # it has closed its end of the channel: it ends, or ought to
         self.hang: Deadline = NO_DEADLINE  # when its oldest request will have taken too long, while somebody watches
         self.look: Deadline = NO_DEADLINE  # when it will have shown that it polls, where that is to be seen
         self.stopped = False
@@ -149,6 +150,7 @@ class WorkerHandle:
             except (BlockingIOError, ConnectionResetError):
                 break
             if not message:
+                self.mute = True
                 break
             said.append(message)
         return said

@@ -68,7 +68,11 @@ class Tracer:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._strace.send_signal(signal.SIGINT)
-        self._strace.communicate()
+        try:
+            self._strace.communicate(timeout=20)
+        except subprocess.TimeoutExpired:  # it may wait for a leader whose last thread it has not reaped
+            self._strace.kill()
+            self._strace.communicate()
         self.lines = list(_whole(Path(self._file.name).read_text(errors="replace").splitlines()))
         self._file.close()
 
