@@ -124,3 +124,42 @@ def test_a_startup_that_fails_is_one_failure(start: Callable[..., Server], tmp_p
     server = start("-b", f"127.0.0.1:{free_port()}", "app", cwd=tmp_path, env={**os.environ, "FAILS": "1"})
     assert server.wait() == 3
     assert "no database" in server.log and "shutdown failed" not in server.log
+
+
+TOLD = """
+import os, signal, socket
+close = socket.socket.close
+
+def told(self):
+    "As if the master had told the worker to leave in this very line of its event loop."
+    socket.socket.close = close
+    os.kill(os.getpid(), signal.SIGTERM)
+    close(self)
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        if os.path.exists("armed"):
+            os.unlink("armed")
+            socket.socket.close = told
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"here"})
+"""
+
+
+def test_a_worker_that_is_told_to_leave_amid_its_loops_own_code_leaves(
+    start: Callable[..., Server], short_path: Path
+) -> None:
+    (short_path / "app.py").write_text(TOLD)
+    server = start("-w", "1", "-k", "asgi", "-b", f"unix:{short_path}/s", "app", cwd=short_path).wait_ready()
+    (short_path / "armed").touch()
+    server.kill(signal.SIGHUP)
+    eventually(lambda: not (short_path / "armed").exists(), "a worker that is told to leave while it boots")
+    eventually(lambda: "Worker exiting" in server.log, "its end")
+    assert answer(f"{short_path}/s").body == b"here"
+    assert "Traceback" not in server.log
+    assert "already running" not in server.log

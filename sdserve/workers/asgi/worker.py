@@ -103,6 +103,8 @@ class ASGIWorker(HTTPWorker):
         if "lifespan" not in self.__dict__:  # it was not even loaded
             return
         loop = self.event_loop
+        if loop.is_running():  # a signal has ended the boot in the loop's own code: nothing more can run in it
+            return
         with Border(self.log.error):
             loop.run_until_complete(self.lifespan.shutdown(self.asgi.shutdown_timeout))
             left = asyncio.all_tasks(loop)
