@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,11 @@ SERVICE = ["socket", "socket", "socket", "/memfd:sdserve-counters (deleted)"]
 
 def held(process: Process) -> list[str]:
     """What the descriptors of a process are, without the numbers of pipes and sockets."""
-    directory = f"/proc/{process.pid}/fd"
-    return sorted(re.sub(r"^(pipe|socket):.*", r"\1", os.readlink(f"{directory}/{fd}")) for fd in os.listdir(directory))
+    directory, links = f"/proc/{process.pid}/fd", []
+    for fd in os.listdir(directory):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(re.sub(r"^(pipe|socket):.*", r"\1", os.readlink(f"{directory}/{fd}")))
+    return sorted(links)
 
 
 def inheritable(process: Process) -> set[int]:
