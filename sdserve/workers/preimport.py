@@ -1,8 +1,9 @@
-"""What a worker may need of the standard library once it serves; see arbiter/preimport.py for the reason.
+"""What a worker may need of libraries once it serves; see arbiter/preimport.py for the reason.
 
 Workers find it in memory, since the master imports it too: all but the first one of a start, which was forked before.
 That one does so when the master has heard that it serves. By then it has answered the client that woke the service.
-What it may need of sdserve it has when it serves: nothing of another version may come into a running process.
+What it may need of sdserve it has when it serves: nothing of another version may come into a running process. The one
+exception is what speaks to the library `websockets`: it is two fifths of what an ASGI service imports.
 """
 
 from collections.abc import Iterable

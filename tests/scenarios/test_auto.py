@@ -137,16 +137,20 @@ def test_hooks_see_what_it_became(start: Start, short_path: Path) -> None:
 
 
 def test_a_websocket_without_the_extra_is_refused_and_that_is_said_once(start: Start, short_path: Path) -> None:
-    (short_path / "websockets.py").write_text("raise ImportError('as if it were not installed')\n")
+    """It is looked for once in each process besides, and not whenever somebody asks for it."""
+    (short_path / "websockets.py").write_text(
+        "open('tried', 'a').write('.')\nraise ImportError('as if it were not there')\n"
+    )
     server = serve(start, short_path, ASGI)
     fields = (
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
         + "A" * 22
         + "=="
     )
-    for _ in range(2):
+    for _ in range(10):
         with connector(f"{short_path}/s")() as client:
             client.sendall(f"GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n".encode())
             assert client.recv(1000).startswith(b"HTTP/1.1 501 ")
     assert answer(f"{short_path}/s").body == b"asgi"
     assert server.log.count("websockets is not installed, or too old: pip install 'sdserve[asgi]'") == 1
+    assert len((short_path / "tried").read_text()) <= 1 + 2 * len(server.workers)

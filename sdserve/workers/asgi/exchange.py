@@ -18,14 +18,13 @@ from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.environ import Environ, Environs
 from sdserve.gateway.forwarded import TRUSTED
 from sdserve.gateway.scope import Scope, Scopes
-from sdserve.http.errors import HTTPError, MethodNotSupported, Unavailable
+from sdserve.http.errors import HTTPError, Unavailable
 from sdserve.http.handshake import is_asked
 from sdserve.http.request import Request
 from sdserve.http.response import HeadWriter
 from sdserve.http.writer import ClientGone
 from sdserve.workers.asgi.blocked import call_of
 from sdserve.workers.asgi.client import ASGIClient
-from sdserve.workers.asgi.extra import NO_WEBSOCKETS
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.base import Worker
@@ -92,7 +91,6 @@ class ASGIExchange(Exchange[ASGIClient]):
         self.running: dict[Call, Task[None] | None] = {}  # calls whose tasks are not over
         self._beginning: Call | None = None  # the call that takes its first step now
         self._graces: dict[Call, TimerHandle] = {}  # for calls whose clients have gone: when they are cancelled
-        self._missed = False  # somebody wanted a WebSocket, and the log says so
 
     def _environ(self, client: ASGIClient, request: Request) -> Environ:
         """For hooks and records. Its path may lack the prefix that the application is mounted at; the scope has it."""
@@ -156,10 +154,7 @@ class ASGIExchange(Exchange[ASGIClient]):
 
     def _open(self, client: ASGIClient, request: Request, scope: Scope) -> HTTPCall:
         """The call for a request that asks for a WebSocket; its scope becomes one of that. Raises HTTPError."""
-        if not self._missed:
-            self._missed = True
-            self._log.warning(NO_WEBSOCKETS)
-        raise MethodNotSupported("websockets is not installed")
+        raise NotImplementedError
 
     async def _run(self, call: HTTPCall, scope: Scope) -> None:
         try:

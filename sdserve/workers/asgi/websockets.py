@@ -5,13 +5,15 @@ messages as long as there is room for them. Its deadline is for the next ping, t
 takes nothing. A WebSocket has no timer of its own.
 """
 
+from functools import cached_property
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from sdserve.gateway.asgi import HTTPCall
 from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.asgi_websocket import WebSocketCall, WebSocketHost
 from sdserve.gateway.scope import Scope, websocket
-from sdserve.http.errors import Unavailable
+from sdserve.http.errors import MethodNotSupported, Unavailable
 from sdserve.http.handshake import Handshake
 from sdserve.http.heartbeat import Heartbeat
 from sdserve.http.request import Request
@@ -19,8 +21,12 @@ from sdserve.http.writer import ClientGone
 from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.clients import ASGIClients
 from sdserve.workers.asgi.exchange import ASGIExchange
+from sdserve.workers.asgi.extra import NO_WEBSOCKETS
 from sdserve.workers.http.clients import CALL
 from sdserve.workers.http.deadlines import NEVER, after
+
+if TYPE_CHECKING:
+    from sdserve.http.websocket import WebSocket
 
 
 class WebSocketExchange(ASGIExchange):
@@ -31,20 +37,28 @@ class WebSocketExchange(ASGIExchange):
     def _open(self, client: ASGIClient, request: Request, scope: Scope) -> HTTPCall:
         if self.host.leaving:
             raise Unavailable("a WebSocket was asked for while the worker leaves")
-        try:
-            from sdserve.http.websocket import WebSocket  # no first answer waits for the library: see extra.later
-        except ImportError as error:  # it is not installed, or another version than we know
-            self._log.debug("WebSockets are not served: %s", error)
-            return super()._open(client, request, scope)
+        if self._kind is None:
+            raise MethodNotSupported("websockets is not installed")
         asgi, handshake = self.asgi, Handshake(request)
         websocket(scope, handshake.subprotocols)
         scope["extensions"] = {"websocket.http.response": {}}
         return WebSocketCall(
             *(self.heads, client, request, self._log, self.host),
-            WebSocket(handshake, max_message=asgi.max_message, compression=asgi.compression),
+            self._kind(handshake, max_message=asgi.max_message, compression=asgi.compression),
             Heartbeat(asgi.ping_interval, asgi.ping_timeout, monotonic()),
             asgi.max_queue,
         )
+
+    @cached_property
+    def _kind(self) -> "type[WebSocket] | None":
+        """None where the library is missing, which the log says once. No first answer waits for it: see extra.later."""
+        try:
+            from sdserve.http.websocket import WebSocket
+        except ImportError as error:  # it is not installed, or another version than we know
+            self._log.warning(NO_WEBSOCKETS)
+            self._log.debug("WebSockets are not served: %s", error)
+            return None
+        return WebSocket
 
     def opened(self, client: ASGIClient, call: WebSocketCall, now: float) -> None:
         """Writes a record when it opens. Another one at its end says what went over it."""
