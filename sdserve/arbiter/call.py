@@ -62,6 +62,12 @@ class Call:
         self._deadline.cancel()
 
     def _end(self, message: Message) -> None:
-        if not self.over:
-            self.drop()
+        if self.over:
+            return
+        self.over = True
+        try:
             self._say(message)
+        except BaseException:
+            self.over = False  # it could not be written: whoever waits has heard nothing yet
+            raise
+        self._deadline.cancel()

@@ -18,7 +18,7 @@ from sdserve.arbiter.call import Call
 from sdserve.arbiter.control_client import ControlClient
 from sdserve.arbiter.loop import NO_DEADLINE, Loop
 from sdserve.descriptor import Descriptor
-from sdserve.errors import ListenError
+from sdserve.errors import BootError, ListenError, in_words
 from sdserve.log import Logger
 from sdserve.ops.commands import Command
 from sdserve.process import listeners
@@ -178,8 +178,14 @@ class Control:
     def _asks(self, client: ControlClient, command: Command, call: Call) -> None:
         if sum(other.waits for other in self._clients) > MOST_WAITING and not self._drops_a_follower(client):
             call.fail("TooMany", f"{MOST_WAITING} clients wait for answers: ask again later")
-        else:
+            return
+        try:
             self._handlers[command.name](call)
+        except BootError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked waits for an answer
+            self._log.exception("Error in the command %s of the control socket", command.name)
+            call.fail("Failed", f"{command.name} has failed: {in_words(error)}; the log has the traceback")
 
     def _drops_a_follower(self, newcomer: ControlClient) -> bool:
         """Makes room: whoever has followed for longest has been told something, and the newcomer has not."""

@@ -160,12 +160,13 @@ class ControlClient:
                 return False
             self._write(dialects.answer(dialect, message.text, message.fields, continues=True))
             return not self._ended
+        if message.failure:
+            data = dialects.refusal(dialect, message.failure, message.text, message.fields)
+        else:
+            data = dialects.answer(dialect, message.text, message.fields)
         self._call = None
         self._last = dialect != NUL
-        if message.failure:
-            self._write(dialects.refusal(dialect, message.failure, message.text, message.fields))
-        else:
-            self._write(dialects.answer(dialect, message.text, message.fields))
+        self._write(data)
         return False
 
     def _leave_behind(self) -> None:

@@ -122,6 +122,7 @@ FAILURES = (
     Failure(
         "TooMany", "So many clients wait for answers that one more is not heard; whoever follows a stream makes room."
     ),
+    Failure("Failed", "The master has failed at it in a way that nobody foresaw; its log has the traceback."),
 )
 
 COMMANDS = (

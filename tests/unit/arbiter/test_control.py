@@ -1,10 +1,11 @@
 """The control socket: requests, answers, streams, and no client that could hurt the master."""
 
+import errno
 import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,15 @@ class Service(Turning):
 
     def read_all(self, client: socket.socket) -> bytes:
         """All that a client hears until the end of file."""
+        return self.read_until(client, lambda heard: False)
+
+    def read_until(self, client: socket.socket, enough: Callable[[bytes], bool]) -> bytes:
+        """What a client hears until that is enough, or the end of file."""
         heard = b""
 
         def complete() -> bool:
             nonlocal heard
-            while True:
+            while not enough(heard):
                 try:
                     data = client.recv(65536)
                 except BlockingIOError:
@@ -60,6 +65,7 @@ class Service(Turning):
                 heard += data
                 if not data:
                     return True
+            return True
 
         self.turn_until(complete)
         return heard
@@ -198,17 +204,7 @@ def test_varlink_calls_one_after_the_other(service: Service) -> None:
     client = service.client()
     one = b'{"method": "org.sdserve.Control1.Status"}\0'
     client.send(one + b'{"method": "org.varlink.service.GetInfo"}\0' + one)
-    heard = b""
-
-    def complete() -> bool:
-        nonlocal heard
-        try:
-            heard += client.recv(65536)
-        except BlockingIOError:
-            return False
-        return heard.count(b"\0") == 3
-
-    service.turn_until(complete)
+    heard = service.read_until(client, lambda heard: heard.count(b"\0") == 3)
     told = [json.loads(each)["parameters"] for each in heard.split(b"\0")[:3]]
     assert [told[0], told[2]] == [{"text": "fine"}] * 2
     assert told[1]["product"] == "sdserve"
@@ -250,6 +246,46 @@ def test_a_slow_follower_is_told_so_and_dropped(service: Service) -> None:
     assert [each["number"] for each in told[:-1]] == list(range(len(told) - 1)), "whole messages, none in between lost"
     assert told[-1]["error"] == "TooSlow"
     assert told[-1]["lost"] == sent - (len(told) - 1)
+
+
+def fails_without_memory(call: Call) -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def cannot_be_written(call: Call) -> None:
+    call.reply("this is no JSON", field=object())
+
+
+@pytest.mark.parametrize("handler", [fails_without_memory, cannot_be_written])
+@pytest.mark.parametrize(
+    ("request_", "more"),
+    [
+        (b'{"command": "status"}\n', b""),
+        (b'{"method": "org.sdserve.Control1.Status"}\0', b'{"method": "org.sdserve.Control1.Reload"}\0'),
+    ],
+)
+def test_a_command_that_fails_is_answered_and_logged(
+    service: Service,
+    handler: Callable[[Call], None],
+    request_: bytes,
+    more: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A handler that raises: its client is told so, and goes on or ends like any other."""
+    service.control._handlers.update(status=handler, reload=lambda call: call.reply("done"))
+    client = service.client()
+    client.sendall(request_ + more)
+    end = request_[-1:]
+    heard = service.read_until(client, lambda heard: heard.count(end) == (2 if more else 1))
+    failed, *others = [json.loads(each) for each in heard.split(end)[:-1]]
+    told = failed["parameters"] if more else failed
+    assert failed["error"] == ("org.sdserve.Control1.Failed" if more else "Failed")
+    assert told["text"].startswith("status has failed: ")
+    assert "the log has the traceback" in told["text"]
+    assert "Error in the command status" in caplog.text and f"in {handler.__name__}" in caplog.text
+    assert [each["parameters"]["text"] for each in others] == (["done"] if more else [])
+    client.close()
+    service.turn_until(lambda: not service.control._clients)
 
 
 def test_who_does_not_read_an_answer_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
