@@ -162,7 +162,10 @@ class Commands:
             self.drain.ask(call)
 
     def _undrain(self, call: Call) -> None:
-        self.drain.take_back(call)
+        if (state := self._service.state) in LEAVING:  # the workers were told to leave: nothing takes that back
+            call.fail("Refused", f"The server is {state.value}.")
+        else:
+            self.drain.take_back(call)
 
     def _wait(self, call: Call) -> None:
         loop, seconds = self._service.loop, call.get("seconds")

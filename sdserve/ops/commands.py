@@ -198,7 +198,12 @@ COMMANDS = (
         "connections are served all the while. Asked again, it begins anew; a stop that somebody has asked for stays "
         "until `undrain`.",
     ),
-    Command("undrain", "takes a drain back", fails=("Refused",)),
+    Command(
+        "undrain",
+        "takes a drain back",
+        fails=("Refused",),
+        details="Refused once the service stops, or is handed over.",
+    ),
     Command(
         "events",
         "follows what happens, a line for each event",

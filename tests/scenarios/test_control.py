@@ -287,3 +287,16 @@ def test_a_drain_stops_when_it_is_told_to(drained: Operated) -> None:
         assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
     assert drained.server.wait() == 0
     assert drained.run("wait", "stopped").returncode == 0
+
+
+def test_a_stop_that_a_drain_has_begun_is_not_taken_back(start: Start, short_path: Path) -> None:
+    operated = Operated(start, short_path, "-w", "1", "--graceful-timeout", "3", "plain:application")
+    with connector(operated.address)() as slow:
+        slow.sendall(b"GET /sleep/60 HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually(lambda: any(worker["busy"] for worker in operated.ask("status")["status"]["workers"]), "a request")
+        told = operated.ask("drain", seconds=0, stop=True)
+        assert told["text"] == "drained: 1 connections are left; the service stops"
+        refused = operated.run("undrain")
+        assert refused.returncode == 1
+        assert "The server is stopping." in refused.stdout + refused.stderr
+    assert operated.server.wait() == 0

@@ -6,6 +6,7 @@ import pytest
 
 from sdserve.arbiter.call import Call, Message
 from sdserve.arbiter.commands import Commands
+from sdserve.arbiter.lifecycle import LEAVING, Master
 from tests.unit.arbiter.services import service
 
 
@@ -34,6 +35,21 @@ def test_nothing_is_kept_of_clients_that_have_gone(
     kept = asked()
     assert gone() is None
     assert not kept.over
+
+
+@pytest.mark.parametrize("state", LEAVING)
+def test_no_drain_is_taken_back_of_a_service_that_leaves(commands: Commands, state: Master) -> None:
+    said: list[Message] = []
+
+    def say(message: Message) -> bool:
+        said.append(message)
+        return False
+
+    service = commands._service
+    service.draining, service.state = True, state
+    commands.table()["undrain"](Call(say))
+    assert [(each.failure, each.text) for each in said] == [("Refused", f"The server is {state.value}.")]
+    assert service.draining
 
 
 def test_who_waits_in_vain_is_told_what_it_waited_for(commands: Commands) -> None:
