@@ -170,8 +170,6 @@ class WSGILoop(Loop[WSGIClient]):
         if self._clients.count:
             self._count()
         self._marked |= self._clients.rest()
-        if self._lead.shown != len(self._lead.running):  # the leader itself has been in a call, and is not any more
-            self._lead.shows(len(self._lead.running))
         if self._lead.running:
             self._marked = True
             self._worker.not_polling(monotonic())

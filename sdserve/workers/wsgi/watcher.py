@@ -144,8 +144,7 @@ class Watcher:
         """Takes the lead from a call that lasts, and gives it to a follower."""
         with self._mutex:
             taken, woken = self._roster.promote()
-            if taken is None:  # nobody is idle: with the leader all are in calls
-                self.shows(len(self.running) + 1)
+            if taken is None:  # it has returned just now
                 return
             self._runs(taken.call, taken.since, taken.seat)
             request = taken.call.request

@@ -39,6 +39,7 @@ class Crew:
         self.too_long: SimpleQueue[tuple[WSGIClient, int]] = SimpleQueue()
         self.clients: list[WSGIClient] = []
         self.failing = 0  # looks of the watcher that will fail
+        self.in_demand: Callable[[], bool] = lambda: not self.turns.empty()
         self._work: dict[WSGIClient, Work] = {}
         self._reader = RequestReader(Limits())
         tell = Callbacks(
@@ -97,7 +98,7 @@ class Crew:
         if self.failing:
             self.failing -= 1
             raise OSError("no memory")
-        return not self.turns.empty()
+        return self.in_demand()
 
     def _turn(self) -> None:
         while turn := self.turns.get():
@@ -170,6 +171,41 @@ def test_a_watcher_that_fails_watches_on(crew: Callable[..., Crew]) -> None:
     assert not one.failing
     slow.end()
     assert one.answer()[0] is slow.client
+
+
+def test_a_call_that_returns_as_the_watcher_looks_is_not_shown(crew: Callable[..., Crew]) -> None:
+    """It was found to last, and is over before the lead can be taken from it: none lasts then."""
+    one = crew(2)
+    shown: list[int] = []
+    found, over = threading.Event(), threading.Event()
+
+    def in_demand() -> bool:
+        found.set()
+        return over.wait(PATIENCE)
+
+    def turn() -> bool:
+        over.set()  # the leader is in its next turn: the token of the call is off the table
+        return True
+
+    one.lead.show, one.in_demand = shown.append, in_demand
+    brief = Held(one)
+    assert found.wait(PATIENCE)
+    one.turns.put(turn)
+    brief.end()
+    one.stop()  # the watcher has taken its look
+    assert over.is_set()
+    assert shown == []
+
+
+def test_calls_without_the_lead_are_shown(crew: Callable[..., Crew]) -> None:
+    one = crew(3)
+    shown: SimpleQueue[int] = SimpleQueue()
+    one.lead.show = shown.put
+    held = [Held(one), Held(one), Held(one)]
+    assert [shown.get(timeout=PATIENCE) for _ in held] == [1, 2, 3]
+    for each, left in zip(held, (2, 1, 0), strict=True):
+        each.end()
+        assert shown.get(timeout=PATIENCE) == left
 
 
 def test_a_call_that_returns_leaves_the_token_of_another_call_alone(crew: Callable[..., Crew]) -> None:
