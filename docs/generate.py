@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Layer 5, the workers", ("workers",)),
     ("Layer 5, the operator's tools", ("ops",)),
     ("Layer 4, between HTTP and application", ("gateway",)),
-    ("Layer 3, loggers", ("log.py",)),
+    ("Layer 3, loggers", ("log.py", "rate_limit.py")),
     ("Layer 2, log records", ("handlers.py", "access")),
     ("Layer 1, configuration", ("config",)),
     ("Layer 1, systemd", ("systemd",)),
@@ -91,7 +91,7 @@ PLACES = {
     part.removesuffix(".py"): place
     for place, parts in {
         "commands": ("__main__.py", "cli.py", "ctl"),
-        "logs": ("log.py", "handlers.py", "access"),
+        "logs": ("log.py", "rate_limit.py", "handlers.py", "access"),
         "words": ("errors.py", "status.py", "events.py"),
         **{part: (part,) for part in ("arbiter", "workers", "gateway", "config", "systemd", "process", "http", "ops")},
     }.items()

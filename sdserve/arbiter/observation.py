@@ -19,7 +19,7 @@ from sdserve.descriptor import Descriptor
 from sdserve.errors import ListenError, no_room
 from sdserve.process.listeners import AGENT, METRICS, Listener, match
 from sdserve.process.pidfd import Child
-from sdserve.workers.rate_limit import RateLimit
+from sdserve.rate_limit import RateLimit
 
 LEAVE = 2.0  # seconds that an observer has to leave; it needs longer only if somebody has stopped it, and is killed
 LINES, MINUTE = 8, 60.0  # how often the log says, in how many seconds, that an observer has failed
@@ -158,7 +158,7 @@ class Observation:
         pause = max(0.0, self._backoff.not_before - now)
         when = f"in {pause:.3g} s" if pause else "at once"
         line = "The observer of metrics and health %s; the next one %s"
-        self._failures.say(self._service.log.error, line, what, when)
+        self._failures.say(now, self._service.log.error, line, what, when)
         self._again = loop.call_at(now + pause, self._try_again)
 
     def _try_again(self) -> None:

@@ -17,7 +17,7 @@ LAYERS = [
     {"descriptor", "errors", "immutable", "__init__"},
     {"config", "systemd", "process", "http", "status", "events"},
     {"handlers", "access"},
-    {"log"},
+    {"log", "rate_limit"},
     {"gateway"},
     {"workers", "ops"},
     {"arbiter"},

@@ -20,11 +20,11 @@ from sdserve.http.scan import glimpse
 from sdserve.http.writer import ClientGone
 from sdserve.process.forked import Border
 from sdserve.process.listeners import Listener
+from sdserve.rate_limit import RateLimit
 from sdserve.workers.base import Worker
 from sdserve.workers.http import hooked
 from sdserve.workers.http.client import C
 from sdserve.workers.options import Options
-from sdserve.workers.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from sdserve.access.measured import Records
@@ -154,7 +154,7 @@ class Exchange(Generic[C]):
 
     def complain(self, log: Callable[..., None], what: str, *args: Any) -> None:
         """Says by `log` what a client did, or could bring about."""
-        self._complaints[log.__name__].say(log, what, *args)
+        self._complaints[log.__name__].say(time.monotonic(), log, what, *args)
 
     def _known(self, client: C, head: bytes) -> Environ:
         """What the record of a refused request says of it: all, or what can be made out of `head`."""

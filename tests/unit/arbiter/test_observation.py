@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import selectors
 import socket
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.loop import Loop
-from sdserve.arbiter.observation import LINES, Observation
+from sdserve.arbiter.observation import LINES, MINUTE, Observation
 from sdserve.arbiter.service import Service
 from sdserve.process.listeners import METRICS, Listener
 from tests.unit.arbiter.services import service
@@ -55,9 +56,14 @@ def test_without_room_for_an_observer_it_is_tried_each_second_and_said_a_few_tim
         asked.observed = [listener]
         observation = Observation(asked, host)
         observation.keep_open()
-        while clock.now < 1120.0:
+        while clock.now < 1000.0 + MINUTE:
+            loop.turn()
+        first_minute = host.tries
+        while clock.now < 1000.0 + 2 * MINUTE:
             loop.turn()
         observation.close()
     loop.close()
     assert host.tries == pytest.approx(120, abs=6)
-    assert capfd.readouterr().err.count("The observer of metrics and health cannot begin") == LINES
+    said = capfd.readouterr().err
+    assert said.count("The observer of metrics and health cannot begin") == 2 * LINES
+    assert re.findall(r"(\d+) more of the kind that follows were not logged", said) == [str(first_minute - LINES)]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdserve.workers.rate_limit import RateLimit
+from sdserve.rate_limit import RateLimit
 from tests.support.between import at_each_line
 
 SAID: list[str] = []
@@ -22,11 +22,14 @@ def test_so_many_lines_in_each_interval() -> None:
 
 def test_the_first_line_after_a_flood_says_how_large_it_was() -> None:
     SAID.clear()
-    limit = RateLimit(2, 0.0)
-    limit.kept_back = 7
-    limit.say(hear, "%s is wrong", "that")
-    limit.say(hear, "this too")
-    assert SAID == ["7 more of the kind that follows were not logged", "that is wrong", "this too"]
+    limit = RateLimit(2, 10)
+    for number in range(9):
+        limit.say(100.0 + number, hear, "%d is wrong", number)
+    assert SAID == ["0 is wrong", "1 is wrong"]
+    limit.say(110.0, hear, "%s is wrong", "that")
+    limit.say(110.0, hear, "this too")
+    limit.say(111.0, hear, "not this")
+    assert SAID[2:] == ["7 more of the kind that follows were not logged", "that is wrong", "this too"]
 
 
 @given(st.lists(st.floats(0, 3)), st.integers(1, 5))

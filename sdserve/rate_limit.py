@@ -6,7 +6,6 @@ log, where one is kept, has every request.
 """
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 BURST = 20  # lines
@@ -14,7 +13,8 @@ INTERVAL = 10.0  # seconds
 
 
 class RateLimit:
-    """Lets `burst` lines through in `interval` seconds, which begin with the first of them."""
+    """Lets `burst` lines through in `interval` seconds, which begin with the first of them. `now` is monotonic, and of
+    the same clock each time."""
 
     __slots__ = ("_burst", "_interval", "_left", "_until", "kept_back")
 
@@ -39,9 +39,9 @@ class RateLimit:
         self._left -= 1
         return True
 
-    def say(self, say: Callable[..., None], what: str, *args: Any) -> None:
+    def say(self, now: float, say: Callable[..., None], what: str, *args: Any) -> None:
         """Has `say`, a method of the log, write a line if it may, and how many were kept back before it."""
-        if not self.allows(monotonic()):
+        if not self.allows(now):
             return
         if self.kept_back:
             say("%d more of the kind that follows were not logged", self.kept_back)
