@@ -1,4 +1,4 @@
-"""What the WSGI worker's loop wants to know of the configuration, read once at boot: the layers below get values."""
+"""What the workers' loops want to know of the configuration, read once at boot: the layers below get values."""
 
 import resource
 from typing import TYPE_CHECKING
