@@ -164,9 +164,18 @@ class TestUnwatch:
             sock.close()
 
     def test_what_was_never_watched(self, loop: Loop) -> None:
-        pipe = Pipe()
-        loop.unwatch(pipe)
-        pipe.close()
+        """Nothing comes of it, for what is watched neither; and it is not heard of, then or later."""
+        stranger, watched, heard = woken(loop), woken(loop), []
+        loop.watch(watched, lambda: heard.append("watched"))
+        loop.unwatch(stranger)
+        loop.turn()
+        loop.unwatch(watched)
+        loop.unwatch(watched)
+        loop.call_at(time.monotonic(), lambda: heard.append("late"))
+        loop.turn()
+        assert heard == ["watched", "late"]
+        for pipe in (stranger, watched):
+            pipe.close()
 
 
 def test_closing_closes_all_that_is_watched() -> None:

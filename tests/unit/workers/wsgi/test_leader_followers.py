@@ -393,14 +393,24 @@ def test_an_exception_of_a_step_ends_one_connection_and_nothing_else(crew: Calla
 
 
 def test_a_leader_that_dies_hands_the_lead_on_and_is_replaced(crew: Callable[..., Crew]) -> None:
+    died: SimpleQueue[threading.Thread] = SimpleQueue()
+
     def die() -> bool:
+        died.put(threading.current_thread())
         raise SystemExit("whatever it was")
 
     one = crew(2)
     for _ in range(3):
         one.turns.put(die)
-        one.call("/after")
-        one.answer()
+        client = one.call("/after")
+        assert one.answer()[0] is client
+        leader = died.get(timeout=PATIENCE)
+        leader.join(PATIENCE)
+        assert not leader.is_alive()
+    together = threading.Barrier(2)  # which takes both threads that were wanted
+    for _ in range(2):
+        one.call("/slow", lambda: together.wait(PATIENCE))
+    assert len({one.answer()[1] for _ in range(2)}) == 2
 
 
 def test_threads_that_cannot_be_started_are_done_without(
