@@ -1,52 +1,28 @@
 """Hung workers are noticed without a heartbeat, a wrong alarm is taken back, and idle ones that cannot hang sleep."""
 
 import math
-import os
-import signal
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
-from sdserve.arbiter.children import Children
 from sdserve.arbiter.hang import GRACE, HangWatch
 from sdserve.arbiter.lifecycle import Phase, WorkerEvent
-from sdserve.arbiter.loop import Loop
-from sdserve.arbiter.worker_handle import WorkerHandle
-from sdserve.config import load
-from sdserve.log import Logger
 from sdserve.process.counters import POLLS, THREADS, CounterCell
-from sdserve.process.pidfd import Child
 from sdserve.process.proc import read
-from sdserve.process.scoreboard import WATCHED, Scoreboard
-from sdserve.workers.application import Application
-from sdserve.workers.base import Worker
+from sdserve.process.scoreboard import WATCHED
 from sdserve.workers.told import POLL
-from tests.unit.arbiter.turning import Turning
+from tests.unit.arbiter.turning import Family
 
 TIMEOUT = 1
 
 
-class Watched(Turning):
+class Watched(Family):
     """One worker that serves, as the master sees it, and the watch over it."""
 
-    def __init__(self, timeout: int = TIMEOUT) -> None:
-        cfg = load(["app:app", "--timeout", str(timeout)], {})
-        worker = Worker(1, os.getpid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
-        self.read, self.end = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:  # a process to have a handle on; it ends with the pipe
-            os.close(self.end)
-            os.read(self.read, 1)
-            os._exit(0)
-        os.close(self.read)
-        ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self.handle = WorkerHandle(worker, Child(self.pid), ours, Scoreboard(1).take(), time.monotonic)
-        self.handle.advance(WorkerEvent.READY)
-        self.loop = Loop()
+    def __init__(self, timeout: int = TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(booted=True, timeout=timeout, clock=clock)
         self.hung: list[float] = []
         self.watch = HangWatch(self.loop, lambda handle, seconds: self.hung.append(seconds))
 
@@ -54,15 +30,6 @@ class Watched(Turning):
         """The worker has been busy for so long, and says so now."""
         if self.handle.cell.begin(time.monotonic() - seconds):
             self.watch.busy(self.handle)
-
-    def close(self) -> None:
-        os.close(self.end)
-        with suppress(ChildProcessError):  # it was reaped
-            os.waitpid(self.pid, 0)
-        self.handle.pidfd.close()
-        self.handle.channel.close()
-        self.theirs.close()
-        self.loop.close()
 
 
 @pytest.fixture
@@ -118,7 +85,7 @@ def test_busy_with_another_request_by_now(watched: Watched) -> None:
     assert time.monotonic() >= younger + TIMEOUT + GRACE
 
 
-@pytest.mark.parametrize("event", [WorkerEvent.HANG, WorkerEvent.KILL, WorkerEvent.EXIT])
+@pytest.mark.parametrize("event", [WorkerEvent.HANG, WorkerEvent.KILL])
 def test_who_is_being_ended_is_not_ended_again(watched: Watched, event: WorkerEvent) -> None:
     watched.handle.advance(event)
     watched.busy_for(TIMEOUT + GRACE + 1)
@@ -153,15 +120,11 @@ class AtRest(Watched):
     """An idle worker, of `threads` that call the application; at a time of its own."""
 
     def __init__(self, threads: int = 0, polls: int = 1) -> None:
-        super().__init__()
-        self.loop.close()
         self.now = 1000.0
-        self.loop = Loop(clock=lambda: self.now)
-        self.watch = HangWatch(self.loop, lambda handle, seconds: self.hung.append(seconds))
+        super().__init__(clock=lambda: self.now)
         self.handle.worker.counters = CounterCell.private()
         self.handle.worker.counters.set(THREADS, threads)
         self.handle.worker.counters.set(POLLS, polls)
-        self.theirs.setblocking(False)
 
     def asked(self) -> int:
         """How often it was, since the last time."""
@@ -263,22 +226,11 @@ def test_who_leaves_has_another_deadline(at_rest: AtRest) -> None:
     assert at_rest.loop.timeout() is None
 
 
-class Nobody:
-    """Hears nothing of what becomes of workers."""
-
-    def worker_ready(self, handle: WorkerHandle) -> None: ...
-
-    def worker_gone(self, handle: WorkerHandle, status: int) -> None: ...
-
-    def worker_decided(self, handle: WorkerHandle, using: str) -> None: ...
-
-
 def test_one_that_has_ended_is_not_waited_for(watched: Watched) -> None:
-    children = Children(watched.loop, Logger())
-    children.events = Nobody()
-    children.add(watched.handle)
     watched.busy_for(0.1)
     assert watched.loop.timeout() is not None
-    os.kill(watched.pid, signal.SIGKILL)
-    watched.turn_until(lambda: not len(children))
+    watched.kill()
+    watched.turn_until(lambda: not len(watched.children))
     assert watched.loop.timeout() is None
+    watched.busy_for(TIMEOUT + GRACE + 1)
+    assert watched.hung == []

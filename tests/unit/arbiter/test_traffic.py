@@ -1,26 +1,18 @@
 """What STATUS= says of traffic, and when the master looks: while there is some, and never when the service is idle."""
 
-import os
-import signal
-import socket
 from pathlib import Path
 
 import pytest
 
-from sdserve.arbiter.lifecycle import Master, WorkerEvent
+from sdserve.arbiter.lifecycle import Master
 from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.traffic import EVERY, LATEST, Traffic, between, line, watch_traffic
-from sdserve.arbiter.worker_handle import WorkerHandle
-from sdserve.config import load
-from sdserve.log import Logger
 from sdserve.ops.view import View, WorkerView
 from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.counters import BUCKETS, GROWING, Row, Totals
-from sdserve.process.pidfd import Child
-from sdserve.workers.application import Application
-from sdserve.workers.base import Worker
 from sdserve.workers.told import BUSY
 from tests.unit.arbiter.services import Unit
+from tests.unit.arbiter.turning import Family
 
 NOTHING = Traffic(requests=0, seconds=5.0, p99=None, busy=0, threads=8, calls=0, backlog=0)
 
@@ -75,27 +67,20 @@ def test_looks_while_there_is_traffic_and_sleeps_afterwards(tmp_path: Path) -> N
     now = 100.0
     loop = Loop(clock=lambda: now)
     unit = Unit(tmp_path, 0, loop=loop)
-    service, children = unit.service, unit.service.children
+    service = unit.service
     service.count_in(CounterMemory.private())
     service.state = Master.RUNNING
     loop.turn()  # what `goal` asked for
     watch_traffic(service, unit.speaker, lambda ago: f"{ago:g} s ago")
-    cfg = load(["app:app"], {})
-    worker = Worker(1, os.getpid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
+    family = Family(booted=True, service=service)
+    handle, worker = family.handle, family.worker
     worker.counters = service.counters.take()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    if (pid := os.fork()) == 0:
-        signal.pause()
-    handle = WorkerHandle(worker, Child(pid), ours, children.scoreboard.take(), loop.now)
-    handle.advance(WorkerEvent.READY)
     handle.show()
-    children.add(handle)
     assert loop.timeout() is None, "an idle service wakes up for nothing"
 
     def request(seconds: float = 0.0) -> None:
         if handle.cell.begin(now):
-            theirs.send(BUSY)
+            family.theirs.send(BUSY)
             loop.turn()
         worker.counters.answered("200", seconds)
         handle.cell.end()
@@ -129,10 +114,7 @@ def test_looks_while_there_is_traffic_and_sleeps_afterwards(tmp_path: Path) -> N
 
     request()
     assert loop.timeout() == EVERY, "the worker has said that it is busy again"
-    handle.send(signal.SIGKILL)
-    assert handle.pidfd.ended(15.0)
-    for end in (ours, theirs, handle.pidfd):
-        end.close()
+    family.close()
     unit.close()
 
 

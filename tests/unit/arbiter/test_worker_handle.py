@@ -1,17 +1,13 @@
 """What a worker tells its master, and what the master says of its end."""
 
-import os
 import signal
 import socket
+from contextlib import closing
 
-from sdserve.arbiter.worker_handle import MOST_SAID, WorkerHandle, describe
-from sdserve.config import load
-from sdserve.log import Logger
-from sdserve.process.pidfd import UNKNOWN, Child
-from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers.application import Application
-from sdserve.workers.base import Worker
+from sdserve.arbiter.worker_handle import MOST_SAID, describe
+from sdserve.process.pidfd import UNKNOWN
 from sdserve.workers.told import BUSY, FAILED, LONGEST
+from tests.unit.arbiter.turning import Family
 
 
 class Chatterbox(socket.socket):
@@ -21,34 +17,18 @@ class Chatterbox(socket.socket):
         return BUSY
 
 
-def handle_of(channel: socket.socket) -> tuple[WorkerHandle, Worker]:
-    cfg = load(["app:app"], {})
-    worker = Worker(1, os.getpid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    return WorkerHandle(worker, Child.forked(pid), channel, Scoreboard(1).take(), lambda: 0.0), worker
-
-
 def test_a_worker_that_speaks_without_end_keeps_its_master_for_a_moment_only() -> None:
-    with Chatterbox() as channel:
-        handle, _ = handle_of(channel)
-        assert handle.messages() == [BUSY] * MOST_SAID
-        handle.pidfd.reap()
-        handle.pidfd.close()
+    with closing(Family()) as family, Chatterbox() as channel:
+        ours, family.handle.channel = family.handle.channel, channel
+        assert family.handle.messages() == [BUSY] * MOST_SAID
+        family.handle.channel = ours
 
 
 def test_the_longest_reason_is_heard() -> None:
     """As far as a status line has room for it; a datagram of more than the kernel takes would not be heard at all."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        ours.setblocking(False)
-        handle, worker = handle_of(ours)
-        worker.channel = theirs
-        assert worker.tell(FAILED + b"x" * 1_000_000)
-        assert handle.messages() == [(FAILED + b"x" * LONGEST)[:LONGEST]]
-        handle.pidfd.reap()
-        handle.pidfd.close()
+    with closing(Family()) as family:
+        assert family.worker.tell(FAILED + b"x" * 1_000_000)
+        assert family.handle.messages() == [(FAILED + b"x" * LONGEST)[:LONGEST]]
 
 
 def test_only_a_kill_that_nobody_ordered_may_be_for_want_of_memory() -> None:
