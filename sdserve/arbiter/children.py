@@ -150,28 +150,31 @@ class Children:
 
     def _hear(self, handle: WorkerHandle) -> None:
         for message in handle.messages():
-            if message == READY:
-                self._advance(handle, WorkerEvent.READY)
-                self._hang_watch.serves(handle)
-                self.events.worker_ready(handle)
-            elif message == BUSY:
-                self._hang_watch.busy(handle)
-                self.on_busy()
-            elif message == RECYCLE:
-                handle.worn = True
-            elif message == RETIRING:
-                handle.acknowledged = True
-                if handle.phase in (Phase.SERVING, Phase.ABORTED):  # somebody else told it to; it saves what it can
-                    handle.asks = True
-                    self._advance(handle, WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
-            elif message.startswith(FAILED):
-                handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
-            elif message.startswith(CALLS):
-                handle.note_calls(message[len(CALLS) :])
-            elif message.startswith(USING):
-                self.events.worker_decided(handle, message[len(USING) :].decode(errors="replace").strip())
+            self._heed(handle, message)
         if handle.mute:  # a process that cannot end yet (a thread in the kernel, a debugger) would wake us all the time
             self._loop.unwatch(handle.channel)
+
+    def _heed(self, handle: WorkerHandle, message: bytes) -> None:
+        if message == READY:
+            self._advance(handle, WorkerEvent.READY)
+            self._hang_watch.serves(handle)
+            self.events.worker_ready(handle)
+        elif message == BUSY:
+            self._hang_watch.busy(handle)
+            self.on_busy()
+        elif message == RECYCLE:
+            handle.worn = True
+        elif message == RETIRING:
+            handle.acknowledged = True
+            if handle.phase in (Phase.SERVING, Phase.ABORTED):  # somebody else told it to; it saves what it can
+                handle.asks = True
+                self._advance(handle, WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
+        elif message.startswith(FAILED):
+            handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
+        elif message.startswith(CALLS):
+            handle.note_calls(message[len(CALLS) :])
+        elif message.startswith(USING):
+            self.events.worker_decided(handle, message[len(USING) :].decode(errors="replace").strip())
 
     def reap(self, handle: WorkerHandle) -> None:
         """Reaps a worker whose process has ended; does nothing if it has not."""

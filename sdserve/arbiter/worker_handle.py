@@ -6,7 +6,7 @@ the master needs. Phases change through `advance` alone.
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -141,19 +141,20 @@ class WorkerHandle:
         else:
             self.answered = min(answered, self._clock())
 
-    def messages(self) -> list[bytes]:
-        """All that the worker said since the last call; of one that does not cease to speak, what the channel holds."""
-        said: list[bytes] = []
-        while len(said) < MOST_SAID:
+    def messages(self) -> Iterator[bytes]:
+        """All that the worker said since the last call; of one that does not cease to speak, what the channel holds.
+
+        Each is taken out when the one before was heard: if that fails, the others are still there.
+        """
+        for _ in range(MOST_SAID):
             try:
                 message = self.channel.recv(LONGEST)
             except (BlockingIOError, ConnectionResetError):
-                break
+                return
             if not message:
                 self.mute = True
-                break
-            said.append(message)
-        return said
+                return
+            yield message
 
     def note_stops(self) -> bool:
         """Whether the process was stopped (SIGSTOP, a tracer), or goes on, since the last call.

@@ -1,12 +1,14 @@
 """What the master hears of its workers, and what becomes of those that cannot end."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from sdserve.arbiter.lifecycle import WorkerEvent
-from sdserve.workers.told import READY
+from sdserve.arbiter.lifecycle import Phase, WorkerEvent
+from sdserve.workers.told import READY, RECYCLE, USING
 from tests.unit.arbiter.turning import Family
 
 
@@ -14,6 +16,16 @@ from tests.unit.arbiter.turning import Family
 def family() -> Iterator[Family]:
     with closing(Family()) as family:
         yield family
+
+
+def test_what_stands_behind_a_word_that_fails_is_heard(family: Family) -> None:
+    """And hung requests of that worker are noticed: its words are all that the master has to go by."""
+    family.fails = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))] * 2
+    for message in (USING + b"one", USING + b"two", READY, USING + b"three", RECYCLE):
+        family.theirs.send(message)
+    family.turn_until(lambda: family.handle.worn)
+    assert family.heard == ["ready", "three"]
+    assert family.handle.phase is Phase.SERVING
 
 
 def turns_within(family: Family, seconds: float) -> int:

@@ -20,7 +20,7 @@ class Chatterbox(socket.socket):
 def test_a_worker_that_speaks_without_end_keeps_its_master_for_a_moment_only() -> None:
     with closing(Family()) as family, Chatterbox() as channel:
         ours, family.handle.channel = family.handle.channel, channel
-        assert family.handle.messages() == [BUSY] * MOST_SAID
+        assert list(family.handle.messages()) == [BUSY] * MOST_SAID
         family.handle.channel = ours
 
 
@@ -28,7 +28,7 @@ def test_the_longest_reason_is_heard() -> None:
     """As far as a status line has room for it; a datagram of more than the kernel takes would not be heard at all."""
     with closing(Family()) as family:
         assert family.worker.tell(FAILED + b"x" * 1_000_000)
-        assert family.handle.messages() == [(FAILED + b"x" * LONGEST)[:LONGEST]]
+        assert list(family.handle.messages()) == [(FAILED + b"x" * LONGEST)[:LONGEST]]
 
 
 def test_only_a_kill_that_nobody_ordered_may_be_for_want_of_memory() -> None:

@@ -61,6 +61,7 @@ class Family(Turning):
         self.children = service.children if service else Children(self.loop, Logger())
         self.children.events = self
         self.heard: list[str] = []
+        self.fails: list[Exception] = []  # what the next words of a worker lead to
         pid = _fork()  # before there is a channel: it has no end of it
         ours, self.theirs, lifeline = _channel()
         self._lifeline = Descriptor(lifeline)
@@ -81,6 +82,8 @@ class Family(Turning):
         self.heard.append(f"ended by {os.WTERMSIG(status)}")
 
     def worker_decided(self, handle: WorkerHandle, using: str) -> None:
+        if self.fails:
+            raise self.fails.pop()
         self.heard.append(using)
 
     # --- the worker's end ---------------------------------------------------------------------------------------------
