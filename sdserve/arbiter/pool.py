@@ -4,7 +4,7 @@ What to do is decided in decide.py, what a failed boot means in verdict.py; the 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from logging import WARNING
 
 from sdserve import events
@@ -19,7 +19,7 @@ from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
 from sdserve.arbiter.worker_handle import WorkerHandle, cause_of_end, describe
-from sdserve.errors import AppImportError, BootError, NoRoomError, SdserveError, call_hook, no_room
+from sdserve.errors import AppImportError, BootError, NoRoomError, SdserveError, call_hook, in_words, no_room
 from sdserve.process.counters import CAUSES, EXITS
 from sdserve.process.pidfd import UNKNOWN
 from sdserve.systemd import fdstore
@@ -222,18 +222,26 @@ class Pool:
         return self._generation.backoff
 
     def worker_ready(self, handle: WorkerHandle) -> None:
-        """A worker serves."""
+        """A worker serves. What later ones shall find in memory is imported when all that workers said was heard."""
         handle.tell(PREIMPORT)
-        preimport(handle.worker.later(handle.worker.cfg))
         if self._service.ends_connections:
             handle.tell(DRAIN)
         self._boot_kills = 0
+        loop, later = self._service.loop, handle.worker.later(handle.worker.cfg)
+        loop.call_at(loop.now(), lambda: self._preimport(later))
+
+    def _preimport(self, later: Iterable[str]) -> None:
+        """Those of foreign packages may be missing, which who needs them will say, or broken."""
+        log = self._service.log
+        for name, error in preimport(later):
+            say = log.debug if isinstance(error, ImportError) else log.warning
+            say("cannot import %s: %s", name, in_words(error))
 
     def worker_decided(self, handle: WorkerHandle, using: str) -> None:
         """A worker knows by what it serves; later ones find that in memory."""
         try:
             handle.worker.become(using)
-        except (ImportError, AttributeError, KeyError) as error:  # the copy of it that is here stays as it is
+        except Exception as error:  # noqa: BLE001 - of an import, from whatever is on the disk: this copy stays as it is
             self._service.log.debug("worker %s serves by %s, which is not to be had here: %r", handle.pid, using, error)
         if using != self._using:
             self._using = using

@@ -30,8 +30,10 @@ MODULES = (
 
 
 def preimport() -> None:
-    """Imports what is not there yet."""
-    workers.preimport(MODULES)
+    """Imports what is not there yet. Python may have been built without one or the other; else this raises."""
+    for _, error in workers.preimport(MODULES):
+        if not isinstance(error, ImportError):
+            raise error
     if not gc.isenabled():
         gc.freeze()  # a collection would touch, and so copy, the pages that workers share
         gc.enable()

@@ -313,7 +313,8 @@ class Told:
             self._told = True
             self.retire()
         elif message == PREIMPORT:
-            preimport(self.later(self.cfg))
+            for name, error in preimport(self.later(self.cfg)):
+                self.log.debug("worker %s cannot import %s: %r", self.pid, name, error)
         elif message in (DRAIN, UNDRAIN):
             self.drains(message == DRAIN)
         elif message == GIVE_BACK:

@@ -1,6 +1,8 @@
 """What serves an application, it decides itself: the log says so once, and hooks see the class that it came to be."""
 
+import re
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,21 +138,57 @@ def test_hooks_see_what_it_became(start: Start, short_path: Path) -> None:
     assert seen == before | dict.fromkeys(("post_worker_init", "worker_exit", "child_exit"), "WSGIWorker")
 
 
-def test_a_websocket_without_the_extra_is_refused_and_that_is_said_once(start: Start, short_path: Path) -> None:
-    """It is looked for once in each process besides, and not whenever somebody asks for it."""
-    (short_path / "websockets.py").write_text(
-        "open('tried', 'a').write('.')\nraise ImportError('as if it were not there')\n"
-    )
-    server = serve(start, short_path, ASGI)
-    fields = (
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-        + "A" * 22
-        + "=="
-    )
-    for _ in range(10):
-        with connector(f"{short_path}/s")() as client:
-            client.sendall(f"GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n".encode())
-            assert client.recv(1000).startswith(b"HTTP/1.1 501 ")
+HANDSHAKE = (
+    "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    f"Sec-WebSocket-Key: {'A' * 22}==\r\n\r\n"
+)
+
+
+def handshakes(place: Path, count: int) -> set[bytes]:
+    """The first lines of the answers."""
+    found = set()
+    for _ in range(count):
+        with connector(f"{place}/s")() as client:
+            client.sendall(HANDSHAKE.encode())
+            found.add(client.recv(1000).partition(b"\r\n")[0])
+    return found
+
+
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError", "SyntaxError", "OSError"])
+def test_a_websocket_without_the_extra_is_refused_and_that_is_said_once(
+    start: Start, short_path: Path, error: str
+) -> None:
+    """It is looked for once by the master and once by each worker of the start, which was forked before, and never
+    again: what is installed meanwhile is another version's, for all that they know."""
+    (short_path / "websockets.py").write_text(f"open('tried', 'a').write('.')\nraise {error}('as if broken')\n")
+    server = serve(start, short_path, ASGI, "-w", "2")
+    first = [each.pid for each in server.wait_workers(2)]
+    refused = {b"HTTP/1.1 501 Not Implemented"}
+    assert handshakes(short_path, 10) == refused
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded: ")
+    server.wait_workers(2, besides=first)
+    assert handshakes(short_path, 10) == refused
     assert answer(f"{short_path}/s").body == b"asgi"
-    assert server.log.count("websockets is not installed, or too old: pip install 'sdserve[asgi]'") == 1
-    assert len((short_path / "tried").read_text()) <= 1 + 2 * len(server.workers)
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0
+    said = rf"A WebSocket was asked for .*{error}: as if broken.* pip install 'sdserve\[asgi\]'"
+    assert 1 <= len(re.findall(said, server.log)) <= 4, "once by each worker that was asked"
+    assert "Traceback" not in server.log
+    assert 1 <= len((short_path / "tried").read_text()) <= 3
+
+
+def test_a_hung_request_is_noticed_though_websockets_is_broken(start: Start, short_path: Path) -> None:
+    """The client was there before the service: its request is what the master hears of behind `ready`."""
+    (short_path / "websockets.py").write_text("raise RuntimeError('as if broken')\n")
+    hangs = '    assert scope["type"] == "http"\n    __import__("time").sleep(600)\n'
+    (short_path / "app.py").write_text("async def application(scope, receive, send):\n" + hangs)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(f"{short_path}/s")
+        listener.listen()
+        client.connect(f"{short_path}/s")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server = start("--timeout", "1", "app", cwd=short_path, sockets=[(listener, "http")])
+        server.wait_log("WORKER TIMEOUT")
+    assert server.log.count("cannot import sdserve.http.websocket: RuntimeError: as if broken") <= 1
+    assert "Exception in the master" not in server.log

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'sdserve[asgi]'"
 NO_UVLOOP = f"asgi_loop = 'uvloop': uvloop is not installed: {INSTALL}, or set asgi_loop = 'auto'"
-NO_WEBSOCKETS = f"A WebSocket was asked for and refused with 501: websockets is not installed, or too old: {INSTALL}"
+NO_WEBSOCKETS = (
+    "A WebSocket was asked for and refused with 501: websockets is not installed, too old or broken (%s): "
+    f"{INSTALL}, then upgrade or restart the service"
+)
 
 
 def installed(package: str) -> bool:

@@ -9,6 +9,7 @@ from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from sdserve.errors import in_words
 from sdserve.gateway.asgi import HTTPCall
 from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.asgi_websocket import WebSocketCall, WebSocketHost
@@ -24,6 +25,7 @@ from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.asgi.extra import NO_WEBSOCKETS
 from sdserve.workers.http.clients import CALL
 from sdserve.workers.http.deadlines import NEVER, after
+from sdserve.workers.preimport import missing
 
 if TYPE_CHECKING:
     from sdserve.http.websocket import WebSocket
@@ -38,7 +40,7 @@ class WebSocketExchange(ASGIExchange):
         if self.host.leaving:
             raise Unavailable("a WebSocket was asked for while the worker leaves")
         if self._kind is None:
-            raise MethodNotSupported("websockets is not installed")
+            raise MethodNotSupported("websockets cannot be imported")
         asgi, handshake = self.asgi, Handshake(request)
         websocket(scope, handshake.subprotocols)
         scope["extensions"] = {"websocket.http.response": {}}
@@ -51,13 +53,19 @@ class WebSocketExchange(ASGIExchange):
 
     @cached_property
     def _kind(self) -> "type[WebSocket] | None":
-        """None where the library is missing, which the log says once. No first answer waits for it: see extra.later."""
+        """None where the library cannot be had, which the log says once. No first answer waits for it: see extra.later.
+
+        Raises Unavailable when there is no room to import it.
+        """
         try:
-            from sdserve.http.websocket import WebSocket
-        except ImportError as error:  # it is not installed, or another version than we know
-            self._log.warning(NO_WEBSOCKETS)
-            self._log.debug("WebSockets are not served: %s", error)
+            reason = missing("sdserve.http.websocket")
+        except (OSError, MemoryError) as error:
+            raise Unavailable(f"websockets cannot be imported: {in_words(error)}") from error
+        if reason:  # it is not installed, another version than we know, or broken
+            self._log.warning(NO_WEBSOCKETS, reason)
             return None
+        from sdserve.http.websocket import WebSocket
+
         return WebSocket
 
     def opened(self, client: ASGIClient, call: WebSocketCall, now: float) -> None:
