@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sdserve.errors import BootError, in_words
+from sdserve.errors import BootError, Leave, in_words
 from sdserve.log import Logger
 
 AUTO, ON, OFF = "auto", "on", "off"
@@ -68,7 +68,7 @@ class Lifespan:
         failure = "it returned without an answer"
         try:
             await self._app(scope, self._events.get, self._send)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Leave):
             failure = "it was cancelled"
         except BaseException as error:  # noqa: BLE001 - what it is about is decided by who waits
             failure = in_words(error)

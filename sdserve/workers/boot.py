@@ -114,6 +114,7 @@ def _say_goodbye(worker: Worker, server: Any) -> None:
 
 def _leave(worker: Worker, server: Any, code: int) -> NoReturn:
     """Ends the process as the interpreter would, without unwinding the master's stack, and not later than it may."""
+    worker.leaving = True
     try:
         _say_goodbye(worker, server)
         leave_within(_time_left(worker), worker.log.warning, code)

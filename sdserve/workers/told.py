@@ -3,6 +3,8 @@
 - SIGTERM retires it: `alive` becomes False, it takes no new connection, finishes what it holds and returns from `run()`
   by `drain_by`. The end of file on the channel means that the master died: that retires it as well, for a shorter time.
 - SIGINT and SIGQUIT end it at once: `quick` becomes True.
+- Each of these ends a boot at once, by the exception Leave. From then on (`leaving`) it is on its way out, as the
+  application's shutdown and the hook worker_exit are: another SIGTERM changes nothing, a quick end cuts that, too.
 - SIGUSR1 reopens the log files. SIGABRT is how the master ends a hung worker: the stacks are logged, what can be saved
   is (`outlive`), the process goes.
 - SIGRTMIN+3 asks which requests last (lasting.py), for an operator who looks.
@@ -98,6 +100,7 @@ class Told:
     lifeline: int = -1  # the end of a pipe that only the master holds open
     stacks: int = -1  # the memfd that ASKED_STACKS writes to, and the master reads
     booted = False
+    leaving = False  # without having served: the way out has begun, which SIGTERM does not cut
     warming = ""  # the warm-up request that is being answered
     alive = True
     quick = False
@@ -250,6 +253,8 @@ class Told:
         """What a signal means to a worker; hearing one twice (handler and wake-up pipe) changes nothing."""
         if signum == signal.SIGTERM:
             self.retire()
+            if not self.leaving:
+                self._leave_boot()
         elif signum in (signal.SIGINT, signal.SIGQUIT):
             if self.quick:
                 return
@@ -260,11 +265,19 @@ class Told:
                     self.cfg.worker_int(self)
             except Exception:
                 self.log.exception("Exception in the worker_int hook")
+            self._leave_boot()
         elif signum == signal.SIGUSR1:
             self.log.reopen_files()
-        if not self.booted and not self.alive:
-            # Nothing is served yet, so there is nothing to finish: do not wait for the end of a long import.
-            raise Leave(0)
+
+    def _leave_boot(self) -> None:
+        """Nothing is served yet, so there is nothing to finish: do not wait for the end of a long import."""
+        if not self.booted:
+            self.leaving = True
+            self.interrupt_boot()
+
+    def interrupt_boot(self) -> None:
+        """Ends what the main thread does, from within a signal handler. Raises Leave, at once or where that is safe."""
+        raise Leave(0)
 
     def handle_abort(self, signum: int, frame: FrameType | None) -> None:
         """SIGABRT, as a rule from a master whose time-out this worker exceeded. All stacks are written first."""

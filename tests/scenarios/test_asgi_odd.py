@@ -3,10 +3,12 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from tests.support.corners import LOOPS
 from tests.support.load import ask
 from tests.support.server import Server, answer, connector, free_port
 from tests.support.waiting import eventually
@@ -127,39 +129,89 @@ def test_a_startup_that_fails_is_one_failure(start: Callable[..., Server], tmp_p
 
 
 TOLD = """
-import os, signal, socket
+import asyncio, os, signal, socket, time
 close = socket.socket.close
+WHEN = os.environ["WHEN"]
+armed = os.path.exists("armed")
+if armed:  # this worker alone is told to leave
+    os.unlink("armed")
 
-def told(self):
+def note(what):
+    if armed:
+        with open("notes", "a") as file:
+            file.write(what + "\\n")
+
+def told(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+def told_amid(self):
     "As if the master had told the worker to leave in this very line of its event loop."
     socket.socket.close = close
-    os.kill(os.getpid(), signal.SIGTERM)
+    told()
     close(self)
+
+async def waits(how):
+    try:
+        if how == "waits":
+            asyncio.get_running_loop().call_later(0.01, told)
+            await asyncio.sleep(3600)
+        elif how == "blocks":
+            told()
+            time.sleep(3600)
+    finally:
+        note(f"{how} no more")
 
 async def application(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
-        if os.path.exists("armed"):
-            os.unlink("armed")
-            socket.socket.close = told
+        if armed and WHEN.startswith("startup"):
+            await waits(WHEN.partition(" ")[2])
+        if armed and WHEN == "loop":
+            socket.socket.close = told_amid
         await send({"type": "lifespan.startup.complete"})
-        await receive()
+        note((await receive())["type"])
+        if armed and WHEN == "again":
+            told()
+        if armed and WHEN == "quick":
+            told(signal.SIGQUIT)
+            await asyncio.sleep(3600)
+        await asyncio.sleep(0.01)
+        note("shut down")
         await send({"type": "lifespan.shutdown.complete"})
         return
+    if armed:
+        await waits(WHEN.partition(" ")[2] or "waits")
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"here"})
 """
+SHUT_DOWN = ["lifespan.shutdown", "shut down"]
 
 
-def test_a_worker_that_is_told_to_leave_amid_its_loops_own_code_leaves(
-    start: Callable[..., Server], short_path: Path
+NOTES = {
+    "startup waits": ["waits no more"],
+    "startup blocks": ["blocks no more"],
+    "warm-up waits": ["waits no more", *SHUT_DOWN],
+    "warm-up blocks": ["blocks no more", *SHUT_DOWN],
+    "again": ["waits no more", *SHUT_DOWN],
+    "quick": ["waits no more", "lifespan.shutdown"],
+    "loop": SHUT_DOWN,
+}
+# asyncio's own code calls nothing that an application could replace.
+MOMENTS = [each for each in product(NOTES, LOOPS) if each != ("loop", "asyncio")]
+
+
+@pytest.mark.parametrize(("when", "loop"), MOMENTS)
+def test_a_worker_that_is_told_to_leave_while_it_boots_shuts_its_application_down(
+    start: Callable[..., Server], short_path: Path, when: str, loop: str
 ) -> None:
+    """Once it has begun, and nobody cuts that but who must be quick. A boot that blocks its event loop ends, too."""
     (short_path / "app.py").write_text(TOLD)
-    server = start("-w", "1", "-k", "asgi", "-b", f"unix:{short_path}/s", "app", cwd=short_path).wait_ready()
+    options = ("-w", "1", "-k", "asgi", "--asgi-loop", loop, "--warmup", "/", "--lifespan-shutdown-timeout", "20")
+    server = start("-b", f"unix:{short_path}/s", *options, "app", cwd=short_path, env={"WHEN": when}).wait_ready()
     (short_path / "armed").touch()
     server.kill(signal.SIGHUP)
-    eventually(lambda: not (short_path / "armed").exists(), "a worker that is told to leave while it boots")
-    eventually(lambda: "Worker exiting" in server.log, "its end")
+    eventually((short_path / "notes").exists, "a worker that is told to leave while it boots")
+    server.wait_log("Worker exiting", timeout=10)
+    assert (short_path / "notes").read_text().splitlines() == NOTES[when]
     assert answer(f"{short_path}/s").body == b"here"
-    assert "Traceback" not in server.log
-    assert "already running" not in server.log
+    assert "Traceback" not in server.log and "lifespan" not in server.log

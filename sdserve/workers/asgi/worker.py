@@ -23,6 +23,7 @@ from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.asgi.extra import demand_loop, later, new_event_loop
 from sdserve.workers.asgi.loop import ASGILoop
 from sdserve.workers.asgi.options import AsgiOptions
+from sdserve.workers.asgi.runner import Runner
 from sdserve.workers.asgi.signals import Borrowed
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.asgi.websockets import WebSocketExchange
@@ -70,6 +71,10 @@ class ASGIWorker(HTTPWorker):
         return loop
 
     @cached_property
+    def runner(self) -> Runner:
+        return Runner(self.event_loop)
+
+    @cached_property
     def lifespan(self) -> Lifespan:
         return Lifespan(self.wsgi, self.asgi.lifespan, self.log)
 
@@ -96,23 +101,27 @@ class ASGIWorker(HTTPWorker):
             self._close()
 
     def prepare(self) -> None:
-        self.event_loop.run_until_complete(self.lifespan.startup())
+        self.runner.run(self.lifespan.startup())
+
+    def interrupt_boot(self) -> None:
+        runner: Runner | None = self.__dict__.get("runner")
+        if runner is None or not runner.interrupt():
+            super().interrupt_boot()
 
     def _close(self) -> None:
         """The application's shutdown, whatever has ended the worker; then everything that its loop still has."""
         if "lifespan" not in self.__dict__:  # it was not even loaded
             return
-        loop = self.event_loop
-        if loop.is_running():  # a signal has ended the boot in the loop's own code: nothing more can run in it
-            return
+        self.leaving = True
+        loop, run = self.event_loop, self.runner.run
         with Border(self.log.error):
-            loop.run_until_complete(self.lifespan.shutdown(self.asgi.shutdown_timeout))
+            run(self.lifespan.shutdown(self.asgi.shutdown_timeout))
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
             if left:
-                loop.run_until_complete(asyncio.wait(left, timeout=self.asgi.shutdown_timeout / 4))
-            loop.run_until_complete(loop.shutdown_asyncgens())
+                run(asyncio.wait(left, timeout=self.asgi.shutdown_timeout / 4))
+            run(loop.shutdown_asyncgens())
             loop.close()
         self.write_records()  # of calls that ended only now
 
@@ -153,4 +162,4 @@ class ASGIWorker(HTTPWorker):
         warm_up(self.environs, target, self.options.limits, self._answer_nobody, self.log)
 
     def _answer_nobody(self, base: Environ, request: Request) -> Any:
-        return self.event_loop.run_until_complete(self.exchange.answer_nobody(base, request))
+        return self.runner.run(self.exchange.answer_nobody(base, request))

@@ -161,6 +161,14 @@ def test_term_in_the_middle_of_a_long_import(tmp_path: Path) -> None:
     assert life(case, tmp_path)[:2] == (0, ["retiring"])
 
 
+@pytest.mark.parametrize(("again", "told"), [("SIGTERM", ["retiring", "goodbye"]), ("SIGQUIT", ["retiring"])])
+def test_only_a_quick_end_cuts_the_way_out_of_a_boot(tmp_path: Path, again: str, told: list[str]) -> None:
+    """As of a second TERM: the first went to all processes of the unit, so the master has sent one as well."""
+    hook = f"def worker_exit(server, worker):\n    os.kill(os.getpid(), signal.{again})\n    worker.tell(b'goodbye')\n"
+    case = "def load():\n    os.kill(os.getpid(), signal.SIGTERM)\n    threading.Event().wait()\n"
+    assert life(with_config("import os, signal\n" + hook) + case, tmp_path)[:2] == (0, told)
+
+
 def test_one_that_breaks_while_it_serves(tmp_path: Path) -> None:
     case = "signals = []\nclass worker_class(Sample):\n    def run(self):\n        raise OSError('out of luck')\n"
     code, said, log = life(case, tmp_path)
