@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -327,6 +328,30 @@ def test_a_peer_that_breaks_the_protocol_is_told_why(service: Service) -> None:
             sock.sendall(data)
             assert sock.recv(100)[2:4] == code.to_bytes(2, "big")
         assert service.told(name)[0]["code"] == code
+
+
+def test_a_peer_that_resets_amid_what_it_has_sent_is_no_error_of_the_server(start: Start) -> None:
+    """Frames are looked at in turns: the pings come in a later one than the first, and cannot be answered."""
+    service = serve(start, "-w", "1")
+    with service.raw("/echo?reset") as sock:
+        [worker] = service.server.workers
+        worker.kill(signal.SIGSTOP)
+        eventually(lambda: worker.state == "T", "a worker that is stopped")
+        sock.sendall(masked(b"", Opcode.PONG) * 300 + masked(b"", Opcode.PING) * 300)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    worker.kill(signal.SIGCONT)
+    assert service.told("reset")[0]["code"] == 1006
+    assert "Error of the server" not in service.server.log
+
+
+def test_what_a_peer_sends_behind_its_close_is_read_and_dropped(service: Service) -> None:
+    """However many frames came before that: what is sent to a connection that nobody reads resets it."""
+    for before in (0, 300):
+        with service.raw("/echo") as sock:
+            sock.sendall(masked(b"", Opcode.PONG) * before + masked(b"\x03\xe8", Opcode.CLOSE))
+            assert exactly(sock, 4) == b"\x88\x02\x03\xe8"
+            assert sock.recv(1) == b""
+            sock.sendall(bytes(16 << 20))
 
 
 def test_a_slow_reader_keeps_its_handler_waiting_and_gets_everything(service: Service) -> None:

@@ -103,7 +103,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         except HTTPError as error:
             self._exchange.refuse_seen(client, request, error, now)
             self.answered(client, now)
-        if client.phase is CALL:
+        if client.phase is CALL:  # most calls are over by now
             self._listen(client)
         return True
 
@@ -173,16 +173,16 @@ class ASGIClients(RequestClients[ASGIClient]):
         """The client sends nothing more."""
         call.end_of_client()
         self._exchange.spare(call)
-        if client.phase is CALL:
-            self._listen(client)
+        self._listen(client)
 
     def _listen(self, client: ASGIClient) -> None:
-        """Sets what a client is polled for during its call. While a buffer is full, nothing is read, and only the end
-        behind it is looked for. A broken connection is always reported."""
+        """Sets what a client is polled for during its call: nothing happens if that is over, or if the client was closed
+        meanwhile, and its descriptor is another's. While a buffer is full, nothing is read, and only the end behind it
+        is looked for. A broken connection is always reported."""
         call = client.call
-        if call is None:
-            mask = 0
-        elif call.half_closed:
+        if client.phase is not CALL or call is None:
+            return
+        if call.half_closed:
             mask = BROKEN
         elif call.reads():
             mask = EPOLLIN
