@@ -210,6 +210,14 @@ class _ServerLogger(logging.Logger):
     def disabled(self, value: bool) -> None:
         return
 
+    def removeHandler(self, hdlr: Handler) -> None:
+        """Takes it out of the list: from Python 3.14 on, logging makes another list.
+
+        Applications have this one for their own loggers, as in `app.logger.handlers = gunicorn_logger.handlers`.
+        """
+        if hdlr in self.handlers:
+            self.handlers.remove(hdlr)
+
 
 def _known_as(name: str, alias: str) -> logging.Logger:
     """The logger `name`, which `alias` is from now on as well, with the handlers that were added under that name.
@@ -245,7 +253,6 @@ class Destinations(Immutable):
 
 def _replace(logger: logging.Logger, handler: Handler) -> None:
     """Puts `handler` in the place of ours; those that config file or application added stay."""
-    for old in [each for each in logger.handlers if isinstance(each, Emitting | NullHandler) and each is not handler]:
-        logger.removeHandler(old)
-    logger.addHandler(handler)
+    others = [each for each in logger.handlers if not isinstance(each, Emitting | NullHandler)]
+    logger.handlers[:] = [*others, handler]
     logger.propagate = False

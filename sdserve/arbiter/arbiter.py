@@ -235,7 +235,7 @@ class Arbiter(Server):
     def _handle_signals(self) -> None:
         for signum in self.signals.take():
             name = signum.name.removeprefix("SIG").lower()
-            log = self.log.debug if signum == signal.SIGCHLD else self.log.info
+            log = self.log.debug if signum in QUIET else self.log.info
             try:
                 log("Handling signal: %s", name)
                 VERBS[signum](self)
@@ -294,6 +294,13 @@ class Arbiter(Server):
         """CHLD: pidfds tell of deaths; this is for workers that were stopped, and for an init's orphans."""
         self.service.children.note_stops()
         self.reap_workers()
+
+    def handle_cont(self) -> None:
+        """CONT: nothing, beyond the turn that the loop makes.
+
+        It is what units of Type=notify-reload name as their ReloadSignal=: systemd 262 starts none that does not catch
+        it. The reload itself is begun by ExecReload=.
+        """
 
     def manage_workers(self) -> None:
         """Brings the pool nearer to the goal, then moves on if what the present state waits for has come."""
@@ -361,6 +368,7 @@ class Arbiter(Server):
         self.shutdown.because(reason, error)
 
 
+QUIET = (signal.SIGCHLD, signal.SIGCONT)  # what the log has nothing to say about
 VERBS: dict[Signals, Callable[[Arbiter], None]] = {
     signal.SIGHUP: Arbiter.handle_hup,
     signal.SIGQUIT: Arbiter.handle_quit,
@@ -373,4 +381,5 @@ VERBS: dict[Signals, Callable[[Arbiter], None]] = {
     signal.SIGUSR2: Arbiter.handle_usr2,
     signal.SIGWINCH: Arbiter.handle_winch,
     signal.SIGCHLD: Arbiter.handle_chld,
+    signal.SIGCONT: Arbiter.handle_cont,
 }

@@ -11,7 +11,7 @@ from types import FrameType
 from sdserve.arbiter.loop import Pipe
 
 Handler = Callable[[int, FrameType | None], None]
-_NAMES = ("HUP", "QUIT", "INT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH", "CHLD", "RTMIN")
+_NAMES = ("HUP", "QUIT", "INT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH", "CHLD", "CONT", "RTMIN")
 QUEUED = tuple(signal.Signals[f"SIG{name}"] for name in _NAMES)
 COUNTED = (signal.SIGTTIN, signal.SIGTTOU)
 # Ignored across exec: the new master must survive them until it can listen. A blocked signal would stay pending and

@@ -31,10 +31,11 @@ def bound(text: str) -> str:
     """One item of BindPaths= or BindReadOnlyPaths=. Raises ValueError for quotes as well.
 
     systemd 257 loses them on the way to the process that makes the mounts, and the service cannot start (status 226).
+    systemd 262 takes a colon between quotes for the one between source and destination, if it has no backslash.
     """
     if '"' in text or "'" in text:
         raise ValueError(f"{text!r} has a quote, and systemd cannot show such a path to a service: rename it")
-    return path(text)
+    return path(text).replace(":", "\\:")
 
 
 def plain(text: str) -> str:

@@ -8,9 +8,10 @@ from _blake2 import blake2b  # hashlib's, without the OpenSSL that it loads
 from collections.abc import Mapping
 
 # What systemd sets for each process by itself (systemd.exec(5)), and what shells and Python add.
-_OWN = ("LISTEN_", "WATCHDOG_", "MEMORY_PRESSURE_", "MONITOR_", "TRIGGER_")
+_OWN = ("LISTEN_", "WATCHDOG_", "CPU_PRESSURE_", "IO_PRESSURE_", "MEMORY_PRESSURE_", "MONITOR_", "TRIGGER_")
 _EACH = {
-    *("INVOCATION_ID", "MAINPID", "MANAGERPID", "NOTIFY_SOCKET", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "FDSTORE"),
+    *("INVOCATION_ID", "MAINPID", "MAINPIDFDID", "MANAGERPID", "MANAGERPIDFDID"),
+    *("NOTIFY_SOCKET", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "FDSTORE"),
     *("PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"),
 }
 

@@ -43,6 +43,19 @@ def test_ttin_and_ttou(start: Start, address: str) -> None:
     server.wait_workers(2)
 
 
+def test_cont_is_caught_and_changes_nothing(start: Start, address: str) -> None:
+    """systemd starts no unit of Type=notify-reload whose main process does not catch its ReloadSignal=."""
+    server = serve(start, address, "-w", "1")
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    [caught] = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:")]
+    assert caught >> signal.SIGCONT - 1 & 1
+    mark = server.mark
+    server.kill(signal.SIGCONT)
+    server.kill(signal.SIGTTIN)
+    server.wait_workers(2)
+    assert "signal: cont" not in server.log[mark:]
+
+
 def test_usr1_reopens_the_logs_of_master_and_workers(start: Start, address: str, tmp_path: Path) -> None:
     access, errors = tmp_path / "access.log", tmp_path / "error.log"
     server = serve(start, address, "--access-logfile", str(access), "--error-logfile", str(errors))

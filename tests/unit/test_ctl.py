@@ -76,7 +76,7 @@ def test_a_changed_environment_is_named_where_systemd_reloads(
 ) -> None:
     monkeypatch.setenv("INVOCATION_ID", "0123")
     monkeypatch.setenv("SDSERVE_WORKERS", "2")
-    started = digests({**os.environ, "SDSERVE_WORKERS": "4", "GONE": "secret", "MAINPID": "7"})
+    started = digests({**os.environ, "SDSERVE_WORKERS": "4", "GONE": "secret", "MAINPID": "7", "MAINPIDFDID": "9"})
     answers = {"environment": {"ok": True, "environment": started}, "reload": {"ok": True, "text": "reloaded"}}
     monkeypatch.setattr(ctl, "ask", lambda path, command, timeout, **more: answers[command])
     assert ctl.main(["-s", str(path), "reload"]) == 0
