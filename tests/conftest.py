@@ -22,12 +22,13 @@ MUST_BOOT = os.environ.get("TESTS_REQUIRE_SYSTEMD", "") not in ("", "0")
 
 
 PACKAGE = Path(__file__).parents[1] / "sdserve"
-TRIXIE = Path(__file__).parent / "support" / "trixie.sh"
+OTHER_DEBIAN = Path(__file__).parent / "support" / "debian.sh"
+SUITES = ("trixie", "forky")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--systemd", choices=["257"], help="boot the systemd of a Debian trixie, made once, instead of the host's own"
+        "--debian", choices=SUITES, help="boot the systemd of this Debian, made once, instead of the host's own"
     )
 
 
@@ -39,28 +40,30 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     compileall.compile_dir(PACKAGE, quiet=1)
-    if config.getoption("systemd"):
+    if suite := config.getoption("debian"):
+        compiles = [str(OTHER_DEBIAN), suite, "run", "/opt/sdserve/bin/python", "-m", "compileall", "-q", str(PACKAGE)]
         try:
-            trixie()
-            subprocess.run([TRIXIE, "run", "/opt/sdserve/bin/python", "-m", "compileall", "-q", PACKAGE], check=True)
+            other_debian(suite)
+            subprocess.run(compiles, check=True)
         except subprocess.CalledProcessError:
-            raise pytest.UsageError("--systemd 257 needs a Debian trixie, which cannot be made here") from None
+            raise pytest.UsageError(f"--debian {suite}: it cannot be made here") from None
 
 
-def trixie() -> Path:
-    """The root directory of a Debian trixie, made if it is missing; what goes wrong is told on standard error."""
-    return Path(subprocess.run([TRIXIE, "path"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+def other_debian(suite: str) -> Path:
+    """The root directory of another Debian, made if it is missing; what goes wrong is told on standard error."""
+    command = [str(OTHER_DEBIAN), suite, "path"]
+    return Path(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
 
 
 @pytest.fixture(scope="session")
 def booted_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """The one machine of this pytest worker."""
-    other = request.config.getoption("systemd") is not None
-    root = trixie() if other else Path("/")
+    suite = request.config.getoption("debian")
+    root = other_debian(suite) if suite else Path("/")
     try:
-        machine = Machine.boot(root / "opt/sdserve" if other else Path(sys.prefix), root)
+        machine = Machine.boot(root / "opt/sdserve" if suite else Path(sys.prefix), root)
     except CannotBoot as e:
-        if MUST_BOOT or other:
+        if MUST_BOOT or suite:
             pytest.fail(f"cannot boot a systemd here: {e}", pytrace=False)
         pytest.skip(f"cannot boot a systemd here: {e}")
     try:

@@ -3,7 +3,7 @@
 Mixed clients, streams of events and WebSockets ask an ASGI application meanwhile, and a scraper reads /metrics. Each
 deviation is told with what was done at that time: a counter that went back, a total that is not the clients' own, a
 request lost that no kill explains, a process left over, a descriptor more, a traceback, a status that says nothing.
-It takes some minutes, so it is not in the suite. --systemd=257 boots Debian trixie's; --only names some of the deeds.
+It takes some minutes, so it is not in the suite. --debian=trixie boots that one's; --only names some of the deeds.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import prometheus_client
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect as open_websocket
 
-from tests.conftest import trixie
+from tests.conftest import SUITES, other_debian
 from tests.support.deeds import PATIENCE, Deeds
 from tests.support.load import until_closed
 from tests.support.machine import CHECKOUT, Machine
@@ -525,12 +525,12 @@ class Trial:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--systemd", choices=["257"])
+    parser.add_argument("--debian", choices=SUITES)
     parser.add_argument("--only", nargs="*", default=[], metavar="DEED")
     parser.add_argument("--times", type=float, default=1.0, help="of the usual number of deeds (default: 1)")
     args = parser.parse_args()
-    root = trixie() if args.systemd else Path("/")
-    machine = Machine.boot(root / "opt/sdserve" if args.systemd else Path(sys.prefix), root)
+    root = other_debian(args.debian) if args.debian else Path("/")
+    machine = Machine.boot(root / "opt/sdserve" if args.debian else Path(sys.prefix), root)
     try:
         trial = Trial(machine, args.seed)
         deck = [name for name, times in DECK.items() for _ in range(max(1, round(times * args.times)))]

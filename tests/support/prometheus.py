@@ -44,7 +44,7 @@ def programs() -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not place.exists():
                 _fetch(place)
-            os.utime(place)  # what nobody uses for a week is removed (trixie.sh)
+            os.utime(place)  # what nobody uses for a week is removed (debian.sh)
     except OSError as error:
         raise Unavailable(f"no Prometheus: {error}") from None
     return place / "usr" / "bin"

@@ -177,7 +177,7 @@ def test_gpus_shows_devices(machine: Machine) -> None:
 
 def test_preserve_keeps_idle_connections_over_a_stop(machine: Machine) -> None:
     if machine.systemd < 254:
-        pytest.skip(f"systemd {machine.systemd} has no FileDescriptorStorePreserve= (tests/run --systemd=257 has)")
+        pytest.skip(f"systemd {machine.systemd} has no FileDescriptorStorePreserve= (tests/run --debian=trixie has)")
     service = deployed(machine, "preserve", KEEPALIVE="60")
     service.wake()
     idle = [service.connect() for _ in range(20)]

@@ -28,7 +28,7 @@ def app(text: str) -> str:
 @pytest.fixture(autouse=True)
 def _new_enough(machine: Machine) -> None:
     if machine.systemd < 253:
-        pytest.skip(f"systemd {machine.systemd} has no Type=notify-reload (tests/run --systemd=257 has)")
+        pytest.skip(f"systemd {machine.systemd} has no Type=notify-reload (tests/run --debian=trixie has)")
 
 
 def deployed(machine: Machine, drop_in: str = SHIPPED, **options: Any) -> Service:

@@ -14,7 +14,7 @@ INTERFACE = "org.sdserve.Control1"
 @pytest.fixture
 def varlink(machine: Machine) -> Machine:
     if machine.systemd < 257:
-        pytest.skip(f"systemd {machine.systemd} has no varlinkctl (tests/run --systemd=257 has)")
+        pytest.skip(f"systemd {machine.systemd} has no varlinkctl (tests/run --debian=trixie has)")
     return machine
 
 

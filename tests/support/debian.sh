@@ -1,8 +1,10 @@
 #!/bin/sh
-# A Debian trixie beside the host's own system: systemd 257 and Python 3.13 to test on.
+# Another Debian beside the host's own system, to test on: trixie, with systemd 257 and Python 3.13, or forky, the one that
+# is being made, with whatever is newest.
 #
-#   trixie.sh path              prints where its root directory is; makes it first when it is missing
-#   trixie.sh run COMMAND…      runs a command in it, as root, with the checkout at its own place and the host's network
+#   debian.sh SUITE path              prints where its root directory is; makes it first when it is missing
+#   debian.sh SUITE run COMMAND…      runs a command in it, as root, with the checkout at its own place and the host's
+#                                     network
 #
 # /opt/sdserve is a virtual environment there with sdserve installed, on Debian's packages of what it requires, except
 # for httptools, whose parser is another in Debian, and for what Debian does not have. `run` shows the package of the
@@ -12,11 +14,12 @@
 set -eu
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${TESTS_CACHE:-/var/cache/sdserve-tests}
+suite=${1-}
 stamp=$(sed '/^\[tool\.ruff\]/,$d' "$0" "$checkout/pyproject.toml" | cksum) # what checks and tests are told changes nothing
-root=$cache/trixie-${stamp%% *}
+root=$cache/$suite-${stamp%% *}
 
 # sdserve's requirements and those of its tests, the proxies of the scenarios, and what a machine needs to boot.
-PACKAGES="systemd libnss-systemd iproute2 python3-venv python3-setuptools
+PACKAGES="systemd libnss-systemd libseccomp2 mount iproute2 python3-venv python3-setuptools
     python3-systemd python3-setproctitle
     python3-pytest python3-pytest-xdist python3-hypothesis python3-h11 python3-flask python3-django
     nginx-light haproxy strace"
@@ -24,7 +27,7 @@ WHEELS="httptools flask-sock simple-websocket wsproto"
 ASGI="uvloop websockets fastapi starlette sse-starlette uvicorn httpx anyio python-multipart kosoku channels prometheus_client" # and their requirements
 
 fail() {
-    echo "no Debian trixie: $*" >&2
+    echo "no Debian $suite: $*" >&2
     exit 1
 }
 
@@ -42,14 +45,17 @@ make() {
     setup_packages mmdebstrap:mmdebstrap >&2 || fail "mmdebstrap cannot be installed"
     [ -n "$(mirror)" ] || apt-get update -qq >&2 || true
     [ -n "$(mirror)" ] || fail "apt has no source of Debian on this machine"
-    say "making a Debian trixie in $root (once)"
+    say "making a Debian $suite in $root (once)"
     find "$cache" -mindepth 1 -maxdepth 1 -mtime +7 -exec rm -rf {} +
     rm -rf "$root.new"
+    # The lists of a suite that is being made are good for a week, and some mirrors are older.
     mmdebstrap --quiet --mode=root --variant=essential --include="$(echo $PACKAGES | tr ' ' ,)" \
-        trixie "$root.new" "$(mirror)" >"$root.log" 2>&1 || fail "$(grep '^E: ' "$root.log" | head -1) ($root.log)"
-    .venv/bin/python -m pip download --quiet --no-deps --python-version 3.13 --only-binary :all: $WHEELS \
+        --aptopt='Acquire::Check-Valid-Until "false"' \
+        "$suite" "$root.new" "$(mirror)" >"$root.log" 2>&1 || fail "$(grep '^E: ' "$root.log" | head -1) ($root.log)"
+    python=$(chroot "$root.new" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    .venv/bin/python -m pip download --quiet --no-deps --python-version "$python" --only-binary :all: $WHEELS \
         --dest "$root.new/tmp/wheels" >>"$root.log" 2>&1 || fail "these cannot be had: $WHEELS ($root.log)"
-    .venv/bin/python -m pip download --quiet --python-version 3.13 --only-binary :all: $ASGI \
+    .venv/bin/python -m pip download --quiet --python-version "$python" --only-binary :all: $ASGI \
         --dest "$root.new/tmp/wheels" >>"$root.log" 2>&1 || fail "these cannot be had: $ASGI ($root.log)"
     mkdir "$root.new/tmp/source"
     cp -r sdserve docs pyproject.toml README.md LICENSE "$root.new/tmp/source"
@@ -76,20 +82,26 @@ inside() {
     exec chroot "$root" sh -euc 'cd "$1"; shift; exec "$@"' sh "$checkout" "$@"
 }
 
+usage() {
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+}
+
+case $suite in trixie | forky) shift ;; *) usage ;; esac
 case ${1-} in
 path)
     mkdir -p "$cache" || fail "$cache cannot be made"
     # Mounts that are made on the way end with this command, however it ends.
-    [ -d "$root" ] || flock "$cache" unshare --mount --propagation private "$0" _make || exit 1
+    [ -d "$root" ] || flock "$cache" unshare --mount --propagation private "$0" "$suite" _make || exit 1
     touch "$root"
     echo "$root"
     ;;
 _make) [ -d "$root" ] || make ;;
 run)
     shift
-    "$0" path >/dev/null
-    exec unshare --mount --propagation private --pid --fork --kill-child "$0" _inside "$@"
+    "$0" "$suite" path >/dev/null
+    exec unshare --mount --propagation private --pid --fork --kill-child "$0" "$suite" _inside "$@"
     ;;
 _inside) shift; inside "$@" ;;
-*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+*) usage ;;
 esac
