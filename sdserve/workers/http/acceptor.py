@@ -141,11 +141,14 @@ class Acceptor(Generic[C]):
     def accept(self, listener: Listener) -> C | None:
         """One connection from the queue of a listener; room is made for it where none is left."""
         clients, worker = self._clients, self._worker
-        if len(clients) >= self._options.connections and not self._has_made_room() and self._is_full():
-            if any(client.is_idle() for client in clients):  # there may be room in a moment
-                self._crowded = True
-                self._pause(SWEEP)
-            return None
+        if len(clients) >= self._options.connections:
+            if not _has_news(listener):  # another worker was quicker, or this one just looks because it leaves
+                return None
+            if not self._has_made_room() and self._is_full():
+                if any(client.is_idle() for client in clients):  # there may be room in a moment
+                    self._crowded = True
+                    self._pause(SWEEP)
+                return None
         while True:
             try:
                 return self._accept(listener)
@@ -243,3 +246,10 @@ class Acceptor(Generic[C]):
             self._clients.close(client)
         self._worker.counters.add(GIVEN_AWAY, len(gone))
         return gone, again
+
+
+def _has_news(listener: Listener) -> bool:
+    """Whether a connection waits in its queue."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))

@@ -114,6 +114,21 @@ def test_a_connection_that_is_lost_at_the_door_is_no_reason_to_close_it(house: C
     assert gone.recv(1) == b"" and one.acceptor.accept(one.tcp) is None
 
 
+def test_room_is_made_for_who_waits_and_for_nobody_else(house: Callable[..., House]) -> None:
+    """A full worker that leaves looks into its listeners, too, and gives its idle connections away afterwards."""
+    one = house(connections=2)
+    peers = [one.knock(one.tcp), one.knock(one.tcp)]
+    clients = [one.let_in(one.tcp), one.let_in(one.tcp)]
+    for client in clients:
+        client.began = client.last = monotonic() - 60
+    one.acceptor._told_at = monotonic()  # to the log this worker is nobody
+    assert one.acceptor.accept(one.tcp) is None
+    assert [client.phase for client in clients] == [Phase.HEAD, Phase.HEAD]
+    peers.append(one.knock(one.tcp))
+    assert one.let_in(one.tcp).sock.getpeername() == peers[2].getsockname()
+    assert Phase.CLOSED in [client.phase for client in clients]
+
+
 def test_a_closed_door_hears_nothing(house: Callable[..., House]) -> None:
     one = house()
     one.knock(one.tcp)
