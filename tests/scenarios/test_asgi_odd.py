@@ -1,9 +1,10 @@
 """Applications that do odd things, and what must not come of them: each of these once went wrong."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,47 @@ def test_a_worker_that_is_told_to_leave_while_it_boots_shuts_its_application_dow
     assert (short_path / "notes").read_text().splitlines() == NOTES[when]
     assert answer(f"{short_path}/s").body == b"here"
     assert "Traceback" not in server.log and "lifespan" not in server.log
+
+
+FAILS = """
+import asyncio, json
+from sdserve.workers.http.acceptor import Acceptor
+
+tell_others, turns, seen, tasks = Acceptor.tell_others, 0, [], []
+
+def fails(self):
+    if len(seen) < 6:
+        seen.append(turns)
+        raise OSError("out of luck")
+    tell_others(self)
+
+async def turn():
+    global turns
+    while len(seen) < 6:
+        turns += 1
+        await asyncio.sleep(0)
+
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    if scope["path"] == "/fail":
+        Acceptor.tell_others = fails
+        tasks.append(asyncio.ensure_future(turn()))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_loop_that_pauses_after_a_failure_leaves_the_event_loop_to_the_application(
+    start: Callable[..., Server], short_path: Path, loop: str
+) -> None:
+    (short_path / "app.py").write_text(FAILS)
+    server = start("-w", "1", "-k", "asgi", "--asgi-loop", loop, "-b", f"unix:{short_path}/s", "app", cwd=short_path)
+    server.wait_ready()
+    assert answer(f"{short_path}/s", "/fail").status == 200
+    seen = eventually(lambda: len(seen := json.loads(answer(f"{short_path}/s").body)) == 6 and seen)
+    turns = [after - before for before, after in pairwise(seen)]  # between two failures there is a pause
+    assert len(turns) == 5 and min(turns) > 10
+    assert server.log.count("Error in the loop of worker") == 6
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0

@@ -50,6 +50,7 @@ class ASGILoop(Loop[ASGIClient]):
         self._shown = 0  # calls, as others see it
         self._soon = False  # `_settle` is about to be called, or runs
         self._over = False
+        self._rests = False  # after a failure, for a moment
         self._stream_grace = stream_grace
         self._streams_until = NEVER  # when a worker that leaves ends them
         self._timer: TimerHandle | None = None
@@ -73,6 +74,20 @@ class ASGILoop(Loop[ASGIClient]):
         if not self._over:
             self._over = True
             self._loop.stop()
+
+    def _pauses(self, seconds: float) -> bool:
+        """The event loop turns on meanwhile: the application has it, too."""
+        self._rests = self._soon = True
+        self._loop.remove_reader(self._epoll.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._resume)
+        return False
+
+    def _resume(self) -> None:
+        self._rests = False
+        self._loop.add_reader(self._epoll.fileno(), self._turn)
+        self._due()
 
     def _close_all(self) -> None:
         self._clients.cut()
@@ -131,7 +146,8 @@ class ASGILoop(Loop[ASGIClient]):
             self._polled = now = monotonic()
             clients.turn(now)
         except BaseException as error:  # noqa: BLE001 - whatever it is, other clients are served
-            self._survives(None, error)
+            if not self._survives(None, error):
+                return
         while pending:
             try:
                 fd, mask = pending.popleft()
@@ -155,7 +171,7 @@ class ASGILoop(Loop[ASGIClient]):
         """Does what is due, and what waits for its turn; leaves if it is time to; sets when to look again."""
         if forked.child:
             forked.leave(self._worker.log.error)
-        if self._over:  # it was asked for before that
+        if self._over or self._rests:  # it was asked for before that
             return
         self._soon = True
         clients, client, failed = self._clients, None, False

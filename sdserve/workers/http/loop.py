@@ -112,7 +112,7 @@ class Loop(Generic[C]):
             self._worker.log.event(events.REQUEST_CUT, REASON=why, **call.about(self._worker.pid))
 
     def _survives(self, client: C | None, error: BaseException) -> bool:
-        """After an exception in a turn, `client` being what it was for. False when this thread is not to go on.
+        """After an exception in a turn, `client` being what it was for. False when the turn is not to go on.
 
         Where no connection is to blame the same may happen at once again: guard.py says what becomes of the loop.
         """
@@ -133,7 +133,11 @@ class Loop(Generic[C]):
             self._stop()
             return False
         worker.log.exception("Error in the loop of worker %s, which goes on", worker.pid)
-        time.sleep(verdict.pause)
+        return self._pauses(verdict.pause)
+
+    def _pauses(self, seconds: float) -> bool:
+        """Leaves the loop alone for a while. False when the turn is not to go on: another one follows then."""
+        time.sleep(seconds)
         return True
 
     def _count(self) -> None:
