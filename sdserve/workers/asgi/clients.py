@@ -176,9 +176,9 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._listen(client)
 
     def _listen(self, client: ASGIClient) -> None:
-        """Sets what a client is polled for during its call: nothing happens if that is over, or if the client was closed
-        meanwhile, and its descriptor is another's. While a buffer is full, nothing is read, and only the end behind it
-        is looked for. A broken connection is always reported."""
+        """Sets what a client is polled for during its call, and nothing if that is over: the client may have been
+        closed, and its descriptor be another's. While a buffer is full, nothing is read, and only the end behind it is
+        looked for. A broken connection is always reported."""
         call = client.call
         if client.phase is not CALL or call is None:
             return
