@@ -4,6 +4,7 @@ The library costs 6 MiB and 64 ms, so the observer alone imports it, at its firs
 `sdserve[metrics]`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from prometheus_client.exposition import choose_encoder
 
 from sdserve.ops.families import FAMILIES, Family, Scrape
 from sdserve.process.counters import BOUNDS, Row
+
+VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){0,3}")
 
 
 class Exposition:
@@ -40,8 +43,21 @@ class Exposition:
 
     def text(self, accept: str) -> tuple[str, bytes]:
         """The content type and the text, in the best format of those that the header field Accept names."""
-        encoder, kind = choose_encoder(accept)
+        encoder, kind = choose_encoder(understood(accept))
         return kind, encoder(self._registry)
+
+
+def understood(accept: str) -> str:
+    """A header field Accept without the formats whose version is none: the library compares versions as numbers, and
+    repeats what was asked for."""
+    return ",".join(kind for kind in accept.split(",") if all(map(VERSION.fullmatch, _versions(kind))))
+
+
+def _versions(kind: str) -> Iterator[str]:
+    for parameter in kind.split(";")[1:]:
+        name, _, value = parameter.strip().partition("=")
+        if name == "version":
+            yield value
 
 
 def _metric(family: Family, scrape: Scrape) -> Metric:

@@ -18,6 +18,7 @@ from sdserve.ops.responder import Body, Responder
 from sdserve.ops.view import View, Watched, lives, look
 from sdserve.process.listeners import AGENT, Listener
 from sdserve.process.proc import read_pss
+from sdserve.rate_limit import RateLimit
 
 IDLE = 300.0  # seconds
 FRESH = 10.0  # seconds that the size of a worker is remembered: to tell it, the kernel counts all of its pages
@@ -45,8 +46,7 @@ def observe(post: Post, alive: Callable[[], bool]) -> None:
     """Answers until it is over. `alive` says whether the master is."""
     observer = Observer(post, alive)
     routes = {"/metrics": observer.metrics, "/livez": observer.livez, "/readyz": observer.readyz}
-    failed = lambda: post.log.exception("Exception in the observer")  # noqa: E731
-    responder = Responder(routes, observer.agent, SERVER_SOFTWARE, post.lifeline, post.idle, failed)
+    responder = Responder(routes, observer.agent, SERVER_SOFTWARE, post.lifeline, post.idle, observer.failed)
     responder.on_end = observer.let_go
     for listener in post.served:
         responder.listen(listener.sock, http=listener.name != AGENT)
@@ -61,7 +61,12 @@ class Observer:
         self._alive = alive
         self._text: Callable[[str], tuple[str, bytes]] | None = None
         self._told = False  # that the library is missing
+        self._failures = RateLimit()
         self._pss: dict[int, tuple[float, int | None]] = {}  # by pid: when it was read
+
+    def failed(self) -> None:
+        """Logs the exception in progress, for which an answer could not be made: as often as whoever asks may want."""
+        self._failures.say(monotonic(), self._post.log.exception, "Exception in the observer")
 
     def view(self) -> View:
         return look(self._post.watched, monotonic(), lives)

@@ -49,6 +49,7 @@ def test_it_answers_whatever_the_workers_do(start: Callable[..., Server], short_
     assert len(workers) == 2, "nobody has asked for metrics"
 
     assert exchange(at, get("/readyz")).status == 200
+    assert exchange(at, get("/metrics", "Accept: application/openmetrics-text;version=abc")).status == 200
     assert Wire(agent_at).rest() == b"up ready 100%\n"
     assert len({series(at)["sdserve_start_time_seconds"] for _ in range(2)}) == 1
     stuck = [Wire(address, get("/stuck")) for _ in range(3)]  # one waits in the queue

@@ -5,15 +5,18 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from sdserve.log import Logger
 from sdserve.ops.exposition import Exposition
 from sdserve.ops.families import FAMILIES, Scrape
 from sdserve.ops.health import agent_line, readiness
+from sdserve.ops.observer import Observer, Post
 from sdserve.ops.view import View, Watched, WorkerView, lives, look
 from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.counters import BUSY, EXITS, MASTER, OPEN, PID, STATE, STOPPED, THREADS, WANTED, WORDS
 from sdserve.process.scoreboard import Scoreboard
 
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+KIND = "application/openmetrics-text"
+OPENMETRICS = f"{KIND}; version=1.0.0"
 
 
 class House:
@@ -89,6 +92,63 @@ def test_what_is_not_known_is_not_told() -> None:
 def test_plain_prometheus_text_is_for_who_asks_for_nothing_else() -> None:
     kind, text = Exposition(lambda: Scrape(House().view())).text("")
     assert kind.startswith("text/plain") and b"# TYPE sdserve_requests_total counter" in text
+
+
+PLAIN_0_0_4 = "text/plain; version=0.0.4; charset=utf-8"
+VERSIONS = (
+    "abc",
+    "1.0.0-rc1",
+    "2.rc",
+    "1.0.",
+    ".",
+    "1..0",
+    "\xff",
+    "\xb9",
+    '"1.0.0"',
+    "1 0",
+    "9" * 4000,
+    "1" + ".1" * 2000,
+)
+
+
+@pytest.mark.parametrize("kind", [KIND, "text/plain"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_who_asks_for_a_version_that_is_none_gets_what_all_understand(kind: str, version: str) -> None:
+    exposition = Exposition(lambda: Scrape(House().view()))
+    for accept in (f"{kind};version={version}", f"{kind}; q=1;  version={version};escaping=dots"):
+        assert exposition.text(accept)[0] == PLAIN_0_0_4
+    for accept in (f"{kind};version={version}, {OPENMETRICS}", f"*/*;q=0.1,{OPENMETRICS},{kind};version={version}"):
+        assert exposition.text(accept)[0].startswith(OPENMETRICS)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.1",
+            "application/openmetrics-text",
+        ),
+        ("application/openmetrics-text", "application/openmetrics-text"),
+        ("text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2", "text/plain"),
+        ("text/html, version=abc", PLAIN_0_0_4),
+        (";;;,,,=", PLAIN_0_0_4),
+    ],
+)
+def test_other_scrapers_get_what_they_ask_for(accept: str, kind: str) -> None:
+    assert Exposition(lambda: Scrape(House().view())).text(accept)[0].startswith(kind)
+
+
+def test_failures_that_repeat_fill_no_log(capfd: pytest.CaptureFixture[str]) -> None:
+    house = House()
+    post = Post(Watched(house.master, house.counters, house.scoreboard), (), (), -1, Logger())
+    observer = Observer(post, lambda: True)
+    for _ in range(1000):
+        try:
+            raise RuntimeError("on purpose")
+        except RuntimeError:
+            observer.failed()
+    written = capfd.readouterr().err
+    assert 1 <= written.count("Exception in the observer") == written.count("RuntimeError: on purpose") <= 20
 
 
 def test_names_and_labels_are_prometheuss() -> None:
