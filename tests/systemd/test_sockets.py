@@ -1,11 +1,13 @@
 """Several sockets of several units: told apart by name and address, all served, all kept over an upgrade."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
 
-from tests.support.load import get
+from tests.support.load import Load, get
+from tests.support.machine import UNITS as SHIPPED
 from tests.support.machine import Machine
 from tests.support.service import PLAIN, Service, deploy
 from tests.support.walkthrough import steps
@@ -23,6 +25,17 @@ ADDRESSES: list[tuple[str, int] | str] = [
     "/run/proxy.sock",
     "/run/admin.sock",
 ]
+
+
+@contextmanager
+def asking(machine: Machine, addresses: list[tuple[str, int] | str]) -> Iterator[None]:
+    """Clients that ask on and on at each of the addresses, whatever becomes of them."""
+    with ExitStack() as stack:
+        loads = [Load(partial(machine.connect, each), clients=1, reuse=0, think=0.005) for each in addresses]
+        for load in loads:
+            stack.enter_context(load)
+            load.wait(lambda record: record.answers or record.failures, "the first request")
+        yield
 
 
 def deploy_many(machine: Machine) -> Service:
@@ -93,7 +106,8 @@ def test_the_page_says_how_sockets_are_changed_and_added_while_the_service_runs(
     machine.install("more.socket", f"[Socket]\nListenStream=127.0.0.1:8004\nService={service.unit}\n")
     machine.drop_in(service.unit, "[Service]\nSockets=more.socket\n")
     [step] = steps("docs/how-to/service.md", "Sockets")
-    machine.run("sh", "-euc", step.script)
+    with asking(machine, [ADDRESSES[0]]):  # nobody waits for systemctl
+        machine.run("sh", "-euc", step.script)
     for port in (8003, 8004):
         assert get(partial(machine.connect, ("127.0.0.1", port))).status == 200
     service.check(workers=2)
@@ -121,3 +135,29 @@ def metrics_commands() -> list[str]:
     """The lines of docs/how-to/metrics.md for systemctl."""
     script = next(steps("docs/how-to/metrics.md", "Turn it on")).script
     return [line for line in script.splitlines() if line.startswith("systemctl ")]
+
+
+def test_a_service_that_is_asked_all_the_while_stops_with_all_of_its_sockets(machine: Machine) -> None:
+    """By the command of the page, and comes back with all of them. A scrape starts a service as any client does."""
+    scraped: list[tuple[str, int] | str] = [("127.0.0.1", 9391), ("127.0.0.1", 9392)]
+    sockets = ["sdserve-metrics.socket", "sdserve-agent.socket"]
+    service = deploy(machine)
+    metrics = (SHIPPED / sockets[0]).read_text()
+    machine.install(sockets[0])
+    machine.install(sockets[1], metrics.replace("9391", "9392").replace("=metrics", "=agent"))
+    machine.reload_units()
+    machine.systemctl("start", *sockets)
+    service.wake()
+    [step] = steps("docs/how-to/operate.md", "Leave a load balancer")
+    [stop] = [line for line in step.script.splitlines() if line.startswith("systemctl stop ")]
+    with asking(machine, [ADDRESSES[0], *scraped]):
+        machine.run(*stop.split())
+        states = {unit: machine.get(unit, "ActiveState") for unit in (service.unit, service.socket, *sockets)}
+        assert set(states.values()) == {"inactive"}, states
+    machine.systemctl("enable", "--runtime", *sockets)
+    try:
+        machine.systemctl("start", service.unit)
+        for address in (ADDRESSES[0], *scraped):
+            machine.connect(address).close()
+    finally:
+        machine.systemctl("disable", "--runtime", *sockets)
