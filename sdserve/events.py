@@ -147,6 +147,13 @@ WORKER_RECYCLED = Event(
     INFO,
     "Worker %(WORKER_PID)s %(REASON)s and asks for its replacement",
 )
+WORKER_MUTE = Event(
+    "worker-mute",
+    "42a3ad47f1584569927362004d080269",
+    WARNING,
+    "Worker (pid:%(WORKER_PID)s) has closed its channel to the master, and %(WHAT)s",
+    ("SLOT", "GENERATION"),
+)
 ORPHANED = Event(
     "orphaned",
     "be8be5af7c1546028023d5b0ab5e114c",

@@ -23,6 +23,8 @@ from sdserve.workers.told import BUSY, CALLS, FAILED, READY, RECYCLE, RETIRE, RE
 
 KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
 DEAF_AFTER = 0.75  # seconds after ABRT at which a worker that did nothing is stuck in C code
+ENDS_WITHIN = 1.0  # seconds between the end of a worker's channel and that of its process, where it ends
+SERVES_FOR = 30.0  # seconds at least that a worker serves which closes its channel: it may be one of many that do so
 DRAIN_GRACE = 0.5  # seconds that a worker gets to leave after its graceful time-out
 
 
@@ -149,10 +151,26 @@ class Children:
             self._hear(handle)
 
     def _hear(self, handle: WorkerHandle) -> None:
+        knew = handle.mute
         for message in handle.messages():
             self._heed(handle, message)
-        if handle.mute:  # a process that cannot end yet (a thread in the kernel, a debugger) would wake us all the time
-            self._loop.unwatch(handle.channel)
+        if handle.mute and not knew:
+            handle.silence = self._loop.call_at(self._loop.now() + ENDS_WITHIN, lambda: self._lives_mute(handle))
+            self._hang_watch.busy(handle)
+            self._loop.unwatch(handle.channel)  # it would wake us all the time
+
+    def _lives_mute(self, handle: WorkerHandle) -> None:
+        """What becomes of a worker that has closed its channel and lives: the application has done it, as a rule.
+
+        One that leaves, or that cannot end yet (a thread in the kernel, a debugger), has a deadline already.
+        """
+        if handle.phase is Phase.BOOTING:
+            handle.reason = "it has closed its channel, and cannot say when it serves"
+            self._log.event(events.WORKER_MUTE, WHAT="its boot has failed", **handle.named())
+            self._abort(handle)
+        elif handle.phase is Phase.SERVING:
+            self._log.event(events.WORKER_MUTE, WHAT="is replaced", **handle.named())
+            handle.wears_out(SERVES_FOR)
 
     def _heed(self, handle: WorkerHandle, message: bytes) -> None:
         if message == READY:
@@ -187,6 +205,7 @@ class Children:
         del self.handles[handle.pid]
         handle.hang.cancel()
         handle.look.cancel()
+        handle.silence.cancel()
         for watched in (handle.channel, handle.pidfd):
             self._loop.unwatch(watched)
             with suppress(OSError):  # it is closed, whatever close(2) says

@@ -37,7 +37,7 @@ class HangWatch(Immutable):
             handle.look = self.loop.call_at(self._next_look(handle), lambda: self._attend(handle))
 
     def busy(self, handle: WorkerHandle) -> None:
-        """The worker said that it is busy; or its deadline is here."""
+        """The worker said that it is busy; or its deadline is here; or it will not say so any more."""
         timeout = handle.worker.cfg.timeout
         if not timeout or handle.phase not in (Phase.SERVING, Phase.RETIRING):
             return
@@ -52,7 +52,15 @@ class HangWatch(Immutable):
         handle.hang = self.loop.call_at(since + timeout + GRACE, lambda: self.busy(handle))
 
     def rest(self, handle: WorkerHandle) -> bool:
-        """Looks away from a worker that is idle, until it says that it is busy; whether it is idle."""
+        """Looks away from a worker that is idle, until it says that it is busy; whether it is idle.
+
+        One that is mute is looked at so often that no request of it is ever too old unseen.
+        """
+        if not handle.cell.busy_since and handle.mute:
+            handle.hang.cancel()
+            if handle.worker.cfg.timeout:
+                handle.hang = self.loop.call_at(self._next_look(handle), lambda: self.busy(handle))
+            return True
         if not handle.cell.busy_since:
             handle.cell.set_word(WATCHED, 0)
             if not handle.cell.busy_since:

@@ -60,9 +60,10 @@ class WorkerHandle:
         self.serving_since: float | None = None
         self.worn_at: float | None = None  # when it has served for long enough (max_age)
         self.worn = False
-        self.mute = False  # it has closed its end of the channel: it ends, or ought to
+        self.mute = False  # it has closed its end of the channel: it ends, or says nothing any more
         self.hang: Deadline = NO_DEADLINE  # when its oldest request will have taken too long, while somebody watches
         self.look: Deadline = NO_DEADLINE  # when it will have shown that it polls, where that is to be seen
+        self.silence: Deadline = NO_DEADLINE  # when it will have shown that it lives on without its channel
         self.stopped = False
         self.asks = False  # it leaves because somebody else told it to, and waits to hear whether others follow
         self.acknowledged = False  # it has said that it takes no more connections
@@ -103,6 +104,12 @@ class WorkerHandle:
             who = self.pid, self.worker.slot, self.worker.generation
             text = "worker %s: slot %s, generation %s: %s, now %s"
             self.worker.log.trace(text, *who, event.value, self.phase.value)
+
+    def wears_out(self, served: float) -> None:
+        """It serves, and is replaced when it has done so for `served` seconds, or as soon as it would be anyway."""
+        assert self.serving_since is not None
+        when = self.serving_since + served
+        self.worn_at = when if self.worn_at is None else min(self.worn_at, when)
 
     def show(self) -> None:
         """Shows what the master knows of the worker to whoever reads the counters."""

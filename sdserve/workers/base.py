@@ -89,7 +89,8 @@ class Worker(Told):
         self.tmp = Heartbeat(self)
         self.nr = 0
         self._recycling = Recycling(cfg.max_requests, cfg.max_requests_jitter, cfg.max_memory)
-        self._replacing = False
+        self._worn = False  # and the log says so
+        self._replacing = False  # and the master has been told
 
     def __str__(self) -> str:
         return f"<Worker {self.pid}>"
@@ -186,9 +187,10 @@ class Worker(Told):
 
         False when the master cannot be told.
         """
-        if not self._replacing:
+        if not self._worn:
+            self._worn = True
             self.log.event(events.WORKER_RECYCLED, WORKER_PID=self.pid, REASON=reason)
-            self._replacing = self.tell(RECYCLE)
+        self._replacing = self._replacing or self.tell(RECYCLE)
         return self._replacing
 
     @property

@@ -86,11 +86,15 @@ class Channel(Descriptor):
         self.messages: deque[bytes] = deque()
 
     def readable(self) -> bool:
-        return bool(self.messages) or not self.process.alive
+        return bool(self.messages) or self.ended
+
+    @property
+    def ended(self) -> bool:
+        return self.process.mute or not self.process.alive
 
     def recv(self, size: int, /) -> bytes:
         if not self.messages:
-            if self.process.alive:
+            if not self.ended:
                 raise BlockingIOError
             return b""
         message = self.messages.popleft()

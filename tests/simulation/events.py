@@ -20,6 +20,7 @@ class What(Enum):
     LEAVES = "leaves as told"
     ACKNOWLEDGES = "says that it takes no more connections"
     WORN = "asks for its replacement"
+    MUTE = "closes its channel"
     TERMED = "is sent TERM by somebody else"
     STOPPED = "is stopped"
     CONTINUED = "goes on"
@@ -99,6 +100,10 @@ def _worn(worker: WorkerProcess) -> None:
     worker.say(RECYCLE)
 
 
+def _mute(worker: WorkerProcess) -> None:
+    worker.mute = True
+
+
 def _busy(worker: WorkerProcess) -> None:
     if worker.worker.cell.begin(worker.world.now):
         worker.say(BUSY)
@@ -116,13 +121,14 @@ def _told_just_now(worker: WorkerProcess) -> bool:
 
 
 ON_WORKERS: dict[What, tuple[Meets, Callable[[WorkerProcess], None]]] = {
-    What.READY: (lambda each: not each.booted and each.untold and not each.stopped, _ready),
+    What.READY: (lambda each: not each.booted and each.untold and not each.stopped and not each.mute, _ready),
     What.BOOT_FAILS: (lambda each: not each.booted and not each.stopped, _boot_fails),
     What.BOOT_KILLED: (lambda each: not each.booted, _killed),
     What.DIES: (lambda each: True, _killed),
     What.LEAVES: (_told, lambda each: each.end(signal.SIGABRT if signal.SIGABRT in each.told else 0)),
     What.ACKNOWLEDGES: (_told_just_now, _acknowledges),
     What.WORN: (lambda each: each.answers and not each.worn, _worn),
+    What.MUTE: (lambda each: not each.mute and not each.stopped, _mute),
     What.TERMED: (lambda each: each.answers, _termed),
     What.STOPPED: (lambda each: each.answers, _stopped),
     What.CONTINUED: (lambda each: each.stopped, lambda each: each.stop(False)),

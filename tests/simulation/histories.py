@@ -30,6 +30,7 @@ WEIGHTS = {
     What.BUSY: 3,
     What.DEPLOY: 3,
     What.BOOT_KILLED: 2,
+    What.MUTE: 2,
     What.TERMED: 2,
     What.STOPPED: 2,
     What.CONTINUED: 3,

@@ -71,6 +71,7 @@ class WorkerProcess(Process):
         self.booted: bool = False
         self.acknowledged: bool = False
         self.worn: bool = False
+        self.mute: bool = False  # it has closed its channel
         self.ready_heard: float | None = None
 
     def hear(self, signum: int) -> None:
@@ -79,7 +80,8 @@ class WorkerProcess(Process):
             self.end(signum)
 
     def say(self, message: bytes) -> None:
-        self.channel.messages.append(message)
+        if not self.mute:
+            self.channel.messages.append(message)
 
     def end(self, status: int) -> None:
         super().end(status)
@@ -99,6 +101,11 @@ class WorkerProcess(Process):
     @property
     def told_to_end(self) -> bool:
         return not self.told.isdisjoint((signal.SIGTERM, signal.SIGQUIT, signal.SIGABRT, signal.SIGKILL))
+
+    @property
+    def unnoticed(self) -> bool:
+        """It lives, and has not been told that its time is over."""
+        return self.alive and self.told.isdisjoint((signal.SIGQUIT, signal.SIGABRT, signal.SIGKILL))
 
     @property
     def answers(self) -> bool:

@@ -5,6 +5,7 @@ successor   while workers are replaced, as many serve as before, up to the wante
 surge       no more workers than wanted but for one that replaces another, of other generations none; with a surge, no
             more than that beside the wanted number
 exclusive   with surge = 0 a process ends before another one is forked in its place
+hung        a worker whose request takes longer than any may is ended, also one that cannot say that it has become busy
 recycling   worn workers are replaced one at a time
 masters     never more than two
 ready       READY=1 at the start, and the word to the old master, mean that the wanted number serves
@@ -25,7 +26,8 @@ told        READY=1 follows each RELOADING=1, and nobody serves on who said STOP
 error       no error that nobody foresaw, and no move that a table does not have
 asleep      a master that has nothing to do sleeps
 balance     at rest no GPU has more than its share, and each slot has one worker
-rest        when processes boot and leave as told, the wanted number serves, and nothing else lives
+rest        when processes boot and leave as told, the wanted number serves, all of whom can be heard, and nothing else
+            lives
 end         a stop ends with an empty process table, in bounded time, also one of systemd's that meets a hand-over
 """
 
@@ -327,6 +329,8 @@ class Promises:
         for each in masters:
             arbiter = each.arbiter
             assert arbiter is not None
+            if hung := [worker for worker in each.workers if worker.hangs and worker.unnoticed]:
+                self.breaks("hung", f"{each} does not notice that {_list(hung)} hang")
             if arbiter.service.state is Master.RUNNING and arbiter.service.goal.size:
                 each.told_to_leave = False
                 each.hit_since &= each.serving < arbiter.service.goal.size
@@ -384,6 +388,7 @@ class Promises:
             return False
         alive = sum(each.alive or not each.reaped for each in master.workers)
         waits = arbiter.service.generation.backoff.not_before > self._world.now
+        waits |= any(each.mute for each in master.workers)
         return alive == len(arbiter.service.children) == arbiter.service.goal.size == master.serving and not waits
 
     def _check_balance(self, master: MasterProcess) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sdserve.arbiter import decide, lifecycle, pool, signals
 from sdserve.arbiter.children import Children
 from sdserve.arbiter.decide import Backoff, Decision, Goal, Member, Retire, Spawn
+from sdserve.arbiter.hang import HangWatch
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.new_master import NewMaster
 from sdserve.arbiter.old_master import OldMaster
@@ -146,6 +147,19 @@ def never_loses_patience_with_who_should_leave(patch: Patch) -> None:
         handle.deadline = None
 
     patch.setattr(Children, "overdue", overdue)
+
+
+def leaves_the_mute_to_themselves(patch: Patch) -> None:
+    patch.setattr(Children, "_lives_mute", lambda self, handle: None)
+
+
+def takes_who_is_silent_for_idle(patch: Patch) -> None:
+    real = HangWatch.rest
+
+    def rest(self: HangWatch, handle: Any) -> bool:
+        return handle.mute or real(self, handle)
+
+    patch.setattr(HangWatch, "rest", rest)
 
 
 def remembers_the_dead(patch: Patch) -> None:
@@ -289,11 +303,13 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (never_loses_patience_with_who_should_leave, "end"),
     (ends_while_the_old_master_drains, "end"),
     (waits_for_ever_for_the_old_master, "rest"),
+    (leaves_the_mute_to_themselves, "rest"),
     (leaves_the_new_master_to_itself, "end"),
     (waits_for_nothing_after_deaths, "storm"),
     (lets_nobody_try_before_the_others, "outage"),
     (tries_a_failed_boot_again_during_a_reload, "verdict"),
     (lets_deadlines_pass, "asleep"),
+    (takes_who_is_silent_for_idle, "hung"),
     (remembers_the_dead, "reaped"),
     (keeps_a_failed_reload_from_systemd, "told"),
     (forgets_a_second_hup, "answered"),
@@ -335,6 +351,7 @@ KINDS = {
     "crowded_gpus_are_not_noticed": CROWDS,
     "does_not_replace_the_dead": Kind((What.DIES,), {"workers": 4}),
     "lets_nobody_try_before_the_others": Kind((What.BOOT_FAILS, What.DIES, What.TIME), {"workers": 1, "idle": 0}),
+    "takes_who_is_silent_for_idle": Kind((What.MUTE, What.BUSY, What.TIME)),
     "merges_ttin": Kind((What.TTIN,)),
     "a_stop_during_a_reload_is_a_bug": Kind((What.HUP, What.TERM)),
     "hands_over_to_the_dead": Kind(

@@ -14,6 +14,7 @@ from sdserve.arbiter.spawn import _channel
 from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import load
 from sdserve.descriptor import Descriptor
+from sdserve.events import Event
 from sdserve.log import Logger
 from sdserve.process.pidfd import Child
 from sdserve.workers.application import Application
@@ -38,6 +39,18 @@ class Turning:
         overdue.cancel()
 
 
+class Noting(Logger):
+    """A logger that notes events: the name of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+
+    def event(self, event: Event, *, level: int | None = None, exc_info: object = False, **about: object) -> None:
+        assert set(about) == event.parameters
+        self.events.append(event.name)
+
+
 class Family(Turning):
     """A master's children, of which there is one: a process that lives until it is killed. What it says, the test sends
     by `theirs`, its end of the channel.
@@ -58,7 +71,8 @@ class Family(Turning):
     ) -> None:
         cfg = service.cfg if service else load(["app:app", "--timeout", str(timeout)], {})
         self.loop = service.loop if service else Loop(clock=clock)
-        self.children = service.children if service else Children(self.loop, Logger())
+        self.log = Noting()
+        self.children = service.children if service else Children(self.loop, self.log)
         self.children.events = self
         self.heard: list[str] = []
         self.fails: list[Exception] = []  # what the next words of a worker lead to
@@ -117,6 +131,7 @@ def _fork() -> int:
         if pid := os.fork():
             return pid
         with suppress(BaseException):
+            signal.signal(signal.SIGABRT, signal.SIG_IGN)  # whose handler, of the tests', tells of a crash
             while True:
                 signal.pause()
         os._exit(1)

@@ -216,6 +216,24 @@ def test_max_requests_asks_for_a_replacement_once_and_serves_on() -> None:
     made.close()
 
 
+def test_who_cannot_ask_for_its_replacement_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application has closed the channel; or it is full, and the master hears of it later."""
+    made, said = Made("--max-requests", "3"), []
+    monkeypatch.setattr(Logger, "event", lambda self, event, **about: said.append(event.name))
+    ours = made.worker.channel
+    made.worker.channel = socket.socket(fileno=os.dup(ours.fileno()))
+    made.worker.channel.close()
+    for _ in range(10):
+        made.worker.count_request()
+    assert said == ["worker-recycled"]
+    made.worker.channel = ours
+    for _ in range(10):
+        made.worker.count_request()
+    assert made.said() == [RECYCLE]
+    assert said == ["worker-recycled"]
+    made.close()
+
+
 def test_jitter() -> None:
     limits = set()
     for _ in range(100):
