@@ -331,7 +331,7 @@ class Arbiter(Server):
         for handle in children:
             children.reap(handle)
         if self.pid == 1:
-            self.host.reap_orphans(children.handles)
+            self.host.reap_orphans()
 
     def kill_worker(self, pid: int, sig: int) -> None:
         """Sends `sig` to one worker; nothing happens if it has ended."""

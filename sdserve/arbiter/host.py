@@ -10,7 +10,7 @@ import os
 import select
 import selectors
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdserve.arbiter.adoption import Adoption
@@ -162,12 +162,14 @@ class Host:
                 by_fd.pop(fd).pidfd.reap()
         return list(by_fd.values())
 
-    def reap_orphans(self, children: Collection[int]) -> None:
-        """Reaps everybody's orphans that have ended, as PID 1 must; not of `children`, whose pidfds tell."""
+    def reap_orphans(self) -> None:
+        """Reaps everybody's orphans that have ended, as PID 1 must. A child of our own keeps its wait status for who
+        waits for it: its pidfd tells."""
         try:
             while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if found.si_pid in children:
-                    return
-                os.waitpid(found.si_pid, 0)
+                if (child := Child.living(found.si_pid)) is not None:
+                    child.reap()
+                else:
+                    os.waitpid(found.si_pid, 0)
         except ChildProcessError:
             return

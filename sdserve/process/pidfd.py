@@ -5,6 +5,8 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from sdserve.descriptor import Descriptor
 
@@ -47,7 +49,19 @@ class PidFd(Descriptor):
 
 
 class Child(PidFd):
-    """A child of this process, of whom its parent alone may ask more."""
+    """A child of this process, of whom its parent alone may ask more. It keeps its wait status once that was read."""
+
+    _living: ClassVar["WeakValueDictionary[int, Child]"] = WeakValueDictionary()  # by pid: those that were not reaped
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid)
+        self._status: int | None = None
+        self._living[pid] = self
+
+    @classmethod
+    def living(cls, pid: int) -> "Child | None":
+        """The child of that number for whom somebody waits."""
+        return cls._living.get(pid)
 
     @classmethod
     def forked(cls, pid: int) -> "Child":
@@ -61,7 +75,7 @@ class Child(PidFd):
 
     def send(self, signum: int) -> bool:
         """Sends a signal; false if the process has ended already, or this handle is closed."""
-        if self._fd < 0:
+        if self._fd < 0 or self._status is not None:
             return False
         try:
             return super().send(signum)
@@ -71,6 +85,13 @@ class Child(PidFd):
 
     def reap(self) -> int | None:
         """The wait status (waitpid(2)) if the process has ended, or UNKNOWN."""
+        if self._status is None:
+            self._status = self._wait()
+            if self._status is not None:
+                self._living.pop(self.pid, None)
+        return self._status
+
+    def _wait(self) -> int | None:
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # an application called os.wait() in this process, or ignores SIGCHLD

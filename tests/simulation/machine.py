@@ -7,7 +7,7 @@ world.py.
 import errno
 import os
 import selectors
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import NullHandler
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -349,5 +349,5 @@ class SimulatedHost(Host):
                 worker.reaped = True
         return left
 
-    def reap_orphans(self, children: Collection[int]) -> None:
+    def reap_orphans(self) -> None:
         raise NotImplementedError

@@ -6,7 +6,9 @@ import signal
 
 import pytest
 
+from sdserve.arbiter.host import Host
 from sdserve.process.pidfd import UNKNOWN, Child, PidFd
+from tests.support.children import in_a_child
 
 
 def waiting_child() -> tuple[int, int]:
@@ -106,3 +108,25 @@ def test_a_child_that_somebody_else_reaped_has_ended_all_the_same() -> None:
     os.waitpid(pid, 0)
     assert handle.reap() == UNKNOWN
     handle.close()
+
+
+def test_who_reaps_everybodys_orphans_keeps_the_status_of_a_child_for_who_asks() -> None:
+    """PID 1 looks at all that have ended at once: an observer may be among them, and one orphan stands behind it."""
+
+    def ends_with(code: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(code)
+        return pid
+
+    def reap() -> None:
+        orphan, own, later = ends_with(1), Child.forked(ends_with(3)), ends_with(2)
+        for each in PidFd(orphan), own, PidFd(later):
+            assert each.ended(15)
+        Host().reap_orphans()
+        assert own.ended() and not own.send(signal.SIGKILL), "its number may be another's"
+        assert own.reap() == own.reap() == 3 << 8
+        with pytest.raises(ChildProcessError):
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+
+    assert in_a_child(reap) == 0
