@@ -129,7 +129,8 @@ ON_WORKERS: dict[What, tuple[Meets, Callable[[WorkerProcess], None]]] = {
     What.ACKNOWLEDGES: (_told_just_now, _acknowledges),
     What.WORN: (lambda each: each.answers and not each.worn, _worn),
     What.MUTE: (lambda each: not each.mute and not each.stopped, _mute),
-    What.TERMED: (lambda each: each.answers, _termed),
+    # A master cannot know it of a mute one, before that has ended.
+    What.TERMED: (lambda each: each.answers and not each.mute, _termed),
     What.STOPPED: (lambda each: each.answers, _stopped),
     What.CONTINUED: (lambda each: each.stopped, lambda each: each.stop(False)),
     What.BUSY: (lambda each: each.answers and not each.worker.cell.busy_since, _busy),
