@@ -18,8 +18,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sdservectl", description="Ask and command a running sdserve.")
     parser.add_argument("--version", action="version", version=f"sdservectl {__version__}")
     _common(parser, default=None)
-    # Without `prog` argparse formats a usage here, for which Python 3.14 imports what it takes to colour one.
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog=parser.prog)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         if not command.hidden:
             _add(commands, command)
