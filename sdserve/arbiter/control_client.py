@@ -1,25 +1,30 @@
-"""One connection to the control socket: reads what it asks, and keeps what it is told until it has read that.
+"""One connection to the control socket: it moves the bytes of a conversation (conversation.py), and bounds its time.
 
 Nothing here waits for the client, and nobody waits for it: of many requests one is heard in each turn of the loop. A
-client that asks nothing, or does not read an answer, is forgotten after a while. One that reads a stream more slowly
-than it flows is told that it has missed something, and nothing more.
+client that asks nothing, or does not read an answer, is forgotten after a while.
 """
 
 import select
 import socket
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from sdserve.arbiter.call import Call, Message
+from sdserve.arbiter.conversation import Conversation, Phase
 from sdserve.arbiter.loop import NO_DEADLINE, Loop
 from sdserve.ops import dialects
 from sdserve.ops.commands import Command
-from sdserve.ops.dialects import NUL, Framer, Request, TooLongError
 
-ASK_WITHIN = 10.0  # seconds from the connection, or the last answer, to the end of a request
-READ_WITHIN = 10.0  # seconds within which a client has to read a part of its answer
-LOOK_EVERY = 10.0  # seconds between two looks whether a client that has closed its half is still there
-MOST_UNREAD = 256 * 1024  # bytes of a stream that wait for a client to read them
+READING = (Phase.ASKING, Phase.WAITING)
+WRITING = (Phase.BEHIND, Phase.ANSWERED, Phase.LEAVING)
+READ_WITHIN = 10.0  # seconds within which a client has to read a part of what it is told
+# Seconds that a phase may last; an answer takes as long as it likes.
+WITHIN = {
+    Phase.ASKING: 10.0,  # from the connection, or the last answer, to the end of a request
+    Phase.READY: 0.0,  # the loop has a turn for others in between
+    Phase.MUTE: 10.0,  # between two looks whether it is still there
+    **dict.fromkeys(WRITING, READ_WITHIN),
+}
 
 
 class ControlClient:
@@ -36,19 +41,12 @@ class ControlClient:
         self._loop = loop
         self._on_call = on_call
         self._on_end = on_end
-        self._framer = Framer()
-        self._call: Call | None = None
-        self._oneway = False
-        self._unread: deque[bytes] = deque()
-        self._full = False  # the socket takes no more for now
-        self._deaf = False  # the client has closed its half, and may still wait for the answer
-        self._last = False  # the connection ends once everything is written
-        self._taking = False
-        self._ended = False
+        self._talk = Conversation()
+        self._settled: Phase | None = None  # the phase that the loop waits for
+        self._call: Call | None = None  # the one that it waits for
         self._deadline = NO_DEADLINE
         sock.setblocking(False)
-        loop.watch(self, self._readable)
-        self._end_within(ASK_WITHIN)
+        self._settle()
 
     @property
     def waits(self) -> bool:
@@ -74,28 +72,51 @@ class ControlClient:
 
     def end(self) -> None:
         """Forgets the client."""
-        if self._ended:
+        if self._settled is Phase.OVER:
             return
-        self._ended = True
+        self._settled = Phase.OVER
+        self._talk.end()
         if self._call is not None:
             self._call.drop()
+            self._call = None
         self._deadline.cancel()
         self._loop.drop(self)
         self._on_end(self)
 
-    def _end_within(self, seconds: float) -> None:
-        self._deadline.cancel()
-        self._deadline = self._loop.call_at(self._loop.now() + seconds, self.end)
+    # --- what the loop waits for --------------------------------------------------------------------------------------
 
-    def _stay(self) -> None:
-        """Lets a client wait that has closed its half; forgets one that has gone: recv(2) cannot tell them apart."""
-        self._deadline.cancel()
-        looked = select.poll()
-        looked.register(self._sock, 0)  # poll(2) reports POLLHUP unasked
-        if looked.poll(0):
+    def _settle(self) -> None:
+        """Has the loop wait for what the phase waits for, if that is another one than before."""
+        phase = self._talk.phase
+        if phase is self._settled:
+            return
+        if phase is Phase.OVER:
             self.end()
-        else:
-            self._deadline = self._loop.call_at(self._loop.now() + LOOK_EVERY, self._stay)
+            return
+        self._settled = phase
+        self._loop.unwatch(self)
+        if phase in READING:
+            self._loop.watch(self, partial(self._or_end, self._readable))
+        elif phase in WRITING:
+            self._loop.watch(self, partial(self._or_end, self._flush), full=True)
+        self._give_time()
+
+    def _give_time(self) -> None:
+        """The time that the phase may last begins."""
+        self._deadline.cancel()
+        seconds = WITHIN.get(self._talk.phase)
+        if seconds is not None:
+            self._deadline = self._loop.call_at(self._loop.now() + seconds, partial(self._or_end, self._due))
+
+    def _or_end(self, step: Callable[[], None]) -> None:
+        """What fails in a way that nobody foresaw ends the client, and is for the loop to tell."""
+        try:
+            step()
+        except Exception:
+            self.end()
+            raise
+
+    # --- what the loop has found --------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
         try:
@@ -104,119 +125,57 @@ class ControlClient:
             return
         except OSError:
             data = b""
-        if not data and self._call is not None:
-            self._deaf = True
-            self._loop.unwatch(self)
-            self._stay()
-            return
-        try:
-            self._framer.feed(data)
-        except TooLongError:
-            data = b""
-        if data:
-            self._take()
+        self._talk.hear(data)
+        self._settle()
+        if self._talk.phase is Phase.MUTE:
+            self._look()
+
+    def _due(self) -> None:
+        if self._talk.phase is Phase.READY:
+            self._hear()
+        elif self._talk.phase is Phase.MUTE:
+            self._look()
         else:
             self.end()
 
-    def _take(self) -> None:
-        """Takes the next request. In sdservectl's dialect a connection has one."""
-        if self._taking or not self._listens or (message := self._framer.next()) is None:
-            return
-        self._taking = True
-        request = dialects.read(self._framer.dialect, message)
-        if request is None:
+    def _look(self) -> None:
+        """Forgets a mute client that has gone, and lets another one wait: recv(2) cannot tell them apart."""
+        looked = select.poll()
+        looked.register(self._sock, 0)  # poll(2) reports POLLHUP unasked
+        if looked.poll(0):
             self.end()
         else:
-            self._hear(request)
-        self._taking = False
-        if self._listens and self._framer.has_next:
-            self._loop.call_at(self._loop.now(), self._take)
+            self._give_time()
 
-    @property
-    def _listens(self) -> bool:
-        """Whether another request can be heard: the last one has been answered, and the answer was taken."""
-        return not (self._call or self._unread or self._last or self._ended)
-
-    def _hear(self, request: Request) -> None:
-        self._oneway = request.oneway
-        self._last = self._framer.dialect != NUL
-        if request.answered is not None:
-            self._write(dialects.introspected(request.answered))
-        elif request.command is None:
-            self._write(dialects.refusal(self._framer.dialect, request.failure, request.text, request.fields))
-        else:
-            self._last = False
-            self._deadline.cancel()  # the answer may take as long as it likes
+    def _hear(self) -> None:
+        self._settled = None  # it may be ready again at once, and has another turn then
+        request = self._talk.take()
+        if request is not None and request.command is not None:
             self._call = call = Call(self._say, request.parameters, request.more)
             self._on_call(self, request.command, call)
-
-    def _say(self, message: Message) -> bool:
-        if self._ended or self._last:
-            return False
-        dialect = self._framer.dialect
-        if message.continues:
-            if sum(map(len, self._unread)) > MOST_UNREAD:
-                self._leave_behind()
-                return False
-            self._write(dialects.answer(dialect, message.text, message.fields, continues=True))
-            return not self._ended
-        if message.failure:
-            data = dialects.refusal(dialect, message.failure, message.text, message.fields)
+            self._settle()
         else:
-            data = dialects.answer(dialect, message.text, message.fields)
-        self._call = None
-        self._last = dialect != NUL
-        self._write(data)
-        return False
-
-    def _leave_behind(self) -> None:
-        """Drops what the client has not read, except a message that it has begun to read, and tells it so."""
-        lost = len(self._unread)  # without the first one, which is written to its end, and with the one that comes now
-        self._unread = deque([self._unread[0]])
-        self._last, self._call = True, None
-        text = f"{lost} messages were not read in time and are lost, nothing follows"
-        self._write(dialects.refusal(self._framer.dialect, "TooSlow", text, {"lost": lost}))
-
-    def _write(self, data: bytes) -> None:
-        if not self._oneway:
-            self._unread.append(data)
-        if not self._full:
             self._flush()
 
+    def _say(self, message: Message) -> bool:
+        """What a call is answered by. Whether anybody hears more of it."""
+        was_full = bool(self._talk.unread)
+        if not self._talk.say(message):
+            self._call = None
+        if was_full:
+            self._settle()
+        else:
+            self._flush()
+        return self.waits
+
     def _flush(self) -> None:
+        """Sends what the client takes now."""
+        talk = self._talk
         try:
-            while self._unread:
-                sent = self._sock.send(self._unread[0])
-                if sent < len(self._unread[0]):
-                    self._unread[0] = self._unread[0][sent:]
-                else:
-                    self._unread.popleft()
+            while talk.unread:
+                talk.sent(self._sock.send(talk.unread[0]))
         except BlockingIOError:
-            self._end_within(READ_WITHIN)
-            self._await_room(True)
-            return
+            self._give_time()
         except OSError:  # it has gone
             self.end()
-            return
-        if self._last:
-            self.end()
-            return
-        self._await_room(False)
-        if self._call is None:
-            self._end_within(ASK_WITHIN)
-            self._take()
-        elif self._deaf:
-            self._stay()
-        else:
-            self._deadline.cancel()
-
-    def _await_room(self, full: bool) -> None:
-        """Waits for room to write instead of for something to read, or the other way round."""
-        if self._full is full:
-            return
-        self._full = full
-        self._loop.unwatch(self)
-        if full:
-            self._loop.watch(self, self._flush, full=True)
-        elif not self._deaf:
-            self._loop.watch(self, self._readable)
+        self._settle()

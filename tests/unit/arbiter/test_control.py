@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from sdserve.arbiter import control_client
 from sdserve.arbiter.call import Call
 from sdserve.arbiter.control import MOST_SILENT, MOST_WAITING, Control
+from sdserve.arbiter.control_client import WITHIN
+from sdserve.arbiter.conversation import Phase
 from sdserve.arbiter.loop import Loop
 from sdserve.errors import ListenError
 from sdserve.log import Logger
@@ -144,7 +145,7 @@ def test_one_that_goes_away(service: Service) -> None:
 
 
 def test_one_that_does_not_ask_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdserve.arbiter.control_client.ASK_WITHIN", 0.2)
+    monkeypatch.setitem(WITHIN, Phase.ASKING, 0.2)
     silent, waits = service.client(), service.client()
     silent.send(b'{"command"')
     waits.send(b'{"command": "reload"}\n')
@@ -289,7 +290,7 @@ def test_a_command_that_fails_is_answered_and_logged(
 
 
 def test_who_does_not_read_an_answer_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_client, "READ_WITHIN", 0.05)
+    monkeypatch.setitem(WITHIN, Phase.LEAVING, 0.05)
     client = service.client()
     client.send(b'{"command": "reload"}\n')
     service.turn_until(lambda: service.waiting)
@@ -381,7 +382,7 @@ def test_who_does_not_wait_for_the_answer_is_forgotten(
 ) -> None:
     """An interrupted `sdservectl wait`, again and again: it shuts no other operator out. Who has closed only its
     own half waits on."""
-    monkeypatch.setattr(control_client, "LOOK_EVERY", 0.01)
+    monkeypatch.setitem(WITHIN, Phase.MUTE, 0.01)
     with service.client() as asks:
         asks.sendall(b'{"command": "reload"}\n')
         if half_first:
