@@ -167,8 +167,7 @@ def is_journal(handler: Handler) -> bool:
 
 def formatter_for(handler: Handler) -> logging.Formatter:
     if is_journal(handler):
-        # journald notes the process that opened the stream, the master: the pid of a worker must be in the text.
-        return JournalFormatter("[%(process)d] %(message)s")
+        return JournalFormatter()  # time, and who says it, journald knows by itself
     coloured = isinstance(handler, ConsoleHandler) and handler.stream.isatty() and "NO_COLOR" not in os.environ
     form = _TerminalFormatter if coloured else _PlainFormatter
     return form("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")

@@ -36,6 +36,21 @@ def records(machine: Machine, service: Service, fence: str) -> list[dict[str, st
     return eventually(look, f"a record of {fence}")
 
 
+def test_each_line_is_its_own_process_s(machine: Machine) -> None:
+    """So it need not say a pid. All processes write to the one stream that the first master was given."""
+    service = deploy(machine)
+    service.wake()
+    first, workers = service.main, service.worker_pids()
+    service.upgrade()
+    workers |= service.worker_pids()
+    told = [each for each in machine.journal() if each["_TRANSPORT"] == "stdout"]
+    booting, listening = (
+        [int(each["_PID"]) for each in told if each["MESSAGE"].startswith(name)] for name in ("Booting", "Listening")
+    )
+    assert len(booting) == len(workers) and set(booting) == workers
+    assert listening == [first, service.main]
+
+
 def test_each_request_is_one_access_record_whatever_it_brings(machine: Machine) -> None:
     """journald cuts a line at 48 KiB, and reads a priority at the start of what is left."""
     service = deploy(machine, {"app.py": FAILING}, "app:application", settings={"ACCESSLOG": "-", "WORKERS": "1"})

@@ -172,7 +172,7 @@ class TestJournal:
     def test_a_priority_on_each_line_of_a_traceback(self, journal: Destination) -> None:
         a_failure(journal.logger())
         lines = written(journal).splitlines()
-        assert lines[0] == f"<3>[{os.getpid()}] it broke"
+        assert lines[0] == "<3>it broke"
         assert lines[1] == "<3>Traceback (most recent call last):"
         assert lines[-2:] == ["<3>ValueError: two", "<3>lines"]
         assert all(line.startswith("<3>") for line in lines)
@@ -184,9 +184,9 @@ class TestJournal:
         marks = [line.partition(">")[0] for line in written(journal).splitlines()]
         assert marks == ["<7", "<7", "<6", "<4", "<3", "<2"]
 
-    def test_no_time_and_no_colour(self, journal: Destination) -> None:
+    def test_no_time_no_pid_and_no_colour(self, journal: Destination) -> None:
         journal.logger(level="trace").info("hello")
-        assert written(journal) == f"<6>[{os.getpid()}] hello\n"
+        assert written(journal) == "<6>hello\n"
 
     def test_access_records_too(self, journal: Destination) -> None:
         journal.logger(accesslog="-").access_log.info("GET /")
@@ -243,8 +243,7 @@ class TestEvents:
             pass
         log.event(events.PROMOTED)
         log.event(events.READY, level=logging.WARNING, STATUS="100 %s")
-        own = os.getpid()
-        assert written(journal) == f"<6>[{own}] Master has been promoted.\n<4>[{own}] Ready: 100 %s\n"
+        assert written(journal) == "<6>Master has been promoted.\n<4>Ready: 100 %s\n"
         assert {record["MESSAGE"] for record in journald.records()} == {"before"}
 
     def test_in_a_file(self, journal: Destination, journald: Journald, tmp_path: Path) -> None:
@@ -409,7 +408,7 @@ def test_errors_are_told_on_standard_error_too_until_something_is_served(tmp_pat
     library.error("a request")
     log.setup(str(tmp_path / "errors"), None, "info")
     log.error("another")
-    assert [line.rpartition("] ")[2] for line in written(journal).splitlines()] == ["no application", "no worker"]
+    assert written(journal).splitlines() == ["<3>no application", "<3>no worker"]
     assert (tmp_path / "errors").read_text().count("no application") == 1
 
 
