@@ -102,6 +102,8 @@ class Children:
     def retire(self, handle: WorkerHandle, graceful: bool = True) -> None:
         """Tells a worker to finish and leave, or to leave at once; it is killed when it takes longer than it may."""
         timeout = handle.worker.cfg.graceful_timeout if graceful and handle.phase is not Phase.BOOTING else KILL_AFTER
+        if handle.worn_at is not None and handle.worn_at <= self._loop.now():
+            handle.worn = True  # by max_age: nobody else says so
         self._advance(handle, WorkerEvent.RETIRE, timeout + DRAIN_GRACE)
         if graceful:
             handle.tell(RETIRE)

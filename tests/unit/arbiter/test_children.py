@@ -11,6 +11,7 @@ from sdserve.arbiter.children import ENDS_WITHIN, KILL_AFTER, SERVES_FOR
 from sdserve.arbiter.decide import Backoff, Decision, Goal, Spawn, decide
 from sdserve.arbiter.hang import GRACE
 from sdserve.arbiter.lifecycle import Phase, WorkerEvent
+from sdserve.arbiter.worker_handle import cause_of_end
 from sdserve.workers.told import READY, RECYCLE, USING
 from tests.unit.arbiter.turning import Family
 
@@ -156,3 +157,11 @@ def test_without_a_time_out_nobody_looks_at_a_mute_worker() -> None:
         mute.after(ENDS_WITHIN)
         mute.children.rest()
         assert mute.loop.timeout() is None
+
+
+@pytest.mark.parametrize(("age", "cause"), [(1.0, "recycled"), (-1.0, "told")])
+def test_the_end_of_a_worker_that_is_old_enough_counts_as_recycled(family: Family, age: float, cause: str) -> None:
+    family.handle.advance(WorkerEvent.READY)
+    family.handle.worn_at = family.loop.now() - age
+    family.children.retire(family.handle)
+    assert cause_of_end(family.handle, 0) == cause
