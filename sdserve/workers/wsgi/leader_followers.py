@@ -8,20 +8,40 @@ Some work belongs to one thread: a response that was suspended goes on where the
 the application holds may belong to that thread (`resume`).
 """
 
-import threading
 from _thread import allocate_lock
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
 from sdserve.http.request import Request
+from sdserve.log import Logger
 from sdserve.workers.wsgi.client import WSGIClient
-from sdserve.workers.wsgi.roster import Next, Seat
-from sdserve.workers.wsgi.watcher import JOB_WAITS, RETRY, Job, Watcher, path_of
+from sdserve.workers.wsgi.pace import Pace
+from sdserve.workers.wsgi.roster import Next, Roster, Seat
+from sdserve.workers.wsgi.running import Job, Running, Seats
+from sdserve.workers.wsgi.watcher import Callbacks, Watcher, path_of
 
 
-class LeaderFollowers(Watcher):
-    """The lead among several threads, or the one thread's own."""
+class LeaderFollowers:
+    """The lead among `threads` threads, or the one thread's own. A call without progress for `timeout` seconds is
+    stuck; 0: never."""
+
+    def __init__(self, threads: int, timeout: float, tell: Callbacks, log: Logger) -> None:
+        self._threads = threads
+        self._tell = tell
+        self._answer = tell.answer
+        self._log = log
+        self._turns: Callable[[], None] = lambda: None
+        self._mutex = allocate_lock()  # held for moves of the roster
+        self._roster: Roster[WSGIClient, Job] = Roster()
+        self._table = self._roster.table
+        self._idle = self._roster.idle
+        self._pace = Pace()
+        self._seats = Seats()
+        self.held = self._seats.held
+        self.running = Running()
+        shared = (self._mutex, self._roster, self.running, self._seats, self._pace)
+        self._watcher = Watcher(threads, timeout, tell, log, *shared, self._live)
 
     @property
     def stopped(self) -> bool:
@@ -33,26 +53,21 @@ class LeaderFollowers(Watcher):
         if self._threads == 1:
             turns()
             return
-        if self.hire(monotonic()):
-            while not self._roster.stopped:
-                try:
-                    self.watch()
-                except Exception:  # noqa: BLE001 - the threads serve on, and somebody must watch them
-                    self._log.exception("Error in the thread that watches the others; it goes on")
-                    self._tick.acquire(timeout=RETRY)
+        if self._watcher.hire(monotonic()):
+            self._watcher.watch_on()
         else:
-            self.live()  # without anybody to follow, and without a watcher
+            self._live()  # without anybody to follow, and without a watcher
 
     def stop(self) -> None:
         """Said by the leader: nobody leads any more."""
         with self._mutex:
-            self._ring_bells(self._roster.stop())
-        self._alarm.set()
+            self._seats.ring(self._roster.stop())
+        self._watcher.alarm()
 
     def is_alone(self) -> bool:
         """Whether nobody polls, nor is about to, while this thread is in a call."""
         leader = self._roster.leader
-        return leader is None or (not self._idle and leader is self._seats.get(threading.get_ident()))
+        return leader is None or (not self._idle and leader is self._seats.own())
 
     # --- what the leader does -----------------------------------------------------------------------------------------
 
@@ -72,8 +87,8 @@ class LeaderFollowers(Watcher):
                     return False
         table = self._table
         table[client] = now
-        if self._parked:
-            self.rouse()
+        if self._watcher.parked:
+            self._watcher.rouse()
         try:
             self._answer(client, request, now)
         except BaseException:  # noqa: BLE001 - one connection ends, nothing else
@@ -96,13 +111,13 @@ class LeaderFollowers(Watcher):
         """
         now = monotonic()
         with self._mutex:
-            here, woken = self._roster.assign(Job(client, step, now), self._seats.get(owner))
-            self._ring_bells(woken)
+            here, woken = self._roster.assign(Job(client, step, now), self._seats.by_thread.get(owner))
+            self._seats.ring(woken)
             if not here:
-                self._due = min(self._due, now + (self._timeout or JOB_WAITS))
+                self._watcher.expect(now)
         if not here:
-            if not woken and self._parked:
-                self.rouse()  # it must be seen that this waits
+            if not woken and self._watcher.parked:
+                self._watcher.rouse()  # it must be seen that this waits
             return True
         return self._do(client, step, now)
 
@@ -118,7 +133,7 @@ class LeaderFollowers(Watcher):
     def leads(self) -> bool:
         """Whether this thread leads. Takes the token of a call that an exception has left behind off the table."""
         with self._mutex:
-            if self._roster.leader is not self._seats.get(threading.get_ident()):
+            if self._roster.leader is not self._seats.own():
                 return False
             self._table.clear()
             return True
@@ -126,8 +141,8 @@ class LeaderFollowers(Watcher):
     def _do(self, client: WSGIClient, step: Callable[[], None], now: float) -> bool:
         """A step in this thread, with the lead as long as it lasts. False when the lead was lost."""
         self._table[client] = now
-        if self._parked:
-            self.rouse()
+        if self._watcher.parked:
+            self._watcher.rouse()
         self._step(client, step)
         if self._table.pop(client, None) is None:
             self._comes_back(client)
@@ -139,7 +154,7 @@ class LeaderFollowers(Watcher):
         """Gives a call and the lead to a thread that holds no response which waits; False if none is idle."""
         with self._mutex:
             woken = self._roster.hand_over(Job(client, partial(self._answer, client, request, now), now))
-            self._ring_bells(woken)
+            self._seats.ring(woken)
         return bool(woken)
 
     def _call_as_follower(self, client: WSGIClient, request: Request, now: float) -> None:
@@ -148,7 +163,7 @@ class LeaderFollowers(Watcher):
             seat = self._roster.leader
             assert seat is not None
             self._runs(client, now, seat)
-            self._ring_bells(self._roster.pass_on())
+            self._seats.ring(self._roster.pass_on())
         self._step(client, partial(self._answer, client, request, now))
         self._comes_back(client)
 
@@ -163,25 +178,23 @@ class LeaderFollowers(Watcher):
     def _comes_back(self, client: WSGIClient) -> None:
         """The end of a call or step without the lead."""
         with self._mutex:
-            run = self.running.pop(client, None)
-            self.shows(len(self.running))
-            if client in self.stuck:
-                self.stuck.discard(client)
-                if run is not None:
-                    self._roster.found(run.seat)
+            seat = self.running.end(client)
+            if seat is not None:
+                self._roster.found(seat)
         self._tell.give_back(client, False)
 
-    def live(self) -> None:
+    def _runs(self, client: WSGIClient, since: float, seat: Seat[Job]) -> None:
+        """A call begins without the lead."""
+        self.running.begin(client, since, seat)
+        self._watcher.began(since)
+
+    def _live(self) -> None:
         """Leads, does what was kept for this thread, rests."""
         seat: Seat[Job] = Seat()
-        bell = allocate_lock()
-        bell.acquire()
         roster, mutex = self._roster, self._mutex
         try:
             with mutex:
-                self._seats[threading.get_ident()] = seat
-                self._bells[seat] = bell
-                self.held[threading.get_ident()] = seat.held
+                bell = self._seats.enter(seat)
                 roster.join(seat)
             while True:
                 with mutex:
@@ -204,11 +217,7 @@ class LeaderFollowers(Watcher):
             self._log.exception("A thread has ended; another one takes its place")
         finally:
             with mutex:
-                self._seats.pop(threading.get_ident(), None)
-                self.held.pop(threading.get_ident(), None)
-                self._bells.pop(seat, None)
-                self._ring_bells(roster.leave(seat))
-                self._alive -= 1
-                self._retry_at = monotonic() + RETRY
-                self._due = min(self._due, self._retry_at)
-            self._alarm.set()
+                self._seats.leave(seat)
+                self._seats.ring(roster.leave(seat))
+                self._watcher.lost_a_thread()
+            self._watcher.alarm()

@@ -57,7 +57,7 @@ class WSGILoop(Loop[WSGIClient]):
         self._lead = LeaderFollowers(options.threads, options.timeout, tell, worker.log)
         exchange.gateway.others_wait = self._lead.is_alone
         exchange.held = self._lead.held
-        self._lead.show = partial(worker.counters.set, BUSY)
+        self._lead.running.show = partial(worker.counters.set, BUSY)
         worker.counters.set(THREADS, options.threads)
         self._returned: deque[WSGIClient] = deque()  # clients whose call ended without the lead
         self._told_of_takeover = False
@@ -170,7 +170,7 @@ class WSGILoop(Loop[WSGIClient]):
         if self._clients.count:
             self._count()
         self._marked |= self._clients.rest()
-        if self._lead.running:
+        if self._lead.running.calls:
             self._marked = True
             self._worker.not_polling(monotonic())
         elif self._marked:
@@ -186,7 +186,7 @@ class WSGILoop(Loop[WSGIClient]):
 
     def _is_over(self, now: float) -> bool:
         """Goes on retiring; True when it is time to leave."""
-        return self._retirement.is_over(now, sum(client.phase is Phase.CALL for client in self._lead.stuck))
+        return self._retirement.is_over(now, sum(client.phase is Phase.CALL for client in self._lead.running.stuck))
 
     def _in_demand(self) -> bool:
         """Whether something waits to be polled."""

@@ -15,7 +15,8 @@ from sdserve.log import Logger
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.pace import IN_DEMAND, LOOK_EVERY, Pace, overstays
-from sdserve.workers.wsgi.roster import Roster, Seat
+from sdserve.workers.wsgi.roster import Roster
+from sdserve.workers.wsgi.running import Job, Run, Running, Seats
 
 QUIET = 20  # looks of the watcher at an empty table before it sleeps
 KEEN = 50  # closer looks after a call that lasted: they come together
@@ -24,28 +25,6 @@ LOOKS = 4  # at a call that lasts, in each time-out: how far has its answer come
 JOB_WAITS = 30.0  # seconds that a job waits for its thread where no time-out is set
 RETRY = 1.0  # seconds until a thread that could not be started is tried again; twice as long each time
 RETRY_CEILING = 60.0
-
-
-class Job:
-    """Work on a client that its own thread should do; since when it waits."""
-
-    __slots__ = ("client", "since", "step")
-
-    def __init__(self, client: WSGIClient, step: Callable[[], None], since: float) -> None:
-        self.client = client
-        self.step = step
-        self.since = since
-
-
-class Run:
-    """A call without the lead. Its time-out counts from its beginning, or from when its answer last went on."""
-
-    __slots__ = ("moved", "progress", "seat", "since")
-
-    def __init__(self, since: float, seat: "Seat[Job]") -> None:
-        self.since = self.moved = since
-        self.seat = seat
-        self.progress = -1  # WSGIClient.progress when it moved
 
 
 class Callbacks(Immutable):
@@ -63,43 +42,73 @@ class Callbacks(Immutable):
 class Watcher:
     """What is known of `threads` threads. A call without progress for `timeout` seconds is stuck; 0: never."""
 
-    def __init__(self, threads: int, timeout: float, tell: Callbacks, log: Logger) -> None:
+    def __init__(
+        self,
+        threads: int,
+        timeout: float,
+        tell: Callbacks,
+        log: Logger,
+        mutex: LockType,
+        roster: Roster[WSGIClient, Job],
+        running: Running,
+        seats: Seats,
+        pace: Pace,
+        live: Callable[[], None],
+    ) -> None:
         self._threads = threads
         self._timeout = timeout
         self._tell = tell
-        self._answer = tell.answer
         self._log = log
-        self._turns: Callable[[], None] = lambda: None
-        self._mutex = allocate_lock()  # held for moves of the roster
-        self._roster: Roster[WSGIClient, Job] = Roster()
-        self._table = self._roster.table
-        self._idle = self._roster.idle
-        self._bells: dict[Seat[Job], LockType] = {}
-        self._seats: dict[int, Seat[Job]] = {}  # by the thread's identity
-        self.held: dict[int, set[object]] = {}  # the same: responses that were begun there, and wait
-        self._pace = Pace()
+        self._mutex = mutex
+        self._roster = roster
+        self._table = roster.table
+        self._running = running
+        self._seats = seats
+        self._pace = pace
+        self._live = live
         self._alive = 0  # threads that were started and have not ended
         self._reinforced = False
         self._retry, self._retry_at = RETRY, 0.0  # when threads that are missing are started again
-        self._due = NEVER  # when the watcher must look for what takes too long
-        self._parked = True  # the watcher sleeps
+        self._due = NEVER  # when it must look for what takes too long
+        self.parked = True  # it sleeps
         self._alarm = threading.Event()
         self._tick = allocate_lock()
         self._tick.acquire()
-        self.running: dict[WSGIClient, Run] = {}
-        self.shown = 0  # requests in the application, as others see it; those that are answered at once do not show
-        self.show: Callable[[int], None] = lambda calls: None
-        self.stuck: set[WSGIClient] = set()  # those that exceeded the time-out
-
-    def live(self) -> None:
-        """A thread's life."""
-        raise NotImplementedError
 
     def rouse(self) -> None:
         """Wakes the watcher."""
-        if self._parked:
-            self._parked = False
+        if self.parked:
+            self.parked = False
             self._alarm.set()
+
+    def alarm(self) -> None:
+        """The roster has stopped, or a thread has ended."""
+        self._alarm.set()
+
+    def began(self, since: float) -> None:
+        """A call goes on without the lead; said under the lock."""
+        if self._timeout and since + self._timeout / LOOKS < self._due:
+            self._due = since + self._timeout / LOOKS
+            self.rouse()
+
+    def expect(self, since: float) -> None:
+        """A job waits for its thread; said under the lock."""
+        self._due = min(self._due, since + (self._timeout or JOB_WAITS))
+
+    def lost_a_thread(self) -> None:
+        """One has ended, and is replaced after a moment; said under the lock."""
+        self._alive -= 1
+        self._retry_at = monotonic() + RETRY
+        self._due = min(self._due, self._retry_at)
+
+    def watch_on(self) -> None:
+        """Watches until the roster stops."""
+        while not self._roster.stopped:
+            try:
+                self.watch()
+            except Exception:  # noqa: BLE001 - the threads serve on, and somebody must watch them
+                self._log.exception("Error in the thread that watches the others; it goes on")
+                self._tick.acquire(timeout=RETRY)
 
     def watch(self) -> None:
         """Looks at the table every few milliseconds; sleeps while nothing is called, so an idle worker is not woken."""
@@ -126,12 +135,12 @@ class Watcher:
                 self._park()
 
     def _park(self) -> None:
-        self._parked = True
+        self.parked = True
         if not self._table:
             due = self._due
             self._alarm.wait(None if due == NEVER else max(0.0, due - monotonic()) + 0.001)
         self._alarm.clear()
-        self._parked = False
+        self.parked = False
 
     def _since(self) -> float:
         """When the leader's call began, 0.0 when it is in none."""
@@ -146,29 +155,12 @@ class Watcher:
             taken, woken = self._roster.promote()
             if taken is None:  # it has returned just now
                 return
-            self._runs(taken.call, taken.since, taken.seat)
+            self._running.begin(taken.call, taken.since, taken.seat)
+            self.began(taken.since)
             request = taken.call.request
             if request is not None:
                 self._pace.was_slow(path_of(request))
-            self._ring_bells(woken)
-
-    def _runs(self, client: WSGIClient, since: float, seat: Seat[Job]) -> None:
-        """A call goes on, or begins, without the lead."""
-        self.running[client] = Run(since, seat)
-        self.shows(len(self.running))
-        if self._timeout and since + self._timeout / LOOKS < self._due:
-            self._due = since + self._timeout / LOOKS
-            self.rouse()
-
-    def _ring_bells(self, seats: list[Seat[Job]]) -> None:
-        for seat in seats:
-            self._bells[seat].release()
-
-    def shows(self, calls: int) -> None:
-        """So many requests are in the application."""
-        if calls != self.shown:
-            self.shown = calls
-            self.show(calls)
+            self._seats.ring(woken)
 
     def _inspect(self, now: float) -> None:
         """Looks for what takes too long, and for threads that are missing."""
@@ -179,11 +171,11 @@ class Watcher:
             stuck = self._find_stuck(now) if self._timeout else []
             late = {seat for seat in self._roster.seats if seat.jobs and now - seat.jobs[0].since >= patience}
             for seat in late:
-                self._ring_bells(self._roster.share_out(seat))
+                self._seats.ring(self._roster.share_out(seat))
             orphans = bool(self._roster.orphans)
             dues = [job.since + patience for job in self._roster.waiting()]
             if self._timeout:
-                waits = [run.moved for client, run in self.running.items() if client not in self.stuck]
+                waits = [run.moved for client, run in self._running.calls.items() if client not in self._running.stuck]
                 dues += [min(moved + self._timeout, now + self._timeout / LOOKS) for moved in waits]
             self._due = min([self._due, *dues])
             vacant = self._roster.leader is None
@@ -197,21 +189,21 @@ class Watcher:
             lost -= 1
         if vacant and lost < self._threads:
             self._tell.well(now)
-        elif orphans or self.running:
+        elif orphans or self._running.calls:
             self._tell.wake()
 
     def _find_stuck(self, now: float) -> list[tuple[WSGIClient, Run, int]]:
         """Calls that exceed the time-out, each once."""
         found = []
-        threads = {seat: thread for thread, seat in self._seats.items()}
-        for client, run in list(self.running.items()):
+        threads = {seat: thread for thread, seat in self._seats.by_thread.items()}
+        for client, run in list(self._running.calls.items()):
             if client.progress > run.progress:
                 run.moved, run.progress = now, client.progress
                 continue
-            if now - run.moved < self._timeout or client in self.stuck:
+            if now - run.moved < self._timeout or client in self._running.stuck:
                 continue
-            self.stuck.add(client)
-            self._ring_bells(self._roster.lose(run.seat))
+            self._running.stuck.add(client)
+            self._seats.ring(self._roster.lose(run.seat))
             found.append((client, run, threads.get(run.seat, 0)))
         return found
 
@@ -223,7 +215,7 @@ class Watcher:
                 self._alive += 1
                 number = self._alive
             try:
-                threading.Thread(target=self.live, name=f"sdserve-{number}", daemon=True).start()
+                threading.Thread(target=self._live, name=f"sdserve-{number}", daemon=True).start()
             except (RuntimeError, MemoryError) as error:  # a limit of the system, of the unit, or of the user
                 with self._mutex:
                     self._alive -= 1

@@ -187,7 +187,7 @@ def test_a_call_that_returns_as_the_watcher_looks_is_not_shown(crew: Callable[..
         over.set()  # the leader is in its next turn: the token of the call is off the table
         return True
 
-    one.lead.show, one.in_demand = shown.append, in_demand
+    one.lead.running.show, one.in_demand = shown.append, in_demand
     brief = Held(one)
     assert found.wait(PATIENCE)
     one.turns.put(turn)
@@ -200,7 +200,7 @@ def test_a_call_that_returns_as_the_watcher_looks_is_not_shown(crew: Callable[..
 def test_calls_without_the_lead_are_shown(crew: Callable[..., Crew]) -> None:
     one = crew(3)
     shown: SimpleQueue[int] = SimpleQueue()
-    one.lead.show = shown.put
+    one.lead.running.show = shown.put
     held = [Held(one), Held(one), Held(one)]
     assert [shown.get(timeout=PATIENCE) for _ in held] == [1, 2, 3]
     for each, left in zip(held, (2, 1, 0), strict=True):
@@ -282,7 +282,7 @@ def test_nothing_of_a_finished_call_is_kept(crew: Callable[..., Crew]) -> None:
             each.end()
         for _ in held:
             one.answer()
-        eventually(lambda: not one.lead.running and not one.lead.stuck, "nothing runs")
+        eventually(lambda: not one.lead.running.calls and not one.lead.running.stuck, "nothing runs")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("of an extension"), SystemExit(1), MemoryError(), KeyboardInterrupt()])
