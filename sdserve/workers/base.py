@@ -121,6 +121,7 @@ class Worker(Told):
         self.warming = ""
         with Border(self.log.error):
             call_hook("post_worker_warmup", self.cfg.post_worker_warmup, self)
+        self.get_ready()
         self.booted = True
         if not self.tell(READY):
             raise BootError("the master cannot be told that this worker can serve")
@@ -130,6 +131,12 @@ class Worker(Told):
 
     def prepare(self) -> None:
         """What a class does once the application is there, before it is asked for anything. Raises BootError."""
+
+    def get_ready(self) -> None:
+        """Makes what `run` serves with, the last of the boot: what cannot be had is known before this worker is ready.
+
+        Raises BootError.
+        """
 
     @classmethod
     def check_app(cls, app: Callable[..., Any], uri: str) -> None:

@@ -294,7 +294,7 @@ class Told:
         except Exception:
             self.log.exception("Exception in the worker_abort hook")
         try:
-            if self.outlive(frame):
+            if self.booted and self.outlive(frame):
                 return
         except BaseException:
             self.log.exception("Worker %s cannot finish what it holds", self.pid)

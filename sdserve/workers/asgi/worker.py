@@ -97,8 +97,13 @@ class ASGIWorker(HTTPWorker):
     def init_process(self) -> None:
         try:
             super().init_process()
-        finally:
-            self._close()
+        except BaseException:
+            try:
+                self._close()
+            except Exception:
+                self.log.exception("Worker %s cannot end its application's lifespan", self.pid)
+            raise
+        self._close()
 
     def prepare(self) -> None:
         self.runner.run(self.lifespan.startup())

@@ -7,7 +7,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdserve import SERVER_SOFTWARE, events
-from sdserve.errors import ConfigError
+from sdserve.errors import BootError, ConfigError, no_room
 from sdserve.gateway.environ import Environs, ErrorStream, Terms, variable
 from sdserve.gateway.forwarded import Forwarding, Trusted
 from sdserve.http.response import HeadWriter
@@ -18,6 +18,7 @@ from sdserve.workers.http.client import Running
 from sdserve.workers.http.loop import Loop
 from sdserve.workers.lasting import Lasting
 from sdserve.workers.options import Options
+from sdserve.workers.preimport import NO_ROOM
 
 if TYPE_CHECKING:
     from sdserve.access.measured import Records
@@ -68,9 +69,17 @@ class HTTPWorker(Worker):
         """The loop that serves this worker's listeners."""
         raise NotImplementedError
 
+    def get_ready(self) -> None:
+        try:
+            self._loop = self.make_loop()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise BootError(no_room("what polls connections", error)) from error
+
     def run(self) -> None:
+        assert self._loop is not None
         keep_heap()
-        self._loop = self.make_loop()
         try:
             self._loop.run()
         finally:
