@@ -110,6 +110,9 @@ class World(fuzz.World):
                 os.eventfd_read(fd)
 
     def waits(self, timeout: float) -> list[tuple[int, int]]:
+        if self.loop._rests:  # after a failure: whatever else happens, it goes on when that is over
+            fuzz.CLOCK.sleep(timeout)
+            return []
         found = super().waits(timeout)
         if not fuzz.WORKER.alive:
             self.loop._settle_soon()
