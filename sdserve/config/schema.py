@@ -125,8 +125,9 @@ class Workers:
         5,
         """Seconds that workers have to finish the requests in progress when their master has died. No new connection is
         answered until the last of them has left and systemd starts the next master: a longer time saves more of the
-        requests in progress, a shorter one ends the pause sooner. The unit's WatchdogSec=,
-        which ends what is left, should be longer by a few seconds.""",
+        requests in progress, a shorter one ends the pause sooner. Where an ASGI application is told of its end, up to
+        half of it is for that (lifespan_shutdown_timeout). The unit's WatchdogSec=, which ends what is left, should be
+        longer by a few seconds.""",
     )
     boot_timeout = seconds(120, "Seconds that a worker may take from its fork until it can serve. 0 means no limit.")
     warmup = Setting(

@@ -36,8 +36,9 @@ class ASGI:
     )
     lifespan_shutdown_timeout = seconds(
         5,
-        """Seconds of graceful_timeout that the application has for lifespan.shutdown when its worker leaves, half of
-        graceful_timeout at most. 0 means that half.""",
+        """Seconds that the application has for lifespan.shutdown when its worker leaves, of graceful_timeout, or of
+        orphan_timeout where the master has died. Half of these is the requests' at least; what they do not need the
+        shutdown may have as well, up to this setting. 0 means all that is left.""",
     )
     root_path = Setting(
         _mount,

@@ -76,7 +76,7 @@ def _live(worker: Worker, server: Any) -> int:
         uid = cfg.uid if "user" in chosen else os.geteuid()  # as whom a hook may have chosen to run
         gid = cfg.gid if "group" in chosen else os.getegid()
         identity.take(uid, gid, initgroups=cfg.initgroups)
-        watch_master(worker.lifeline, worker.outlive_master)
+        watch_master(worker.lifeline, lambda: worker.outlive_master())  # by the class that it has then: see auto.py
         worker.init_process()
     except AppImportError as error:
         if told := account(error):

@@ -177,6 +177,33 @@ def test_what_is_cut_is_named_and_the_application_is_told_of_the_shutdown(serve:
 
 
 @LOOPS
+def test_a_request_outlives_the_master_and_the_application_is_told_of_the_shutdown(serve: Serve, loop: str) -> None:
+    """By default the shutdown may take as long as all that a worker has without its master."""
+    server, address = serve("--asgi-loop", loop, "-w", "1")
+    [worker] = server.wait_workers(1)
+    with asked(address, "/known") as sock:
+        got = sock.recv(1000)
+        server.kill(signal.SIGKILL)
+        while data := sock.recv(1000):
+            got += data
+    assert got.endswith(b"x" * 1000) and got.count(b"x" * 100) == 10
+    worker.wait_gone(15)
+    server.wait_log("shutdown is told")
+    assert "is cut" not in server.log
+
+
+def test_the_shutdown_has_its_share_of_the_time_without_a_master(serve: Serve) -> None:
+    server, address = serve("--orphan-timeout", "4", "-w", "1")
+    [worker] = server.wait_workers(1)
+    with asked(address, "/hold"):
+        eventually(lambda: answer(address).body == b"hello")
+        server.kill(signal.SIGKILL)
+        server.wait_log(r"GET /hold has run for [23]\.\d s, and is cut: orphan_timeout is over")
+        server.wait_log("shutdown is told")
+        worker.wait_gone(15)
+
+
+@LOOPS
 def test_a_quick_stop_tells_of_the_shutdown_too(serve: Serve, loop: str) -> None:
     server, address = serve("--asgi-loop", loop)
     with asked(address, "/hold"):

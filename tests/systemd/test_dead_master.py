@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.load import ask
-from tests.support.machine import Machine
+from tests.support.machine import CHECKOUT, Machine
 from tests.support.service import PLAIN, Service, deploy
 from tests.support.waiting import eventually
 
@@ -21,6 +21,9 @@ CONNECTIONS = int(os.environ.get("CONNECTIONS", "200"))
 RUNNING = int(os.environ.get("RUNNING", "12"))
 pace = threading.Event()  # never set
 WATCHED = "[Service]\nWatchdogSec=2\n"
+# An application, and how long its requests last: of one with a lifespan half the time is kept for its shutdown.
+WSGI = PLAIN, 4
+ASGI = (CHECKOUT / "tests" / "apps" / "plain_asgi.py").read_text(), 2
 
 
 pytestmark = pytest.mark.usefixtures("many_descriptors")
@@ -32,12 +35,14 @@ def opened() -> Iterator[ExitStack]:
         yield stack
 
 
+@pytest.mark.parametrize("app", [WSGI, ASGI], ids=["wsgi", "asgi"])
 @pytest.mark.parametrize(("how", "result"), [(signal.SIGKILL, "signal"), (signal.SIGSTOP, "watchdog")])
 def test_neither_idle_connections_nor_running_requests_are_lost(
-    machine: Machine, opened: ExitStack, how: signal.Signals, result: str
+    machine: Machine, opened: ExitStack, how: signal.Signals, result: str, app: tuple[str, int]
 ) -> None:
     watched = WATCHED if how is signal.SIGSTOP else ""
-    service = deploy(machine, settings={"KEEPALIVE": "60", "THREADS": "32"}, drop_in=watched)
+    source, seconds = app
+    service = deploy(machine, {"plain.py": source}, settings={"KEEPALIVE": "60", "THREADS": "32"}, drop_in=watched)
     service.wake()
     service.check(workers=2)
     idle = [opened.enter_context(service.connect()) for _ in range(CONNECTIONS)]
@@ -45,7 +50,7 @@ def test_neither_idle_connections_nor_running_requests_are_lost(
         assert ask(client).status == 200
     master, workers = service.master, service.workers
     old = service.worker_pids()
-    running = service.load(clients=RUNNING, path="/sleep/4", requests=1)
+    running = service.load(clients=RUNNING, path=f"/sleep/{seconds}", requests=1)
     with running:
         service.wait_busy(1)
         master.kill(how)  # a master that was stopped does not ping any more, and systemd sends ABRT

@@ -17,7 +17,7 @@ class AsgiOptions(Immutable):
     disconnect_grace: after which a call whose client has gone is cancelled.
     max_queue: messages, 1 at least. concurrency: calls at once.
     stream_grace: 0 is at once, NEVER until the end of what graceful_timeout gives to requests.
-    shutdown_timeout: the part of graceful_timeout that lifespan.shutdown has, half of it at most.
+    shutdown_timeout: what lifespan.shutdown has at most, NEVER for all that is left.
     """
 
     loop: str
@@ -47,5 +47,9 @@ class AsgiOptions(Immutable):
             compression=cfg.websocket_compression,
             concurrency=cfg.limit_concurrency,
             stream_grace=NEVER if cfg.stream_grace is None else float(cfg.stream_grace),
-            shutdown_timeout=min(cfg.lifespan_shutdown_timeout or NEVER, cfg.graceful_timeout / 2),
+            shutdown_timeout=float(cfg.lifespan_shutdown_timeout or NEVER),
         )
+
+    def shutdown_share(self, seconds: float) -> float:
+        """Of `seconds` to leave in, what requests do not get: the application's shutdown needs it."""
+        return min(self.shutdown_timeout, seconds / 2)

@@ -27,6 +27,7 @@ from sdserve.workers.asgi.runner import Runner
 from sdserve.workers.asgi.signals import Borrowed
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.asgi.websockets import WebSocketExchange
+from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.worker import HTTPWorker
 from sdserve.workers.told import HANDLED, RETIRING
 
@@ -44,6 +45,7 @@ class ASGIWorker(HTTPWorker):
     head_writer = AsgiHeads
     _loop: ASGILoop | None = None
     _outlives = False  # aborted, and gives away what it holds
+    _leave_by = NEVER  # requests and the application's shutdown have ended by then
 
     @classmethod
     def check_config(cls, cfg: "Config", log: Logger) -> None:
@@ -120,29 +122,38 @@ class ASGIWorker(HTTPWorker):
         self.leaving = True
         loop, run = self.event_loop, self.runner.run
         with Border(self.log.error):
-            run(self.lifespan.shutdown(self.asgi.shutdown_timeout))
+            seconds = self._for_shutdown()
+            run(self.lifespan.shutdown(seconds))
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
             if left:
-                run(asyncio.wait(left, timeout=self.asgi.shutdown_timeout / 4))
+                run(asyncio.wait(left, timeout=seconds / 4))
             run(loop.shutdown_asyncgens())
             loop.close()
         self.write_records()  # of calls that ended only now
 
     def _retire(self) -> None:
         super()._retire()
-        if self.drain_by is not None:
-            self.drain_by -= self._for_shutdown()
+        self._share(self.cfg.graceful_timeout)
 
     def outlive_master(self) -> None:
-        super().outlive_master()
-        if self.drain_by is not None:
-            self.drain_by = min(self.drain_by, monotonic() + max(0.0, self.cfg.orphan_timeout - self._for_shutdown()))
+        if not self.orphaned:
+            super().outlive_master()
+            self._share(self.cfg.orphan_timeout)
+
+    def _share(self, seconds: float) -> None:
+        """This worker leaves within `seconds`: its requests have them but for what the application's shutdown needs."""
+        now = monotonic()
+        self._leave_by = min(self._leave_by, now + seconds)
+        share = self.asgi.shutdown_share(seconds) if "lifespan" in self.__dict__ and self.lifespan.supported else 0.0
+        self.drain_by = min(self.drain_by or NEVER, now + seconds - share)
 
     def _for_shutdown(self) -> float:
-        """Seconds that the application has for its shutdown, of those that its requests could have."""
-        return self.asgi.shutdown_timeout if "lifespan" in self.__dict__ and self.lifespan.supported else 0.0
+        """Seconds for the application's shutdown: its share, and what requests have left of theirs."""
+        share = self.asgi.shutdown_share(self.cfg.orphan_timeout if self.orphaned else self.cfg.graceful_timeout)
+        left = self._leave_by - monotonic() if self._leave_by < NEVER else share
+        return max(share, min(self.asgi.shutdown_timeout, left))
 
     def outlive(self, frame: FrameType | None) -> bool:
         """The signal has interrupted what blocks the event loop: see workers/stuck.py."""

@@ -66,7 +66,7 @@ def test_a_lifespans_end_has_half_of_the_graceful_timeout_at_most(
     graceful_timeout: str, configured: str, expected: float
 ) -> None:
     environ = {"SDSERVE_GRACEFUL_TIMEOUT": graceful_timeout, "SDSERVE_LIFESPAN_SHUTDOWN_TIMEOUT": configured}
-    assert options(**environ).shutdown_timeout == expected
+    assert options(**environ).shutdown_share(float(graceful_timeout)) == expected
 
 
 def test_compression_can_be_switched_off_by_a_flag() -> None:
