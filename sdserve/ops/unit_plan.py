@@ -157,6 +157,7 @@ class Plan:
         made = {f"{self.name}.socket": self.socket(), f"{self.name}.service": self.service()}
         for name in self.with_:
             made[f"{self.name}.service.d/{name}.conf"] = units.drop_in(name)
+        made[f"{self.name}.logrotate"] = self.rotation()
         if self.new_user:
             about = f"{self.app}, served by sdserve".replace('"', "'").replace("%", "%%")
             made[f"{self.place}.sysusers.conf"] = f'u {self.place} - "{about}" /var/lib/{self.place}\n'
@@ -189,6 +190,14 @@ class Plan:
             header=f"# systemd listens, and starts {self.name}.service when the first client comes.",
             description=quoting.plain(f"Socket of {self._shown}"),
             listen="\n".join(lines),
+        ).text()
+
+    def rotation(self) -> str:
+        """The rule of logrotate for its log files, if there will be any."""
+        return units.Rotation(
+            header="# Change it in /etc/logrotate.d: install.sh leaves a rule that is there as it is.",
+            unit=self.name,
+            place=self.place,
         ).text()
 
     @property
@@ -231,6 +240,8 @@ class Plan:
         if self.new_user:
             lines.append(f"install -D -m 644 {self.place}.sysusers.conf /etc/sysusers.d/{self.place}.conf")
             lines.append(f"systemd-sysusers /etc/sysusers.d/{self.place}.conf")
+        rule = f"/etc/logrotate.d/{self.place}"
+        lines.append(f"[ -e {rule} ] || install -D -m 644 {self.name}.logrotate {rule}")
         lines += dict.fromkeys(self._making())
         lines += [f"[ ! -e {each} ] || chown {self.owner}: {each}" for each in map(shlex.quote, self.given_away)]
         if self.catalogue:

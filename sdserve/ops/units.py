@@ -1,4 +1,4 @@
-"""The unit files: one template of the service and one of the socket, filled in for each use.
+"""The unit files: a template of the service, one of the socket and one of logrotate's rule, filled in for each use.
 
 `units/` of the checkout is made from here (docs/generate.py), and so is what `sdserve unit` writes for an application:
 nothing is said twice. The templates lie in unit_files/ beside this file, with `@name@` where the uses differ; the
@@ -52,6 +52,19 @@ class Socket:
     def text(self) -> str:
         """The socket's unit file."""
         return _filled("socket", vars(self))
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The same for logrotate(8). Each service has a rule: a directory of logs does not say which service to tell."""
+
+    header: str
+    unit: str
+    place: str
+
+    def text(self) -> str:
+        """The file for /etc/logrotate.d."""
+        return _filled("logrotate", vars(self))
 
 
 def _filled(template: str, values: dict[str, str]) -> str:
@@ -153,13 +166,20 @@ ListenStream=/run/sdserve-%i.sock
 SocketMode=0660""",
 )
 
+PLAIN_ROTATION = Rotation(
+    header="# Written by docs/generate.py from sdserve/ops/: the log files of sdserve.service (docs/how-to/logs.md).",
+    unit="sdserve",
+    place="sdserve",
+)
+
 
 def shipped() -> dict[str, str]:
     """The files of `units/`, by name."""
-    units: dict[str, Service | Socket] = {
+    units: dict[str, Service | Socket | Rotation] = {
         "sdserve.service": PLAIN,
         "sdserve@.service": INSTANCE,
         "sdserve.socket": PLAIN_SOCKET,
         "sdserve@.socket": INSTANCE_SOCKET,
+        "logrotate.d/sdserve": PLAIN_ROTATION,
     }
     return {name: unit.text() for name, unit in units.items()}
