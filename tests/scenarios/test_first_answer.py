@@ -49,7 +49,7 @@ def test_the_first_answer_waits_for_no_heavy_module(start: Start, short_path: Pa
         start("-w", "2", "app", sockets=[(listener, "http")], cwd=short_path)
         with client.makefile("rb") as reply:
             loaded = set(reply.read().decode().split())
-    # What an environment for development loads by itself, by its .pth files, and the traceback of Python 3.14 for colours.
+    # What an environment for development loads by its .pth files, and the traceback of Python 3.14 for colours.
     program = "import sys, traceback; print(*sys.modules)"
     bare = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert "sdserve.workers.wsgi.worker" in loaded
