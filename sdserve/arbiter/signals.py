@@ -9,11 +9,14 @@ from collections.abc import Callable
 from types import FrameType
 
 from sdserve.arbiter.loop import Pipe
+from sdserve.workers.told import ASKED_CALLS, ASKED_STACKS, STACKS
 
 Handler = Callable[[int, FrameType | None], None]
 _NAMES = ("HUP", "QUIT", "INT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH", "CHLD", "CONT", "RTMIN")
 QUEUED = tuple(signal.Signals[f"SIG{name}"] for name in _NAMES)
 COUNTED = (signal.SIGTTIN, signal.SIGTTOU)
+# Meant for workers. Ignored across fork and exec, too: `systemctl kill` sends them to every process of a unit.
+IGNORED = (STACKS, ASKED_STACKS, ASKED_CALLS)
 # Ignored across exec: the new master must survive them until it can listen. A blocked signal would stay pending and
 # start an upgrade of its own.
 IGNORED_ACROSS_EXEC = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, *COUNTED, signal.SIGWINCH)
@@ -48,8 +51,10 @@ class SignalQueue:
 
 
 def catch(handler: Handler, wakeup_fd: int) -> None:
-    """Catches all signals of a master; each also writes to `wakeup_fd`."""
+    """Catches all signals of a master, and ignores those of workers; each that is caught also writes to `wakeup_fd`."""
     signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+    for signum in IGNORED:
+        signal.signal(signum, signal.SIG_IGN)
     for signum in QUEUED:
         signal.signal(signum, handler)
 

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 ORPHANS = 60.0  # seconds to wait for workers whose master has died; TimeoutStartSec= of the unit is longer
-# Signals that are meant for the master and reach an ExecReload= as well: from `systemctl kill`, from the watchdog.
+# Signals that are meant for others and reach an ExecReload= as well: from `systemctl kill`, from the watchdog.
 MASTERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGABRT)
+WORKERS = (signal.SIGRTMIN + 1, signal.SIGRTMIN + 2, signal.SIGRTMIN + 3)  # as workers/told.py names them
 
 
 def begin(ask: Callable[[str], dict[str, Any]]) -> None:
-    """Before the reload: ignores the master's signals, and names changes of the environment that need a restart."""
+    """Before the reload: ignores what is meant for others, and names changes of the environment that need a restart."""
     from sdserve.systemd.environment import changed, digests
 
-    for number in MASTERS:
+    for number in (*MASTERS, *WORKERS):
         signal.signal(number, signal.SIG_IGN)
     started = ask("environment").get("environment", {})
     names = changed(started, digests(os.environ))

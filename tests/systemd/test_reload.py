@@ -101,8 +101,8 @@ def test_hup_by_kill_is_a_reload_too(machine: Machine) -> None:
     service.check(workers=2, main=main)
 
 
-@pytest.mark.parametrize("name", ["HUP", "USR1", "USR2", "TTIN", "TTOU"])
-def test_signals_for_the_master_do_not_disturb_who_waits_for_a_reload(machine: Machine, name: str) -> None:
+@pytest.mark.parametrize("name", ["HUP", "USR1", "USR2", "TTIN", "TTOU", "RTMIN+1", "RTMIN+2", "RTMIN+3"])
+def test_signals_for_others_do_not_disturb_who_waits_for_a_reload(machine: Machine, name: str) -> None:
     """`systemctl kill` sends them to each process of the unit, and one of those is sdservectl."""
     app = "import os, time\nwhile os.path.exists('/srv/app/hold'):\n    time.sleep(0.01)\n" + PLAIN
     service = deploy(machine, {"plain.py": app}, settings={"WORKERS": "3"})
@@ -115,3 +115,4 @@ def test_signals_for_the_master_do_not_disturb_who_waits_for_a_reload(machine: M
         machine.path("/srv/app/hold").unlink()
         assert reload.result().returncode == 0, machine.story()
     eventually(lambda: service.status.startswith("Running"), "a service that runs on", 30)
+    assert machine.get(service.unit, "NRestarts") == "0"

@@ -7,6 +7,8 @@ import signal
 from sdserve.arbiter import signals
 from sdserve.arbiter.loop import Pipe
 from sdserve.arbiter.signals import COUNTED, IGNORED_ACROSS_EXEC, QUEUED, SignalQueue
+from sdserve.ctl import as_reload
+from sdserve.workers.told import ASKED_CALLS, ASKED_STACKS, STACKS
 from tests.support.children import in_a_child
 
 
@@ -32,6 +34,22 @@ def test_a_master_catches_them_all_and_the_loop_hears() -> None:
         assert set(queue.take()) == set(QUEUED)
 
     assert in_a_child(life) == 0
+
+
+def test_signals_of_workers_end_no_master_and_no_new_one() -> None:
+    def life() -> None:
+        signals.catch(lambda signum, frame: None, Pipe().write_fd)
+        for signum in (STACKS, ASKED_STACKS, ASKED_CALLS):
+            signal.raise_signal(signum)
+        signals.ready_for_exec()
+        for signum in (STACKS, ASKED_STACKS, ASKED_CALLS):
+            signal.raise_signal(signum)
+
+    assert in_a_child(life) == 0
+
+
+def test_who_waits_for_a_reload_knows_them_by_number() -> None:
+    assert as_reload.WORKERS == (STACKS, ASKED_STACKS, ASKED_CALLS)
 
 
 def test_what_arrives_while_blocked_is_heard_afterwards() -> None:
