@@ -111,7 +111,8 @@ class Figures(Immutable):
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> "Figures":
-        """What `as_dict` made, perhaps of a later version: fields that are not known are passed over."""
+        """What `as_dict` made, perhaps of another version: fields that are not known are passed over, and those with a
+        default may be missing."""
         lists = {name: tuple(_known(kind, each) for each in data[name]) for name, kind in _FIGURES.items()}
         return _known(cls, {**data, **lists})
 
@@ -126,7 +127,7 @@ K = TypeVar("K", bound=Immutable)
 
 
 def _known(kind: type[K], data: dict[str, Any]) -> K:
-    return kind(**{name: data[name] for name in kind._fields})
+    return kind(**{name: data[name] for name in kind._fields if name in data})
 
 
 class Status(Immutable):

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from sdserve.ops.answers import is_answer
+
 Answer = dict[str, Any]
 QUEUE_AGAIN = 0.02  # seconds between two attempts to get into the queue of connections
 START_AGAIN = 0.1  # seconds between two attempts to reach a service that is to come
+LONGEST = 64 << 20  # bytes of an answer: the stacks of a thousand workers are a part of that
 
 
 def ask(path: str, command: str, timeout: float | None, **parameters: Any) -> Answer:
@@ -58,16 +61,8 @@ def _answers(path: str, command: str, timeout: float | None, parameters: dict[st
         _connect(connection, path, timeout)
         with suppress(BrokenPipeError):  # a refusal may have come before the question
             connection.sendall(json.dumps(request).encode() + b"\n")
-        received = b""
+        received = bytearray()
         while True:
-            line, end, rest = received.partition(b"\n")
-            if end:
-                received = rest
-                answer = _read(line)
-                yield answer
-                if not answer.get("continues"):
-                    return
-                continue
             try:
                 data = connection.recv(65536)
             except BlockingIOError:  # a time-out of 0 seconds
@@ -75,11 +70,26 @@ def _answers(path: str, command: str, timeout: float | None, parameters: dict[st
             if not data:
                 raise ConnectionResetError("the master ended before it answered")
             received += data
+            if b"\n" not in data:
+                if len(received) > LONGEST:
+                    raise _no_master()
+                continue
+            *lines, received = received.split(b"\n")
+            for line in lines:
+                answer = _read(command, line)
+                yield answer
+                if not answer.get("continues"):
+                    return
 
 
-def _read(line: bytes) -> Answer:
-    """Raises OSError for what no master says: the application's own socket is easily taken for the control socket."""
-    with suppress(ValueError):
-        if isinstance(answer := json.loads(line), dict):
-            return answer
-    raise OSError(errno.EPROTO, "another server answers there")
+def _read(command: str, line: bytearray) -> Answer:
+    """Raises OSError for what no master says to this command."""
+    with suppress(ValueError, RecursionError):  # the latter: nested too deep
+        answer = json.loads(line)
+        if is_answer(command, answer):
+            return dict(answer)
+    raise _no_master()
+
+
+def _no_master() -> OSError:
+    return OSError(errno.EPROTO, "another server answers there")

@@ -6,7 +6,7 @@ Counters only grow. Where they have shrunk (a restart has made new ones), there 
 from collections.abc import Mapping, Sequence
 
 from sdserve.immutable import Immutable
-from sdserve.process.counters import Row
+from sdserve.process.counters import BOUNDS, BUCKETS, Row
 from sdserve.status import Figures, SlowRequest, WorkerFigures, plain
 
 SLOW_HEAD = f"{'SLOT':>4} {'PID':>8} {'FOR':>8}  REQUEST"
@@ -39,7 +39,9 @@ def rates(before: Figures, now: Figures) -> Rates | None:
     seconds = now.at - before.at
     old = {each.code: each.buckets for each in before.answers}
     new = {each.code: each.buckets for each in now.answers}
-    if seconds <= 0 or old.keys() != new.keys() or before.bounds != now.bounds:
+    if seconds <= 0 or old.keys() != new.keys() or not tuple(before.bounds) == tuple(now.bounds) == BOUNDS:
+        return None
+    if any(len(row) != BUCKETS for row in (*old.values(), *new.values())):
         return None
     grown = {code: [b - a for a, b in zip(old[code], new[code], strict=True)] for code in new}
     if any(number < 0 for row in grown.values() for number in row):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sdserve import ctl
+from sdserve.ctl import client
 from sdserve.ctl.show import told
 from sdserve.ctl.unit import NoSocketError, found, runtime_directory
 from sdserve.systemd.environment import digests
@@ -22,6 +23,12 @@ STATUS = {
     "version": "1.0",
     "master": "Master",
     "pid": 10,
+    "state": "running",
+    "generation": 1,
+    "wanted": 2,
+    "successor": 0,
+    "predecessor": 0,
+    "trouble": "",
     "listeners": ["http://127.0.0.1:80"],
     "workers": [
         {"pid": 11, "slot": 0, "generation": 1, "phase": "serving", "requests": 5, "busy": None},
@@ -179,6 +186,40 @@ def test_another_server_answers(path: Path, capsys: pytest.CaptureFixture[str], 
     assert capsys.readouterr().err == (
         f"sdservectl: {path}: another server answers there. Is sdserve running, with this control socket?\n"
     )
+
+
+NO_MASTER = {
+    "an empty object": line(),
+    "ok that is no bool": line(ok=1, text="Running", status=STATUS),
+    "no text": line(ok=True, status=STATUS, workers=[]),
+    "a text that is none": line(ok=False, text=["reload failed"]),
+    "nothing but a text": line(ok=True, continues=True, text="Running"),
+    "more to come, and no word": line(continues=True),
+    "an empty status": line(ok=True, text="Running", status={}),
+    "a worker that is none": line(ok=True, text="Running", status={**STATUS, "workers": [1]}),
+    "a number that is a text": line(ok=True, text="Running", status={**STATUS, "pid": "1"}),
+    "nested too deep": b"[" * 100_000 + b"\n",
+    "a number without end": b'{"ok": ' + b"1" * 5000 + b"}\n",
+}
+
+
+@pytest.mark.parametrize("command", ["status", "stacks", "events", "wait", "status --watch", "status --json"])
+@pytest.mark.parametrize("said", NO_MASTER.values(), ids=NO_MASTER)
+def test_what_no_master_says_is_no_answer(
+    path: Path, capsys: pytest.CaptureFixture[str], command: str, said: bytes
+) -> None:
+    with master(path, said):
+        assert ctl.main(["-s", str(path), "--timeout", "15", *command.split()]) == 2
+    assert "another server answers there" in capsys.readouterr().err
+
+
+def test_a_line_without_end_is_no_answer(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "LONGEST", 1000)
+    with master(path, b"x" * 2000):
+        assert ctl.main(["-s", str(path), "status"]) == 2
+    assert "another server answers there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["0.05", "0"])

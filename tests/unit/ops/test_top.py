@@ -82,9 +82,11 @@ def test_nothing_is_answered() -> None:
         (figures(2.0), figures(2.0)),
         (figures(1.0, of_2xx=buckets(at_0=5)), figures(2.0)),
         (figures(1.0).replace(bounds=BOUNDS[:-1]), figures(2.0)),
+        (figures(1.0).replace(bounds=BOUNDS[:-1]), figures(2.0).replace(bounds=BOUNDS[:-1])),
         (figures(1.0).replace(answers=()), figures(2.0)),
+        (figures(1.0), figures(2.0, of_2xx=(1,))),
     ],
-    ids=["no time", "another memory", "other bounds", "other classes"],
+    ids=["no time", "another memory", "other bounds", "bounds that are not ours", "other classes", "other buckets"],
 )
 def test_looks_that_cannot_be_compared(before: Figures, now: Figures) -> None:
     assert rates(before, now) is None
