@@ -35,6 +35,12 @@ class Peer(Sink, Protocol):
     def send_continue(self) -> None:
         """Asks a client that waits for that to send its body."""
 
+    def received(self, data: bytes, now: float) -> bool:
+        """Bytes of HTTP have come; whether they are of the body."""
+
+    def has_news(self) -> bool:
+        """Whether something has come that was not read yet."""
+
 
 class Host(Protocol):
     """Who has the sockets: is told what a call needs, and moves its client."""
@@ -52,6 +58,9 @@ class Host(Protocol):
 
     def refused(self, call: "Call", error: HTTPError) -> None:
         """The request's body is at fault."""
+
+    def cuts(self, call: "Call") -> None:
+        """Its answer ends in the middle: so does its connection."""
 
     def completed(self, call: "Call") -> None:
         """All of the answer was sent, or waits for its client."""
@@ -112,9 +121,15 @@ class Call(Answer):
             self.broken = True
         self.news()
 
+    def arrived(self, data: bytes, now: float) -> bool:
+        """Bytes have come. True if that has ended it, or changes when something is due. Raises ClientGone."""
+        if self.client.received(data, now):
+            self.news()
+        return False
+
     def end_of_client(self) -> None:
         """The client will send nothing more. An application that waits for its end hears that it has gone; any other
-        may go on answering."""
+        may go on answering. Raises ClientGone where nobody may."""
         self.half_closed = True
         self.news()
 
@@ -138,6 +153,40 @@ class Call(Answer):
             return False
         conn = self.client.conn
         return conn.held < ENOUGH if conn.state is BODY else not conn.buffered
+
+    def leave(self, now: float) -> None:
+        """The worker leaves, and waits no longer for what may last for ever: a body of unknown length does. Raises
+        ClientGone."""
+        if self.head_sent and not self.complete and self.response_length is None:
+            self._host.cuts(self)
+
+    def finish(self, error: BaseException | None, now: float) -> bool:
+        """The handler is over, and its answer is not complete: whether that is in order. Raises ClientGone."""
+        return False
+
+    # --- what a call has that goes on when HTTP is over; others have nothing of it ------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is to be closed once all was sent."""
+        return False
+
+    def goes_on(self) -> bool:
+        """Whether `arrived(b"")` has something to do, in its turn."""
+        return False
+
+    def next_due(self, untaken: float) -> float:
+        """When to look at the client again: if it has not taken what it was sent, at `untaken`."""
+        return untaken
+
+    def expires(self, now: float) -> bool:
+        """What `next_due` has said is over; false if that was not about the call. Raises ClientGone."""
+        return False
+
+    def farewell(self, now: float) -> None:
+        """Its connection is about to be closed. Raises ClientGone."""
+
+    # ------------------------------------------------------------------------------------------------------------------
 
     async def _news(self) -> None:
         bell = self._host.loop.create_future()

@@ -44,8 +44,8 @@ class WebSocketHost(Host, Protocol):
     def wants_more(self, call: "WebSocketCall") -> None:
         """There is room for messages again."""
 
-    def closing(self, call: "WebSocketCall") -> None:
-        """The peer was sent a close, and is to answer."""
+    def waits_anew(self, call: "WebSocketCall") -> None:
+        """It waits for something else than before: for the answer to a close, or for a peer that takes nothing."""
 
 
 class WebSocketCall(HTTPCall):
@@ -83,7 +83,6 @@ class WebSocketCall(HTTPCall):
 
     @property
     def ended(self) -> bool:
-        """Whether the connection is to be closed once all was sent."""
         return self._socket.ended
 
     @property
@@ -94,18 +93,18 @@ class WebSocketCall(HTTPCall):
         """Whether more is to be read: not while as much waits as may, for the application or for the peer."""
         if not self.upgraded:
             return super().reads()
-        self._paused = self._is_full() and not self.closes
         return self._listens() and not self._socket.waits
 
     def goes_on(self) -> bool:
-        """Whether `take(b"")` has something to do: what has come is decoded in turns, while there is room."""
+        """What has come is decoded in turns, while there is room."""
         return self._socket.waits and self._listens()
 
     def _listens(self) -> bool:
         return not self._paused and (self.client is None or self.client.owed <= HIGH)
 
-    def take(self, data: bytes, now: float) -> None:
-        """Bytes have come. Raises ClientGone."""
+    def arrived(self, data: bytes, now: float) -> bool:
+        if not self.upgraded:
+            return super().arrived(data, now)
         self._heart.heard = now
         socket = self._socket
         events = socket.receive(data, self._most - len(self._queue))
@@ -115,40 +114,64 @@ class WebSocketCall(HTTPCall):
             elif not self.closes:
                 self._queue.append(event)
                 self._queued += len(event)
+        self._paused = self._paused or (self._is_full() and not self.closes)
         if answer := socket.data_to_send():
             self._sink.send(answer)
         if events:
             self.news()
+        return socket.ended or self._sink.full
 
-    def due(self) -> float:
-        """When to call `beat`."""
-        return self._close_by if self.closes else self._heart.due()
+    def end_of_client(self) -> None:
+        """A peer that cannot answer cannot be told anything."""
+        raise ClientGone("it has closed its connection")
 
-    def beat(self, now: float, *, late: bool) -> bool:
-        """Something is due: pings the peer if need be, and returns whether it is believed to be there. `late`: it has
-        sent something that was not read yet. Raises ClientGone."""
+    def next_due(self, untaken: float) -> float:
+        """Besides: of the next ping, or of the answer to a close."""
+        if not self.upgraded or (self._sink.full and not self.closes):
+            return untaken
+        return min(untaken, self._close_by if self.closes else self._heart.due())
+
+    def expires(self, now: float) -> bool:
+        """Pings the peer if need be, unless it is given up."""
+        if not self.upgraded:
+            return False
+        if self._sink.full or not self._is_there(now):
+            raise ClientGone("it takes nothing, or answers no ping")
+        return True
+
+    def _is_there(self, now: float) -> bool:
         if self.closes:
             return now < self._close_by
-        if late or not self.reads():
+        if not self.reads() or self.client.has_news():
             self._heart.heard = now  # we are the ones who do not listen
         what = self._heart.beat(now)
         if what is Beat.PING:
             self._sink.send(PING)
         return what is not Beat.GONE
 
-    def leave(self, now: float) -> bool:
-        """The worker leaves: closes with 1012; false if that cannot be said any more. Raises ClientGone."""
-        if not self._socket.open:
-            return False
-        self._close(RESTART, "", now)
-        self._closed = self._closed or Closed(RESTART)
-        self.news()
-        return True
+    def leave(self, now: float) -> None:
+        if self.upgraded:
+            self.farewell(now)
+        elif self.head is None and not self.complete:
+            self._host.refused(self, Unavailable("a WebSocket was not accepted before its worker left"))
+        else:
+            super().leave(now)
 
-    def finish(self, error: BaseException | None, now: float) -> None:
-        """The handler is over. Raises ClientGone."""
+    def farewell(self, now: float) -> None:
+        """Closes with 1012, if that can be said yet."""
         if self._socket.open:
-            self._close(NORMAL if error is None else ERROR, "", now)
+            self._close(RESTART, "", now)
+            self._closed = self._closed or Closed(RESTART)
+            self.news()
+
+    def finish(self, error: BaseException | None, now: float) -> bool:
+        if not self.upgraded:
+            return super().finish(error, now)
+        if not self.gone:
+            if self._socket.open:
+                self._close(NORMAL if error is None else ERROR, "", now)
+            self.complete = True  # but for the answer of its peer
+        return True
 
     def lose(self) -> None:
         self._closed = self._closed or Closed(GONE)
@@ -173,8 +196,10 @@ class WebSocketCall(HTTPCall):
             await self._news()
         event = self._queue.popleft()
         self._queued -= len(event)
-        if self._paused and self.client is not None and self._has_room():
-            self._host.wants_more(self)
+        if self._paused and self._has_room():
+            self._paused = False
+            if self.client is not None:
+                self._host.wants_more(self)
         if isinstance(event, str):
             return {"type": "websocket.receive", "text": event}
         return {"type": "websocket.receive", "bytes": event}
@@ -248,8 +273,9 @@ class WebSocketCall(HTTPCall):
         self._close_by = now + CLOSING
         self._queue.clear()
         self._queued = 0
+        self._paused = False
         self._sink.send(data)
-        self._host.closing(self)
+        self._host.waits_anew(self)
 
     def _put(self, frame: bytes) -> None:
         """Sends a frame with a message in it."""
@@ -261,7 +287,7 @@ class WebSocketCall(HTTPCall):
             raise Disconnected(str(error)) from error
         self.sent += len(frame)
         if not full and self._sink.full:
-            self._host.wants_room(self)
+            self._host.waits_anew(self)
 
     async def _until_room(self, size: int) -> None:
         """Waits as `_room` does. The deadline of a peer that takes nothing was set when it stopped taking."""

@@ -1,4 +1,8 @@
-"""How a WebSocket ends: the codes of a close (RFC 6455 section 7.4)."""
+"""How a WebSocket ends: the codes of a close (RFC 6455 section 7.4).
+
+Apart from websocket.py, which takes the library `websockets`: a call knows these also where that is not loaded, as
+before the first WebSocket, or is not installed.
+"""
 
 from sdserve.immutable import Immutable
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from sdserve.workers.asgi import clients, exchange, loop, websockets
+from sdserve.workers.asgi import clients, exchange, loop, opening
 from sdserve.workers.asgi.worker import ASGIWorker
 from tests.fuzz import worker as fuzz
 
@@ -145,7 +145,7 @@ class World(fuzz.World):
 
 
 def prepare() -> None:
-    fuzz.prepare(ASGIWorker, application, (clients, exchange, loop, websockets))
+    fuzz.prepare(ASGIWorker, application, (clients, exchange, loop, opening))
     anchor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     fuzz.LISTENER.fileno = lambda: anchor
 

@@ -78,7 +78,7 @@ def test_the_first_answer_of_an_asgi_application_waits_for_no_websockets(start: 
         start("-w", "1", "-k", "asgi", "--asgi-lifespan", "off", "app", sockets=[(listener, "http")], cwd=short_path)
         with client.makefile("rb") as reply:
             loaded = set(reply.read().decode().split())
-        assert "sdserve.workers.asgi.websockets" in loaded
+        assert "sdserve.gateway.asgi_websocket" in loaded
         assert not loaded & {"websockets", "sdserve.http.websocket"}
         eventually(
             lambda: "sdserve.http.websocket" in set(answer(f"{short_path}/s").body.decode().split()),

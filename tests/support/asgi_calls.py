@@ -25,6 +25,7 @@ class OtherSide:
         self.owed = 0
         self.stalls = False  # nothing of what it is sent is taken
         self.broken = False
+        self.late = False  # what it has sent was not read yet
         self.told: list[str] = []
 
     # --- the peer
@@ -50,6 +51,12 @@ class OtherSide:
 
     def send_continue(self) -> None: ...
 
+    def received(self, data: bytes, now: float) -> bool:
+        return False
+
+    def has_news(self) -> bool:
+        return self.late
+
     def takes_all(self) -> None:
         """The peer reads what it was sent."""
         self.owed = 0
@@ -74,6 +81,9 @@ class OtherSide:
         assert call.complete
         self.told.append("completed")
         call.let_go()
+
+    def cuts(self, call: Any) -> None:
+        self.told.append("cut")
 
     def ended(self, call: Any) -> None: ...
 

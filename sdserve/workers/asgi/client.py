@@ -5,9 +5,11 @@ import socket
 from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.environ import Environ
 from sdserve.gateway.scope import Address
-from sdserve.http.connection import Connection
+from sdserve.http.connection import Connection, State
 from sdserve.workers.http.client import Client
 from sdserve.workers.http.write_buffer import Store
+
+BODY = State.BODY
 
 
 class ASGIClient(Client):
@@ -35,6 +37,15 @@ class ASGIClient(Client):
     def name_peer(self, peer: tuple[str, str]) -> None:
         super().name_peer(peer)
         self.address = (peer[0], int(peer[1])) if peer[0] else None
+
+    def received(self, data: bytes, now: float) -> bool:
+        """Bytes of HTTP have come, while the application has the request; whether they are of its body."""
+        conn = self.conn
+        conn.receive(data)
+        if conn.state is not BODY or self.arrival is None:
+            return False
+        self.arrival.received(len(data), now)
+        return True
 
     @property
     def owed(self) -> int:

@@ -1,5 +1,10 @@
 """What happens to clients of the ASGI worker: their requests are read, and their calls fed and drained.
 
+What differs between HTTP and a WebSocket is the call's to know (gateway/asgi_call.py). A client whose WebSocket is open
+stays in the phase CALL, as if its request were being answered. It is polled for messages as long as there is room for
+them. Its deadline is for the next ping, the answer to a close, or a peer that takes nothing. A WebSocket has no timer
+of its own.
+
 While the application has a request, its client is polled for more of the body, for room, and for its end. An
 application that waits for the end is told at once. Any other may go on answering: a client may only have shut its
 sending half. That ends when the connection is broken. Nothing is read ahead of what the application takes, except one
@@ -13,6 +18,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from sdserve.gateway.asgi_call import Call
+from sdserve.gateway.asgi_websocket import WebSocketCall
 from sdserve.http.connection import Connection, State
 from sdserve.http.errors import HTTPError, RequestTimedOut
 from sdserve.http.pairs import PairsReader
@@ -29,7 +35,6 @@ from sdserve.workers.http.spool import Quota
 from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 
-BODY = State.BODY
 BETWEEN = State.HEAD, State.LAST  # whatever is received now belongs to the next request
 EPOLLRDHUP = select.EPOLLRDHUP
 BROKEN = select.EPOLLERR | select.EPOLLHUP  # epoll(7) reports these unasked; asked for alone they poll for nothing
@@ -109,6 +114,10 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def goes_on(self, client: ASGIClient) -> None:
         """It is the turn of a client whose call is under way."""
+        call = client.call
+        if client.phase is CALL and call is not None and call.goes_on():
+            self._arrived(client, call, b"")
+            self._listen(client)
 
     def queue(self, client: ASGIClient) -> None:
         super().queue(client)
@@ -140,8 +149,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.gone(client, error)
             return
         if done:
-            client.deadline = NEVER
-            self._listen(client)
+            self._go_on(client, call)
         elif unsent is not None and unsent.moved:
             unsent.moved = 0
             self.set_deadline(client, monotonic(), self._times.send)
@@ -162,23 +170,45 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._arrived(client, call, data)
 
     def _arrived(self, client: ASGIClient, call: Call, data: bytes) -> None:
-        conn = client.conn
-        conn.receive(data)
-        if conn.state is BODY and client.arrival is not None:
-            client.arrival.received(len(data), monotonic())
-            call.news()
+        try:
+            moved = call.arrived(data, monotonic())
+        except ClientGone as error:
+            self.gone(client, error)
+            return
+        if moved:
+            self._go_on(client, call)
+        elif not call.reads():
+            self._listen(client)
+
+    def _go_on(self, client: ASGIClient, call: Call) -> None:
+        """Waits for what comes next, or ends the connection once all was sent."""
+        if client.phase is not CALL or client.call is not call:
+            return
+        now = monotonic()
+        if call.ended:
+            call.complete = True
+            self.has_sent(client, now)
+            return
+        client.deadline = call.next_due(NEVER if client.unsent is None else after(now, self._times.send))
+        self.look_by(client.deadline)
         self._listen(client)
+        self._settle()
 
     def _end_of(self, client: ASGIClient, call: Call) -> None:
         """The client sends nothing more."""
-        call.end_of_client()
+        try:
+            call.end_of_client()
+        except ClientGone as error:
+            self.gone(client, error)
+            return
         self._exchange.spare(call)
         self._listen(client)
 
     def _listen(self, client: ASGIClient) -> None:
         """Sets what a client is polled for during its call, and nothing if that is over: the client may have been
         closed, and its descriptor be another's. While a buffer is full, nothing is read, and only the end behind it is
-        looked for. A broken connection is always reported."""
+        looked for. A broken connection is always reported. What has come, and nobody has looked at yet, is queued for
+        its turn."""
         call = client.call
         if client.phase is not CALL or call is None:
             return
@@ -192,6 +222,8 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
         except OSError:  # not the application's fault, which may have called this
             self.fail(client)
+        if call.goes_on() and client.phase is CALL and not client.queued:
+            self.queue(client)
 
     # --- the host of calls --------------------------------------------------------------------------------------------
 
@@ -218,6 +250,25 @@ class ASGIClients(RequestClients[ASGIClient]):
             self._settle()
         self._listen(client)
 
+    @property
+    def leaving(self) -> bool:
+        return not self._worker.alive
+
+    def opened(self, call: WebSocketCall) -> None:
+        client = self._exchange.client_of(call)
+        self._exchange.opened(client, call, monotonic())
+        early = client.conn.rest
+        client.conn.close()
+        self._go_on(client, call)
+        if early:
+            self._arrived(client, call, early)
+
+    def wants_more(self, call: WebSocketCall) -> None:
+        self._listen(self._exchange.client_of(call))
+
+    def waits_anew(self, call: WebSocketCall) -> None:
+        self._go_on(self._exchange.client_of(call), call)
+
     def lost(self, call: Call, why: ClientGone) -> None:
         self.gone(self._exchange.client_of(call), why)
 
@@ -226,12 +277,19 @@ class ASGIClients(RequestClients[ASGIClient]):
         now = monotonic()
         if call.head_sent:
             self._exchange.complain(self._log.info, "%s: its answer is cut: %s", call.request.uri, error)
-            self.end_stream(client, call)
+            self.cuts(call)
             return
         self._exchange.refuse_call(client, call, error, now)
         client.close_after = True
         client.sent = 0
         self.has_sent(client, now)
+
+    def cuts(self, call: Call) -> None:
+        """Closes a connection in the middle of an answer, so that its client notices."""
+        client = self._exchange.client_of(call)
+        if not call.chunked and call.response_length is None:
+            client.reset_at_close()
+        self.close(client)
 
     def completed(self, call: Call) -> None:
         self.has_sent(call.client, monotonic())
@@ -306,8 +364,16 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def expired(self, client: ASGIClient, now: float) -> None:
         call = client.call
+        if call is not None and client.phase is CALL:
+            try:
+                if call.expires(now):
+                    self._go_on(client, call)
+                    return
+            except ClientGone as error:
+                self.gone(client, error)
+                return
         if call is not None and call.head_sent and client.unsent is not None:
-            self.end_stream(client, call)
+            self.cuts(call)
         elif client.phase is not CALL or call is None or client.unsent is not None:
             super().expired(client, now)
         elif call.waits and client.arrival is not None and client.arrival.due() <= now and not client.has_news():
@@ -317,19 +383,20 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def end_streams(self) -> None:
         """Ends the answers under way that may last for ever: their calls hear that the client has gone."""
-        for client in self:
-            call = client.call
-            if call is not None and call.head_sent and not call.complete and call.response_length is None:
-                self.end_stream(client, call)
+        self._tell_calls(lambda call, now: call.leave(now))
 
-    def end_stream(self, client: ASGIClient, call: Call) -> None:
-        """Closes a connection in the middle of an answer, so that its client notices."""
-        if not call.chunked and call.response_length is None:
-            client.reset_at_close()
-        self.close(client)
+    def _tell_calls(self, what: Callable[[Call, float], None]) -> None:
+        now = monotonic()
+        for client in self:
+            if (call := client.call) is not None:
+                try:
+                    what(call, now)
+                except ClientGone as error:
+                    self.gone(client, error)
 
     def cut(self) -> bool:
         """Closes all connections and cancels what still runs; returns whether anything does."""
+        self._tell_calls(lambda call, now: call.farewell(now))
         if not self._cuts:
             self._cuts = True
             self.before_cut()

@@ -7,6 +7,7 @@ that a worker that retires waits for it.
 import asyncio
 from asyncio import CancelledError, Task, TimerHandle
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from sdserve.http.response import HeadWriter
 from sdserve.http.writer import ClientGone
 from sdserve.workers.asgi.blocked import call_of
 from sdserve.workers.asgi.client import ASGIClient
+from sdserve.workers.asgi.opening import Opening
 from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.base import Worker
@@ -33,7 +35,7 @@ from sdserve.workers.options import Options
 
 if TYPE_CHECKING:
     from sdserve.access.measured import Records
-    from sdserve.gateway.asgi_call import Host
+    from sdserve.gateway.asgi_websocket import WebSocketHost
 
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[Any]]
 QUEUED_SINCE = b"x-request-start"
@@ -51,6 +53,12 @@ class Nobody(Nowhere):
 
     def send_continue(self) -> None: ...
 
+    def received(self, data: bytes, now: float) -> bool:
+        return False
+
+    def has_news(self) -> bool:
+        return False
+
     def wants_body(self, call: Call) -> None: ...
 
     def wants_room(self, call: Call) -> None: ...
@@ -58,6 +66,8 @@ class Nobody(Nowhere):
     def lost(self, call: Call, why: ClientGone) -> None: ...
 
     def refused(self, call: Call, error: HTTPError) -> None: ...
+
+    def cuts(self, call: Call) -> None: ...
 
     def completed(self, call: Call) -> None: ...
 
@@ -67,7 +77,7 @@ class Nobody(Nowhere):
 class ASGIExchange(Exchange[ASGIClient]):
     """Answers requests by `app`. `host` is set by who has the clients, `asgi` by the worker."""
 
-    host: "Host"
+    host: "WebSocketHost"
     asgi: AsgiOptions
     _told_of_result = False
 
@@ -132,7 +142,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         if client.standing & TRUSTED and (known := request.by_name) is not None and (stamp := known.get(QUEUED_SINCE)):
             self.note_queue(stamp.decode("latin-1"))
         if request.upgrade and is_asked(request):
-            call = self._open(client, request, scope)
+            call: HTTPCall = self._opening.call(client, request, scope)
         else:
             call = HTTPCall(heads, client, request, self._log, self.host, whole)
         if self._after is not None:
@@ -152,9 +162,16 @@ class ASGIExchange(Exchange[ASGIClient]):
         if call in running:
             running[call] = task
 
-    def _open(self, client: ASGIClient, request: Request, scope: Scope) -> HTTPCall:
-        """The call for a request that asks for a WebSocket; its scope becomes one of that. Raises HTTPError."""
-        raise NotImplementedError
+    @cached_property
+    def _opening(self) -> Opening:
+        return Opening(self.heads, self.host, self.asgi, self._log)
+
+    def opened(self, client: ASGIClient, call: HTTPCall, now: float) -> None:
+        """Writes a record of a WebSocket when it opens. Another one at its end says what went over it."""
+        if self._record is not None and self._reads:
+            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in call.headers]
+            seconds = now - call.began
+            self._record(self._environ(client, call.request), call.status, 0, seconds, headers, "+")
 
     async def _run(self, call: HTTPCall, scope: Scope) -> None:
         try:
@@ -188,6 +205,12 @@ class ASGIExchange(Exchange[ASGIClient]):
 
     def _incomplete(self, call: Call, error: BaseException | None) -> None:
         """The application has ended without ending its answer."""
+        try:
+            if call.finish(error, monotonic()):
+                return
+        except ClientGone as gone:
+            self.host.lost(call, gone)
+            return
         what = f"{call.request.method} {call.request.uri}"
         call.keep_alive = False
         if call.gone:

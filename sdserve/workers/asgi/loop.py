@@ -14,7 +14,8 @@ from time import monotonic
 from sdserve.process import forked
 from sdserve.process.counters import BUSY
 from sdserve.workers.asgi.client import ASGIClient
-from sdserve.workers.asgi.websockets import WebSocketClients, WebSocketExchange
+from sdserve.workers.asgi.clients import ASGIClients
+from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.base import Worker
 from sdserve.workers.http.client import Phase, Running
 from sdserve.workers.http.deadlines import NEVER
@@ -30,19 +31,19 @@ RENEWED = 4  # times the busy mark is renewed within `timeout`
 class ASGILoop(Loop[ASGIClient]):
     """Serves inside of `loop`, which does not run yet."""
 
-    _clients: WebSocketClients
-    _exchange: WebSocketExchange
+    _clients: ASGIClients
+    _exchange: ASGIExchange
 
     def __init__(
         self,
         worker: Worker,
         options: Options,
-        exchange: WebSocketExchange,
+        exchange: ASGIExchange,
         loop: AbstractEventLoop,
         stream_grace: float,
     ) -> None:
         epoll = select.epoll()
-        clients = WebSocketClients(worker, options, epoll, exchange, loop, self._settle_soon)
+        clients = ASGIClients(worker, options, epoll, exchange, loop, self._settle_soon)
         exchange.host = clients
         super().__init__(worker, options, epoll, clients, exchange)
         clients.before_cut = self.name_what_is_cut

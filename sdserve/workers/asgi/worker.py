@@ -26,7 +26,6 @@ from sdserve.workers.asgi.options import AsgiOptions
 from sdserve.workers.asgi.runner import Runner
 from sdserve.workers.asgi.signals import Borrowed
 from sdserve.workers.asgi.tasks import Tasks
-from sdserve.workers.asgi.websockets import WebSocketExchange
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.worker import HTTPWorker
 from sdserve.workers.told import HANDLED, RETIRING
@@ -81,14 +80,12 @@ class ASGIWorker(HTTPWorker):
         return Lifespan(self.wsgi, self.asgi.lifespan, self.log)
 
     @cached_property
-    def exchange(self) -> WebSocketExchange:
+    def exchange(self) -> ASGIExchange:
         """What calls the application, once its lifespan has begun."""
         state = self.lifespan.state if self.lifespan.supported else None
         scopes = Scopes(self.environs, self.asgi.root_path, state)
         tasks = Tasks(self.event_loop)
-        exchange = WebSocketExchange(
-            *(self, self.wsgi, self.environs, scopes, self.heads, tasks, self.options, self.access)
-        )
+        exchange = ASGIExchange(*(self, self.wsgi, self.environs, scopes, self.heads, tasks, self.options, self.access))
         exchange.asgi = self.asgi
         return exchange
 

@@ -18,6 +18,7 @@ from sdserve.http.heartbeat import Heartbeat
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
 from sdserve.http.websocket import WebSocket
+from sdserve.http.writer import ClientGone
 from tests.support import asgi_calls
 from tests.support.asgi_calls import LOG, OtherSide, turns
 
@@ -52,8 +53,8 @@ class Client(OtherSide):
     def opened(self, call: Any) -> None:
         self.told.append("opened")
 
-    def closing(self, call: Any) -> None:
-        self.told.append("closing")
+    def waits_anew(self, call: Any) -> None:
+        self.told.append("waits anew")
 
     async def accepted(self) -> WebSocketCall:
         assert await self.call.receive() == {"type": "websocket.connect"}
@@ -64,7 +65,7 @@ class Client(OtherSide):
     def says(self, data: str | bytes, opcode: Opcode | None = None, now: float = 0.0) -> None:
         kind = opcode or (Opcode.TEXT if isinstance(data, str) else Opcode.BINARY)
         raw = data.encode() if isinstance(data, str) else data
-        self.call.take(Frame(kind, raw).serialize(mask=True), now)
+        self.call.arrived(Frame(kind, raw).serialize(mask=True), now)
 
 
 def played(story: Callable[[Client], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -135,7 +136,7 @@ async def test_send_waits_while_the_peer_has_not_taken_much(client: Client) -> N
     call = await client.accepted()
     client.stalls = True
     await call.send(text("x" * HIGH))
-    assert client.told == ["opened", "wants room"], "from now on it has a deadline"
+    assert client.told == ["opened", "waits anew"], "from now on it has a deadline"
     senders = [asyncio.ensure_future(call.send(text(word))) for word in ("one", "two")]
     await turns()
     assert not any(sender.done() for sender in senders) and b"one" not in client.sent
@@ -143,7 +144,7 @@ async def test_send_waits_while_the_peer_has_not_taken_much(client: Client) -> N
     call.news()
     await asyncio.gather(*senders)
     assert client.sent.endswith(b"\x81\x03one\x81\x03two")
-    assert client.told == ["opened", "wants room"], "and not another one with each message"
+    assert client.told == ["opened", "waits anew"], "and not another one with each message"
 
 
 @played
@@ -180,19 +181,31 @@ def test_no_more_is_read_while_so_much_waits(size: int, most: int) -> None:
 
 
 @played
+async def test_to_ask_whether_more_is_read_changes_nothing(client: Client) -> None:
+    """Who asks beside the host, as the heartbeat does, does not keep it from hearing that there is room."""
+    call = await client.accepted()
+    for _ in range(MOST):
+        client.says("x")
+    for _ in range(MOST // 2):
+        assert not call.reads() and client.told == ["opened"]
+        await call.receive()
+    assert call.reads() and client.told == ["opened", "wants more"]
+
+
+@played
 async def test_what_came_in_one_go_and_has_no_room_is_looked_at_later(client: Client) -> None:
     call = await client.accepted()
-    call.take(Frame(Opcode.TEXT, b"x").serialize(mask=True) * (MOST * 2 + 1), 0.0)
+    call.arrived(Frame(Opcode.TEXT, b"x").serialize(mask=True) * (MOST * 2 + 1), 0.0)
     assert not call.reads() and not call.goes_on()
     for _ in range(MOST // 2):
         await call.receive()
     assert client.told == ["opened", "wants more"]
     assert call.goes_on() and not call.reads(), "first what has come"
-    call.take(b"", 0.0)
+    call.arrived(b"", 0.0)
     assert not call.reads() and not call.goes_on(), "and is full again"
     for _ in range(MOST):
         await call.receive()
-    call.take(b"", 0.0)
+    call.arrived(b"", 0.0)
     assert call.reads() and not call.goes_on()
     assert client.told == ["opened"] + ["wants more"] * 2
 
@@ -250,9 +263,9 @@ async def test_the_applications_close_waits_for_its_answer(client: Client) -> No
         client.says("unread")
     assert not call.reads()
     await call.send({"type": "websocket.close", "code": 3000, "reason": None})
-    assert client.sent == b"\x88\x02\x0b\xb8" and client.told == ["opened", "closing"]
+    assert client.sent == b"\x88\x02\x0b\xb8" and client.told == ["opened", "waits anew"]
     assert call.reads(), "for the answer, whatever is before it"
-    assert call.due() == pytest.approx(client.loop.time() + CLOSING, abs=5)
+    assert call.next_due(NEVER) == pytest.approx(client.loop.time() + CLOSING, abs=5)
     waiting = asyncio.ensure_future(call.receive())
     client.says("crossed it")
     await turns()
@@ -265,13 +278,15 @@ async def test_the_applications_close_waits_for_its_answer(client: Client) -> No
 @played
 async def test_a_worker_that_leaves_says_1012_to_both(client: Client) -> None:
     call = await client.accepted()
-    assert call.leave(100) is True
+    call.leave(100)
     assert client.sent == b"\x88\x02\x03\xf4"
     assert await call.receive() == {"type": "websocket.disconnect", "code": 1012, "reason": ""}
     with pytest.raises(Disconnected):
         await call.send(text("more"))
-    assert call.leave(100) is False and call.due() == 100 + CLOSING
-    assert call.beat(100 + CLOSING, late=False) is False, "nobody is waited for for ever"
+    call.leave(105)
+    assert client.sent == b"\x88\x02\x03\xf4" and call.next_due(NEVER) == 100 + CLOSING
+    with pytest.raises(ClientGone):  # nobody is waited for for ever
+        call.expires(100 + CLOSING)
 
 
 @played
@@ -286,16 +301,29 @@ async def test_a_worker_that_leaves_opens_nothing(client: Client) -> None:
 
 
 @played
+async def test_a_worker_that_leaves_waits_for_no_acceptance(client: Client) -> None:
+    await client.call.receive()
+    client.call.farewell(100)
+    assert client.told == []
+    client.call.leave(100)
+    client.call.leave(100)
+    assert client.told == ["refused with 503"] and not client.sent
+
+
+@played
 async def test_silence_is_asked_about(client: Client) -> None:
     call = await client.accepted()
-    assert call.due() == 20
-    assert call.beat(20, late=False) is True and client.sent == b"\x89\x00"
+    assert call.next_due(NEVER) == 20
+    assert call.expires(20) and client.sent == b"\x89\x00"
     client.says(b"", Opcode.PONG, now=25)
-    assert call.due() == 45
-    assert call.beat(45, late=False) is True
-    assert call.beat(55, late=True) is True, "something has come, and was not read yet"
-    assert call.beat(75, late=False) is True
-    assert call.beat(85, late=False) is False
+    assert call.next_due(NEVER) == 45
+    assert call.expires(45)
+    client.late = True
+    assert call.expires(55)
+    client.late = False
+    assert call.expires(75)
+    with pytest.raises(ClientGone):
+        call.expires(85)
 
 
 @played
@@ -304,7 +332,7 @@ async def test_a_peer_that_is_not_read_from_is_not_held_to_its_silence(client: C
     for _ in range(MOST):
         client.says("unread")
     for now in range(20, 1000, 10):
-        assert call.beat(now, late=False) is True
+        assert call.expires(now)
     assert not client.sent
 
 
@@ -313,10 +341,10 @@ def test_a_handler_that_is_over_closes_what_is_open(error: Exception | None) -> 
     @played
     async def story(client: Client) -> None:
         call = await client.accepted()
-        call.finish(error, 0)
+        assert call.finish(error, 0)
         assert client.sent == b"\x88\x02" + (1011 if error else 1000).to_bytes(2, "big")
-        call.finish(error, 0)
-        assert client.told == ["opened", "closing"]
+        assert call.finish(error, 0)
+        assert client.told == ["opened", "waits anew"]
 
     story()
 
@@ -330,4 +358,4 @@ async def test_a_denial_is_the_end(client: Client) -> None:
     assert await call.receive() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
     with pytest.raises(Disconnected):
         await call.send({"type": "websocket.accept"})
-    assert call.due() < NEVER
+    assert call.next_due(NEVER) == NEVER and not call.expires(1000)
