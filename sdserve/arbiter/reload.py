@@ -49,6 +49,7 @@ class Reload(Policy):
         self._abandoned = False
         self._acknowledge_by: float | None = None
         self._deadline = NO_DEADLINE
+        self._began = 0.0
 
     def begin(self) -> None:
         service = self._service
@@ -59,7 +60,8 @@ class Reload(Policy):
             self._leave_to_another()
             return
         service.advance(MasterEvent.RELOAD)
-        self._manager.reloading()
+        self._began = service.loop.now()
+        self._manager.report()
         service.previous, self._previous_goal = service.generation, service.goal
         self._new_size = service.goal.size
         self._acknowledge_by = None
@@ -206,8 +208,7 @@ class Reload(Policy):
         self._take(
             "reload",
             self._observation.renew,
-            # After a failure too: RELOADING=1 without READY=1 would let `systemctl reload` wait for ever.
-            self._manager.ready,
+            lambda: self._manager.reloaded(self._began),  # after a failure too: it is over
             lambda: self._commands.reloaded(trouble),
             lambda: tell_gauges(service),
         )

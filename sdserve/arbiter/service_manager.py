@@ -63,8 +63,6 @@ class ServiceManager:
         self.notifier.watchdog()
         if stopping:  # the operator ended both masters: the watchdog must not wait for one that drains
             self.stopping()
-        elif self._service.state is Master.RELOADING:
-            self.reloading()
         else:
             self.ready()
         self.on_main()
@@ -94,6 +92,9 @@ class ServiceManager:
     def ready(self) -> None:
         self.notifier.ready(self.line())
 
+    def reloaded(self, began: float) -> None:
+        self.notifier.reloaded(self.line(), began)
+
     def report(self) -> None:
         """Brings STATUS= up to date, without a word where nothing changed, and asks for time where that is needed.
 
@@ -103,9 +104,6 @@ class ServiceManager:
         self.ask_for_time(service.state in LASTING)
         if service.state is not Master.DOWN and service.exit_status == 0:
             self.notifier.status(self.line())
-
-    def reloading(self) -> None:
-        self.notifier.reloading(self.line())
 
     def stopping(self) -> None:
         self.notifier.stopping(self.line())

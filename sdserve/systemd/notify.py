@@ -11,7 +11,6 @@ A master that is not (yet) the unit's main process is `muted`: systemd would ref
 import array
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 from sdserve.descriptor import Descriptor
@@ -78,11 +77,16 @@ class Notifier:
             self._status = status
             self._send(f"STATUS={status}")
 
-    def reloading(self, status: str) -> None:
-        """A reload begins. Type=notify-reload demands the time, else `systemctl reload` times out."""
-        self._status = status
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", f"STATUS={status}")
+    def reloaded(self, status: str, began: float) -> None:
+        """A reload is over, whether it succeeded or not; it began at `began` (monotonic seconds).
+
+        systemd hears of beginning and end in one breath. Type=notify-reload demands both, and the time, else `systemctl
+        reload` times out. Having heard of the beginning alone, systemd is in a state that only our next word ends:
+        should the main process die before, it takes no notice, and nobody serves until the watchdog bites. One message
+        with both would not do: systemd 262 takes none for the end of a reload that an ExecReload= has begun.
+        """
+        self._send("RELOADING=1", f"MONOTONIC_USEC={int(began * 1e6)}")
+        self.ready(status)
 
     def stopping(self, status: str) -> None:
         """The service ends. Never sent by a master that has a successor."""

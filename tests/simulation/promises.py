@@ -22,7 +22,7 @@ mainpid     MAINPID= names a living master, and only the main process speaks to 
 store       at a stop no connection goes where nobody will serve it: into systemd's store at a restart alone
 watchdog    systemd ends no master whose loop turns and whose workers answer, and each in which nobody can
 idle        a service leaves by itself only when no worker was busy for as long as idle_exit says
-told        READY=1 follows each RELOADING=1, and nobody serves on who said STOPPING=1
+told        systemd hears that a reload is over, and never only that one has begun; nobody serves on who said STOPPING=1
 error       no error that nobody foresaw, and no move that a table does not have
 asleep      a master that has nothing to do sleeps
 balance     at rest no GPU has more than its share, and each slot has one worker
@@ -102,6 +102,7 @@ class Promises:
         self._world = world
         self.main: MasterProcess | None = None
         self.reloading = False
+        self.half_told = False
         self.stopping = False
         self.unit_ends = False
         self.refused: list[int] = []  # who was named as the main process while the unit ended
@@ -116,6 +117,9 @@ class Promises:
         """After a turn of `master`."""
         arbiter = master.arbiter
         assert arbiter is not None
+        self.reloading |= master is self.main and arbiter.service.state is Master.RELOADING
+        if self.half_told:
+            self.breaks("told", "RELOADING=1 without READY=1: a state that only the main process can end")
         goal, live = arbiter.service.goal, [each for each in master.workers if each.untold]
         served = sum(each.serving for each in self._world.masters)
         idle = self._leaves_idle(master, before)
@@ -313,9 +317,9 @@ class Promises:
             self.main = next((each for each in world.masters if each.pid == int(fields["MAINPID"])), None)
             if self.main is None or not self.main.alive:
                 self.breaks("mainpid", f"{fields['MAINPID']} is no living master")
+        self.half_told = "RELOADING" in fields
         if "READY" in fields:
             self.reloading = False
-        self.reloading |= "RELOADING" in fields
         self.stopping |= "STOPPING" in fields
 
     # --- when nothing is under way ------------------------------------------------------------------------------------
@@ -379,7 +383,7 @@ class Promises:
                 self.breaks("rest", f"{master} has {_list(live)}, wanted are {arbiter.service.goal.size}")
             self._check_balance(master)
         if self.reloading and self.main is not None and self.main.alive:
-            self.breaks("told", "RELOADING=1 without READY=1")
+            self.breaks("told", "a reload is over, and READY=1 never came")
 
     def rests(self, master: MasterProcess) -> bool:
         """It is where it wants to be, and waits for nothing."""

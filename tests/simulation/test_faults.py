@@ -186,7 +186,7 @@ def keeps_a_failed_reload_from_systemd(patch: Patch) -> None:
     def finish(self: Reload, event: MasterEvent, trouble: str) -> None:
         with pytest.MonkeyPatch.context() as silent:
             if trouble:
-                silent.setattr(ServiceManager, "ready", lambda self: None)
+                silent.setattr(ServiceManager, "reloaded", lambda self, began: None)
             real(self, event, trouble)
 
     patch.setattr(Reload, "_finish", finish)
