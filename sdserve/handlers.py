@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, FileHandler, Handler, LogRecord, StreamHandler
 from typing import TextIO
 
-from sdserve.errors import ConfigError
+from sdserve.errors import ConfigError, in_words
 from sdserve.events import WRITES_LOST, Event
 from sdserve.process import output
 from sdserve.process.log_file import Owner, open_file
@@ -56,8 +56,8 @@ class Emitting(StreamHandler[TextIO]):
     def emit(self, record: LogRecord) -> None:
         try:
             text = self.format(record)
-        except Exception:  # noqa: BLE001 - its arguments do not fit, or cannot be shown
-            text = f"a record cannot be formatted: {record.msg!r}\n{traceback.format_exc()}"
+        except Exception as error:  # noqa: BLE001 - its arguments do not fit, or cannot be shown
+            text = f"a record cannot be formatted: {record.msg!r}\n{_all_about(error, record)}"
         self.say(text)
 
     def say(self, text: str, many: bool = False) -> None:
@@ -83,6 +83,16 @@ class Emitting(StreamHandler[TextIO]):
             self.stream.flush()
         except Exception:  # noqa: BLE001 - whatever it raises, it decides nothing
             return
+
+
+def _all_about(error: Exception, record: LogRecord) -> str:
+    """The traceback of an error that `record` met with. Where none can be had, in words, with the error that it is of:
+    Python loads what a traceback takes when it first writes one, and a disk or a descriptor may be wanting."""
+    try:
+        return traceback.format_exc()
+    except Exception:  # noqa: BLE001 - as above
+        of = record.exc_info[1] if record.exc_info else None
+        return "\n".join(in_words(each) for each in (of, error) if each is not None)
 
 
 class ConsoleHandler(Emitting):

@@ -1,11 +1,13 @@
 """Loggers: the same record looks as its destination wants it, and log files can be moved away under them."""
 
+import errno
 import logging
 import logging.config
 import os
 import re
 import select
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -451,3 +453,26 @@ def test_records_that_are_lost_are_counted() -> None:
     log.access(["GET /a", "GET /b"])
     count_lost()
     assert lost == [1, 2]
+
+
+def test_a_record_whose_traceback_cannot_be_had_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python loads late what some of it takes: without a descriptor that is not there."""
+
+    def no_room(*args: object, **options: object) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    log = Logger(str(tmp_path / "log"))
+    with monkeypatch.context() as patched:
+        patched.setattr(traceback, "print_exception", no_room)
+        patched.setattr(traceback, "format_exc", no_room)
+        try:
+            raise ValueError("the shop is closed")
+        except ValueError:
+            log.exception("No order of %s", "tea")
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "a record cannot be formatted: 'No order of %s'",
+        "ValueError: the shop is closed",
+        "OSError: [Errno 24] Too many open files",
+    ]
