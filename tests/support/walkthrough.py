@@ -45,6 +45,7 @@ def wheelhouse(directory: Path, *requirements: str, built: bool) -> Path:
     """A directory with what `pip install` fetches for `requirements` and the checkout, or with wheels of all that."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     needed = [*project["build-system"]["requires"], *project["project"]["dependencies"], *requirements]
-    fetch = ["wheel", "-w"] if built else ["download", "-d"]
+    # Without --use-pep517 Debian 12's pip takes the environment's own setuptools, which may know no bdist_wheel.
+    fetch = ["wheel", "--use-pep517", "-w"] if built else ["download", "-d"]
     subprocess.run([sys.executable, "-m", "pip", *fetch, str(directory), "-q", "wheel", *needed], check=True)
     return directory
