@@ -103,6 +103,7 @@ class Start:
         """
         service, loop = self._service, self._service.loop
         until = loop.now() + IN_USE_TIMEOUT
+        told = False
         while True:
             try:
                 generation.open_listeners(found, self._host.bind)
@@ -113,7 +114,9 @@ class Start:
             except AddressInUse as error:
                 if loop.now() >= until:
                     raise
-                service.log.error("%s; trying again in %g s", error, IN_USE_PAUSE)
+                if not told:  # once: the last attempt says it again, if it comes to that
+                    service.log.error("%s; trying again for %g s", error, IN_USE_TIMEOUT)
+                told = True
             loop.call_at(loop.now() + IN_USE_PAUSE, lambda: None)
             loop.turn()
             self._handle_signals()
