@@ -75,7 +75,7 @@ def _help_entry(setting: Setting, width: int) -> Iterator[str]:
     head = ", ".join(forms) if forms[0][:2] != "--" else "    " + ", ".join(forms)
     summary = setting.summary
     if setting.takes_value:
-        summary = f"{summary[:-1]} [{default_text(setting)}]."
+        summary = f"{summary[:-1]} [{default_text(setting)}]. {setting.zero}"
     body = textwrap.wrap(summary, width - 29) or [""]
     if len(head) > 25:
         yield f"  {head}"

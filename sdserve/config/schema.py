@@ -159,8 +159,8 @@ class Workers:
     reload_strategy = Setting(
         convert.choice("all", "rolling"),
         "all",
-        """How a reload replaces workers. `all`: a whole new generation boots, then the old one retires; `rolling`: one
-        worker after the other, which needs less memory, while old and new code serve side by side.""",
+        """How a reload replaces workers: all, when a whole new generation has booted, or rolling, one after the other.
+        The latter needs less memory, while old and new code serve side by side.""",
         metavar="NAME",
     )
     surge = count(

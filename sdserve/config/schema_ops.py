@@ -16,7 +16,7 @@ class Observed:
         [],
         """Where scrapers find /metrics, and load balancers /livez and /readyz: addresses as in bind. A socket unit
         with FileDescriptorName=metrics does the same. Who reaches it can read what the service does: not the public.
-        /metrics needs the package prometheus_client: install sdserve[metrics].""",
+        /metrics needs the package prometheus_client: pip install 'sdserve[metrics]'.""",
         metavar="ADDRESS",
         repeatable=True,
         split=convert.split_commas,

@@ -109,6 +109,12 @@ class Setting(Immutable, Generic[T]):
         """The first sentence of the documentation."""
         return self.doc.partition(". ")[0].rstrip(".") + "."
 
+    @property
+    def zero(self) -> str:
+        """The sentence of the documentation that says what 0 means, if there is one."""
+        before, means, rest = self.doc.rpartition("0 means ")
+        return means + rest.partition(". ")[0].rstrip(".") + "." if before else ""
+
 
 # Declarations of the usual kinds.
 

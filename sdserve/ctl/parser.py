@@ -9,7 +9,9 @@ from sdserve.ops.commands import COMMANDS, Command, Field
 
 SOCKET = "the control socket (default: $RUNTIME_DIRECTORY/control, or /run/sdserve/control)"
 UNIT = "the service of this unit (sdserve@shop, say): its control socket is in its RuntimeDirectory="
-USER = "of your own service manager, as systemctl --user (default: $XDG_RUNTIME_DIR/sdserve/control)"
+USER = (
+    "the unit is one of your own service manager, as with systemctl --user (socket: $XDG_RUNTIME_DIR/sdserve/control)"
+)
 TIMEOUT = Field("timeout", float, "how long to wait (default: for ever)", "--timeout", "SECONDS")
 
 

@@ -13,8 +13,12 @@ def state(answer: dict[str, Any]) -> str:
     lines += [f"listening at {each}" for each in status["listeners"]]
     for worker in status["workers"]:
         place = f"slot {worker['slot']}, generation {worker['generation']}, {worker['phase']}"
-        lines.append(f"worker {worker['pid']}: {place}, {worker['requests']} requests, {busy(worker)}")
+        lines.append(f"worker {worker['pid']}: {place}, {requests(worker['requests'])}, {busy(worker)}")
     return "\n".join(lines)
+
+
+def requests(count: int) -> str:
+    return f"{count} request" if count == 1 else f"{count} requests"
 
 
 def busy(worker: dict[str, Any]) -> str:

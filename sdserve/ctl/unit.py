@@ -42,6 +42,8 @@ def found(name: str, shown: str, user: bool = False) -> str:
         )
         raise NoSocketError(f"there is no unit {name} (LoadState={told.get('LoadState', '')}); {others}")
     directories = told.get("RuntimeDirectory", "").split()
+    if not directories and not name.endswith(".service"):
+        raise NoSocketError(f"{name} is no service; try -u {name.rpartition('.')[0]}")
     if not directories:
         raise NoSocketError(f"{name} has no RuntimeDirectory=, and so no control socket")
     return os.path.join(runtime_directory(user), directories[0], "control")

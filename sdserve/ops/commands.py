@@ -193,10 +193,10 @@ COMMANDS = (
         ),
         gives=(Field("connections", int, "how many are left, when graceful_timeout was over"),),
         fails=("Refused",),
-        details="After that time every answer carries Connection: close, and idle connections are closed, each after a "
-        "last look for a request. It goes on until `undrain`, or a stop, whatever becomes of this command. New "
-        "connections are served all the while. Asked again, it begins anew; a stop that somebody has asked for stays "
-        "until `undrain`.",
+        details="First everything is served as ever, and health checks say `drain`, for as long as that was asked for. "
+        "Then every answer carries Connection: close, and idle connections are closed, each after a last look for a "
+        "request. It goes on until `undrain`, or a stop, whatever becomes of this command. New connections are served "
+        "all the while. Asked again, it begins anew; a stop that somebody has asked for stays until `undrain`.",
     ),
     Command(
         "undrain",

@@ -23,7 +23,7 @@ from sdserve.rate_limit import RateLimit
 IDLE = 300.0  # seconds
 FRESH = 10.0  # seconds that the size of a worker is remembered: to tell it, the kernel counts all of its pages
 PLAIN = "text/plain; charset=utf-8"
-MISSING = "metrics need the package prometheus_client: install sdserve[metrics]"
+MISSING = "metrics need the package prometheus_client: pip install 'sdserve[metrics]'"
 
 
 class Post(Immutable):

@@ -76,6 +76,8 @@ def run(argv: Sequence[str]) -> None:
     _tell(plan)
     if shared:
         print(f"sdserve unit: {shared}", file=sys.stderr)
+    if os.geteuid() != 0:
+        print("sdserve unit: the two commands are for root:", file=sys.stderr)
     print(f"sh {shlex.quote(str(output / 'install.sh'))}")
     print(f"systemctl enable --now {plan.name}.socket")
 

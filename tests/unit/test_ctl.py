@@ -93,6 +93,14 @@ def test_a_changed_environment_is_named_where_systemd_reloads(
     assert "secret" not in json.dumps(started)
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, " 0 requests,"), (1, " 1 request,"), (2, " 2 requests,")])
+def test_requests_are_counted(path: Path, capsys: pytest.CaptureFixture[str], count: int, said: str) -> None:
+    worker = STATUS["workers"][0] | {"requests": count}  # type: ignore[index]
+    with master(path, line(ok=True, text="Running", status=STATUS | {"workers": [worker]})):
+        assert ctl.main(["-s", str(path), "status"]) == 0
+    assert said in capsys.readouterr().out
+
+
 def test_refused_with_the_reason(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with master(path, line(ok=False, text="reload failed: no module named shop")):
         assert ctl.main(["--socket", str(path), "reload"]) == 1
@@ -276,6 +284,11 @@ def test_the_socket_of_a_unit_by_name(shown: str, path: str) -> None:
         assert found("sdserve@shop.service", shown) == path
     except NoSocketError as error:
         assert path in str(error)
+
+
+def test_a_unit_that_is_no_service() -> None:
+    with pytest.raises(NoSocketError, match=r"sdserve@a\.socket is no service; try -u sdserve@a$"):
+        found("sdserve@a.socket", "LoadState=loaded\n")
 
 
 def test_the_socket_of_a_users_unit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Help and documentation: made from the schema, and the committed files are what it makes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,19 @@ def test_every_setting_is_documented(setting: Setting) -> None:
     assert render._man_head(setting) in render.man()
     for flag in setting.flags:
         assert flag in render.help_text()
+
+
+@pytest.mark.parametrize("setting", [each for each in SETTINGS.values() if each.takes_value], ids=repr)
+def test_help_says_which_values_there_are_and_what_0_means(setting: Setting) -> None:
+    said = " ".join("\n".join(render._help_entry(setting, 100)).split())
+    if "0 means" in setting.doc:
+        assert re.search(r"\]\. 0 means .*\.$", said), said
+    try:
+        setting.convert("no such value")
+    except ValueError as error:
+        _, choices, names = str(error).partition(" is not one of ")
+        if choices:
+            assert all(re.search(rf"\b{each}\b", said.lower()) for each in names.partition(";")[0].split(", ")), said
 
 
 def test_help_fits_the_terminal() -> None:

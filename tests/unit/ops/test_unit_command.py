@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from sdserve.cli import is_command
+from sdserve.ops import unit_command
 from tests.support.server import CHECKOUT
 
 APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
+FOR_ROOT = "sdserve unit: the two commands are for root:"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -53,6 +55,7 @@ def test_it_prints_two_commands_and_overwrites_what_it_wrote(unit: Run, tmp_path
         install = f"{tmp_path}/shop-units/install.sh"
         assert done.stdout == f"sh {install}\nsystemctl enable --now shop.socket\n", done.stderr
         assert "unit:app is WSGI" in done.stderr
+        assert (FOR_ROOT in done.stderr) is (os.geteuid() != 0)
     service = (tmp_path / "shop-units" / "shop.service").read_text()
     assert f'Environment="SDSERVE_CONFIG={tmp_path}/sdserve.conf.py"' in service
     assert "ListenStream=/run/shop.sock\n" in (tmp_path / "shop-units" / "shop.socket").read_text()
@@ -63,6 +66,19 @@ def test_it_prints_two_commands_and_overwrites_what_it_wrote(unit: Run, tmp_path
     assert f"{tmp_path}/shop-units/shop.service: not written by this command" in refused.stderr
     assert unit("unit:app", "--name", "shop", "--force").returncode == 0
     assert "# mine" not in (tmp_path / "shop-units" / "shop.service").read_text()
+
+
+def test_another_user_is_told_that_the_commands_are_for_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "unit.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    unit_command.run(["unit:app", "--name", "shop"])
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == FOR_ROOT
+    assert len(said.out.splitlines()) == 2
 
 
 def test_it_takes_no_name_of_another_programs_unit(unit: Run) -> None:
