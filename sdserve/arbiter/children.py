@@ -19,7 +19,7 @@ from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.log import Logger
 from sdserve.ops.happenings import OF_WORKER
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers.told import BUSY, CALLS, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS, USING
+from sdserve.workers.told import BUSY, CALLS, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS, USING, told_by
 
 KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
 DEAF_AFTER = 0.75  # seconds after ABRT at which a worker that did nothing is stuck in C code
@@ -190,7 +190,11 @@ class Children:
                 handle.asks = True
                 self._advance(handle, WorkerEvent.RETIRE, handle.worker.cfg.graceful_timeout + DRAIN_GRACE)
         elif message.startswith(FAILED):
-            handle.reason = message[len(FAILED) :].decode(errors="replace").strip()
+            reason = message[len(FAILED) :].decode(errors="replace").strip()
+            told = told_by(signal.SIGABRT)
+            if handle.phase is Phase.ABORTED and reason.startswith(told):  # by us, who know why; it may say amid what
+                reason = handle.reason + reason.removeprefix(told)
+            handle.reason = reason
         elif message.startswith(CALLS):
             handle.note_calls(message[len(CALLS) :])
         elif message.startswith(USING):

@@ -123,6 +123,7 @@ class Worker(Told):
             call_hook("post_worker_warmup", self.cfg.post_worker_warmup, self)
         self.get_ready()
         self.booted = True
+        self.interrupts(False)
         if not self.tell(READY):
             raise BootError("the master cannot be told that this worker can serve")
         self.log.echo(False)

@@ -84,6 +84,11 @@ GIVE_BACK = b"give back"
 POLL = b"poll"
 
 
+def told_by(signum: signal.Signals) -> str:
+    """Why a boot has failed. A master that has sent the signal itself knows a better reason."""
+    return f"it was told to leave by {signum.name}"
+
+
 class Told:
     """What a worker hears, and what it says to its master: the base of `Worker` (base.py).
 
@@ -204,7 +209,7 @@ class Told:
             signal.signal(signum, signal.SIG_IGN)
         for signum in HANDLED:
             signal.signal(signum, self._on_signal)
-            signal.siginterrupt(signum, False)
+        self.interrupts(True)  # until it serves: an import may wait for long, and be told to leave
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(ASKED_CALLS, self._tell_calls)
         import faulthandler
@@ -254,7 +259,7 @@ class Told:
         if signum == signal.SIGTERM:
             self.retire()
             if not self.leaving:
-                self._leave_boot()
+                self._leave_boot(signal.SIGTERM)
         elif signum in (signal.SIGINT, signal.SIGQUIT):
             if self.quick:
                 return
@@ -265,13 +270,15 @@ class Told:
                     self.cfg.worker_int(self)
             except Exception:
                 self.log.exception("Exception in the worker_int hook")
-            self._leave_boot()
+            self._leave_boot(signal.Signals(signum))
         elif signum == signal.SIGUSR1:
             self.log.reopen_files()
 
-    def _leave_boot(self) -> None:
+    def _leave_boot(self, signum: signal.Signals) -> None:
         """Nothing is served yet, so there is nothing to finish: do not wait for the end of a long import."""
         if not self.booted:
+            if not self.leaving:
+                self.tell(FAILED + told_by(signum).encode())
             self.leaving = True
             self.interrupt_boot()
 
@@ -285,9 +292,9 @@ class Told:
 
         faulthandler.dump_traceback(STDERR, all_threads=True)
         self.alive = False
-        if self.warming:
-            limit = f"{self.cfg.boot_timeout:g} seconds (boot_timeout)"
-            self.tell(FAILED + f"it did not boot within {limit}: warm-up of {self.warming} was not answered".encode())
+        if not self.booted and not self.leaving:
+            amid = f": warm-up of {self.warming} was not answered" if self.warming else ""
+            self.tell(FAILED + (told_by(signal.SIGABRT) + amid).encode())
         try:
             with Border(self.log.error):
                 self.cfg.worker_abort(self)

@@ -209,6 +209,24 @@ def test_a_generation_that_dies_as_soon_as_it_serves_is_rolled_back(
     assert answer(f"{short_path}/s").status == 200
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT])
+def test_a_boot_that_a_signal_ends_says_so(
+    start: Callable[..., Server], short_path: Path, signum: signal.Signals
+) -> None:
+    gate = Gate(short_path / "gate")
+    write(short_path)
+    server = start("-w", "1", "-b", f"unix:{short_path}/s", "web:application", cwd=short_path).wait_ready()
+    [old] = server.wait_workers(1)
+    write(short_path, gate.first)
+    server.kill(signal.SIGHUP)
+    with gate.arrived():
+        [new] = [worker for worker in server.wait_workers(2) if worker.pid != old.pid]
+        new.kill(signum)
+        why = f"Worker failed to boot: it was told to leave by {signum.name}\n"
+        server.wait_log(f"Reload failed, the old workers serve on: {why}")
+    assert server.workers == [old]
+
+
 def test_a_foreign_pidfile_does_not_end_a_promoted_master(start: Callable[..., Server], short_path: Path) -> None:
     write(short_path)
     server = start(

@@ -158,7 +158,7 @@ def test_an_application_that_exits_at_its_import(tmp_path: Path, argument: str, 
 
 def test_term_in_the_middle_of_a_long_import(tmp_path: Path) -> None:
     case = "def load():\n    os.kill(os.getpid(), signal.SIGTERM)\n    threading.Event().wait()\n"
-    assert life(case, tmp_path)[:2] == (0, ["retiring"])
+    assert life(case, tmp_path)[:2] == (0, ["retiring", "failed:it was told to leave by SIGTERM"])
 
 
 @pytest.mark.parametrize(("again", "told"), [("SIGTERM", ["retiring", "goodbye"]), ("SIGQUIT", ["retiring"])])
@@ -166,7 +166,9 @@ def test_only_a_quick_end_cuts_the_way_out_of_a_boot(tmp_path: Path, again: str,
     """As of a second TERM: the first went to all processes of the unit, so the master has sent one as well."""
     hook = f"def worker_exit(server, worker):\n    os.kill(os.getpid(), signal.{again})\n    worker.tell(b'goodbye')\n"
     case = "def load():\n    os.kill(os.getpid(), signal.SIGTERM)\n    threading.Event().wait()\n"
-    assert life(with_config("import os, signal\n" + hook) + case, tmp_path)[:2] == (0, told)
+    first, *later = told
+    said = [first, "failed:it was told to leave by SIGTERM", *later]
+    assert life(with_config("import os, signal\n" + hook) + case, tmp_path)[:2] == (0, said)
 
 
 def test_one_that_breaks_while_it_serves(tmp_path: Path) -> None:
