@@ -296,11 +296,12 @@ class Arbiter(Server):
         self.reap_workers()
 
     def handle_cont(self) -> None:
-        """CONT: nothing, beyond the turn that the loop makes.
+        """CONT: a control socket whose file somebody has removed is made anew: ExecReload= asks for that.
 
-        It is what units of Type=notify-reload name as their ReloadSignal=: systemd 262 starts none that does not catch
-        it. The reload itself is begun by ExecReload=.
+        It is also what units of Type=notify-reload name as their ReloadSignal=: systemd 262 starts none that does not
+        catch it. The reload itself is begun by ExecReload=.
         """
+        self.control.renew(self.cfg.control_socket)
 
     def manage_workers(self) -> None:
         """Brings the pool nearer to the goal, then moves on if what the present state waits for has come."""

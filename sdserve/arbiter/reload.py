@@ -167,7 +167,6 @@ class Reload(Policy):
             *self._leave(service.outgoing),
             *held,
             lambda: self._claim.follow(service.cfg.pidfile, second=bool(service.master_pid)),
-            lambda: self._control.renew(service.cfg.control_socket),
             lambda: self._host.title(service.title),
         )
         self._finish(MasterEvent.RELOADED, "")
@@ -208,6 +207,7 @@ class Reload(Policy):
         self._take(
             "reload",
             self._observation.renew,
+            lambda: self._control.renew(service.cfg.control_socket),
             lambda: self._manager.reloaded(self._began),  # after a failure too: it is over
             lambda: self._commands.reloaded(trouble),
             lambda: tell_gauges(service),

@@ -129,7 +129,7 @@ def _reload(options: argparse.Namespace) -> int:
     from sdserve.ctl import as_reload
 
     try:
-        as_reload.begin(lambda command: ask(options.socket, command, options.timeout))
+        as_reload.begin(options.socket, lambda command: ask(options.socket, command, options.timeout))
         return _once(options)
     except ConnectionError:
         as_reload.outlive_the_master()

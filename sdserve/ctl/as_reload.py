@@ -3,8 +3,12 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from sdserve.ctl.client import START_AGAIN, Answer
 
 ORPHANS = 60.0  # seconds to wait for workers whose master has died; TimeoutStartSec= of the unit is longer
 # Signals that are meant for others and reach an ExecReload= as well: from `systemctl kill`, from the watchdog.
@@ -12,25 +16,56 @@ MASTERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal
 WORKERS = (signal.SIGRTMIN + 1, signal.SIGRTMIN + 2, signal.SIGRTMIN + 3)  # as workers/told.py names them
 
 
-def begin(ask: Callable[[str], dict[str, Any]]) -> None:
-    """Before the reload: ignores what is meant for others, and names changes of the environment that need a restart."""
+ANEW = 10.0  # seconds that a master has to make a control socket whose file is gone anew
+
+
+def begin(path: str, ask: Callable[[str], Answer]) -> None:
+    """Before the reload: ignores what is meant for others, and names changes of the environment that need a restart.
+
+    `path` is that of the control socket. Raises OSError if nobody answers there.
+    """
     from sdserve.systemd.environment import changed, digests
 
     for number in (*MASTERS, *WORKERS):
         signal.signal(number, signal.SIG_IGN)
-    started = ask("environment").get("environment", {})
+    started: dict[str, Any] = _reached(path, lambda: ask("environment")).get("environment", {})
     names = changed(started, digests(os.environ))
     if names:
         changes = f"the environment of the unit has changed ({', '.join(names)})"
         print(f"sdservectl: {changes}: a reload does not read it, systemctl restart does", file=sys.stderr)
 
 
+def _reached(path: str, ask: Callable[[], Answer]) -> Answer:
+    """The master's answer. Where somebody has removed the socket's file, CONT has the master make it anew."""
+    until = time.monotonic() + ANEW
+    told = False
+    while True:
+        try:
+            return ask()
+        except FileNotFoundError:
+            if not told and os.path.isdir(os.path.dirname(path)):
+                told = _tell_the_master()
+            if not told or time.monotonic() >= until:
+                raise
+            time.sleep(START_AGAIN)
+
+
+def _tell_the_master() -> bool:
+    """Whether the unit's main process, which systemd names to its commands, has been sent CONT."""
+    pid = os.environ.get("MAINPID", "")
+    if pid.isdecimal():
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(int(pid), signal.SIGCONT)
+            return True
+    return False
+
+
 def outlive_the_master() -> None:
     """The master has died: waits for its workers, and ends the reload in its place.
 
     Once we have ended, systemd kills the workers: with KillMode=mixed it does not wait for requests. They end by
-    themselves after SDSERVE_ORPHAN_TIMEOUT. Since 253 it would wait for the READY=1 of this reload until
-    TimeoutStartSec= is over, and restart the service only then.
+    themselves after SDSERVE_ORPHAN_TIMEOUT. Had the master come to say RELOADING=1 and no more, systemd would wait for
+    READY=1 until TimeoutStartSec= is over, and restart the service only then.
     """
     from sdserve.process import control_group
     from sdserve.systemd.notify import Notifier

@@ -300,3 +300,21 @@ def test_a_stop_that_a_drain_has_begun_is_not_taken_back(start: Start, short_pat
         assert refused.returncode == 1
         assert "The server is stopping." in refused.stdout + refused.stderr
     assert operated.server.wait() == 0
+
+
+def test_a_control_socket_whose_file_was_removed_is_made_anew(start: Start, short_path: Path) -> None:
+    """By CONT, which an ExecReload= sends, and by a reload, also one that is rolled back."""
+    config = short_path / "conf.py"
+    config.write_text("workers = 1\n")
+    operated = Operated(start, short_path, "-c", str(config), "web")
+    control = Path(operated.control)
+    for number, text in (
+        (signal.SIGCONT, "workers = 1\n"),
+        (signal.SIGHUP, "workers = 1\n"),
+        (signal.SIGHUP, "oops\n"),
+    ):
+        config.write_text(text)
+        control.unlink()
+        operated.server.kill(number)
+        eventually(control.is_socket, f"the socket after {number.name}, with {text!r}")
+        assert operated.ask("status")["ok"]

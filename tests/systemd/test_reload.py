@@ -116,3 +116,20 @@ def test_signals_for_others_do_not_disturb_who_waits_for_a_reload(machine: Machi
         assert reload.result().returncode == 0, machine.story()
     eventually(lambda: service.status.startswith("Running"), "a service that runs on", 30)
     assert machine.get(service.unit, "NRestarts") == "0"
+
+
+def test_works_where_the_file_of_the_control_socket_was_removed(machine: Machine) -> None:
+    service = deploy(machine, {"one.py": app("old")}, "one:application")
+    service.wake()
+    service.check(workers=2)
+    control = machine.path("/run/sdserve/control")
+    control.unlink()
+    machine.write("/srv/app/one.py", app("new"))
+    machine.systemctl("reload", service.unit)
+    assert service.ask().body == b"new"
+    assert service.ask_master("status")["ok"]
+    control.unlink()
+    machine.write("/srv/app/one.py", "def broken(:\n")
+    assert machine.systemctl("reload", service.unit, check=False).returncode != 0
+    assert any("sdservectl" in line and "one.py" in line for line in machine.unit_messages(service.unit))
+    assert service.ask_master("status")["ok"]
