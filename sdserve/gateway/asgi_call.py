@@ -175,6 +175,10 @@ class Call(Answer):
         """Whether `arrived(b"")` has something to do, in its turn."""
         return False
 
+    def kept(self, data: bytes, now: float) -> bool:
+        """Bytes have come that take long to look at, perhaps: whether they are kept until it goes on."""
+        return False
+
     def next_due(self, untaken: float) -> float:
         """When to look at the client again: if it has not taken what it was sent, at `untaken`."""
         return untaken

@@ -121,6 +121,12 @@ class WebSocketCall(HTTPCall):
             self.news()
         return socket.ended or self._sink.full
 
+    def kept(self, data: bytes, now: float) -> bool:
+        if self.upgraded:
+            self._heart.heard = now
+            self._socket.keep(data)
+        return self.upgraded
+
     def end_of_client(self) -> None:
         """A peer that cannot answer cannot be told anything."""
         raise ClientGone("it has closed its connection")

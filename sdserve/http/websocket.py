@@ -226,6 +226,11 @@ class WebSocket:
             self._rest, self._at, self.waits = data, at, True
         return events
 
+    def keep(self, data: bytes) -> None:
+        """Bytes of the connection that `receive` is to look at later."""
+        if not self.ended:
+            self._rest, self._at, self.waits = self._rest[self._at :] + data, 0, True
+
     def send_text(self, text: str) -> bytes:
         """Raises UnicodeEncodeError for what is no Unicode text."""
         data = text.encode()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 told: dict[str, list[Any]] = {}
@@ -18,7 +19,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     elif scope["type"] == "http":
         if scope["path"] == "/open":
             gate.set()
-        body = json.dumps(told if scope["path"] == "/told" else "hello").encode()
+        said = {"/told": told, "/cpu": time.process_time()}.get(scope["path"], "hello")
+        body = json.dumps(said).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
         await send({"type": "http.response.body", "body": body})
     else:
@@ -45,6 +47,13 @@ async def echo(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
         await send({**message, "type": "websocket.send"})
     heard.append(message)
     heard.append(await receive())
+
+
+async def size(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
+    """Notes how long messages are."""
+    await opened(receive, send)
+    while (message := await receive())["type"] == "websocket.receive":
+        heard.append(len(message["bytes"]))
 
 
 async def chat(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -352,6 +353,34 @@ def test_what_a_peer_sends_behind_its_close_is_read_and_dropped(service: Service
             assert exactly(sock, 4) == b"\x88\x02\x03\xe8"
             assert sock.recv(1) == b""
             sock.sendall(bytes(16 << 20))
+
+
+def test_who_asks_for_little_does_not_wait_for_the_long_messages_of_all(start: Start) -> None:
+    """Ten messages of 16 kB become 16 MiB each. They came first, and most of them are inflated behind the request."""
+    service = serve(start, "-w", "1")
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -12)
+    small = (deflate.compress(bytes((16 << 20) - 1)) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    plain = masked(small, Opcode.BINARY)
+    message = bytes((plain[0] | 0x40,)) + plain[1:]  # RFC 7692: it is compressed
+    extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    with ExitStack() as stack:
+        names = [f"long{number}" for number in range(10)]
+        peers = [stack.enter_context(service.raw(f"/size?{name}", extension=extension)) for name in names]
+        asking = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+        stack.callback(asking.close)
+        asking.request("GET", "/cpu")
+        before = float(asking.getresponse().read())
+        [worker] = service.server.workers
+        worker.kill(signal.SIGSTOP)
+        eventually(lambda: worker.state == "T", "a worker that is stopped")
+        for peer in peers:
+            peer.sendall(message)
+        asking.request("GET", "/cpu")
+        worker.kill(signal.SIGCONT)
+        asked = float(asking.getresponse().read())
+        for name in names:
+            assert service.told(name) == [(16 << 20) - 1]
+        assert asked - before < (service.get("/cpu") - before) / 2
 
 
 def test_a_slow_reader_keeps_its_handler_waiting_and_gets_everything(service: Service) -> None:

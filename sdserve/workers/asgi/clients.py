@@ -38,13 +38,16 @@ from sdserve.workers.options import Options
 BETWEEN = State.HEAD, State.LAST  # whatever is received now belongs to the next request
 EPOLLRDHUP = select.EPOLLRDHUP
 BROKEN = select.EPOLLERR | select.EPOLLHUP  # epoll(7) reports these unasked; asked for alone they poll for nothing
+SLOW = 0.005  # seconds: inflation makes a message of a WebSocket a thousand times as long
 
 
 class ASGIClients(RequestClients[ASGIClient]):
     """All open connections of a worker, and the host of their calls. `settle` tells the loop that something has changed
-    outside of its turns."""
+    outside of its turns. `slow`: what one has sent took long to read, so what others have sent is kept for their turn:
+    whoever asks for little does not wait for all of them. The loop begins each turn without."""
 
     _exchange: ASGIExchange
+    slow = False
 
     def __init__(
         self,
@@ -170,11 +173,17 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._arrived(client, call, data)
 
     def _arrived(self, client: ASGIClient, call: Call, data: bytes) -> None:
+        now = monotonic()
+        if self.slow and data and call.kept(data, now):
+            self._listen(client)
+            return
         try:
-            moved = call.arrived(data, monotonic())
+            moved = call.arrived(data, now)
         except ClientGone as error:
             self.gone(client, error)
             return
+        if monotonic() - now > SLOW:
+            self.slow = True
         if moved:
             self._go_on(client, call)
         elif not call.reads():

@@ -145,6 +145,7 @@ class ASGILoop(Loop[ASGIClient]):
         try:
             pending.extend(self._epoll.poll(0, EVENTS))
             self._polled = now = monotonic()
+            clients.slow = False
             clients.turn(now)
         except BaseException as error:  # noqa: BLE001 - whatever it is, other clients are served
             if not self._survives(None, error):
@@ -182,9 +183,12 @@ class ASGILoop(Loop[ASGIClient]):
             if self._polled >= clients.sweep_at or (now >= clients.sweep_at and not self._has_events()):
                 clients.sweep(now)
                 self._reopen()
+            clients.slow = False
             for _ in range(min(len(ready), BATCH)):
                 client = ready.popleft()
                 clients.advance(client, now)
+                if clients.slow:
+                    break
             client = None
             self._rest(now)
             if not self._worker.alive and self._is_over(now):

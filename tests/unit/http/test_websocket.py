@@ -326,6 +326,23 @@ def test_a_message_has_so_many_frames_at_most(limit: int) -> None:
         assert [event.replace(reason="") if isinstance(event, Closed) else event for event in events] == said
 
 
+@pytest.mark.parametrize("make", [opened, compressed])
+def test_what_is_kept_for_later_comes_out_like_the_rest(make: Callable[[], WebSocket]) -> None:
+    stream = frame("a") + frame("b" * 70000) + frame("", 9) + frame("c", fin=False) + frame("d", 0)
+    for first in (1, 3, 7, 5000, 70018, 70023):
+        socket = make()
+        events = socket.receive(stream[:first])
+        socket.keep(stream[first : first + 3])
+        socket.keep(stream[first + 3 :])
+        assert socket.waits
+        while socket.waits:
+            events += socket.receive(b"")
+        assert events == ["a", "b" * 70000, "cd"], first
+    socket.receive(close(1000))
+    socket.keep(b"behind the end")
+    assert not socket.waits
+
+
 def test_what_one_segment_makes_is_looked_at_in_turns() -> None:
     """However it is made: by tiny frames, by pings, or by messages that are long once they are inflated."""
     socket = opened()
