@@ -21,9 +21,10 @@ from sdserve.process.listeners import AGENT, METRICS, Listener, match
 from sdserve.process.pidfd import Child
 from sdserve.rate_limit import RateLimit
 
-LEAVE = 2.0  # seconds that an observer has to leave; it needs longer only if somebody has stopped it, and is killed
+# Seconds that an observer has to leave. Who answers nobody does so at once; one that has just begun imports what makes
+# its first answer. It needs longer only if somebody has stopped it, and is killed.
+LEAVE = 2.0
 LINES, MINUTE = 8, 60.0  # how often the log says, in how many seconds, that an observer has failed
-LAST_ANSWER = 0.2  # seconds that an answer under way has to be finished, at the end of the service
 
 
 class Observation:
@@ -87,7 +88,7 @@ class Observation:
         self._lifeline.close()
 
     def close(self) -> None:
-        """The end of this master. An answer under way has a moment to be finished, and no more."""
+        """The end of this master. It waits for answers under way, and for nothing else."""
         last = not self._service.shares_listeners
         self.release()
         for listener in self._service.observed:
@@ -95,7 +96,7 @@ class Observation:
                 listener.unlink()
             listener.close()
         self._service.observed = []
-        if self._process is not None and not self._process.ended(LAST_ANSWER):
+        if self._process is not None and not self._process.ended(LEAVE):
             self._process.send(signal.SIGKILL)
 
     def _look(self) -> None:

@@ -26,7 +26,8 @@ LINGER = 0.5  # for reading what a client sent behind its request: closing befor
 RECEIVE = 8192
 LIMITS = Limits(request_line=2048, fields=50, field_size=4096, head=8192, body=1, requests=1)
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-LAST_ANSWER = 1.0  # seconds for answers that were begun, once it is over
+LAST_QUESTION = 0.25  # seconds for the requests of those who are connected, once it is over
+LAST_ANSWER = 1.0  # seconds for their answers
 PAUSE = 0.5  # seconds in which nobody is accepted, for want of memory or descriptors
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -84,7 +85,7 @@ class Responder:
         self._listeners[sock.fileno()] = (sock, http)
 
     def run(self) -> None:
-        """Serves; returns when it is over, with every answer that was begun."""
+        """Serves; returns when it is over, and whoever was accepted has been answered."""
         self._poll_listeners(True)
         while not self._is_over():
             events = self._selector.select(self._timeout())
@@ -93,7 +94,8 @@ class Responder:
                 if key.fd == self._lifeline:
                     self._end()
                 elif key.fd in self._listeners:
-                    self._accept(*self._listeners[key.fd])
+                    if not self._ends:  # else whoever answers next accepts
+                        self._accept(*self._listeners[key.fd])
                 elif (guest := self._guests.get(key.fd)) is not None and guest is key.fileobj:
                     self._step(guest, mask)  # else it has gone in this turn, and its number is another's
             self._sweep(monotonic())
@@ -101,16 +103,16 @@ class Responder:
 
     def _is_over(self) -> bool:
         if self._ends:
-            return not any(guest.out for guest in self._guests.values())
+            return not any(guest.out or not guest.answered for guest in self._guests.values())
         return not self._guests and monotonic() >= self._last + self._idle
 
     def _end(self) -> None:
-        """Nobody new is heard, and who is being answered has little time."""
+        """Nobody new is accepted, and who was has little time."""
         self._ends = True
         self.on_end()
         self._selector.unregister(self._lifeline)
         for guest in self._guests.values():
-            guest.due = min(guest.due, monotonic() + LAST_ANSWER)
+            guest.due = min(guest.due, monotonic() + (LAST_ANSWER if guest.answered else LAST_QUESTION))
 
     def _timeout(self) -> float:
         due = min([guest.due for guest in self._guests.values()] or [self._last + self._idle])
@@ -206,7 +208,7 @@ class Responder:
     def _answer(self, guest: Guest, answer: bytes) -> None:
         guest.answered = True
         guest.out = answer
-        guest.due = monotonic() + TAKE_WITHIN
+        guest.due = monotonic() + (LAST_ANSWER if self._ends else TAKE_WITHIN)
         self._send(guest)
 
     def _send(self, guest: Guest) -> None:

@@ -92,3 +92,27 @@ def test_it_answers_whatever_the_workers_do(start: Callable[..., Server], short_
     assert series(at)['sdserve_upgrades_total{outcome="succeeded"}'] == 1
     for wire in stuck:
         wire.close()
+
+
+SLOW_LIBRARY = """
+import pathlib, time
+pathlib.Path("begun").touch()
+time.sleep(0.7)
+raise ImportError("it is not for use")
+"""
+
+
+def test_a_scrape_that_meets_a_stop_is_answered(start: Callable[..., Server], short_path: Path) -> None:
+    """The observer was forked for it, and has to import first what makes the answer."""
+    (short_path / "web.py").write_text(APP)
+    (short_path / "prometheus_client.py").write_text(SLOW_LIBRARY)
+    metrics = socket.create_server(("127.0.0.1", 0))
+    at = metrics.getsockname()
+    server = start("-b", f"unix:{short_path}/s", "web:application", sockets=[(metrics, "metrics")], cwd=short_path)
+    with metrics:
+        server.wait_ready()
+        with Wire(at, get("/metrics")) as scraper:
+            eventually((short_path / "begun").exists, "an observer that imports")
+            server.kill(signal.SIGTERM)
+            assert scraper.rest().startswith(b"HTTP/1.1 501 ")
+        assert server.wait() == 0

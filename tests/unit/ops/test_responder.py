@@ -104,6 +104,32 @@ def test_who_does_not_ask_in_time_is_told(served: Served, monkeypatch: pytest.Mo
     assert served.ask(b"") == b""
 
 
+def test_who_was_accepted_is_answered_when_its_lifeline_ends() -> None:
+    served = Served()
+    ends = threading.Event()
+    served.responder.on_end = ends.set
+    with ExitStack() as stack:
+        client = served.connect(stack, b"GET /livez HT")
+        served.ask(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")  # who came before is accepted by then
+        closing = threading.Thread(target=served.close)
+        closing.start()
+        assert ends.wait(20)
+        client.sendall(b"TP/1.1\r\nHost: x\r\n\r\n")
+        assert everything(client).endswith(b"\r\n\r\nok\n")
+        closing.join()
+
+
+def test_it_leaves_at_once_when_its_lifeline_ends_and_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responder, "LAST_QUESTION", 3600.0)
+    monkeypatch.setattr(responder, "LAST_ANSWER", 3600.0)
+    served = Served()
+    with ExitStack() as stack:
+        client = served.connect(stack, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert everything(client).endswith(b"ok\n")
+        served.close()
+        assert not served.thread.is_alive()
+
+
 def test_it_leaves_when_its_lifeline_ends_whoever_is_connected() -> None:
     served = Served()
     with ExitStack() as stack:
