@@ -55,7 +55,7 @@ STEPS = [
     "sdserve.arbiter.generation:Generation.close",
     "sdserve.process.listeners:Listener.unlink",
     "sdserve.process.listeners:Listener.close",
-    "sdserve.arbiter.service_manager:ServiceManager.ready",
+    "sdserve.arbiter.service_manager:ServiceManager.reloaded",
     "sdserve.arbiter.commands:Commands.reloaded",
     "sdserve.arbiter.hooks:_explained",
 ]
