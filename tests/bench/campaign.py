@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import prometheus_client
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import connect as open_websocket
 
 from tests.conftest import SUITES, other_debian
@@ -121,6 +121,8 @@ class Stream:
                 sock = self._service.machine.connect(self._service.address, timeout=PATIENCE)
                 sock.settimeout(PATIENCE)
                 pid, how = self._events(sock) if self.kind == "events" else self._talk(sock)
+            except InvalidStatus as e:
+                how = str(e.response.status_code)
             except (OSError, EOFError, WebSocketException) as e:
                 how = f"{type(e).__name__}: {e}"
             self.open.clear()
@@ -178,15 +180,24 @@ class Campaign(Deeds):
 
         self.orphans: set[int] = set()
         """Workers of a master that was killed: systemd kills those that have not left."""
+        self._beheaded = 0  # a master that was killed, and no reload has waited for the next one
 
     def do(self, name: str) -> None:
         self._do(getattr(self, name))
 
     def _violent(self, name: str, victim: Process, number: signal.Signals) -> None:
         if name == "killed master":
+            self._beheaded = victim.inner
             with suppress(OSError):
                 self.orphans |= {child.inner for child in victim.children}
         super()._violent(name, victim, number)
+
+    def reload(self) -> None:
+        if self._beheaded:  # who is not there cannot reload
+            eventually(lambda: self._service.main not in (0, self._beheaded), "another master", PATIENCE)
+            self.settled()
+            self._beheaded = 0
+        super().reload()
 
     # -- kinds of processes
 
@@ -325,7 +336,8 @@ class _NoDisk:
     can_stand_still = False
 
 
-PROPER = {"events": ("bye", "cut"), "talk": ("1012",)}  # ends of streams whose worker leaves
+# Ends of streams whose worker leaves; 503 is said to a WebSocket that is not accepted by then.
+PROPER = {"events": ("bye", "cut"), "talk": ("1012", "503")}
 VIOLENT = {"killed worker", "stopped worker", "killed master", "restarted orphans"}
 
 
