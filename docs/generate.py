@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Layer 1, the operating system", ("process",)),
     ("Layer 1, HTTP", ("http",)),
     ("Layer 1, what the service is doing", ("status.py", "events.py")),
-    ("Layer 0, words for all", ("errors.py", "immutable.py", "descriptor.py")),
+    ("Layer 0, words for all", ("errors.py", "immutable.py", "descriptor.py", "greenlets.py")),
 )
 MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -92,7 +92,7 @@ class Children:
         self.handles[handle.pid] = handle
         self.tell("worker-boots", handle, f"slot {handle.worker.slot}, generation {handle.generation}, booting")
         self._loop.watch(handle.channel, lambda: self._hear(handle))
-        self._loop.watch(handle.pidfd, lambda: self.reap(handle))
+        self._loop.watch(handle.pidfd, lambda: self._ended(handle))
 
     def timeout(self) -> float:
         """For how many seconds, at most, those who were told to leave may still be there."""
@@ -199,6 +199,12 @@ class Children:
             handle.note_calls(message[len(CALLS) :])
         elif message.startswith(USING):
             self.events.worker_decided(handle, message[len(USING) :].decode(errors="replace").strip())
+
+    def _ended(self, handle: WorkerHandle) -> None:
+        """Its pidfd is readable. While it cannot be reaped (a tracer comes first, ptrace(2)), it keeps nobody awake."""
+        self.reap(handle)
+        if self.handles.get(handle.pid) is handle:
+            self._loop.look_away(handle.pidfd)
 
     def reap(self, handle: WorkerHandle) -> None:
         """Reaps a worker whose process has ended; does nothing if it has not."""

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from sdserve import greenlets
 from sdserve.arbiter.decide import Backoff, Goal
 from sdserve.config import Config
 from sdserve.config.paths import Place
@@ -81,7 +82,15 @@ class Generation:
             return
         import gc
 
-        self.app.wsgi()
+        try:
+            with greenlets.Trial() as trial:
+                application, uri = self.app.wsgi(), self.app.app_uri
+            served_by, _ = self.worker_class.decide(application, uri)
+            served_by.check_app(application, uri)
+        except BaseException:
+            if greenlets.patched():
+                trial.undo()  # this master goes on, and has workers to fork, and children to wait for
+            raise
         gc.collect()
         gc.freeze()  # a collection in a worker would touch, and so copy, every shared page
 

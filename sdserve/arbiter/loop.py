@@ -145,6 +145,10 @@ class Loop:
 
         self.call_at(self.now() + TRY_AGAIN, watch_again)
 
+    def look_away(self, what: Watched) -> None:
+        """Said by a callback that cannot do now what it is called for: it is called again a moment later."""
+        self._rest(what, self._selector.unregister(what).data)
+
     def unwatch(self, what: Watched) -> None:
         """Stops watching; call it before `what` is closed."""
         fd = what.fileno()

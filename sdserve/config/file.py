@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from sdserve import greenlets
 from sdserve.config import gunicorn
 from sdserve.config.paths import out_of_sight
 from sdserve.config.setting import Given, Setting, Source
@@ -46,11 +47,15 @@ def read(location: str, directory: str, settings: Mapping[str, Setting]) -> Sour
     """
     contents = Source()
     try:
-        path, source, names = _run(location, directory)
+        with greenlets.Trial() as trial:
+            path, source, names = _run(location, directory)
     except _Unreadable as exc:
         contents.problems.append(str(exc))
         contents.cause = exc.__cause__
         return contents
+    if why := greenlets.patched():
+        trial.undo()  # it is refused, and this process goes on: to say so, or to serve as before
+        contents.problems.append(f"{path}: {why}")
     here = _Locator(path, source)
     for name, value in names.items():
         # None is how a file says that it leaves a setting alone.

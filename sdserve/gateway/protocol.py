@@ -11,6 +11,7 @@ from functools import partial
 from types import CodeType, FunctionType, MethodType, WrapperDescriptorType
 from typing import Any
 
+from sdserve import greenlets
 from sdserve.errors import AppImportError
 from sdserve.immutable import Immutable
 
@@ -65,8 +66,15 @@ def spoken_by(application: Any, depth: int = DEPTH) -> Spoken:
     return WSGI
 
 
+def demand_threads(uri: str) -> None:
+    """Raises AppImportError where loading an application has replaced threads by greenlets."""
+    if why := greenlets.patched():
+        raise AppImportError(f"{uri}: {why}")
+
+
 def demand_wsgi(application: Any, uri: str) -> None:
     """Raises AppImportError for what speaks ASGI, or is a factory: each request would be answered with 500."""
+    demand_threads(uri)
     spoken = spoken_by(application)
     if spoken.protocol != "wsgi":
         raise AppImportError(
@@ -78,6 +86,7 @@ def demand_wsgi(application: Any, uri: str) -> None:
 
 def demand_asgi(application: Any, uri: str) -> None:
     """Raises AppImportError for what speaks WSGI, or an ASGI that cannot be served."""
+    demand_threads(uri)
     spoken = spoken_by(application)
     if spoken.wrong:
         raise AppImportError(f"{uri} {spoken.wrong}")

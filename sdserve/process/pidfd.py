@@ -5,6 +5,7 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import waitpid  # the kernel's, whatever a hook or an application puts into its place
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
@@ -70,7 +71,7 @@ class Child(PidFd):
             return cls(pid)
         except OSError:  # nobody would hear of it
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            waitpid(pid, 0)
             raise
 
     def send(self, signum: int) -> bool:
@@ -93,7 +94,7 @@ class Child(PidFd):
 
     def _wait(self) -> int | None:
         try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status = waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # an application called os.wait() in this process, or ignores SIGCHLD
             return UNKNOWN if self.ended() else None
         return status if pid else None

@@ -10,7 +10,7 @@ the start, as the first answer of most services waits for it; what ASGI takes, o
 from collections.abc import Callable
 from typing import Any
 
-from sdserve.gateway.protocol import spoken_by
+from sdserve.gateway.protocol import demand_threads, spoken_by
 from sdserve.process.forked import Border
 from sdserve.workers.base import Worker
 from sdserve.workers.http.worker import HTTPWorker
@@ -36,6 +36,7 @@ class AutoWorker(HTTPWorker):
 
     @classmethod
     def decide(cls, app: Callable[..., Any], uri: str) -> tuple[type[Worker], str]:
+        demand_threads(uri)  # without epoll, what serves ASGI cannot even be imported
         spoken = spoken_by(app)
         return class_of(spoken.protocol), f"{spoken.protocol} ({uri} {spoken.why})"
 

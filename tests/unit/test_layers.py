@@ -14,7 +14,7 @@ from tests.support import house
 PACKAGE = Path(__file__).resolve().parents[2] / "sdserve"
 
 LAYERS = [
-    {"descriptor", "errors", "immutable", "__init__"},
+    {"descriptor", "errors", "greenlets", "immutable", "__init__"},
     {"config", "systemd", "process", "http", "status", "events"},
     {"handlers", "access"},
     {"log", "rate_limit"},

@@ -6,7 +6,7 @@ from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sdserve import SERVER_SOFTWARE, events
+from sdserve import SERVER_SOFTWARE, events, greenlets
 from sdserve.errors import BootError, ConfigError, no_room
 from sdserve.gateway.environ import Environs, ErrorStream, Terms, variable
 from sdserve.gateway.forwarded import Forwarding, Trusted
@@ -70,6 +70,8 @@ class HTTPWorker(Worker):
         raise NotImplementedError
 
     def get_ready(self) -> None:
+        if why := greenlets.patched():  # by a hook, or by what the application imports late
+            raise BootError(why)
         try:
             self._loop = self.make_loop()
         except OSError as error:

@@ -43,6 +43,28 @@ def test_callbacks_run_for_what_is_readable(loop: Loop) -> None:
     assert heard[2:] == ["late"]
 
 
+def test_what_a_callback_looks_away_from_is_looked_at_again_later() -> None:
+    """A child that has ended, and that its tracer has not let go yet, must not have the loop turn all the time."""
+    clock = [100.0]
+    loop, heard = Loop(clock=lambda: clock[0]), []
+    ready = woken(loop)
+
+    def cannot_yet() -> None:
+        heard.append("ready")
+        loop.look_away(ready)
+
+    loop.watch(ready, cannot_yet)
+    loop.turn()
+    assert loop.timeout() == TRY_AGAIN
+    clock[0] += TRY_AGAIN
+    loop.turn()
+    assert heard == ["ready"]
+    loop.turn()
+    assert heard == ["ready", "ready"]
+    loop.drop(ready)
+    loop.close()
+
+
 class TestDeadlines:
     def test_in_the_order_of_time_not_of_calls(self, loop: Loop) -> None:
         now = time.monotonic()
