@@ -44,7 +44,8 @@ class Commands:
         self._all_serve = all_serve
         self._stacks = Stacks(service.loop)
         self.drain = Drain(service, stop)
-        self._reloads: list[Call] = []
+        self._reloads: list[Call] = []  # for which a reload has still to begin
+        self._reloading: list[Call] = []  # for the one that is under way
         self._upgrades: list[Call] = []
         self._waiting: dict[Call, Deadline] = {}  # for a state, and how long
         self._watching: list[Call] = []
@@ -195,13 +196,19 @@ class Commands:
             return service.draining
         return False  # stopped: nobody answers then
 
+    def reload_begins(self) -> None:
+        """Who has asked until now hears of this one. Who asks later may mean code that it has loaded no more."""
+        self._reloading += self._reloads
+        self._reloads = []
+
     def reloaded(self, trouble: str) -> None:
-        """A reload ended; `trouble` is "" or why it failed."""
-        self._tell(self._reloads, "ReloadFailed", trouble, f"reloaded: {self._service.status_line()}")
+        """The reload that has begun last ended; `trouble` is "" or why it failed."""
+        self._tell(self._reloading, "ReloadFailed", trouble, f"reloaded: {self._service.status_line()}")
 
     def overtaken(self) -> bool:
         """A new master takes over before the reload is done: clients have to ask that one. False if none waits."""
-        waiting, self._reloads = self._reloads, []
+        waiting = [*self._reloading, *self._reloads]
+        self._reloading, self._reloads = [], []
         self._send_on(waiting)
         return bool(waiting)
 

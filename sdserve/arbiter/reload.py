@@ -61,6 +61,7 @@ class Reload(Policy):
             return
         service.advance(MasterEvent.RELOAD)
         self._began = service.loop.now()
+        self._commands.reload_begins()
         self._manager.report()
         service.previous, self._previous_goal = service.generation, service.goal
         self._new_size = service.goal.size
@@ -194,6 +195,7 @@ class Reload(Policy):
             service.log.info("HUP: the new master (pid %s) reloads instead", service.reexec_pid)
             return
         service.log.info("HUP ignored, the server is stopping")
+        self._commands.reload_begins()
         self._commands.reloaded("the service is being stopped")
 
     def _finish(self, event: MasterEvent, trouble: str) -> None:

@@ -50,7 +50,8 @@ ASKED_STACKS = signal.SIGRTMIN + 2
 ASKED_CALLS = signal.SIGRTMIN + 3
 
 IGNORED = signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGRTMIN
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
+ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+HANDLED = (*ENDINGS, signal.SIGUSR1)
 
 # They mean something to a worker, and nothing to what it forks.
 OWN_SIGNALS = (signal.SIGABRT, NEWS, ASKED_CALLS, *HANDLED)
@@ -154,8 +155,9 @@ class Told:
         return self._told or self.orphaned
 
     def interrupts(self, wanted: bool) -> None:
-        """Whether a signal interrupts the call that the main thread waits in: its handler then runs at once."""
-        for signum in HANDLED:
+        """Whether a signal that ends this worker interrupts the call that the main thread waits in: its handler then
+        runs at once. None else does: C code may take an interrupted call for a failed one."""
+        for signum in ENDINGS:
             signal.siginterrupt(signum, wanted)
 
     def retire(self) -> None:
@@ -209,6 +211,7 @@ class Told:
             signal.signal(signum, signal.SIG_IGN)
         for signum in HANDLED:
             signal.signal(signum, self._on_signal)
+        signal.siginterrupt(signal.SIGUSR1, False)
         self.interrupts(True)  # until it serves: an import may wait for long, and be told to leave
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(ASKED_CALLS, self._tell_calls)

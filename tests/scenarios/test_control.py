@@ -16,7 +16,7 @@ import pytest
 
 from sdserve.ctl import ask
 from tests.support.processes import Process
-from tests.support.server import CHECKOUT, Server, connector
+from tests.support.server import CHECKOUT, Server, answer, connector
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
@@ -68,6 +68,43 @@ def test_another_number_of_workers(start: Start, short_path: Path) -> None:
     late = operated.run("wait", "draining", "--timeout", "0.1")
     assert (late.returncode, late.stdout) == (3, "")
     assert "not draining within 0.1 s: Running: 2 of 2 workers serving" in late.stderr
+
+
+SHOP = """
+from pathlib import Path
+import time
+
+Path("importing").touch()
+while not Path("open").exists():
+    time.sleep(0.01)
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"{text}"]
+"""
+
+
+@pytest.mark.parametrize(("newest", "done", "served"), [("v3", True, b"v3"), ("v3)", False, b"v2")])
+def test_a_reload_that_meets_another_is_answered_when_its_own_code_serves(
+    start: Start, short_path: Path, newest: str, done: bool, served: bytes
+) -> None:
+    """Two deploys that overlap: the one that is under way has loaded what the second one replaces."""
+    shop, importing, door = (short_path / name for name in ("shop.py", "importing", "open"))
+    door.touch()
+    shop.write_text(SHOP.replace("{text}", "v1"))
+    operated = Operated(start, short_path, "-w", "1", "--chdir", str(short_path), "shop")
+    door.unlink()
+    importing.unlink()
+    shop.write_text(SHOP.replace("{text}", "v2"))
+    operated.server.kill(signal.SIGHUP)
+    eventually(importing.exists, "the first reload loads its code")
+    shop.write_text(SHOP.replace('b"{text}"', 'b"v3"' + newest[2:]))
+    with connector(operated.control)() as asking, asking.makefile("rb") as answers:
+        asking.sendall(b'{"command": "reload"}\n')
+        operated.ask("status")  # the master answers in turn, and so has taken the other one
+        door.touch()
+        assert json.loads(answers.readline())["ok"] is done
+    assert answer(operated.address).body == served
 
 
 @pytest.fixture(scope="module")

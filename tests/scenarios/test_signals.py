@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Load
-from tests.support.server import Server, answer, connector
+from tests.support.server import Server, answer, children, connector
 from tests.support.waiting import eventually
 
 Start = Callable[..., Server]
@@ -54,6 +54,38 @@ def test_cont_is_caught_and_changes_nothing(start: Start, address: str) -> None:
     server.kill(signal.SIGTTIN)
     server.wait_workers(2)
     assert "signal: cont" not in server.log[mark:]
+
+
+READS_IN_C = """
+import ctypes
+import os
+from pathlib import Path
+
+waiting = os.open("pipe", os.O_RDWR)
+Path("waits").touch()
+got = ctypes.CDLL(None, use_errno=True).read(waiting, ctypes.create_string_buffer(9), 9)
+assert got == 1, (got, os.strerror(ctypes.get_errno()))
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"it has read"]
+"""
+
+
+def test_usr1_interrupts_no_c_code_of_a_boot(start: Start, address: str, short_path: Path) -> None:
+    """Not every library goes on after EINTR, and logs are rotated at any time."""
+    os.mkfifo(short_path / "pipe")
+    (short_path / "reads.py").write_text(READS_IN_C)
+    server = start("-b", f"unix:{address}", "-w", "1", "--chdir", str(short_path), "reads")
+    eventually((short_path / "waits").exists, "the application waits")
+    [worker] = children(server.pid)
+    eventually(lambda: worker.state == "S", "it sleeps in read(2)")
+    os.kill(worker.pid, signal.SIGUSR1)
+    status = Path(f"/proc/{worker.pid}/status")
+    eventually(lambda: "ShdPnd:\t0000000000000000" in status.read_text(), "the signal has arrived")
+    (short_path / "pipe").write_text("x")
+    server.wait_ready()
+    assert answer(address).body == b"it has read"
 
 
 def test_usr1_reopens_the_logs_of_master_and_workers(start: Start, address: str, tmp_path: Path) -> None:
