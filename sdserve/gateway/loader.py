@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sdserve.errors import AppBootError, AppImportError, in_words
 from sdserve.gateway.blame import importer, place
 from sdserve.gateway.protocol import demand_wsgi as demand_wsgi
+from sdserve.gateway.protocol import is_factory
 
 if TYPE_CHECKING:
     import ast
@@ -92,8 +93,10 @@ def _meant_file(name: str, uri: str) -> str:
         except (OSError, ValueError, SyntaxError):
             return ""
         bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-        bound |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        usual = next((each for each in USUAL_NAMES if each in bound), DEFAULT_NAME)
+        functions = {node.name: node.args for node in tree.body if isinstance(node, ast.FunctionDef)}
+        usual = next((each for each in USUAL_NAMES if each in bound or each in functions), DEFAULT_NAME)
+        if (takes := functions.get(usual)) and not takes.vararg and len(takes.posonlyargs + takes.args) < 2:
+            usual += "()"
         where = f" in chdir = {directory!r}" if directory else ""
         return f"; did you mean {module}:{uri.partition(':')[2] or usual}{where}?"
     return ""
@@ -144,7 +147,10 @@ def _nearest(owner: object, wanted: str) -> str:
     names = [name for name, value in vars(owner).items() if callable(value) and not name.startswith("_")]
     usual = [name for name in USUAL_NAMES if name in names]
     near = list(dict.fromkeys([*get_close_matches(wanted, names, 3, 0.5), *usual]))
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    if not near:
+        return ""
+    shown = [f"{name}()" if is_factory(vars(owner)[name]) else name for name in near]
+    return f"; did you mean {' or '.join(shown)}?"
 
 
 def _call_factory(factory: Any, call: "ast.Call", uri: str) -> Any:

@@ -82,6 +82,7 @@ def demand_wsgi(application: Any, uri: str) -> None:
             " worker_class out, or name the WSGI callable where there is one (Django: wsgi.py)"
         )
     _demand_no_factory(application, uri, "an environ and a start_response, as WSGI")
+    _demand_no_class_of_applications(application, uri)
 
 
 def demand_asgi(application: Any, uri: str) -> None:
@@ -100,11 +101,64 @@ def demand_asgi(application: Any, uri: str) -> None:
 
 def _demand_no_factory(application: Any, uri: str, arguments: str) -> None:
     if isinstance(application, FunctionType) and not _Call(application).takes(2):
-        module, _, name = uri.partition(":")
         raise AppImportError(
-            f"{uri} cannot be called with {arguments} applications are:"
-            f" a factory is written with parentheses, {module}:{name or 'application'}()"
+            f"{uri} cannot be called with {arguments} applications are: a factory is written with parentheses,"
+            f" {_with_parentheses(uri)}"
         )
+
+
+def _demand_no_class_of_applications(application: Any, uri: str) -> None:
+    """A class is an application if its instances are answers: made with an environ and a start_response, and iterable
+    (PEP 3333). Where C code or a metaclass makes them, only the call would tell."""
+    if not isinstance(application, type) or type(application).__call__ is not type.__call__:
+        return
+    if _made_with(application, 2) is False:
+        wrong = "cannot be made with an environ and a start_response, as WSGI applications are called"
+    elif not (_has_constructor(application) or _is_iterable(application)):
+        wrong = "has instances that are not iterable, as answers of WSGI applications are"
+    else:
+        return
+    how = "name an instance of it"
+    if _made_with(application, 0):
+        how = f"an instance is written with parentheses, {_with_parentheses(uri)}"
+    raise AppImportError(f"{uri} is a class that {wrong}: {how}")
+
+
+def _made_with(found: Any, count: int) -> bool | None:
+    """Whether a class can be called with so many arguments by position; None where only the call would tell."""
+    if found.__init__ is object.__init__ and found.__new__ is object.__new__:
+        return count == 0
+    takes = [
+        _Call(made, more=1).takes(count)
+        for made, usual in ((found.__new__, object.__new__), (found.__init__, object.__init__))
+        if made is not usual
+    ]
+    return False if False in takes else None if None in takes else True
+
+
+def _has_constructor(found: Any) -> bool:
+    """Whether a class may make what is no instance of it."""
+    return found.__new__ is not object.__new__
+
+
+def _is_iterable(found: type) -> bool:
+    return hasattr(found, "__iter__") or hasattr(found, "__getitem__")
+
+
+def _with_parentheses(uri: str) -> str:
+    module, _, name = uri.partition(":")
+    return f"{module}:{name or 'application'}()"
+
+
+def is_factory(found: Any) -> bool:
+    """Whether a function is no application, and makes one when it is called without arguments, by the looks of it."""
+    call = _Call(found)
+    return (
+        isinstance(found, FunctionType)
+        and spoken_by(found).protocol == "wsgi"
+        and not call.takes(2)
+        and bool(call.takes(0))
+    )
 
 
 def _of_class(found: type) -> Spoken:

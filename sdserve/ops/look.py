@@ -11,9 +11,9 @@ import sys
 from typing import Any
 
 from sdserve.config import paths
-from sdserve.errors import AppBootError, SdserveError
+from sdserve.errors import AppBootError, AppImportError, SdserveError
 from sdserve.gateway import loader
-from sdserve.gateway.protocol import spoken_by
+from sdserve.gateway.protocol import demand_asgi, demand_wsgi, spoken_by
 
 
 def look(uri: str) -> dict[str, Any]:
@@ -28,8 +28,10 @@ def look(uri: str) -> dict[str, Any]:
     spoken = spoken_by(application)
     framework = (type(application).__module__ or "").partition(".")[0]
     found: dict[str, Any] = {"protocol": spoken.protocol, "framework": framework}
-    if spoken.wrong:
-        return {"error": f"{uri} {spoken.wrong}", "nothing": True}
+    try:  # what workers demand
+        (demand_asgi if spoken.protocol == "asgi" else demand_wsgi)(application, uri)
+    except AppImportError as error:
+        return {"error": str(error), "nothing": True}
     if framework == "django" or "django.core.handlers" in sys.modules:
         found.update(framework="django", **_django())
     elif framework == "flask":

@@ -289,6 +289,65 @@ def test_a_factory_that_is_not_called_is_refused_with_how_to_call_it(demand: Any
         demand(factory, "site:make")
 
 
+class Answer:
+    """PEP 3333's own example: the class is the application, and its instances are what it answers."""
+
+    def __init__(self, environ: Any, start_response: Any) -> None: ...
+
+    def __iter__(self) -> Any: ...
+
+
+class ByIndex:
+    def __new__(cls, *args: Any) -> Any:
+        return super().__new__(cls)
+
+    def __getitem__(self, index: int) -> bytes:
+        raise IndexError
+
+
+class MadeByItsMetaclass(type):
+    def __call__(cls, environ: Any, start_response: Any) -> Any: ...
+
+
+class Site:
+    def __init__(self, name: str = "shop") -> None: ...
+
+    def __call__(self, environ: Any, start_response: Any) -> Any: ...
+
+
+class Middleware:
+    def __init__(self, app: Any, level: int) -> None: ...
+
+    def __call__(self, environ: Any, start_response: Any) -> Any: ...
+
+
+class Needy:
+    def __new__(cls, app: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("application", "said"),
+    [
+        (
+            Site,
+            r"a class that cannot be made with an environ .*: an instance is written with parentheses, site:App\(\)$",
+        ),
+        (Synchronous, r"a class that cannot be made with .*, site:App\(\)$"),
+        (Needy, "a class that cannot be made with .*: name an instance of it$"),
+        (Middleware, "a class that has instances that are not iterable, .*: name an instance of it$"),
+        (flask.Flask, "a class that has instances that are not iterable, .*: name an instance of it$"),
+    ],
+)
+def test_a_class_in_the_place_of_its_instance_is_refused(application: Any, said: str) -> None:
+    with pytest.raises(AppImportError, match=f"^site:App is {said}"):
+        demand_wsgi(application, "site:App")
+
+
+@pytest.mark.parametrize("application", [Answer, ByIndex, MadeByItsMetaclass("Made", (), {}), dict, map])
+def test_a_class_whose_instances_are_answers_is_wsgi(application: Any) -> None:
+    demand_wsgi(application, "site:app")
+
+
 @pytest.mark.parametrize(
     "application", [plain, positional, partial(positional), dict, Path("x").exists, Synchronous().__call__]
 )

@@ -73,6 +73,19 @@ def test_what_cannot_be_imported_is_read(tmp_path: Path, breaks: str, timeout: f
 
 
 @pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def app(): ...", r"a factory is written with parentheses, shop:app\(\)"),
+        ("class app:\n    def __call__(self, environ, start_response): ...", r"an instance .*, shop:app\(\)"),
+        ("import select\ndel select.epoll\ndef app(environ, start_response): ...", "select is patched"),
+    ],
+)
+def test_what_no_worker_would_serve_is_an_error(tmp_path: Path, source: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        look(tmp_path, "shop:app", shop=source)
+
+
+@pytest.mark.parametrize(
     ("uri", "reason"),
     [
         ("nowhere:app", r"no module named 'nowhere' [^;]*$"),
