@@ -60,11 +60,9 @@ class ServiceManager:
     def become_main(self, *, stopping: bool = False) -> None:
         """The unit is ours now: systemd listens to us from here on, and its watchdog waits for us already."""
         self.notifier.muted = False
-        self.notifier.watchdog()
+        self.notifier.takes_over(self.line())
         if stopping:  # the operator ended both masters: the watchdog must not wait for one that drains
             self.stopping()
-        else:
-            self.ready()
         self.on_main()
 
     def ask_for_time(self, wanted: bool) -> None:

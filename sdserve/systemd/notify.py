@@ -71,6 +71,15 @@ class Notifier:
         self._status = status
         self._send("READY=1", f"STATUS={status}")
 
+    def takes_over(self, status: str) -> None:
+        """This process is the unit's main process from now on, a sign of life of which is due.
+
+        Without READY=1, which the unit has heard of the one before: that had perhaps told the end of a reload by it,
+        and systemd 262 forgets this at another READY=1, if the ExecReload= of that reload has not ended yet.
+        """
+        self._status = status
+        self._send("WATCHDOG=1", f"STATUS={status}")
+
     def status(self, status: str) -> None:
         """One line for `systemctl status`; sent only when it changed."""
         if status != self._status:

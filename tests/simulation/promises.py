@@ -317,6 +317,7 @@ class Promises:
             self.main = next((each for each in world.masters if each.pid == int(fields["MAINPID"])), None)
             if self.main is None or not self.main.alive:
                 self.breaks("mainpid", f"{fields['MAINPID']} is no living master")
+            self.reloading = False  # systemd has heard nothing of what the old one may be at
         self.half_told = "RELOADING" in fields
         if "READY" in fields:
             self.reloading = False

@@ -64,7 +64,7 @@ def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
         assert unit.heard("WATCHDOG=1") == 0
         unit.speaker.become_main()
         assert unit.heard("WATCHDOG=1") == 1
-        assert unit.heard("READY=1") == 1
+        assert unit.heard("READY=1") == 0, "from systemd 262 that would hide the end of a reload"
 
 
 def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
