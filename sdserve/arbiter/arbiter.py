@@ -301,7 +301,8 @@ class Arbiter(Server):
         It is also what units of Type=notify-reload name as their ReloadSignal=: systemd 262 starts none that does not
         catch it. The reload itself is begun by ExecReload=.
         """
-        self.control.renew(self.cfg.control_socket)
+        before = self.service.previous  # what a reload brings is not in force yet
+        self.control.renew((before.cfg if before is not None else self.cfg).control_socket)
 
     def manage_workers(self) -> None:
         """Brings the pool nearer to the goal, then moves on if what the present state waits for has come."""

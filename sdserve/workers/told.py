@@ -106,7 +106,7 @@ class Told:
     lifeline: int = -1  # the end of a pipe that only the master holds open
     stacks: int = -1  # the memfd that ASKED_STACKS writes to, and the master reads
     booted = False
-    leaving = False  # without having served: the way out has begun, which SIGTERM does not cut
+    leaving = False  # the way out has begun, which SIGTERM does not cut
     warming = ""  # the warm-up request that is being answered
     alive = True
     quick = False
