@@ -155,6 +155,7 @@ def held(service: Service, disk: Disk) -> tuple[int, int, int, set[str], str]:
     )
 
 
+@pytest.mark.once
 def test_each_failed_request_is_accounted_for(machine: Machine, disk: Disk) -> None:
     # Of the suite one and the same seed: what fails there is due to a change, not to the dice.
     dice = random.SystemRandom().randrange(10**6) if "CHAOS_SECONDS" in os.environ else 21

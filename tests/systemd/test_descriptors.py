@@ -14,6 +14,7 @@ from tests.support.machine import Machine
 from tests.support.service import Service, deploy
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.once
 CYCLES = int(os.environ.get("CYCLES", "6"))
 STORED = len((*fdstore.NAMES, fdstore.PROOF, fdstore.COUNTERS))  # the queue's ends, their proof, the counters
 
