@@ -9,6 +9,8 @@ from tests.support.machine import Machine
 from tests.support.mix import Mix
 from tests.support.service import Service, deploy
 
+pytestmark = pytest.mark.once
+
 APP = Path(__file__).resolve().parents[1] / "apps" / "plain_asgi.py"
 WSGI = APP.with_name("plain.py")
 CLIENTS = 24

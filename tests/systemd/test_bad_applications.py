@@ -6,6 +6,8 @@ from tests.support.machine import Machine
 from tests.support.service import deploy
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 GOOD = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
 DEATH = "def post_fork(server, worker):\n    raise RuntimeError('no licence today')\n"
 

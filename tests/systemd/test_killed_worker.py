@@ -8,12 +8,16 @@ import signal
 import threading
 import time
 
+import pytest
+
 from tests.support.load import Failure, Load
 from tests.support.machine import Machine
 from tests.support.mix import Mix
 from tests.support.processes import Process
 from tests.support.service import deploy
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.once
 
 KILLS = int(os.environ.get("KILLS", "3"))
 AFTERMATH = 0.5  # seconds in which clients hear of the death

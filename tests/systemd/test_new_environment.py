@@ -11,6 +11,8 @@ import pytest
 from tests.support.machine import Machine
 from tests.support.service import Service, deploy
 
+pytestmark = pytest.mark.once
+
 APP = """
 import os, sys
 import sdserve

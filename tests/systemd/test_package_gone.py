@@ -2,9 +2,13 @@
 
 import signal
 
+import pytest
+
 from tests.support.machine import Machine
 from tests.support.service import Service, deploy
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.once
 
 
 def status_says(service: Service, word: str) -> None:

@@ -1,8 +1,12 @@
 """`systemctl status` tells what an operator asks first, and the service that is left alone sleeps."""
 
+import pytest
+
 from tests.support.machine import Machine
 from tests.support.service import deploy
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.once
 
 
 def test_the_status_follows_traffic_and_reloads(machine: Machine) -> None:

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.machine import CHECKOUT, Machine
 from tests.support.service import deploy
 from tests.support.wheels import wheel
+
+pytestmark = pytest.mark.once
 
 SITE = CHECKOUT / "tests" / "apps" / "django_site"
 FILES = {str(path.relative_to(SITE)): path.read_text() for path in SITE.rglob("*.py")}
