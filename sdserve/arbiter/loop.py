@@ -106,7 +106,7 @@ class Loop:
         self._selector = selector or selectors.DefaultSelector()
         self._watched: dict[int, Watched] = {}
         self._owned: WeakValueDictionary[int, Owned] = WeakValueDictionary()  # by identity, while anybody holds it
-        self._resting: set[int] = set()  # watched, and not registered for a moment
+        self._resting: dict[int, Deadline] = {}  # watched, and not registered until then
         self._full: set[int] = set()  # watched for room to write instead
         self._deadlines: list[tuple[float, int, Deadline]] = []
         self._sweep_at = KEPT  # so many deadlines: are there some that were cancelled?
@@ -135,15 +135,14 @@ class Loop:
             self._rest(what, callback)
 
     def _rest(self, what: Watched, callback: Callable[[], None]) -> None:
-        """Looks away from `what`, which is not registered, for a moment."""
-        self._resting.add(what.fileno())
+        """Looks away from `what`, which is not registered, for a moment: `unwatch` ends that, too."""
+        fd = what.fileno()
 
         def watch_again() -> None:
-            if self._watched.get(what.fileno()) is what:
-                self._resting.discard(what.fileno())
-                self._register(what, callback)
+            del self._resting[fd]
+            self._register(what, callback)
 
-        self.call_at(self.now() + TRY_AGAIN, watch_again)
+        self._resting[fd] = self.call_at(self.now() + TRY_AGAIN, watch_again)
 
     def look_away(self, what: Watched) -> None:
         """Said by a callback that cannot do now what it is called for: it is called again a moment later."""
@@ -152,9 +151,10 @@ class Loop:
     def unwatch(self, what: Watched) -> None:
         """Stops watching; call it before `what` is closed."""
         fd = what.fileno()
-        resting = fd in self._resting
-        self._resting.discard(fd)
-        if self._watched.pop(fd, None) is not None and not resting:
+        rests = self._resting.pop(fd, None)
+        if rests is not None:
+            rests.cancel()
+        if self._watched.pop(fd, None) is not None and rests is None:
             self._selector.unregister(what)
 
     def drop(self, *what: Watched | None) -> None:

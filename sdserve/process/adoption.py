@@ -13,9 +13,9 @@ the same: a stream socket, connected, of the expected family, or it is closed.
 import binascii
 import errno
 import itertools
-import math
 import os
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,6 +26,7 @@ SPREAD = 32  # connections in a message that serving workers take at once: few e
 DENSE = rights.MOST  # and in one that waits for the next start
 LONGEST = 131072  # bytes of a message; the kernel takes less than the send buffer (wmem_default(5): 212,992)
 CARRIED = 65536  # bytes of a request that travel with its connection, at most
+LARGEST = sys.float_info.max  # seconds that anybody can say
 
 # Why connections stay with their sender for good: nobody has the other end, a security module forbids it, the
 # application closed a descriptor.
@@ -203,7 +204,7 @@ def _believed(sock: socket.socket, said: dict[str, Any]) -> HandedConnection | N
     times = [said.get(name, 0.0) for name in ("head", "body", "since")]
     if not all(isinstance(word, str) for word in words):
         return None
-    if not all(isinstance(time, (int, float)) and math.isfinite(time) and time >= 0 for time in times):
+    if not all(isinstance(time, (int, float)) and 0 <= time <= LARGEST for time in times):  # NaN is no such thing
         return None
     listener, peer, port, encoded = words
     try:

@@ -22,6 +22,17 @@ def loop() -> Iterator[Loop]:
     loop.close()
 
 
+class Full(selectors.DefaultSelector):
+    """The kernel has no memory for one more, for a while."""
+
+    full = True
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if self.full:
+            raise OSError("no room")
+        return super().register(fileobj, events, data)
+
+
 def woken(loop: Loop) -> Pipe:
     """A pipe that is readable."""
     pipe = Pipe()
@@ -308,14 +319,6 @@ class TestFailures:
         assert heard == ["other", "other"]
 
     def test_one_that_cannot_be_registered_yet(self, loop: Loop, told: list[str], clock: list[float]) -> None:
-        class Full(selectors.DefaultSelector):
-            full = True
-
-            def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-                if self.full:
-                    raise OSError("no room")
-                return super().register(fileobj, events, data)
-
         selector = Full()
         loop = Loop(selector, lambda: clock[0], lambda: told.append(str(sys.exception())))
         pipe, heard = woken(loop), []
@@ -325,6 +328,28 @@ class TestFailures:
         loop.turn()
         loop.turn()
         assert (heard, told) == (["heard"], ["no room"])
+        loop.close()
+
+    @pytest.mark.parametrize("full_again", [False, True])
+    def test_one_that_rests_and_is_watched_for_something_else(
+        self, told: list[str], clock: list[float], full_again: bool
+    ) -> None:
+        """Another phase of the same client began meanwhile: the old one is over."""
+        selector = Full()
+        loop = Loop(selector, lambda: clock[0], lambda: told.append(str(sys.exception())))
+        pipe, heard = woken(loop), []
+        loop.watch(pipe, lambda: heard.append("old"))
+        clock[0] += TRY_AGAIN / 2
+        loop.unwatch(pipe)
+        selector.full = full_again
+        loop.watch(pipe, lambda: heard.append("new"))
+        selector.full = False
+        for _ in range(3):
+            clock[0] += TRY_AGAIN / 2
+            loop.call_at(clock[0], lambda: None)
+            loop.turn()
+        assert set(heard) == {"new"}
+        assert set(told) == {"no room"}
         loop.close()
 
     def test_typed_errors_are_the_callers(self, loop: Loop, told: list[str], clock: list[float]) -> None:

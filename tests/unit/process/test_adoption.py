@@ -215,6 +215,7 @@ NONSENSE = [
     *(b'[{"data": ["x"]}]', b'[{"data": "?"}]', '[{"data": "é"}]'.encode(), b'[{"head": -1}]', b'[{"head": "1"}]'),
     *(b'[{"body": NaN}]', b'[{"body": 1e999}]', b'[{"head": true, "body": null}]'),
     *(b'[{"count": 0}]', b'[{"count": 2}]', b'[{"count": "1"}]', b'[{"count": 1e9}]', b'[{"count": 99999999999}]'),
+    *(b'[{"since": 1%s}]' % (b"0" * 400), b'[{"head": 1%s}]' % (b"0" * 5000)),  # no float, and too long for an int
 ]
 
 
