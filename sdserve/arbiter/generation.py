@@ -8,7 +8,6 @@ from sdserve import greenlets
 from sdserve.arbiter.decide import Backoff, Goal
 from sdserve.config import Config
 from sdserve.config.paths import Place
-from sdserve.errors import ListenError
 from sdserve.log import Destinations, Logger
 from sdserve.process.listeners import Listener, match, show
 from sdserve.workers.application import Application
@@ -43,17 +42,22 @@ class Generation:
 
     @classmethod
     def of(cls, number: int, cfg: Config, log: Logger) -> "Generation":
-        """Enters a configuration, whose directory the worker class may come from, and checks it. Raises ConfigError."""
+        """Enters a configuration, whose directory the worker class may come from, and checks it. Raises ConfigError.
+
+        A generation holds its directory open, so all that may fail comes before it is made.
+        """
         cfg.enter()
         worker_class = resolve(cfg.worker_class_uri)
         worker_class.check_config(cfg, log)
         cfg.lend(worker_class=worker_class, logger_class=Logger)
-        generation = cls(number, cfg, worker_class)
+        statsd = None
         if cfg.statsd_host is not None:
             from sdserve.access.statsd import Lines, Statsd, locate
 
             lines = Lines(cfg.statsd_prefix, cfg.dogstatsd_tags)
-            generation.statsd = Statsd(locate(cfg.statsd_host), lines, log.warning)
+            statsd = Statsd(locate(cfg.statsd_host), lines, log.warning)
+        generation = cls(number, cfg, worker_class)
+        generation.statsd = statsd
         return generation
 
     def announce(self, log: Logger) -> None:
@@ -97,7 +101,8 @@ class Generation:
     def open_listeners(self, present: list[Listener], bind: Callable[..., Listener]) -> list[Listener]:
         """Sets `listeners` to what the configuration asks for, reusing `present` ones; returns those newly opened.
 
-        Sockets from activation are systemd's to choose, and all stay. Raises ListenError, with nothing left open.
+        Sockets from activation are systemd's to choose, and all stay. Raises ListenError. Nothing is left open by what
+        it raises.
         """
         cfg, mode = self.cfg, socket_mode(self.cfg)
         wanted = match(cfg.address, present)
@@ -114,7 +119,7 @@ class Generation:
                     listener = bind(address, backlog=cfg.backlog, reuse_port=cfg.reuse_port, socket_mode=mode)
                     opened.append(listener)
                 self.listeners.append(listener)
-        except ListenError:
+        except BaseException:
             for listener in opened:
                 listener.unlink()
                 listener.close()

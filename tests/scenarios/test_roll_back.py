@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import Server, answer
+from tests.support.server import Server, answer, children
 from tests.support.waiting import eventually
 
 Start = Callable[..., Server]
@@ -175,3 +175,52 @@ def test_a_config_file_and_a_hook_that_want_to_leave(server: Server, short_path:
     server.kill(signal.SIGHUP)
     server.wait_log(rf"Reload failed, the old workers serve on: {name}: \S+", since=mark)
     obeys(server, short_path)
+
+
+FAILING = {
+    "a host that is not there": "statsd_host = 'nowhere..invalid:8125'",
+    "a log in no directory": "errorlog = 'nowhere/error.log'",
+    "the other log": "errorlog = 'error.log'\naccesslog = 'nowhere/access.log'",
+    "an address that cannot be had": "bind = ['unix:s', 'unix:another', 'unix:nowhere/third']",
+    "an address that raises": "bind = ['unix:s', 'unix:another', 'unix:third']\n"
+    + """
+from sdserve.process import listeners
+real = listeners._bind_unix
+
+def _bind_unix(path, *args):
+    if path == "third":
+        listeners._bind_unix = real
+        raise MemoryError
+    return real(path, *args)
+
+listeners._bind_unix = _bind_unix
+""",
+    "a hook": "bind = ['unix:s', 'unix:another']\ndef on_reload(server):\n    raise RuntimeError('no')",
+    "a worker class": "worker_class = 'nowhere.Worker'",
+    "an application": "preload_app = True\nwsgi_app = 'nowhere'",
+    "workers": "bind = ['unix:s', 'unix:another']\nwsgi_app = 'nowhere'\nstatsd_host = '127.0.0.1:9'",
+}
+
+
+@pytest.mark.parametrize("broken", FAILING)
+def test_a_reload_that_fails_leaves_no_descriptor(start: Start, short_path: Path, broken: str) -> None:
+    (short_path / "app.py").write_text(APP)
+    good = f"{GOOD}wsgi_app = 'app'\n"
+    (short_path / "conf.py").write_text(good)
+    arguments = ("-c", "conf.py", "--control-socket", "control", "-w", "1")
+    server = start(*arguments, cwd=short_path).wait_ready()
+    workers = [each.pid for each in server.wait_workers(1)]
+
+    def fails() -> int:
+        (short_path / "conf.py").write_text(f"{good}{FAILING[broken]}\n")
+        mark = server.mark
+        server.kill(signal.SIGHUP)
+        server.wait_log("Reload failed, the old workers serve on: ", since=mark)
+        server.kill(signal.SIGTTOU)  # means nothing to a single worker, and is heard when all of the reload is over
+        server.wait_log("Handling signal: ttou", since=mark)
+        eventually(lambda: [each.pid for each in children(server.pid)] == workers, "nobody but the old worker")
+        return server.master.descriptors
+
+    held = fails()
+    assert [fails() for _ in range(3)] == [held] * 3
+    assert not (short_path / "another").exists()
