@@ -131,6 +131,7 @@ class World(fuzz.World):
             self.loop: Any = worker.make_loop()
             if fuzz.FAULTS.storm is not None:
                 self.loop._clients._keepalive = 60.0  # its pauses are longer than the usual one
+            self.loop.get_ready()
             self.loop.run()
         finally:
             for task in asyncio.all_tasks(events):

@@ -415,6 +415,7 @@ class World:
         self.loop = WSGILoop(WORKER, WORKER.options, exchange, WORKER.request_stuck)
         if FAULTS.storm is not None:
             self.loop._clients._keepalive = 60.0  # its pauses are longer than the usual one
+        self.loop.get_ready()
         self.loop.run()
 
     def problems(self) -> list[str]:

@@ -59,9 +59,17 @@ class ASGILoop(Loop[ASGIClient]):
         self._renew_at = NEVER  # when the busy mark must be renewed
         self._renewal = (options.timeout or NEVER) / RENEWED
 
+    def get_ready(self) -> None:
+        super().get_ready()
+        self._loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def give_up(self) -> None:
+        """Said when `run` is not to follow, or has failed: nothing is polled while the event loop turns on."""
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+
     def _serve(self) -> None:
         loop = self._loop
-        loop.add_reader(self._epoll.fileno(), self._turn)
         self._settle_soon()
         try:
             while not self._over:  # whoever else stops the loop has no say

@@ -98,6 +98,8 @@ class ASGIWorker(HTTPWorker):
             super().init_process()
         except BaseException:
             try:
+                if self._loop is not None:
+                    self._loop.give_up()
                 self._close()
             except Exception:
                 self.log.exception("Worker %s cannot end its application's lifespan", self.pid)

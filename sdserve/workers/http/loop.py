@@ -52,8 +52,12 @@ class Loop(Generic[C]):
         worker.rewired = self._add_control
         worker.drains = self._retirement.drain
 
+    def get_ready(self) -> None:
+        """Polls the listeners: connections wait in their queues until `run`. Raises OSError."""
+        self._acceptor.set_open(True)
+
     def run(self) -> None:
-        """Serves; returns when the worker has retired, or must leave."""
+        """Serves, after `get_ready`; returns when the worker has retired, or must leave."""
         self._acceptor.start()
         self._worker.counters.set(POLLS, 1)
         self._serve()

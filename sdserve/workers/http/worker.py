@@ -1,5 +1,6 @@
 """What worker classes that serve HTTP have in common: their configuration read once, records, and who is named."""
 
+import errno
 import os
 from collections.abc import Iterable
 from functools import cached_property
@@ -74,8 +75,9 @@ class HTTPWorker(Worker):
             raise BootError(why)
         try:
             self._loop = self.make_loop()
+            self._loop.get_ready()
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in (*NO_ROOM, errno.ENOSPC):  # the latter: fs.epoll.max_user_watches, epoll(7)
                 raise
             raise BootError(no_room("what polls connections", error)) from error
 
