@@ -117,7 +117,7 @@ class Arbiter(Server):
     def reloading(self) -> "Reload":
         from sdserve.arbiter.reload import Reload
 
-        return Reload(self._parts, self._load, self.old_master.pass_on_reload)
+        return Reload(self._parts, self._load, self.old_master.pass_on_reload, self.old_master.bring_along)
 
     @cached_property
     def shutdown(self) -> "Shutdown":

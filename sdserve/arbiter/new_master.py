@@ -3,6 +3,9 @@
 A new master stays silent towards systemd until the old one tells it that it is the main process, and is promoted when
 the old one has ended: then it takes what that held by name. From the hand-over on the old one drains, and has a
 deadline: a stop of the service waits for it.
+
+The old master serves newer code than this one has read, where it has reloaded since. It asks for a reload here as
+well, as a client of the control socket does, and waits for the outcome. A new master that cannot follow leaves.
 """
 
 import signal
@@ -11,8 +14,10 @@ from contextlib import suppress
 from typing import Any
 
 from sdserve import events
+from sdserve.arbiter.call import Call, Message
 from sdserve.arbiter.lifecycle import LEAVING
 from sdserve.arbiter.policy import Parts, Policy
+from sdserve.errors import BootError
 from sdserve.process.handover import Handover
 from sdserve.process.pidfd import PidFd
 from sdserve.systemd.notify import is_main_process
@@ -46,6 +51,7 @@ class NewMaster(Policy):
         self._stop = stop
         self._promoted = promoted
         self._is_main = False
+        self._followed = 0  # reloads of the old one's
         self.left_alone = False
         """Whether the old one died before it handed over, and this one leaves: others still finish requests."""
         self._process: PidFd | None = None
@@ -80,9 +86,9 @@ class NewMaster(Policy):
         self._service.loop.watch(self._process, self._ended)
 
     def serves(self) -> None:
-        """The workers here serve: the old master is told."""
+        """The workers here serve: the old master is told, and how many of its reloads they have followed."""
         if self._handover is not None:
-            self._handover.send("ready", status=self._service.status_line())
+            self._handover.send("ready", status=self._service.status_line(), reloads=self._followed)
 
     def ends(self, restart: bool) -> None:
         """Tells the old master that this one was told to stop, and that nobody else serves on.
@@ -112,11 +118,34 @@ class NewMaster(Policy):
             elif message["type"] == "stop":
                 self._is_main, self._manager.notifier.muted = False, True  # the old one is, to the end of the service
                 self._stop(message["graceful"], message["restart"])
-            elif message["type"] == "reload":
+            elif message["type"] == "reload" and self._is_main:
                 self._reload()
+            elif message["type"] == "reload":
+                self._commands.table()["reload"](Call(self._reloaded))
             elif message["type"] == "gone":
                 self._service.loop.unwatch(self._handover)
                 return
+
+    def _reloaded(self, outcome: Message) -> bool:
+        """A reload has ended that the old master had asked for, to follow one of its own. Nobody hears another one."""
+        if not outcome.failure:
+            self._followed += 1
+            self.serves()
+        else:
+            loop = self._service.loop
+            loop.call_at(loop.now(), lambda: self._cannot_follow(outcome.text))
+        return False
+
+    def _cannot_follow(self, trouble: str) -> None:
+        """The old master serves newer code, and goes on; unless it has gone meanwhile, or has handed over."""
+        service = self._service
+        if self._is_main or not service.master_pid or service.state in LEAVING:
+            return
+        reason = f"the new master could not follow a reload: {trouble}"
+        service.exit_status = BootError.exit_code
+        service.log.event(events.FAILED, REASON=reason, EXIT_STATUS=service.exit_status)
+        self.failed(reason)
+        self._stop(True, False)
 
     def _become_main(self) -> None:
         service = self._service

@@ -7,6 +7,7 @@ that fails or is too slow is dropped, and this one serves on.
 from collections.abc import Callable
 
 from sdserve import events
+from sdserve.arbiter import decide
 from sdserve.arbiter.decide import Backoff
 from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
 from sdserve.arbiter.policy import Parts, Policy
@@ -201,6 +202,16 @@ class OldMaster(Policy):
     def waits(self) -> bool:
         """Whether a new master that was dropped, or stops with this one, has still to end."""
         return self._successor.ends_first
+
+    def bring_along(self) -> None:
+        """A reload has succeeded here, and was asked for after the new master began to boot: that has to follow it.
+
+        It takes over when it has: an upgrade does not undo what a reload has brought.
+        """
+        service, cfg = self._service, self._service.cfg
+        limit = decide.reload_limit(service.goal, cfg.boot_timeout, cfg.graceful_timeout)
+        if self._successor.bring_along(limit):
+            service.log.info("Upgrade: the new master (pid %s) has to reload, too", service.reexec_pid)
 
     def pass_on_reload(self) -> bool:
         """Whether a new master that has taken over does the reload that was asked of this one."""

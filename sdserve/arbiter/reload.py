@@ -32,13 +32,18 @@ ACKNOWLEDGE = 1.0  # seconds that a reload waits for old workers which are too b
 class Reload(Policy):
     """The reload under way, if any, and whether another one follows.
 
-    `load` reads the configuration again. `pass_on` asks a new master that took over to reload instead, if there is one.
+    `load` reads the configuration again. `pass_on` asks a new master that took over to reload instead, if there is one;
+    `bring_along` asks one that has not taken over to reload as well.
     """
 
-    def __init__(self, parts: Parts, load: Callable[[], Config], pass_on: Callable[[], bool]) -> None:
+    def __init__(
+        self, parts: Parts, load: Callable[[], Config], pass_on: Callable[[], bool], bring_along: Callable[[], None]
+    ) -> None:
         super().__init__(parts)
         self._load = load
         self._pass_on = pass_on
+        self._bring_along = bring_along
+        self._beside = 0  # the new master, by its pid, that was there when this reload began
         self._previous_goal = self._service.goal
         self._new_size = 0
         self._candidate: Config | None = None  # what was loaded last; parts of it may be in force
@@ -61,6 +66,7 @@ class Reload(Policy):
             return
         service.advance(MasterEvent.RELOAD)
         self._began = service.loop.now()
+        self._beside = service.reexec_pid
         self._commands.reload_begins()
         self._manager.report()
         service.previous, self._previous_goal = service.generation, service.goal
@@ -170,6 +176,8 @@ class Reload(Policy):
             lambda: self._claim.follow(service.cfg.pidfile, second=bool(service.master_pid)),
             lambda: self._host.title(service.title),
         )
+        if self._beside and self._beside == service.reexec_pid:  # it may have read older code than what serves now
+            self._bring_along()
         self._finish(MasterEvent.RELOADED, "")
         service.log.event(events.RELOADED, STATUS=service.status_line(), GENERATION=service.goal.generation)
 

@@ -47,7 +47,9 @@ class Successor:
         self._handover: Handover | None = None
         self._process: PidFd | None = None
         self._deadline = NO_DEADLINE
+        self._boots_until = 0.0
         self._reason = ""
+        self._reloads = 0  # that it has to follow
         self._stopped = False  # by us
 
     def start(
@@ -77,13 +79,15 @@ class Successor:
         self._service.advance_upgrade(UpgradeEvent.REEXEC)
         self._service.reexec_pid = process.pid
         self._reason = ""
+        self._reloads = 0
         self._stopped = False
         self._handover, self._process = ours, process
         loop = self._service.loop
         loop.watch(ours, self._hear)
         loop.watch(process, self._ended)
         if timeout is not None:
-            self._deadline = loop.call_at(loop.now() + timeout, lambda: self.drop("it did not serve in time"))
+            self._must_serve_by(loop.now() + timeout)
+            self._boots_until = loop.now() + timeout
 
     @property
     def alive(self) -> bool:
@@ -110,6 +114,18 @@ class Successor:
         self._service.advance_upgrade(UpgradeEvent.HAND_OVER)
         self._deadline.cancel()
         self._handover.send("main", drains_for=drains_for)
+
+    def bring_along(self, seconds: float | None) -> bool:
+        """Has a new master that is not the main process yet reload, too: it serves when it has.
+
+        seconds: that a reload may take; whatever it is at, a boot or another reload, ends first
+        """
+        if self._handover is None or self._service.upgrade not in (Upgrade.BOOTING, Upgrade.SERVING):
+            return False
+        self._reloads += 1
+        if seconds is not None and not self._deadline.cancelled:
+            self._must_serve_by(max(self._boots_until, self._service.loop.now() + seconds) + seconds)
+        return self._handover.send("reload")
 
     def is_heard(self) -> None:
         """Tells the new master that systemd takes it for the main process only from now on."""
@@ -138,6 +154,10 @@ class Successor:
         upgrade = self._service.upgrade
         return upgrade is Upgrade.DROPPED or (upgrade is Upgrade.ENDING and self._stopped and self._process is not None)
 
+    def _must_serve_by(self, when: float) -> None:
+        self._deadline.cancel()
+        self._deadline = self._service.loop.call_at(when, lambda: self.drop("it did not serve in time"))
+
     def _must_end_within(self, seconds: float) -> None:
         self._deadline.cancel()
         self._deadline = self._service.loop.call_at(self._service.loop.now() + seconds, self._kill)
@@ -162,7 +182,8 @@ class Successor:
     def _hear(self) -> None:
         while self._handover is not None and (message := self._handover.receive()) is not None:
             allowed = allows(UPGRADE, self._service.upgrade, UpgradeEvent.READY)
-            if message["type"] == "ready" and self.alive and allowed:
+            follows = message.get("reloads", self._reloads) >= self._reloads  # an older version does so afterwards
+            if message["type"] == "ready" and self.alive and allowed and follows:
                 self._service.advance_upgrade(UpgradeEvent.READY)
                 self.said = str(message.get("status", "it serves"))  # an older version says nothing
                 self._deadline.cancel()

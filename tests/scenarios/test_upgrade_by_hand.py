@@ -155,3 +155,44 @@ def test_titles_tell_the_masters_apart_and_suit_the_workers_after_the_promotion(
     pair.promoted()
     eventually(lambda: new.title == "sdserve: master [plain:application]", "the title of the only master")
     assert {worker.title for worker in workers} == {"sdserve: worker [plain:application]"}
+
+
+APP = """
+import os, sys, time
+
+TEXT = {text!r}
+print("read", TEXT, "by a worker of", os.getppid(), file=sys.stderr, flush=True)
+while os.path.exists("hold") and open("hold").read() != str(os.getppid()):  # the master that is not held
+    time.sleep(0.01)
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", str(len(TEXT)))])
+    return [TEXT.encode()]
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_reload_that_succeeds_while_the_new_master_boots(start: Start, short_path: Path, broken: bool) -> None:
+    """That has read the code already: it follows before it takes over, or is given up."""
+    app, hold = short_path / "app.py", short_path / "hold"
+    app.write_text(APP.format(text="old"))
+    server = start("-b", "unix:s", "-w", "2", "--upgrade", "auto", "app", cwd=short_path).wait_ready()
+    old, mark = server.wait_workers(2), server.mark
+    hold.write_text(str(server.pid))
+    server.kill(signal.SIGUSR2)
+    new = int(server.wait_log(r"the new master is pid (\d+)")[1])
+    server.wait_log(f"read old by a worker of {new}(.|\n)*read old by a worker of {new}")
+    app.write_text(APP.format(text="new"))
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded: ", since=mark)
+    server.wait_workers(2, besides=[each.pid for each in old])
+    if broken:
+        app.write_text("no code\n")
+    hold.unlink()
+    if broken:
+        server.wait_log("Upgrade backed out, this master serves on: the new master could not follow a reload: ")
+        server.wait_workers(2)
+    else:
+        server.wait_log("Master has been promoted")
+        assert server.wait() == 0
+    assert {answer(str(short_path / "s")).body for _ in range(8)} == {b"new"}

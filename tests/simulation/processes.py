@@ -147,6 +147,8 @@ class MasterProcess(Process):
         self.early_deaths: dict[int, Storm] = {}  # by generation
         self.questions = 0  # of sdservectl, without an answer yet
         self.loads = 0
+        self.began: dict[int, int] = {}  # by generation: the number that was given last when it began
+        self.promised = 0  # the same for the one that serves
 
     def start(self, cfg: Config, load: Callable[[], Config]) -> None:
         """The program runs."""

@@ -18,6 +18,7 @@ reaped      nobody is signalled after he was reaped
 pidfile     each master holds one pidfile, and it names a living one; one master holds the name itself; unless the last
             attempt to write it failed
 socket      the file of a Unix socket is there as long as anybody serves it
+current     a new master takes over with no code that is older than a reload which succeeded
 mainpid     MAINPID= names a living master, and only the main process speaks to systemd
 store       at a stop no connection goes where nobody will serve it: into systemd's store at a restart alone
 watchdog    systemd ends no master whose loop turns and whose workers answer, and each in which nobody can
@@ -66,6 +67,7 @@ class Before:
         arbiter = master.arbiter
         assert arbiter is not None
         self.now = world.now
+        self.number = world.latest
         self.effects = world.effects
         self.served = sum(each.serving for each in world.masters)
         self.answered = [each for each in master.workers if each.answers]
@@ -75,6 +77,7 @@ class Before:
         self.others = others(master)
         self.loads = master.loads
         self.successor = arbiter.reexec_pid
+        self.handed_over = arbiter.service.handed_over
         self.signals = master.waiting
         self.failed = {each for each in master.workers if not each.alive and not each.reaped}
         master.waiting = []
@@ -120,6 +123,7 @@ class Promises:
         self.reloading |= master is self.main and arbiter.service.state is Master.RELOADING
         if self.half_told:
             self.breaks("told", "RELOADING=1 without READY=1: a state that only the main process can end")
+        self._check_current(master, before)
         goal, live = arbiter.service.goal, [each for each in master.workers if each.untold]
         served = sum(each.serving for each in self._world.masters)
         idle = self._leaves_idle(master, before)
@@ -156,6 +160,19 @@ class Promises:
         self._check_size(master, before)
         if arbiter.service.state is Master.RELOADING and goal.generation == before.generation:
             self._check_boots(master, before)
+
+    def _check_current(self, master: MasterProcess, before: Before) -> None:
+        """Notes as of when a reload that has succeeded means the code, and sees whom a master hands over to."""
+        assert master.arbiter is not None
+        service = master.arbiter.service
+        master.began.setdefault(service.goal.generation, before.number)
+        if service.state in (Master.RUNNING, Master.RELOADING) and service.generation is not None:
+            master.promised = master.began.get((service.previous or service.generation).number, 0)
+        if self._world.plan.manual or not service.handed_over or before.handed_over:
+            return
+        for new in (each for each in self._world.masters if each.pid == service.reexec_pid):
+            if older := [each for each in new.workers if each.untold and each.pid <= master.promised]:
+                self.breaks("current", f"{master} hands over to {new}, where {_list(older)} have read older code")
 
     def _leaves_idle(self, master: MasterProcess, before: Before) -> bool:
         arbiter, limit = master.arbiter, self._world.plan.idle

@@ -246,6 +246,10 @@ def forgets_an_early_usr2(patch: Patch) -> None:
     patch.setattr(OldMaster, "catch_up", lambda self: None)
 
 
+def leaves_the_new_master_its_old_code(patch: Patch) -> None:
+    patch.setattr(OldMaster, "bring_along", lambda self: None)
+
+
 def removes_a_socket_that_is_shared(patch: Patch) -> None:
     patch.setattr(Service, "shares_listeners", False)
 
@@ -318,6 +322,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (does_not_answer_at_a_stop, "answered"),
     (a_stop_during_a_reload_is_a_bug, "error"),
     (hands_over_to_the_dead, "mainpid"),
+    (leaves_the_new_master_its_old_code, "current"),
     (speaks_on_after_the_hand_over, "mainpid"),
     (takes_over_before_it_serves, "ready"),
     (refuses_nothing, "masters"),
@@ -363,6 +368,9 @@ KINDS = {
     ),
     "retires_worn_before_their_replacement_serves": Kind((What.WORN,), {"workers": 2}),
     "leaves_the_new_master_to_itself": Kind((What.USR2, What.MASTER_STARTS, What.UNIT_RESTARTS), {"systemd": True}),
+    "leaves_the_new_master_its_old_code": Kind(
+        (What.USR2, What.MASTER_STARTS, What.HUP, What.READY, What.ACKNOWLEDGES), {"manual": False, "workers": 1}
+    ),
     "forgets_an_early_usr2": Kind((What.USR2, What.MASTER_STARTS)),
     "pings_whatever_happens": Kind((What.STOPPED, What.TIME), {"workers": 1, "watchdog": 4, "systemd": True}),
     "asks_for_no_time_before_a_step": Kind((What.STEP_LASTS, What.DIES), {"watchdog": 4, "systemd": True}),

@@ -329,3 +329,96 @@ def test_who_becomes_the_main_process_unheard_says_again_how_it_is(messages: int
     named = next(at for at, line in enumerate(told) if "MAINPID=" in line)
     assert any("110 tells systemd WATCHDOG=1" in line for line in told[named:]), told
     finish(world)
+
+
+def reloaded_beside(world: World, times: int = 1) -> None:
+    """The old master has reloaded, while the workers of a new one boot, which have read the code already."""
+    upgraded(world)
+    for _ in range(times):
+        happen(world, (What.HUP, 0), What.READY, What.ACKNOWLEDGES)
+    while any(each.told_to_end and each.alive for each in world.masters[0].workers):
+        happen(world, What.LEAVES)
+
+
+def states(world: World) -> list[Master]:
+    return [each.arbiter.service.state for each in world.masters if each.arbiter is not None and each.alive]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_upgrade_does_not_undo_a_reload(times: int) -> None:
+    """It was answered with success, and then a new master took over that had read the code before."""
+    world = service()
+    reloaded_beside(world, times)
+    happen(world, What.READY)
+    assert states(world) == [Master.RUNNING, Master.RELOADING]
+    happen(world, What.READY, What.ACKNOWLEDGES)
+    old, new = world.masters
+    assert old.has_handed_over and world.promises.main is new
+    finish(world)
+
+
+def test_a_reload_while_the_new_master_makes_good_for_another() -> None:
+    world = service()
+    reloaded_beside(world)
+    happen(world, What.READY, (What.HUP, 0), What.READY, What.ACKNOWLEDGES)  # the old one's worker comes first
+    happen(world, What.READY, (What.ACKNOWLEDGES, 1))
+    assert states(world) == [Master.RUNNING, Master.RELOADING]
+    finish(world)
+
+
+def test_a_new_master_that_cannot_follow_a_reload_is_given_up() -> None:
+    """The code is broken since: what serves is newer than what the new master has."""
+    world = service()
+    reloaded_beside(world)
+    happen(world, What.READY)
+    assert states(world) == [Master.RUNNING, Master.RELOADING]
+    happen(world, What.BOOT_FAILS)
+    while len(states(world)) > 1:
+        happen(world, What.LEAVES)
+    old = world.masters[0].arbiter
+    assert old is not None and old.service.state is Master.RUNNING
+    assert old.service.trouble.startswith("upgrade failed: the new master could not follow a reload: ")
+    finish(world)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_new_master_that_is_too_slow_to_follow_is_given_up(hangs: bool) -> None:
+    """It has the time of its boot and of a reload; its own limit ends it, or the old master does."""
+    world = service()
+    upgraded(world)
+    happen(world, (What.HUP, 0), What.READY, What.ACKNOWLEDGES, What.LEAVES)
+    world.happens(What.TIME, 0, 19.0)
+    happen(world, What.READY)
+    assert states(world) == [Master.RUNNING, Master.RELOADING]
+    if hangs:
+        happen(world, (What.MASTER_STOPPED, 1))
+    world.happens(What.TIME, 0, 19.0)
+    assert states(world) == [Master.RUNNING, Master.RELOADING]
+    world.happens(What.TIME, 0, 200.0)
+    assert states(world) == [Master.RUNNING]
+    finish(world)
+
+
+def test_a_new_master_that_is_alone_serves_what_it_has() -> None:
+    """The old one died while this one made good for its reload, which fails: there is nobody else."""
+    world = service(systemd=False)
+    reloaded_beside(world)
+    happen(world, What.READY, (What.MASTER_KILLED, 0), What.BOOT_FAILS)
+    assert states(world) == [Master.RUNNING]
+    finish(world)
+
+
+def test_a_reload_that_failed_asks_nothing_of_the_new_master() -> None:
+    world = service()
+    upgraded(world)
+    happen(world, (What.HUP, 0), What.BOOT_FAILS, What.READY)
+    assert world.masters[0].has_handed_over and states(world)[1] is Master.RUNNING
+    finish(world)
+
+
+def test_a_reload_that_was_asked_for_before_the_upgrade_asks_nothing_of_the_new_master() -> None:
+    world = service()
+    happen(world, What.HUP, What.USR2, What.MASTER_STARTS, What.READY, What.ACKNOWLEDGES)
+    happen(world, What.READY)
+    assert world.masters[0].has_handed_over and states(world)[1] is Master.RUNNING
+    finish(world)

@@ -74,6 +74,11 @@ class World:
         self._number += 1
         return self._number
 
+    @property
+    def latest(self) -> int:
+        """The number that was given last: whoever comes later has a greater one."""
+        return self._number
+
     def tell(self, *what: object) -> None:
         """One more line of the story."""
         self._story.append((self.now, what[0], what[1:]))

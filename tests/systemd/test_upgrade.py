@@ -154,3 +154,41 @@ def test_a_hangup_that_an_upgrade_overtakes_is_passed_on(machine: Machine) -> No
     new = service.upgrade()
     eventually(lambda: "generation 2" in service.status, "a reload by the new master")
     service.check(workers=2, main=new)
+
+
+READS = """
+import os, time
+
+print("the code was read", flush=True)
+while os.path.exists("/srv/app/hold") and open("/srv/app/hold").read() != str(os.getppid()):  # the master that is not
+    time.sleep(0.01)
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "3")])
+    return [b"TEXT"]
+"""
+
+
+def test_a_reload_that_succeeds_while_the_new_master_boots_is_not_undone(machine: Machine) -> None:
+    """The new master has read the code before the deploy that `systemctl reload` has brought."""
+    service = deploy(machine, {"plain.py": READS.replace("TEXT", "old")})
+    service.wake()
+    old = service.main
+
+    def readers() -> int:
+        return machine.unit_messages(service.unit).count("the code was read")
+
+    eventually(lambda: readers() == 2, "both workers")
+    machine.write("/srv/app/hold", str(old))
+    with ThreadPoolExecutor(1) as pool:
+        upgrade = pool.submit(machine.run, "/opt/sdserve/bin/sdservectl", "upgrade")
+        eventually(lambda: readers() == 4, "the workers of the new master")
+        machine.write("/srv/app/plain.py", READS.replace("TEXT", "new"))
+        machine.systemctl("reload", service.unit)
+        assert {service.ask().body for _ in range(4)} == {b"new"}
+        assert service.main == old
+        machine.path("/srv/app/hold").unlink()
+        assert "upgraded, the new master is pid" in upgrade.result().stdout
+    service.check(workers=2)
+    assert service.main != old
+    assert {service.ask().body for _ in range(8)} == {b"new"}
