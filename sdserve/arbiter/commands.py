@@ -1,6 +1,6 @@
 """What sdservectl can ask of a master, as ops/commands.py lists it: some at once, others when the outcome is known."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from sdserve.arbiter import slow
 from sdserve.arbiter.call import Call
@@ -207,10 +207,11 @@ class Commands:
 
     def overtaken(self) -> bool:
         """A new master takes over before the reload is done: clients have to ask that one. False if none waits."""
-        waiting = [*self._reloading, *self._reloads]
-        self._reloading, self._reloads = [], []
-        self._send_on(waiting)
-        return bool(waiting)
+        waits = bool(self._reloading or self._reloads)
+        self._reloading += self._reloads
+        self._reloads = []
+        self._send_on(self._reloading)
+        return waits
 
     def passed_on(self) -> None:
         """The control socket is a new master's: clients that wait for states, or follow, have to ask that one."""
@@ -218,18 +219,24 @@ class Commands:
         self._watching, self._following = [], []
         self.look()
 
-    def _send_on(self, calls: Iterable[Call]) -> None:
-        for call in calls:
-            call.fail("TakenOver", "a new master takes over, which has to be asked again")
+    def _send_on(self, waiting: list[Call]) -> None:
+        self._tell(waiting, "TakenOver", "a new master takes over, which has to be asked again", "")
 
     def upgraded(self, trouble: str, done: str = "") -> None:
         """An upgrade ended; `trouble` is "" or why it failed, `done` what has come of it."""
         self._tell(self._upgrades, "UpgradeFailed", trouble, done)
 
     def _tell(self, waiting: list[Call], failure: str, trouble: str, done: str) -> None:
-        told, waiting[:] = waiting[:], []
-        for call in told:
-            if trouble:
-                call.fail(failure, trouble)
-            else:
-                call.reply(done)
+        """Answers all of them. Who cannot be told for now, for want of memory, stays for the next attempt."""
+        errors: list[Exception] = []
+        for call in list(waiting):
+            try:
+                if trouble:
+                    call.fail(failure, trouble)
+                else:
+                    call.reply(done)
+                waiting.remove(call)
+            except Exception as error:  # noqa: BLE001 - it is raised when the others have heard
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("who waits for an answer could not be told", errors)
