@@ -86,9 +86,15 @@ def no_room(what: str, error: OSError) -> str:
 
 def in_words(error: BaseException) -> str:
     """What an exception is, and says; one that says nothing ends with no colon. Memory has limits to look at."""
+    if isinstance(error, WantsToLeave):
+        return str(error)
     kind = type(error).__name__
     said = f"{kind}: {error}" if str(error) else kind
     return f"{said}; see {MEMORY}" if isinstance(error, MemoryError) else said
+
+
+class WantsToLeave(Exception):
+    """What foreign code has raised that would end a process (SystemExit, KeyboardInterrupt), in words; the cause."""
 
 
 class Leave(SystemExit):

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from signal import Signals
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -29,9 +29,10 @@ from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.start import Start
 from sdserve.arbiter.steps import Steps
 from sdserve.config import Config
-from sdserve.errors import AppImportError, BootError, SdserveError, in_words
+from sdserve.errors import AppImportError, BootError, Interruption, SdserveError, WantsToLeave, in_words
 from sdserve.gateway.blame import account
 from sdserve.process.ending import leave_within
+from sdserve.process.forked import exit_code, leave
 from sdserve.process.handover import VARIABLE
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Arbiter(Server):
         succeeds = self._handover is not None
         notifier = host.notifier(muted=succeeds)
         self.manager = manager = ServiceManager(service, notifier, host.watchdog(), lambda: self.pool.healthy())
-        self._steps = steps = Steps(host, manager)
+        self._steps = steps = Steps(host, manager, service.log.error)
         self._hooks = hooks = Hooks(service, steps, self)
         self.claim = claim = PidfileClaim(host, service.log)
         self.pool = pool = Pool(service, host, hooks, lambda reason: self.reloading.roll_back(reason), self.halt)
@@ -140,12 +141,16 @@ class Arbiter(Server):
 
         Any error ends the start. Later, only one that says that no worker can be had does: what else goes wrong is
         logged, and the next turn tries again, while the workers serve on. When turn after turn fails, the loop is
-        broken.
+        broken. What wants to end this process can only come from a signal handler of foreign code: a stop follows.
         """
         try:
             step()
             self._failed_turns = 0
-        except Exception as error:
+        except Interruption:
+            raise
+        except (SystemExit, KeyboardInterrupt) as leaving:
+            self.attempt(partial(self._told_to_leave, leaving))
+        except BaseException as error:
             self._failed_turns += 1
             goes_on = self.service.state in SURVIVES and self._failed_turns < LAST_TURNS
             if goes_on and not isinstance(error, BootError):
@@ -162,6 +167,18 @@ class Arbiter(Server):
             self.log.event(events.CRASHED, exc_info=True)
             reason = f"Unhandled exception in main loop: {in_words(error)}"
             self.shutdown.crash(reason, CRASHED, 0)
+
+    def _told_to_leave(self, leaving: SystemExit | KeyboardInterrupt) -> None:
+        """A signal handler of foreign code, which has taken the place of ours, wants this process to end."""
+        service = self.service
+        if self.host.pid() != service.pid:
+            leave(self.log.error, leaving, "a master")
+        if service.generation is None or service.state is Master.DOWN:  # nothing to stop yet, or any more
+            raise WantsToLeave(in_words(leaving)) from leaving
+        self.log.error("%s was raised by a signal handler: this master stops", in_words(leaving), exc_info=leaving)
+        if isinstance(leaving, SystemExit):
+            service.exit_status = exit_code(leaving, self.log.error) & 0xFF
+        self.stop(graceful=isinstance(leaving, SystemExit))
 
     def _note_failure(self) -> None:
         """Inside of an `except` clause: the loop goes on."""

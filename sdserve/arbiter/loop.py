@@ -18,7 +18,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from sdserve.descriptor import Descriptor
-from sdserve.errors import BootError
+from sdserve.errors import BootError, Interruption
 
 TRY_AGAIN = 0.5  # seconds between two calls of a callback that fails
 KEPT = 64  # deadlines that are kept at least before those that were cancelled are looked for
@@ -92,7 +92,8 @@ class Loop:
     """Waits for descriptors and deadlines and runs their callbacks, one turn at a time.
 
     `now()` is the time in monotonic seconds, for all that happens in a master. `on_failure` is called inside of the
-    `except` clause for each callback that failed. BootError is for the caller of `turn`: no worker can be had any more.
+    `except` clause for each callback that failed. BootError is for the caller of `turn`: no worker can be had any more;
+    so is what a signal handler raises to end this process.
     """
 
     def __init__(
@@ -200,9 +201,9 @@ class Loop:
     def _succeeds(self, callback: Callable[[], None]) -> bool:
         try:
             callback()
-        except BootError:
+        except (BootError, Interruption, SystemExit, KeyboardInterrupt):
             raise
-        except Exception:  # noqa: BLE001 - told by `on_failure`, and tried again
+        except BaseException:  # noqa: BLE001 - told by `on_failure`, and tried again
             self._on_failure()
             return False
         return True

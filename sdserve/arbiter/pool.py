@@ -20,6 +20,7 @@ from sdserve.arbiter.service import Service
 from sdserve.arbiter.verdict import LAST_BOOTS, Verdict, on_failed_boot, on_no_room
 from sdserve.arbiter.worker_handle import WorkerHandle, cause_of_end, describe
 from sdserve.errors import AppImportError, BootError, NoRoomError, SdserveError, call_hook, in_words, no_room
+from sdserve.process import foreign
 from sdserve.process.counters import CAUSES, EXITS
 from sdserve.process.pidfd import UNKNOWN
 from sdserve.systemd import fdstore
@@ -167,7 +168,7 @@ class Pool:
         """
         service = self._service
         try:
-            worker = self._new_worker(slot)
+            worker = foreign.call(service.log.error, lambda: self._new_worker(slot))
             call_hook("pre_fork", self._hooks.call, "pre_fork", worker)
         except Exception as error:  # noqa: BLE001 - logged, and judged like any boot that fails
             self._not_forked(outside=False)

@@ -13,6 +13,8 @@ from sdserve.arbiter.host import Host
 from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.config.hooks import no_hook
 from sdserve.errors import BootError
+from sdserve.process import foreign
+from sdserve.process.forked import Tell
 from sdserve.process.timelimit import TimeIsUp
 
 T = TypeVar("T")
@@ -21,21 +23,25 @@ GRACE = 5.0  # seconds that systemd waits longer than we do
 
 
 class Steps:
-    """Bounds the steps of one master; a step inside of another belongs to it."""
+    """Bounds the steps of one master; a step inside of another belongs to it. `tell` is the log's."""
 
-    def __init__(self, host: Host, manager: ServiceManager) -> None:
+    def __init__(self, host: Host, manager: ServiceManager, tell: Tell) -> None:
         self._host = host
         self._manager = manager
+        self._tell = tell
         self._inside = False
 
     def step(self, what: str, limit: float, work: Callable[[], T]) -> T:
-        """Does `work` in `limit` seconds at most (0: no limit). Raises BootError when it takes longer."""
+        """Does `work` in `limit` seconds at most (0: no limit). Raises BootError when it takes longer.
+
+        What `work` raises is an Exception, whatever it was: it is foreign code.
+        """
         if self._inside:
-            return work()
+            return foreign.call(self._tell, work)
         self._inside = True
         self._manager.begin_step(limit + GRACE if limit else UNLIMITED)
         try:
-            return self._host.limited(limit, work)
+            return self._host.limited(limit, partial(foreign.call, self._tell, work))
         except TimeIsUp:
             raise BootError(f"{what} did not end within {limit:g} seconds (boot_timeout)") from None
         finally:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from sdserve.errors import in_words
+from sdserve.process.foreign import error_of
 
 MODULES = ["json", "tokenize", "traceback"]  # linecache asks for tokenize, since 3.13 late
 if sys.version_info >= (3, 15):
@@ -56,7 +57,8 @@ def missing(name: str) -> str:
 def _import(name: str) -> None:
     try:
         import_module(name)
-    except Exception as error:
+    except BaseException as raised:  # noqa: BLE001 - foreign packages may want to leave, too
+        error = error_of(raised)
         if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno in NO_ROOM):
             _missing[name] = in_words(error)
-        raise
+        raise error  # noqa: B904 - it knows its cause

@@ -173,7 +173,7 @@ def test_a_config_file_and_a_hook_that_want_to_leave(server: Server, short_path:
     mark = server.mark
     (short_path / "conf.py").write_text(f"{GOOD}def on_reload(server):\n    raise {error}\n")
     server.kill(signal.SIGHUP)
-    server.wait_log(rf"Reload failed, the old workers serve on: {name}: \S+", since=mark)
+    server.wait_log(rf"Reload failed, the old workers serve on: the hook on_reload raised {name}: \S+", since=mark)
     obeys(server, short_path)
 
 

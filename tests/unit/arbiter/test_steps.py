@@ -18,7 +18,7 @@ HANG = threading.Event()  # never set: only a signal ends the wait
 class Unit(services.Unit):
     def __init__(self, path: Path) -> None:
         super().__init__(path, 2_000_000)
-        self.steps = Steps(Host(), self.speaker)
+        self.steps = Steps(Host(), self.speaker, print)
 
     def heard(self) -> list[str]:
         return [f"{name}={text}" for m in self.messages() for name, text in m.fields.items() if "USEC" in name]
