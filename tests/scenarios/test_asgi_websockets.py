@@ -21,14 +21,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
+from tests.support.frames import OPENING, exactly, masked
 from tests.support.server import Server, free_port
 from tests.support.waiting import eventually
 
 Start = Callable[..., Server]
-OPENING = (
-    "GET {} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 class Service:
@@ -85,19 +82,6 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
         yield Service(server.wait_ready(), port)
         ill = re.search("(Error (of the server|in the loop)|never retrieved|Task was destroyed)(.*\n){,20}", server.log)
         assert ill is None, ill[0]
-
-
-def masked(data: bytes, opcode: Opcode = Opcode.TEXT) -> bytes:
-    return Frame(opcode, data).serialize(mask=True)
-
-
-def exactly(sock: socket.socket, size: int) -> bytes:
-    got = bytearray()
-    while len(got) < size:
-        piece = sock.recv(size - len(got))
-        assert piece, f"the server closed after {len(got)} of {size} bytes"
-        got += piece
-    return bytes(got)
 
 
 def closed(client: ClientConnection) -> tuple[int, str]:

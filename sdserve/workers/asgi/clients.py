@@ -26,8 +26,9 @@ from sdserve.http.writer import ClientGone
 from sdserve.process.listeners import Listener
 from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.exchange import ASGIExchange
+from sdserve.workers.asgi.interest import News, interest, news
 from sdserve.workers.base import Worker
-from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, RECEIVE
+from sdserve.workers.http.client import EPOLLOUT, RECEIVE
 from sdserve.workers.http.clients import CALL, CLOSED, FLUSH, HEAD
 from sdserve.workers.http.deadlines import NEVER, Arrival, after
 from sdserve.workers.http.requests import RequestClients
@@ -36,8 +37,6 @@ from sdserve.workers.http.write_buffer import Store
 from sdserve.workers.options import Options
 
 BETWEEN = State.HEAD, State.LAST  # whatever is received now belongs to the next request
-EPOLLRDHUP = select.EPOLLRDHUP
-BROKEN = select.EPOLLERR | select.EPOLLHUP  # epoll(7) reports these unasked; asked for alone they poll for nothing
 SLOW = 0.005  # seconds: inflation makes a message of a WebSocket a thousand times as long
 
 
@@ -133,14 +132,14 @@ class ASGIClients(RequestClients[ASGIClient]):
         assert call is not None
         if mask & EPOLLOUT:
             self._pour(client, call)
-        mask &= ~EPOLLOUT
-        if not mask or client.phase is not CALL:
-            return
-        if client.mask & EPOLLIN:
+            if client.phase is not CALL:
+                return
+        what = news(mask, client.mask)
+        if what is News.BYTES:
             self._take_in(client, call)
-        elif mask & BROKEN:
+        elif what is News.BROKEN:
             self.gone(client, ClientGone("it has broken its connection"))
-        else:
+        elif what is News.END:
             self._end_of(client, call)
 
     def _pour(self, client: ASGIClient, call: Call) -> None:
@@ -215,20 +214,13 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def _listen(self, client: ASGIClient) -> None:
         """Sets what a client is polled for during its call, and nothing if that is over: the client may have been
-        closed, and its descriptor be another's. While a buffer is full, nothing is read, and only the end behind it is
-        looked for. A broken connection is always reported. What has come, and nobody has looked at yet, is queued for
-        its turn."""
+        closed, and its descriptor be another's. What has come, and nobody has looked at yet, is queued for its turn."""
         call = client.call
         if client.phase is not CALL or call is None:
             return
-        if call.half_closed:
-            mask = BROKEN
-        elif call.reads():
-            mask = EPOLLIN
-        else:
-            mask = EPOLLRDHUP if client.conn.state in BETWEEN else BROKEN
+        between, owed = client.conn.state in BETWEEN, client.unsent is not None
         try:
-            self.poll_for(client, mask if client.unsent is None else mask | EPOLLOUT)
+            self.poll_for(client, interest(call.half_closed, call.reads(), between, owed))
         except OSError:  # not the application's fault, which may have called this
             self.fail(client)
         if call.goes_on() and client.phase is CALL and not client.queued:
