@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-REAL_FILES = (io.BufferedReader, io.BufferedRandom, io.FileIO)
+BUFFERED = (io.BufferedReader, io.BufferedRandom)
 
 
 class FileWrapper:
@@ -24,15 +24,16 @@ class FileWrapper:
     def region(self) -> tuple[int, int, int] | None:
         """(descriptor, offset, bytes) when reading this would give the bytes of a regular file, else None."""
         file = self.file
-        if type(file) not in REAL_FILES or not file.readable():  # GzipFile and text files have descriptors, too
-            return None
         try:
+            inner = file.raw if type(file) in BUFFERED else file
+            if type(inner) is not io.FileIO or not inner.readable():  # GzipFile and text files have descriptors, too
+                return None
             if file.writable():
                 file.flush()
             fd = file.fileno()
             found = os.fstat(fd)
             offset = file.tell()
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # it is closed, or detached from what it was around
             return None
         # A file of /proc or /sys is regular, says that it has no blocks, and only reading it shows how long it is.
         if not stat.S_ISREG(found.st_mode) or not found.st_blocks or found.st_size <= offset:

@@ -48,45 +48,46 @@ class Gateway:
             result = self.app(environ, response.start_response)
             whole = response.send_result(result)
         except BaseException as error:  # noqa: BLE001 - nothing that an application raises may end the worker
-            self._failed(environ, response, error)
+            self._failed(response, error)
         if forked.child:
             forked.leave(self.log.error)
         if not whole:
             response.result = result
         elif type(result) is not list:
-            self._close(environ, response, result)
+            self._close(response, result)
 
-    def go_on(self, environ: Environ, response: Response) -> None:
+    def go_on(self, response: Response) -> None:
         """Goes on with a response whose `result` is set, as `call` began it."""
         whole = True
         try:
             whole = response.go_on()
         except BaseException as error:  # noqa: BLE001 - as above
-            self._failed(environ, response, error)
+            self._failed(response, error)
         if forked.child:
             forked.leave(self.log.error)
         if whole:
-            self.drop(environ, response)
+            self.drop(response)
 
-    def drop(self, environ: Environ, response: Response) -> None:
+    def drop(self, response: Response) -> None:
         """Nothing more is wanted of a response whose `result` is set."""
         result, response.result = response.result, None
-        self._close(environ, response, result)
+        self._close(response, result)
 
-    def _close(self, environ: Environ, response: Response, result: Any) -> None:
+    def _close(self, response: Response, result: Any) -> None:
         try:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
         except BaseException as error:  # noqa: BLE001 - as above
-            self._failed(environ, response, error)
+            self._failed(response, error)
         if forked.child:
             forked.leave(self.log.error)
 
-    def _failed(self, environ: Environ, response: Response, error: BaseException) -> None:
+    def _failed(self, response: Response, error: BaseException) -> None:
         if isinstance(error, Leave):
             raise error
-        what = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
+        request = response.request  # the environ is the application's, to do with as it likes
+        what = f"{request.method} {request.uri}"
         if forked.child:  # where its connection is closed: that is no error
             forked.leave(self.log.error, None if isinstance(error, ClientGone) else error, what)
         response.keep_alive = False
@@ -103,7 +104,7 @@ class Gateway:
             self.log.debug("%s: the client went away: %s", what, error)
             response.broken = True
             return
-        has_body = environ["REQUEST_METHOD"] != "HEAD"
+        has_body = request.method != "HEAD"
         if isinstance(error, HTTPError):  # the request's body, read by the application, was at fault
             self.complain("%s: %s", what, error)
             answer = self.writer.error(error, body=has_body)

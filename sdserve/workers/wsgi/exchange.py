@@ -134,7 +134,7 @@ class WSGIExchange(Exchange[WSGIClient]):
         while response.result is not None:
             fiber.pause()
             step = self.gateway.drop if reply.lost >= 0 else self.gateway.go_on
-            step(environ, response)
+            step(response)
 
     def go_on(self, client: WSGIClient, reply: Reply) -> None:
         """Goes on with a response whose client has room, as `answer` began it; `client.reply` is None when it is over.
@@ -153,9 +153,9 @@ class WSGIExchange(Exchange[WSGIClient]):
         elif response.result is not None:
             step = self.gateway.drop if lost else self.gateway.go_on
             if reply.context is not None:
-                reply.context.run(step, reply.environ, response)
+                reply.context.run(step, response)
             else:
-                step(reply.environ, response)
+                step(response)
                 if response.result is None:
                     self._contexts.taken.discard(reply.thread)
             if client.unsent is not None or response.result is not None:

@@ -309,3 +309,42 @@ def test_very_many_headers_are_sent_in_their_order() -> None:
     headers = [(f"X-{number}", "v" * 50) for number in range(20000)]
     head = respond(saying([b"x"], headers=headers))[0].decode()
     assert [line for line in head.split("\r\n") if line.startswith("X-")] == [f"{name}: {v}" for name, v in headers]
+
+
+class Emptying:
+    """An answer that takes the environ apart, and fails."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self.environ = environ
+        self.closed = 0
+
+    def __iter__(self) -> "Emptying":
+        return self
+
+    def __next__(self) -> bytes:
+        self.environ.clear()
+        raise KeyError("user")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_what_fails_is_told_of_the_request_and_not_of_what_the_application_made_of_its_environ() -> None:
+    answers = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        answers.append(Emptying(environ))
+        return answers[0]
+
+    head, _, response = respond(app)
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert (answers[0].closed, type(response.error)) == (1, KeyError)
+
+    def pretends(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["REQUEST_METHOD"] = "GET"
+        raise KeyError("user")
+
+    head, body, _ = respond(pretends, HEAD)
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert body == b""
