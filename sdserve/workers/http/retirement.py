@@ -17,6 +17,8 @@ Where nobody serves on, others may wait for the next start: a client that falls 
 waited for no longer than `SILENCE`. When the time is over, or at a quick stop, what still waits for its client is cut.
 """
 
+from collections.abc import Iterable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -24,7 +26,7 @@ from sdserve.http.response import HeadWriter
 from sdserve.process.adoption import DENSE, SPREAD
 from sdserve.workers.base import Worker
 from sdserve.workers.http.acceptor import Acceptor
-from sdserve.workers.http.client import Phase
+from sdserve.workers.http.client import Client, Phase
 from sdserve.workers.http.clients import Clients
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.handoff import may_move
@@ -111,8 +113,7 @@ class Retirement:
         listeners = self._acceptor.listeners.values()
         for listener in listeners:
             if listener.own or worker.has_successors():
-                while client := self._acceptor.accept(listener):
-                    self._clients.wait(client)
+                self._wait_for(iter(partial(self._acceptor.accept, listener), None))
         self._acceptor.set_open(False)
         for listener in listeners:
             if listener.own:  # who comes later is refused at once, and does not wait for the end of the last request
@@ -153,9 +154,15 @@ class Retirement:
     def _take_back(self, now: float) -> None:
         """Takes what others left in the queue for workers that are not there any more."""
         while (taken := self._acceptor.adopt()) is not None:
-            for client in taken:
-                self._clients.wait(client)
+            self._wait_for(taken)
             self._hurry(now)
+
+    def _wait_for(self, taken: Iterable[Client]) -> None:
+        for client in taken:
+            try:
+                self._clients.wait(client)
+            except OSError:  # epoll has no room: the others have
+                self._clients.fail(client)
 
     def _cuts(self, now: float, hopeless: int) -> bool:
         """Time is over: ends whatever waits for its client. True when the application has heard of it.

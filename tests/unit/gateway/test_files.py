@@ -16,7 +16,7 @@ import pytest
 from sdserve.gateway.files import FileWrapper
 
 TEXT = b"0123456789" * 100
-PACKED = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+PACKED: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
 class Upper(io.FileIO):

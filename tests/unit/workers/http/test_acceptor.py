@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -240,6 +241,24 @@ def test_a_message_of_which_nobody_is_left_hides_none_behind_it(house: Callable[
     assert kept.sock.getpeername() == here.getsockname()
     assert one.acceptor.adopt() is None
     one.guests.close(kept)
+
+
+@pytest.mark.parametrize("take", ["_begin", "_take_back"])
+def test_who_leaves_keeps_all_but_the_one_that_epoll_has_no_room_for(house: Callable[..., House], take: str) -> None:
+    one = house()
+    peers = [one.knock(one.tcp) for _ in range(3)]
+    if take == "_take_back":
+        for client in [one.let_in(one.tcp) for _ in peers]:
+            assert one.acceptor.give_away([client], monotonic(), 1)[0] == [client]
+    alone = SimpleNamespace(has_successors=lambda: False, hands_on=lambda: False, drain_by=None)
+    retirement = Retirement(cast(Any, alone), one.guests, one.acceptor, HeadWriter("sdserve"))
+    one.guests._epoll = cast(Any, Short(one.epoll, {2}))
+    getattr(retirement, take)(monotonic())
+    for peer in peers:
+        peer.sendall(b"x")
+    assert peers[1].recv(1) == b""
+    assert {fd for fd, _ in one.epoll.poll(10)} == {client.fd for client in one.guests}
+    assert len(one.guests) == 2
 
 
 @pytest.mark.parametrize("cut", [1, 20, 45])
