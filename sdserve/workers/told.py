@@ -262,7 +262,7 @@ class Told:
         if signum == signal.SIGTERM:
             self.retire()
             if not self.leaving:
-                self._leave_boot(signal.SIGTERM)
+                self._leave_now(signal.SIGTERM)
         elif signum in (signal.SIGINT, signal.SIGQUIT):
             if self.quick:
                 return
@@ -273,13 +273,13 @@ class Told:
                     self.cfg.worker_int(self)
             except Exception:
                 self.log.exception("Exception in the worker_int hook")
-            self._leave_boot(signal.Signals(signum))
+            self._leave_now(signal.Signals(signum))
         elif signum == signal.SIGUSR1:
             self.log.reopen_files()
 
-    def _leave_boot(self, signum: signal.Signals) -> None:
-        """Nothing is served yet, so there is nothing to finish: do not wait for the end of a long import."""
-        if not self.booted:
+    def _leave_now(self, signum: signal.Signals) -> None:
+        """Nothing is served yet, or any more: do not wait for the end of a long import, or of a shutdown."""
+        if not self.booted or self.leaving:
             if not self.leaving:
                 self.tell(FAILED + told_by(signum).encode())
             self.leaving = True

@@ -129,6 +129,37 @@ def test_a_startup_that_fails_is_one_failure(start: Callable[..., Server], tmp_p
     assert "no database" in server.log and "shutdown failed" not in server.log
 
 
+LASTS = """
+import asyncio
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("the shutdown begins", flush=True)
+        await asyncio.sleep(3600)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"here"})
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_quick_stop_cuts_the_shutdown_of_a_worker_that_has_served(
+    start: Callable[..., Server], tmp_path: Path, loop: str
+) -> None:
+    (tmp_path / "app.py").write_text(LASTS)
+    address = ("127.0.0.1", free_port())
+    server = start("-b", f"{address[0]}:{address[1]}", "--asgi-loop", loop, "app", cwd=tmp_path).wait_ready()
+    assert answer(address).body == b"here"
+    server.kill(signal.SIGTERM)
+    server.wait_log("the shutdown begins")
+    server.kill(signal.SIGQUIT)
+    assert server.wait() == 0
+    assert "Worker exiting" in server.log
+    assert "was killed" not in server.log and "SIGKILL" not in server.log
+
+
 TOLD = """
 import asyncio, os, signal, socket, time
 close = socket.socket.close

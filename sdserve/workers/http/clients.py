@@ -291,11 +291,13 @@ class Clients(Deadlines, Generic[C]):
         """From now on they are kept idle for as long as the configuration says."""
         self._keepalive = self._times.keepalive
 
-    def hurry(self, now: float, silence: float) -> None:
-        """From now on a request that arrives is given up when nothing of it has come for `silence` seconds."""
+    def hurry(self, now: float, silence: float, last_words: float) -> None:
+        """From now on a request that arrives is given up when nothing of it has come for `silence` seconds, and what a
+        client sends after its last answer is read for no longer than `last_words` seconds."""
         times = self._times
         head, idle = (min(each or NEVER, silence) for each in (times.head, times.body_idle))
-        self._times = times = times.replace(head=head, body_idle=idle)
+        linger = min(times.linger or NEVER, last_words)
+        self._times = times = times.replace(head=head, body_idle=idle, linger=linger)
         for client in self:
             due = NEVER
             if client.phase is PREFACE or (client.phase is HEAD and client.conn.buffered):

@@ -72,7 +72,7 @@ class Retirement:
             self._give_until = min(self._give_until, now + ACTIVE)  # who asks again at once gets its last answer here
         if not self._hurries and worker.knows_who_follows() and not worker.has_successors():
             self._hurries = True
-            self._clients.hurry(now, SILENCE)
+            self._clients.hurry(now, SILENCE, LAST_WORDS)
         if self._giving:
             known = worker.knows_who_follows()
             if not worker.hands_on() or now >= (self._give_until if known else self._ask_until):

@@ -4,6 +4,7 @@ import os
 import select
 import socket
 from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 
@@ -93,6 +94,18 @@ def test_many_deadlines_in_a_row_are_looked_at_together(made: Made) -> None:
     assert made.sweep_at == 100.01 + SWEEP
     made.sweep(made.sweep_at)
     assert len(made) == 0
+
+
+def test_who_is_in_a_hurry_reads_the_last_words_of_nobody_for_long(made: Made) -> None:
+    """A client may keep its connection for as long as it likes after the last answer."""
+    usual, late = made.one(), made.one()
+    for client in made:
+        client.sock.setblocking(False)
+    made.end(usual)
+    made.hurry(monotonic(), 5.0, 0.5)
+    made.end(late)
+    assert [client.phase for client in (usual, late)] == [Phase.LINGER] * 2
+    assert late.deadline <= monotonic() + 0.5 < usual.deadline
 
 
 def test_a_new_deadline_takes_the_place_of_the_old_one(made: Made) -> None:
