@@ -26,7 +26,10 @@ ACCEPTED: dict[str, tuple[str, object]] = {
     "tmp_upload_dir": ("bodies that are too large for memory go to the directory in the variable TMPDIR", None),
     "capture_output": ("what is printed goes to the standard streams, under systemd to the journal", False),
     "enable_stdio_inheritance": ("the standard streams are inherited; PYTHONUNBUFFERED=1 unbuffers them", False),
-    "sendfile": ("files are sent by sendfile(2) wherever that is possible", None),
+    "sendfile": (
+        "files are sent by sendfile(2) wherever that is possible, for ASGI where `asgi_sendfile` offers it",
+        None,
+    ),
     "control_socket_disable": ("there is no control socket, and sdservectl does not find this server", False),
     "http_parser": ("there is one parser, httptools", "auto"),
     "debug": ("nothing, gunicorn dropped it as well; loglevel = 'debug' shows more", False),

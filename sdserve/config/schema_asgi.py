@@ -47,6 +47,14 @@ class ASGI:
         of its path, where it is put if the proxy has taken it away.""",
         metavar="PATH",
     )
+    asgi_sendfile = Setting(
+        convert.boolean,
+        False,
+        """Offer http.response.pathsend and http.response.zerocopysend: files of applications that use them, as those of
+        Starlette and FastAPI do, go by sendfile(2). Only for applications all of whose middleware knows these messages:
+        what compresses, collects or changes bodies does not see them.""",
+        "",
+    )
     limit_concurrency = count(
         0,
         """Requests and WebSockets that a worker calls an ASGI application for at the same time. Others get 503 with

@@ -23,12 +23,16 @@ PCHAR = "/:@!$&'()*+,;="  # what a path may have besides letters, digits and -._
 class Scopes:
     """Makes scopes. `root_path` is where the application is mounted, else the SCRIPT_NAME of this process's environment
     says it, but a trusted proxy knows better. `state` is what lifespan's startup left, None where the application has
-    no lifespan."""
+    no lifespan.
 
-    def __init__(self, environs: Environs, root_path: str, state: dict[str, Any] | None) -> None:
+    `sendfile` is whether files may be sent by messages of their own. An application is not asked alone: any middleware
+    between it and the server passes the offer on, and many wait for bodies, which then never come."""
+
+    def __init__(self, environs: Environs, root_path: str, state: dict[str, Any] | None, sendfile: bool) -> None:
         self._environs = environs
         self._root_path = (root_path or environs.script_name).rstrip("/")
         self._state = state
+        self._sendfile = sendfile
 
     def of_request(self, server: Address, peer: Address | None, request: Request, standing: int) -> Scope:
         """The scope of one HTTP request. Raises BadRequest.
@@ -62,13 +66,11 @@ class Scopes:
             "headers": request.pairs if request.pairs is not None else self._headers(request, standing),
             "client": client,
             "server": server,
-            "extensions": {
-                "http.response.trailers": {},
-                "http.response.pathsend": {},
-                "http.response.zerocopysend": {},
-                "http.response.early_hint": {},
-            },
+            "extensions": {"http.response.trailers": {}, "http.response.early_hint": {}},
         }
+        if self._sendfile:
+            scope["extensions"]["http.response.pathsend"] = {}
+            scope["extensions"]["http.response.zerocopysend"] = {}
         if request.uri[0] != "/" and request.host:  # whatever Host said (RFC 9112 section 3.2.2)
             others = (each for each in scope["headers"] if each[0] != b"host")
             scope["headers"] = [(b"host", request.host.encode("ascii")), *others]

@@ -105,6 +105,30 @@ class Signed(BaseHTTPMiddleware):
         return response
 
 
+class Collects:
+    """Holds the start until it has the whole body, and knows no messages but these two, as many do that were written
+    by hand."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        start: Any = None
+        pieces: list[bytes] = []
+
+        async def collect(message: Any) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+            elif message["type"] == "http.response.body":
+                pieces.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    await send(start)
+                    await send({"type": "http.response.body", "body": b"".join(pieces)})
+
+        await self._app(scope, receive, collect)
+
+
 api = FastAPI()
 
 
@@ -157,11 +181,12 @@ routes = [
     Mount("/api", api),
     Mount(
         "/wrapped",
-        Starlette(routes=[Route("/stream", stream), Route("/endless", endless)]),
+        Starlette(routes=[Route("/stream", stream), Route("/endless", endless), Route("/file", file)]),
         middleware=[
             Middleware(Signed),
             Middleware(GZipMiddleware, minimum_size=100),
         ],
     ),
+    Mount("/collected", Starlette(routes=[Route("/file", file)]), middleware=[Middleware(Collects)]),
 ]
 application = Starlette(routes=routes, lifespan=lifespan)

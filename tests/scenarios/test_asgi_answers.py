@@ -16,7 +16,7 @@ SERVED = re.compile(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
 
 @pytest.fixture(scope="module", params=LOOPS)
 def at(request: pytest.FixtureRequest) -> Iterator[Corners]:
-    with corners(request.param) as served:
+    with corners(request.param, "--asgi-sendfile") as served:
         yield served
 
 

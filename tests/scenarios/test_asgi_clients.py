@@ -20,7 +20,8 @@ END = {"type": "http.disconnect"}
 
 @pytest.fixture(scope="module", params=LOOPS)
 def at(request: pytest.FixtureRequest) -> Iterator[Corners]:
-    with corners(request.param, "--log-level", "debug", "--body-timeout", "1", "--keep-alive", "60") as served:
+    limits = ("--body-timeout", "1", "--keep-alive", "60")
+    with corners(request.param, "--log-level", "debug", *limits, "--asgi-sendfile") as served:
         yield served
 
 

@@ -133,7 +133,7 @@ DIFFERENCES = {
     "page: /wrong?nul": NO_ANSWER,
     "page: /hints": "an extension that uvicorn has not",
     "page: /trailers": "an extension that uvicorn has not",
-    "page: /path?here": "an extension that uvicorn has not",
+    "page: /path?here": "an extension that uvicorn has not: it is taken, though not offered by default",
 }
 
 

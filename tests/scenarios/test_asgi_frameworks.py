@@ -93,6 +93,26 @@ def test_its_files(starlette: Site) -> None:
     assert (again.status_code, again.content, client.get("/static/none").status_code) == (304, b"", 404)
 
 
+def test_its_files_are_compressed_by_its_middleware(starlette: Site) -> None:
+    found = starlette.client.get("/wrapped/file")
+    assert found.content == bytes(range(256)) * 8192
+    assert (found.headers["Content-Encoding"], found.headers["Vary"]) == ("gzip", "Accept-Encoding")
+
+
+def test_its_files_pass_middleware_that_knows_bodies_alone(starlette: Site) -> None:
+    found = starlette.client.get("/collected/file")
+    assert (found.status_code, found.content) == (200, bytes(range(256)) * 8192)
+
+
+def test_with_sendfile_its_files_are_left_to_the_server() -> None:
+    """Which shows: middleware that compresses bodies sees none, and one that waits for them waits in vain."""
+    with site("asgi_starlette", "auto", "--asgi-sendfile") as found:
+        test_its_files(found)
+        passed = found.client.get("/wrapped/file")
+        assert (passed.content, "Content-Encoding" in passed.headers) == (bytes(range(256)) * 8192, False)
+        assert found.client.get("/collected/file").status_code == 500
+
+
 def test_its_events_and_background_tasks(starlette: Site) -> None:
     found = starlette.client.get("/events")
     assert found.headers["Content-Type"].startswith("text/event-stream")

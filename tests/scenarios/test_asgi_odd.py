@@ -72,7 +72,7 @@ def test_a_file_whose_sending_was_cancelled_is_never_another_one(serve: Serve, t
     """Its descriptor is closed, and its number is soon that of the next file."""
     (tmp_path / "large").write_bytes(b"x" * 40_000_000)
     (tmp_path / "secret").write_bytes(b"SECRET" * 10_000)
-    server, address = serve(LARGE=str(tmp_path / "large"), SECRET=str(tmp_path / "secret"))
+    server, address = serve("--asgi-sendfile", LARGE=str(tmp_path / "large"), SECRET=str(tmp_path / "secret"))
     with connector(address)() as sock:
         sock.sendall(b"GET /cancelled_file HTTP/1.1\r\nHost: a\r\n\r\n")
         server.wait_log("Error handling request GET /cancelled_file|the client went away")

@@ -100,7 +100,8 @@ def test_an_exchange_leaves_nothing_however_it_ends(
     address = ("127.0.0.1", free_port())
     (tmp_path / "conf.py").write_text(HOOKS if hooks else "")
     logs = ("--access-logfile", "/dev/null", "-c", f"{tmp_path}/conf.py", "--log-level", "critical")
-    server = start("-b", "{}:{}".format(*address), "--asgi-loop", loop, *logs, "asgi_ends").wait_ready()
+    asgi = ("--asgi-loop", loop, "--asgi-sendfile")
+    server = start("-b", "{}:{}".format(*address), *asgi, *logs, "asgi_ends").wait_ready()
     (worker,) = server.workers
 
     def left() -> dict[str, int]:

@@ -19,7 +19,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """One worker on a TCP and on a Unix socket."""
     port = free_port()
     path = tmp_path_factory.mktemp("http") / "socket"
-    app = ["asgi_web"] if request.param == "ASGI" else ["--threads", request.param[0], "web"]
+    app = ["--asgi-sendfile", "asgi_web"] if request.param == "ASGI" else ["--threads", request.param[0], "web"]
     args = ["-b", f"127.0.0.1:{port}", "-b", f"unix:{path}", *app]
     with Server(*args) as server:
         server.wait_ready()

@@ -14,6 +14,7 @@ class AsgiOptions(Immutable):
 
     loop: auto, uvloop, asyncio. lifespan: auto, on, off.
     root_path: without the slash at its end, "" for none.
+    sendfile: whether applications are offered to have files sent.
     disconnect_grace: after which a call whose client has gone is cancelled.
     max_queue: messages, 1 at least. concurrency: calls at once.
     stream_grace: 0 is at once, NEVER until the end of what graceful_timeout gives to requests.
@@ -23,6 +24,7 @@ class AsgiOptions(Immutable):
     loop: str
     lifespan: str
     root_path: str
+    sendfile: bool
     disconnect_grace: float
     max_message: int
     max_queue: int
@@ -39,6 +41,7 @@ class AsgiOptions(Immutable):
             loop=cfg.asgi_loop,
             lifespan=cfg.asgi_lifespan,
             root_path=cfg.root_path,
+            sendfile=cfg.asgi_sendfile,
             disconnect_grace=float(cfg.asgi_disconnect_grace_period),
             max_message=cfg.websocket_max_message_size,
             max_queue=cfg.websocket_max_queue,

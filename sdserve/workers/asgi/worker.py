@@ -83,7 +83,7 @@ class ASGIWorker(HTTPWorker):
     def exchange(self) -> ASGIExchange:
         """What calls the application, once its lifespan has begun."""
         state = self.lifespan.state if self.lifespan.supported else None
-        scopes = Scopes(self.environs, self.asgi.root_path, state)
+        scopes = Scopes(self.environs, self.asgi.root_path, state, self.asgi.sendfile)
         tasks = Tasks(self.event_loop)
         exchange = ASGIExchange(*(self, self.wsgi, self.environs, scopes, self.heads, tasks, self.options, self.access))
         exchange.asgi = self.asgi

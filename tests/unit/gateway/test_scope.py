@@ -21,12 +21,14 @@ def scope_of(
     root_path: str = "",
     state: dict[str, Any] | None = None,
     trusted: bool = False,
+    sendfile: bool = False,
     **terms: Any,
 ) -> Scope:
     environs = Environs(FORWARDING, Terms(errors=None, **terms))
     head = "\r\n".join((f"GET {target} HTTP/1.1", "Host: a", *fields, "", ""))
     request = PairsReader(Limits(), environs.names).read(head.encode("latin-1"))
-    return Scopes(environs, root_path, state).of_request(SERVER, PEER, request, TRUSTED if trusted else 0)
+    scopes = Scopes(environs, root_path, state, sendfile)
+    return scopes.of_request(SERVER, PEER, request, TRUSTED if trusted else 0)
 
 
 def mount(scope: Scope) -> tuple[str, str, bytes]:
@@ -115,13 +117,20 @@ def test_the_target_says_who_is_meant_whatever_host_says() -> None:
 def test_each_request_has_mappings_of_its_own() -> None:
     state = {"pool": []}  # type: ignore[var-annotated]
     environs = Environs(FORWARDING, Terms(errors=None))
-    reader, scopes = PairsReader(Limits(), environs.names), Scopes(environs, "", state)
+    reader, scopes = PairsReader(Limits(), environs.names), Scopes(environs, "", state, True)
     head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     one, two = (scopes.of_request(SERVER, PEER, reader.read(head), 0) for _ in range(2))
     for key in ("headers", "extensions", "state", "asgi"):
         assert one[key] == two[key] and one[key] is not two[key]
     assert one["state"]["pool"] is two["state"]["pool"] is state["pool"]
     assert "state" not in scope_of(), "where the application has no lifespan"
+
+
+def test_what_keeps_bodies_from_middleware_is_offered_on_demand_alone() -> None:
+    always = {"http.response.trailers", "http.response.early_hint"}
+    assert set(scope_of()["extensions"]) == always
+    files = {"http.response.pathsend", "http.response.zerocopysend"}
+    assert set(scope_of(sendfile=True)["extensions"]) == always | files
 
 
 def test_bytes_that_are_no_text_are_replaced() -> None:
