@@ -112,3 +112,18 @@ def test_a_websocket_that_is_not_read_any_more_has_not_ended(service: Service) -
     assert exactly(websocket, 10 + SIZE)[:2] == b"\x82\x7f"
     websocket.sendall(masked(b"second"))
     eventually(lambda: service.heard() == b"['first', 'second']", "both messages")
+
+
+def test_what_is_reported_of_a_connection_is_not_of_the_next_one_with_its_descriptor(service: Service) -> None:
+    websocket, other = service.websocket(), service.served()
+    gate = service.block()
+    other.sendall(get("/broadcast"))
+    new = service.client()
+    new.sendall(get("/later") * 2)
+    websocket.close()
+    os.close(gate)
+    got = b""
+    while got.count(b"HTTP/1.1 200 ") < 2:
+        piece = new.recv(65536)
+        assert piece, got
+        got += piece

@@ -1,5 +1,6 @@
 """A client of the ASGI worker: its call, and what it has not taken yet."""
 
+import select
 import socket
 
 from sdserve.gateway.asgi_call import Call
@@ -46,6 +47,13 @@ class ASGIClient(Client):
             return False
         self.arrival.received(len(data), now)
         return True
+
+    def reported(self) -> int:
+        """The events of its socket, as epoll would report them now; those of an end only."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLRDHUP)
+        found = poll.poll(0)
+        return found[0][1] if found else 0
 
     @property
     def owed(self) -> int:

@@ -28,7 +28,7 @@ from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.asgi.interest import News, interest, news
 from sdserve.workers.base import Worker
-from sdserve.workers.http.client import EPOLLOUT, RECEIVE
+from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, RECEIVE
 from sdserve.workers.http.clients import CALL, CLOSED, FLUSH, HEAD
 from sdserve.workers.http.deadlines import NEVER, Arrival, after
 from sdserve.workers.http.requests import RequestClients
@@ -130,17 +130,23 @@ class ASGIClients(RequestClients[ASGIClient]):
     def _during_call(self, client: ASGIClient, mask: int) -> None:
         call = client.call
         assert call is not None
-        if mask & EPOLLOUT:
+        polled = client.mask
+        if mask & polled & EPOLLOUT:
             self._pour(client, call)
             if client.phase is not CALL:
                 return
-        what = news(mask, client.mask)
+            polled = client.mask
+        if mask & polled & EPOLLIN:  # as `news` has it, but for its cost in each event
+            self._take_in(client, call)
+            return
+        what = news(mask, polled)
         if what is News.BYTES:
             self._take_in(client, call)
-        elif what is News.BROKEN:
-            self.gone(client, ClientGone("it has broken its connection"))
-        elif what is News.END:
-            self._end_of(client, call)
+        elif what is not News.NONE and (what := news(client.reported(), polled)) is not News.NONE:
+            if what is News.END:
+                self._end_of(client, call)
+            else:
+                self.gone(client, ClientGone("it has broken its connection"))
 
     def _pour(self, client: ASGIClient, call: Call) -> None:
         """There is room for what was sent."""

@@ -2,7 +2,9 @@
 
 An event may be older than what is polled for now. Between the poll and its turn the calls of other clients come, and
 they may change that: a message to this client leaves no room for what it sends itself. So an event says no more than
-its own bits do, and only what is still asked for. What is ignored is reported again once somebody wants it.
+its own bits do, and only what is still asked for. What is ignored is reported again once somebody wants it. Nor need it
+be of this client: that of another one, which was closed meanwhile, may have had the descriptor. An end is asked of the
+socket itself, before it is believed. Whatever else an event is about, reading or writing shows.
 """
 
 import select
