@@ -309,6 +309,7 @@ class WebSocket:
     def _message_of(self, frame: Frame, events: list[Event]) -> None:
         """Adds the message that a frame is, or completes."""
         data, whole = frame.data, self._message
+        frame.data = b""  # the library's parser has the frame until it gets the next one
         self._done += len(data)
         try:
             if frame.opcode is not Opcode.CONT:

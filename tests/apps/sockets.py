@@ -56,6 +56,13 @@ async def size(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
         heard.append(len(message["bytes"]))
 
 
+async def drop(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
+    """Notes how long a message is, and keeps nothing of it."""
+    await opened(receive, send)
+    heard.append(len((await receive())["bytes"]))
+    await receive()
+
+
 async def chat(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
     await opened(receive, send)
     room.add(send)

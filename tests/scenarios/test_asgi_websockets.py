@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,7 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.frames import OPENING, exactly, masked
+from sdserve.process.proc import read_pss
+from tests.support.frames import DEFLATE, OPENING, compressed, exactly, masked
 from tests.support.server import Server, free_port
 from tests.support.waiting import eventually
 
@@ -342,14 +342,10 @@ def test_what_a_peer_sends_behind_its_close_is_read_and_dropped(service: Service
 def test_who_asks_for_little_does_not_wait_for_the_long_messages_of_all(start: Start) -> None:
     """Ten messages of 16 kB become 16 MiB each. They came first, and most of them are inflated behind the request."""
     service = serve(start, "-w", "1")
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -12)
-    small = (deflate.compress(bytes((16 << 20) - 1)) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
-    plain = masked(small, Opcode.BINARY)
-    message = bytes((plain[0] | 0x40,)) + plain[1:]  # RFC 7692: it is compressed
-    extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    message = compressed(bytes((16 << 20) - 1), Opcode.BINARY)
     with ExitStack() as stack:
         names = [f"long{number}" for number in range(10)]
-        peers = [stack.enter_context(service.raw(f"/size?{name}", extension=extension)) for name in names]
+        peers = [stack.enter_context(service.raw(f"/size?{name}", extension=DEFLATE)) for name in names]
         asking = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
         stack.callback(asking.close)
         asking.request("GET", "/cpu")
@@ -559,3 +555,19 @@ def test_however_it_ends_nothing_of_it_stays_in_memory(start: Start, extension: 
     for _ in range(10):
         all_ways()
     eventually(lambda: left() == first or None, f"what there was at first: {first}; {left()}")
+
+
+def test_a_message_that_was_received_is_nobodys_but_the_applications(start: Start) -> None:
+    """Its client may send nothing more for hours."""
+    service = serve(start, "-w", "1")
+    [worker] = service.server.workers
+    count, size = 12, 16 << 20
+    message = compressed(bytes(size), Opcode.BINARY)
+    service.get("/told")
+    before = read_pss(worker.pid) or 0
+    with ExitStack() as stack:
+        for number in range(count):
+            stack.enter_context(service.raw(f"/drop?drop{number}", extension=DEFLATE)).sendall(message)
+            assert service.told(f"drop{number}") == [size]
+        more = (read_pss(worker.pid) or 0) - before
+    assert before > 0 and more < count * size / 3, f"{more >> 20} MiB more than before"

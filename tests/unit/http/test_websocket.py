@@ -5,7 +5,9 @@ import itertools
 import logging
 import os
 import struct
+import tracemalloc
 import weakref
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -588,3 +590,38 @@ def test_what_is_over_stays_in_memory_for_nobody(make: Callable[[], WebSocket], 
         assert there() is None
     finally:
         gc.enable()
+
+
+def in_parts(data: bytes, count: int) -> list[bytes]:
+    step = -(-len(data) // count)
+    return [data[at : at + step] for at in range(0, len(data), step)]
+
+
+@pytest.mark.parametrize("fragments", [1, 4])
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_what_was_given_out_is_not_kept(zipped: bool, fragments: int, pieces: int) -> None:
+    """Nor what it came in, whichever way it was read."""
+    socket = compressed() if zipped else opened()
+    size = 1 << 20
+    data = os.urandom(size)
+    if zipped:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -12)
+        data = (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    parts = in_parts(data, fragments)
+    frames = [
+        frame(part, 0 if number else 2, fin=number == fragments - 1, bits=4 if zipped and not number else 0)
+        for number, part in enumerate(parts)
+    ]
+    inputs = in_parts(b"".join(frames), pieces)
+    del data, parts, frames
+    tracemalloc.start()
+    try:
+        events: list[Event] = []
+        while inputs or socket.waits:
+            events += socket.receive(inputs.pop(0) if inputs else b"")
+        assert [len(event) for event in events if isinstance(event, bytes)] == [size]
+        events.clear()
+        assert tracemalloc.get_traced_memory()[0] < size / 8
+    finally:
+        tracemalloc.stop()
