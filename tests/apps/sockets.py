@@ -63,6 +63,14 @@ async def drop(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
     await receive()
 
 
+async def hold(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
+    """Keeps one message, and receives no other."""
+    await opened(receive, send)
+    message = await receive()
+    heard.append(message["type"])
+    await asyncio.sleep(3600)
+
+
 async def chat(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
     await opened(receive, send)
     room.add(send)

@@ -571,3 +571,32 @@ def test_a_message_that_was_received_is_nobodys_but_the_applications(start: Star
             assert service.told(f"drop{number}") == [size]
         more = (read_pss(worker.pid) or 0) - before
     assert before > 0 and more < count * size / 3, f"{more >> 20} MiB more than before"
+
+
+@pytest.mark.parametrize(("text", "part"), [("x" * ((4 << 20) - 4) + "\N{GRINNING FACE}", 1), ("x" * (4 << 20), 4)])
+def test_what_they_cost_together_is_what_the_page_says(start: Start, text: str, part: int) -> None:
+    """One message is the application's, and another one waits for it."""
+    page = (Path(__file__).parents[2] / "docs/reference/limits.md").read_text()
+    [factor] = re.findall(r"websocket_max_message_size . (\d+) . connections", page)
+    count, message = 6, compressed(text.encode())
+    bound = len(text.encode()) * int(factor) // part * count
+    service = serve(start, "-w", "1", "--websocket-max-message-size", "4M")
+    [worker] = service.server.workers
+    service.get("/told")
+    before = read_pss(worker.pid) or 0
+
+    def calm() -> int:
+        """How much more is in memory, once that does not change while the event loop turns."""
+        first = read_pss(worker.pid) or 0
+        for _ in range(2 * count):
+            service.get("/")
+        more = (read_pss(worker.pid) or 0) - before
+        return more if abs(more - (first - before)) < 1 << 20 else 0
+
+    with ExitStack() as stack:
+        for number in range(count):
+            stack.enter_context(service.raw(f"/hold?hold{number}", extension=DEFLATE)).sendall(message * 2)
+        for number in range(count):
+            service.told(f"hold{number}")
+        more = eventually(calm, "a worker whose memory does not grow")
+        assert bound * 0.8 < more < bound * 1.2 + (16 << 20), f"{more >> 20} MiB, and {bound >> 20} by the page"
