@@ -10,6 +10,7 @@ from collections.abc import Callable
 from threading import get_ident
 
 from sdserve.errors import Leave
+from sdserve.workers.wsgi.calling_thread import no_daemon
 
 
 def _nothing() -> None:
@@ -64,7 +65,8 @@ class Fiber:
         self._go.acquire()
         self.thread = get_ident()
         try:
-            self.work()
+            with no_daemon():
+                self.work()
         except BaseException as error:  # noqa: BLE001 - for the resumer
             self._error = error
         finally:

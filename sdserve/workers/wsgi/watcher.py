@@ -13,6 +13,7 @@ from sdserve.http.request import Request
 from sdserve.immutable import Immutable
 from sdserve.log import Logger
 from sdserve.workers.http.deadlines import NEVER
+from sdserve.workers.wsgi.calling_thread import CallingThread
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.pace import IN_DEMAND, LOOK_EVERY, Pace, overstays
 from sdserve.workers.wsgi.roster import Roster
@@ -215,7 +216,7 @@ class Watcher:
                 self._alive += 1
                 number = self._alive
             try:
-                threading.Thread(target=self._live, name=f"sdserve-{number}", daemon=True).start()
+                CallingThread(target=self._live, name=f"sdserve-{number}").start()
             except (RuntimeError, MemoryError) as error:  # a limit of the system, of the unit, or of the user
                 with self._mutex:
                     self._alive -= 1
