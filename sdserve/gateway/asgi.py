@@ -25,6 +25,7 @@ Move = Callable[[Any, Message], Moved]
 Moves = Mapping[str, Move]
 HIGH = 65536  # bytes that a client has not taken, beyond which `send` waits for it
 BLOCK = 262144  # bytes of a file that can only be read, at a time
+TOLD = 4  # faults that a log line repeats
 STATUSES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
@@ -68,9 +69,11 @@ class HTTPCall(Call):
     """One request and its answer."""
 
     _fresh = False  # the head is held, and the next message may be the whole body: the quick way
+    _hinted = False  # early hints came
     _trailers: bytes | None = None  # their lines, None if there are to be none
     _moves: Moves  # what may be sent now: a row of the table below
     _turn: Lock | None = None  # who sends has it, from the first message on that has had to wait
+    _faults: tuple[str, ...] = ()  # what `send` has raised: the application may have caught it, and said nothing
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -104,11 +107,31 @@ class HTTPCall(Call):
         except HTTPError as error:
             self._host.refused(self, error)
             raise Disconnected("the request is malformed") from error
+        except Exception as error:
+            self._fault(error)
+            raise
         finally:
             if turn is not None:
                 turn.release()
         if ends:
             self._host.completed(self)
+
+    def _fault(self, error: Exception) -> None:
+        said = f"send raised {type(error).__name__}: {error}"
+        if said not in self._faults and len(self._faults) < TOLD:
+            self._faults = (*self._faults, said)
+
+    def shortfall(self) -> str:
+        """For the log: what the answer lacks of an application that has returned."""
+        if self.head_sent:
+            said = "answered in part only"
+        elif self.head is not None:
+            said = "returned without an answer: it sent a start, and no body"
+        elif self._faults or self._hinted:
+            said = "returned without an answer: it sent nothing that begins one"
+        else:
+            said = "returned without an answer: it sent nothing"
+        return "; ".join((said, ", ".join(self._faults))) if self._faults else said
 
     def _begin(self, message: Message) -> None:
         status, fields = message["status"], list(message.get("headers", ()))  # the application's own may change
@@ -245,6 +268,7 @@ class HTTPCall(Call):
 
     def _hint(self, message: Message) -> None:
         """http.response.early_hint: 103 (RFC 8297), which HTTP/1.0 does not know."""
+        self._hinted = True
         if self.request.minor and not self.head_sent:
             self._sink.send(self.heads.interim("103 Early Hints", [(b"Link", link) for link in message["links"]]))
 

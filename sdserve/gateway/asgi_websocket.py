@@ -230,10 +230,9 @@ class WebSocketCall(HTTPCall):
             return
         if self._closed is not None:
             raise Disconnected(f"the WebSocket was closed: {self._closed.code}")
-        move = self._order.get(kind)
-        if move is None:
-            raise RuntimeError(f"{kind!r} is not a message of a WebSocket")
         try:
+            if (move := self._order.get(kind)) is None:
+                raise RuntimeError(f"{kind!r} is not a message of a WebSocket")
             if (moved := move(self, message)) and moved is not True:
                 await moved
         except Disconnected:
@@ -241,6 +240,9 @@ class WebSocketCall(HTTPCall):
         except ClientGone as error:
             self._host.lost(self, error)
             raise Disconnected(str(error)) from error
+        except Exception as error:
+            self._fault(error)
+            raise
 
     def _accept(self, message: Message) -> None:
         if self._host.leaving:

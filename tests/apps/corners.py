@@ -12,6 +12,7 @@ import signal
 import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,14 @@ async def start_again(call: Call) -> None:
 
 async def unknown(call: Call) -> None:
     await call.send({"type": "http.response.push", "path": "/"})
+
+
+async def unknown_caught(call: Call) -> None:
+    """Around the start, as one does who catches whatever sending raises."""
+    for kind in ("push", "debug", "push"):
+        await call.noted(partial(call.send, {"type": f"http.response.{kind}"}))
+    if call.key == "started":
+        await call.start()
 
 
 async def no_type(call: Call) -> None:
@@ -626,7 +635,19 @@ async def let(call: Call) -> None:
 
 PLACES = [
     *(scope, echo, messages, ignore, both, after_body, waits, reads_on, slowly),
-    *(stream, nothing, start_only, piece_only, body_only, start_twice, start_again, unknown, no_type, after_last),
+    *(
+        stream,
+        nothing,
+        start_only,
+        piece_only,
+        body_only,
+        start_twice,
+        start_again,
+        unknown,
+        unknown_caught,
+        no_type,
+        after_last,
+    ),
     *(raises, leaves, raises_started, raises_late, raises_sized, raises_after, long, long_pieces, short, short_pieces),
     *(no_content, not_modified, status, names, wrong, wrong_then_right, lists, bare, connection, closes),
     *(kinds, changes, returns),

@@ -188,6 +188,26 @@ def test_what_is_wrong_before_the_answer_is_a_500(at: Corners, path: str) -> Non
         at.server.wait_log(f"(Error handling request )?GET {re.escape(path)}", since=mark)
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/nothing", "without an answer: it sent nothing"),
+        ("/start_only", "without an answer: it sent a start, and no body"),
+        ("/unknown_caught", "without an answer: it sent nothing that begins one; {push}, {debug}"),
+        ("/unknown_caught?started", "without an answer: it sent a start, and no body; {push}, {debug}"),
+    ],
+)
+def test_the_log_says_what_is_missing_of_an_answer(at: Corners, path: str, said: str) -> None:
+    mark = at.server.mark
+    assert at.ask(path).status == 500
+    refusals = {
+        kind: f"send raised RuntimeError: 'http.response.{kind}' is not a message of an HTTP response"
+        for kind in ("push", "debug")
+    }
+    said = f"GET {path}: the application returned {said.format(**refusals)}"
+    at.server.wait_log(re.escape(said) + "$", since=mark)
+
+
 def test_an_application_may_answer_after_a_head_that_could_not_be_sent(at: Corners) -> None:
     key = at.key()
     assert at.ask(f"/wrong_then_right?{key}").body == b"right"

@@ -186,7 +186,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         finally:
             self._ended(call)
 
-    def _failed(self, call: Call, error: BaseException) -> None:
+    def _failed(self, call: HTTPCall, error: BaseException) -> None:
         request = call.request
         what = f"{request.method} {request.uri}"
         if isinstance(error, CancelledError) and call.cancelled:
@@ -203,7 +203,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         if not call.complete:
             self._incomplete(call, error)
 
-    def _incomplete(self, call: Call, error: BaseException | None) -> None:
+    def _incomplete(self, call: HTTPCall, error: BaseException | None) -> None:
         """The application has ended without ending its answer."""
         try:
             if call.finish(error, monotonic()):
@@ -216,8 +216,7 @@ class ASGIExchange(Exchange[ASGIClient]):
         if call.gone:
             return
         if error is None and not call.told:
-            said = "answered in part only" if call.head_sent else "returned without an answer"
-            self._log.error("%s: the application %s", what, said)
+            self._log.error("%s: the application %s", what, call.shortfall())
         if call.head_sent:
             call.broken = call.complete = True
         else:

@@ -2,6 +2,7 @@
 end. Without sockets."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -220,6 +221,45 @@ def test_what_breaks_the_rules_is_raised_in_send(before: list[Message], message:
         assert client.sent == sent and not client.told, "and nothing has happened"
 
     story()
+
+
+NONE = "returned without an answer: it sent nothing"
+BEGUN = "returned without an answer: it sent a start, and no body"
+NO_STATUS = "send raised InvalidResponse: status 'ok' is not an int"
+PUSH: Message = {"type": "http.response.push"}
+NO_PUSH = "send raised RuntimeError: 'http.response.push' is not a message of an HTTP response"
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ([], NONE),
+        ([HINT], f"{NONE} that begins one"),
+        ([PUSH, PUSH], f"{NONE} that begins one; {NO_PUSH}"),
+        ([start(status="ok"), PUSH], f"{NONE} that begins one; {NO_STATUS}, {NO_PUSH}"),
+        ([start()], BEGUN),
+        ([start(), PUSH], f"{BEGUN}; {NO_PUSH}"),
+        ([start(), body(b"he", more=True)], "answered in part only"),
+        ([start(), body(b"he", more=True), PUSH], f"answered in part only; {NO_PUSH}"),
+    ],
+)
+def test_what_an_answer_lacks_and_what_was_refused_of_it_can_be_told(sent: list[Message], said: str) -> None:
+    @played()
+    async def story(client: Client) -> None:
+        for each in sent:
+            with contextlib.suppress(RuntimeError, InvalidResponse):  # as the application does
+                await client.call.send(each)
+        assert client.call.shortfall() == said
+
+    story()
+
+
+@played()
+async def test_who_sends_nonsense_all_the_time_is_told_of_the_first(client: Client) -> None:
+    for number in range(1000):
+        with pytest.raises(RuntimeError):
+            await client.call.send({"type": f"x{number}"})
+    assert [name in client.call.shortfall() for name in ("'x0'", "'x3'", "'x4'")] == [True, True, False]
 
 
 @played()

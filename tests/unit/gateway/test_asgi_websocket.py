@@ -117,6 +117,7 @@ def test_what_is_out_of_order_is_an_error(before: list[Message], message: Messag
         with pytest.raises(RuntimeError, match=f"^{re.escape(why)}"):
             await client.call.send(message)
         assert client.call.upgraded is (ACCEPT in before)
+        assert f"send raised RuntimeError: {why}" in client.call.shortfall(), "for the log, if this was caught"
 
     play()
 
