@@ -9,6 +9,7 @@ import functools
 import os
 import pwd
 import shlex
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,7 +18,9 @@ from pathlib import Path
 from sdserve.config import address, file, paths
 from sdserve.errors import ConfigError
 from sdserve.ops import project, unit_plan, units
-from sdserve.ops.unit_plan import Place, Plan
+from sdserve.ops.places import Place, Project
+from sdserve.ops.unit_plan import Plan
+from sdserve.systemd.records import printable
 
 UNIT_DIRECTORIES = (
     "/etc/systemd/system",
@@ -97,7 +100,11 @@ def _plan(options: argparse.Namespace) -> Plan:
     found = project.look(options.app, directory, prefix)
     if options.user:
         _demand_user(options.user)
-    more = [os.path.join(start, path) for path in options.writable]
+    more = list(_places((os.path.normpath(os.path.join(start, path)), False) for path in options.writable))
+    for place in more:
+        _demand_nobody_elses(place)
+    of = Project(os.path.realpath(directory), _owner(directory), options.user)
+    said = list(_places([*((each, True) for each in found.files), *((each, False) for each in found.directories)]))
     return Plan(
         app=options.app,
         name=name,
@@ -107,7 +114,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         found=found,
         listen=tuple(_listen(each) for each in options.listen or ["127.0.0.1:8000"]),
         user=options.user,
-        writes=tuple(_writes(found, more)),
+        writes=(*filter(of.may_have, said), *more),
+        denied=tuple(each for each in said if not of.may_have(each)),
         config=file.default_location(directory),
         with_=tuple(sorted(set(options.with_))),
         catalogue=CATALOGUE.read_text() if CATALOGUE.exists() else "",
@@ -138,13 +146,19 @@ def _listen(spec: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _writes(found: project.Found, more: Sequence[str]) -> Iterator[Place]:
-    """What it writes to outside of the directories that the unit gives it, and whose that is."""
-    places = [(path, True) for path in found.files]
-    places += [(path, False) for path in (*found.directories, *map(os.path.normpath, more))]
-    for path, is_file in places:
+def _places(named: Iterable[tuple[str, bool]]) -> Iterator[Place]:
+    """What (path, is it a file) stand for outside of the directories that the unit gives it, and whose that is."""
+    for path, is_file in named:
         if not path.startswith(project.STATE + "/"):
-            yield Place(path, _owner(path), is_file, _owner(os.path.dirname(path)))
+            directory = os.path.dirname(path)
+            new = not os.path.exists(directory if is_file else path)
+            yield Place(path, _owner(path), is_file, _owner(directory), os.path.realpath(path), new)
+
+
+def _demand_nobody_elses(place: Place) -> None:
+    """Raises ConfigError for a directory that is everybody's, as /tmp is: it is nobody's to have."""
+    if place.directory == "/" or (not place.new and os.stat(place.directory).st_mode & stat.S_ISVTX):
+        raise ConfigError(f"--writable: {place.directory} is everybody's: name a directory in it")
 
 
 def _owner(path: str) -> str:
@@ -220,4 +234,4 @@ def _tell(plan: Plan, transient: bool = False) -> None:
                 mended += f", or serve as its owner: --user {pwd.getpwuid(owner).pw_name}"
         lines.append(f"{closed}: the service's user may not search it: {mended}")
     for line in lines:
-        print(f"sdserve unit: {line}", file=sys.stderr)
+        print(f"sdserve unit: {printable(line)}", file=sys.stderr)  # an import may have failed with any text

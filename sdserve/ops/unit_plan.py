@@ -9,6 +9,7 @@ from functools import cached_property
 
 from sdserve.config import paths
 from sdserve.ops import quoting, units
+from sdserve.ops.places import Place
 from sdserve.ops.project import STATE, Found, hidden, in_home, outermost
 
 # The name of units and directories, and of the user `sdserve-NAME`, which has 31 characters at most.
@@ -38,21 +39,6 @@ SIGNED = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
-    """A directory that the service writes to, or a file, whose directory it writes to as well. Owner "" is root."""
-
-    path: str
-    owner: str
-    is_file: bool = False
-    directory_owner: str = ""
-
-    @property
-    def directory(self) -> str:
-        """The one that it lies in."""
-        return self.path.rpartition("/")[0] or "/"
-
-
-@dataclass(frozen=True)
 class Plan:
     """An application, and how it is to be served.
 
@@ -60,6 +46,7 @@ class Plan:
     python     what lies behind prefix/bin/python  listen   values of ListenStream=
     user       an existing user to serve as, or "" for whom the files need
     writes     places outside of the service's own directories
+    denied     those that its application names, and that are not for it to have
     config     a config file, or ""                with_    names of ready-made drop-ins
     catalogue  text of the journal's catalogue, or ""
     """
@@ -73,6 +60,7 @@ class Plan:
     listen: tuple[str, ...] = ("127.0.0.1:8000",)
     user: str = ""
     writes: tuple[Place, ...] = ()
+    denied: tuple[Place, ...] = ()
     config: str = ""
     with_: tuple[str, ...] = ()
     catalogue: str = ""
@@ -98,7 +86,7 @@ class Plan:
     @property
     def writable(self) -> list[str]:
         """The directories to write to: SQLite makes files beside its database."""
-        return outermost([each.directory if each.is_file else each.path for each in self.writes])
+        return outermost([each.directory for each in self.writes])
 
     def writes_above(self, path: str) -> str:
         """The directory that it writes to, or is given, and that `path` lies in; or ""."""
@@ -243,7 +231,7 @@ class Plan:
         rule = f"/etc/logrotate.d/{self.place}"
         lines.append(f"[ -e {rule} ] || install -D -m 644 {self.name}.logrotate {rule}")
         lines += dict.fromkeys(self._making())
-        lines += [f"[ ! -e {each} ] || chown {self.owner}: {each}" for each in map(shlex.quote, self.given_away)]
+        lines += [f"[ ! -e {each} ] || chown -h {self.owner}: {each}" for each in map(shlex.quote, self.given_away)]
         if self.catalogue:
             lines.append("install -D -m 644 -t /usr/lib/systemd/catalog sdserve.catalog")
             lines.append("journalctl --update-catalog")
@@ -255,7 +243,7 @@ class Plan:
         Where somebody owns what is above, he does, and not root: he may have put a link there.
         """
         for each in self.writes:
-            directory, above = (each.directory, each.directory_owner) if each.is_file else (each.path, each.owner)
+            directory, above = each.directory, (each.directory_owner if each.is_file else each.owner)
             place = shlex.quote(directory)
             if above:
                 yield f"[ -e {place} ] || runuser -u {above} -- mkdir -p {place}"
@@ -287,6 +275,11 @@ class Plan:
             yield "what it writes to is not known: name that by --writable"
         if found.framework == "django" and not found.error:
             yield from self._hints_of_django()
+        for each in self.denied:
+            yield (
+                f"it writes to {each.path}, which is not the project's, so the service may not: let it write below"
+                " $STATE_DIRECTORY, or, if it shall, say --writable"
+            )
         if transient and self.new_user:
             yield f"it may not write to {', '.join(self.writable)}, which is root's: name who may by --user"
             return

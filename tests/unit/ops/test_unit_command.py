@@ -121,3 +121,23 @@ def test_what_somebody_has_put_in_the_way_is_neither_followed_nor_waited_for(uni
     assert "[Service]" in (units / "shop.service").read_text()
     assert (tmp_path / "precious").read_text() == "precious"
     assert not (tmp_path / "planted").exists()
+
+
+def test_no_place_of_the_system_is_given_away_because_an_application_names_it(unit: Run, tmp_path: Path) -> None:
+    app = "from flask import Flask\napp = Flask(__name__)\napp.config['SQLALCHEMY_DATABASE_URI'] = 'sqlite:////etc/x.db'\n"
+    (tmp_path / "shop.py").write_text(app)
+    done = unit("shop:app")
+    assert done.returncode == 0, done.stderr
+    written = "".join(path.read_text() for path in (tmp_path / "shop-units").glob("*"))
+    assert "chown" not in written and "/etc/x.db" not in written and "=/etc\n" not in written
+    assert "it writes to /etc/x.db, which is not the project's" in done.stderr
+    refused = unit("shop:app", "--writable", "/tmp")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--writable: /tmp is everybody's" in refused.stderr
+
+
+def test_what_an_import_says_writes_nothing_to_the_terminal_but_text(unit: Run, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("raise RuntimeError('no \\x1b]0;owned\\x07 \\x1b[31mred')\n")
+    done = unit("shop:app")
+    assert "RuntimeError: no " in done.stderr and "red" in done.stderr
+    assert "\x1b" not in done.stderr and "\x07" not in done.stderr

@@ -3,8 +3,9 @@
 import pytest
 
 from sdserve.ops import unit_plan, units
+from sdserve.ops.places import Place
 from sdserve.ops.project import STATE, Found
-from sdserve.ops.unit_plan import Place, Plan
+from sdserve.ops.unit_plan import Plan
 
 DATABASE = "/srv/shop/db.sqlite3"
 
