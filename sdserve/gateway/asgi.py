@@ -180,8 +180,8 @@ class HTTPCall(Call):
     def _piece(self, data: bytes) -> None:
         """One more piece of the body."""
         self._fresh = False
-        if not self.head_sent and self._streams:
-            self._settle()
+        if not self.head_sent:
+            self._before_head(-1)
         sink, parts = self._sink, self.piece(data)
         if isinstance(parts, bytes):
             sink.send(parts)
@@ -190,6 +190,13 @@ class HTTPCall(Call):
         self.sent += self.size
         if sink.full:
             self._host.wants_room(self)
+
+    def _before_head(self, total: int) -> None:
+        """Whether the connection goes on is said by the head, before the body has ended. `total` as in `start`."""
+        if self._streams:
+            self._settle()
+        if total < 0 and self.request.method == "HEAD" and self.head is not None and self.head.length < 0:
+            self.keep_alive = False  # it has all by then; the next request would wait for an end that may never come
 
     async def _room(self, size: int) -> None:
         """Waits until the client has taken so much that there is room for `size` bytes more."""
@@ -237,9 +244,10 @@ class HTTPCall(Call):
             await self._room(HIGH)
         sink, head = self._sink, b""
         if not self.head_sent:
-            if self._streams:
-                self._settle()
-            head = self.start(-1 if self._trailers is not None else total)
+            if self._trailers is not None:
+                total = -1
+            self._before_head(total)
+            head = self.start(total)
         allowed = self.bounded(count)
         if self.chunked and allowed:
             head += b"%x\r\n" % allowed

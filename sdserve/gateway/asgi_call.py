@@ -129,7 +129,9 @@ class Call(Answer):
 
     def end_of_client(self) -> None:
         """The client will send nothing more. An application that waits for its end hears that it has gone; any other
-        may go on answering. Raises ClientGone where nobody may."""
+        may go on answering. Raises ClientGone where nobody may, or nothing of the answer is left to send."""
+        if self.head_sent and self.bodyless and not self.client.owed:
+            raise ClientGone("it has its answer, and has closed its connection")
         self.half_closed = True
         self.news()
 

@@ -69,11 +69,27 @@ def test_the_framing_is_the_servers(at: Corners, path: str, framing: list[tuple[
 
 def test_head_has_no_body_and_the_length_of_get(at: Corners) -> None:
     with at.wire() as wire:
-        for path in ("/", "/lists", "/bare", "/path?here", "/path_sized", "/zerocopy_only", "/stream", "/trailers"):
+        for path in ("/", "/lists", "/bare", "/path?here", "/path_sized", "/zerocopy_only"):
             head = wire.send(get(path, method="HEAD")).response("HEAD")
             found = wire.send(get(path)).response()
             assert head.status == found.status == 200
             assert head["Content-Length"] in (found["Content-Length"], ""), path
+
+
+@pytest.mark.parametrize("path", ["/stream", "/trailers", "/zerocopy", "/path?proc", "/sends_on"])
+def test_head_of_an_answer_of_unknown_length_is_the_last_of_its_connection(at: Corners, path: str) -> None:
+    """Its client has all of it. The application goes on, for ever perhaps, and a next request would wait for that."""
+    with at.wire(get(path, method="HEAD")) as wire:
+        head = wire.response("HEAD")
+    assert (head.status, head["Connection"], head["Content-Length"]) == (200, "close", "")
+
+
+def test_who_streams_for_ever_to_a_head_hears_that_its_client_has_gone(at: Corners) -> None:
+    """Nothing is sent that could fail."""
+    key = at.key()
+    with at.wire(get(f"/sends_on?{key}", method="HEAD")) as wire:
+        assert wire.response("HEAD").status == 200
+    assert "ClientGone" in at.wait_seen(key, 3)[0]
 
 
 def test_names_are_sent_as_given_and_in_order(at: Corners) -> None:

@@ -16,11 +16,13 @@ from sdserve.http.connection import Connection
 from sdserve.http.errors import InvalidResponse
 from sdserve.http.limits import Limits
 from sdserve.http.request import RequestReader
+from sdserve.http.writer import ClientGone
 from tests.support import asgi_calls
 from tests.support.asgi_calls import LOG, OtherSide, turns
 
 GONE = {"type": "http.disconnect"}
 HINT = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]}
+PART = {"type": "http.response.zerocopysend", "file": 0, "offset": 0, "count": 9, "more_body": True}
 
 
 class Client(OtherSide):
@@ -386,6 +388,55 @@ async def test_who_answers_when_it_has_come_and_was_not_read_does_not(client: Cl
     await client.call.send(start())
     await client.call.send(body(b"ok"))
     assert client.call.keep_alive and client.body == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "fields", "goes_on"),
+    [
+        ("HEAD", body(b"tick", more=True), [], False),
+        ("HEAD", body(b"tick", more=True), [(b"content-length", b"4000")], True),
+        ("HEAD", body(b"tick"), [], True),
+        ("HEAD", {"type": "http.response.pathsend", "path": __file__}, [], True),
+        (
+            "HEAD",
+            {"type": "http.response.zerocopysend", "file": 0, "offset": 0, "count": 9, "more_body": True},
+            [],
+            False,
+        ),
+        ("GET", body(b"tick", more=True), [], True),
+    ],
+)
+def test_a_connection_does_not_go_on_behind_a_head_whose_application_may_go_on_for_ever(
+    method: str, message: Message, fields: list[tuple[bytes, bytes]], goes_on: bool
+) -> None:
+    @played(method=method)
+    async def story(client: Client) -> None:
+        await client.call.send(start(*fields))
+        await client.call.send(message)
+        assert client.call.keep_alive is goes_on
+        assert (b"\r\nConnection: close\r\n" in client.sent) is not goes_on
+        assert client.body == b"" or method == "GET"
+
+    story()
+
+
+@pytest.mark.parametrize(("method", "owed"), [("HEAD", 0), ("HEAD", 1), ("GET", 0)])
+def test_who_has_its_answer_and_closes_has_gone(method: str, owed: int) -> None:
+    """Anybody else may read on."""
+
+    @played(method=method)
+    async def story(client: Client) -> None:
+        await client.call.send(start())
+        await client.call.send(body(b"tick", more=True))
+        client.owed = owed
+        if method == "HEAD" and not owed:
+            with pytest.raises(ClientGone):
+                client.call.end_of_client()
+        else:
+            client.call.end_of_client()
+            assert client.call.half_closed
+
+    story()
 
 
 @played()
