@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from itertools import pairwise, product
@@ -15,9 +16,12 @@ from tests.support.server import Server, answer, connector, free_port
 from tests.support.waiting import eventually
 
 APP = """
-import asyncio, os, tempfile
+import asyncio, os, sys, tempfile
 
 NEXT = []
+
+async def exit():
+    sys.exit(7)
 
 def factory(loop, coro, **more):  # as some wrote it before contexts could be passed
     return asyncio.Task(coro, loop=loop)
@@ -47,6 +51,13 @@ async def application(scope, receive, send):
             except TimeoutError:
                 pass
         body = str(len(send.__self__._bells)).encode()
+    elif path == "exit":
+        sys.exit(7)
+    elif path == "exit_in_task":
+        await asyncio.gather(exit())
+    elif path == "holds":
+        print("holds", flush=True)
+        await asyncio.sleep(3600)
     elif path == "factory":
         asyncio.get_running_loop().set_task_factory(factory)
     elif path == "path":
@@ -89,6 +100,22 @@ def test_a_file_whose_sending_was_cancelled_is_never_another_one(serve: Serve, t
 def test_a_receive_that_is_cancelled_leaves_nothing(serve: Serve) -> None:
     _, address = serve()
     assert answer(address, "/impatient").body == b"0"
+
+
+def test_a_handler_that_exits_has_failed_and_a_task_that_does_ends_its_worker(serve: Serve) -> None:
+    server, address = serve("-w", "1")
+    [worker] = server.workers
+    assert answer(address, "/exit").status == 500
+    assert server.workers == [worker]
+    with connector(address)() as held, connector(address)() as sock:
+        held.sendall(b"GET /holds HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.wait_log("^holds")
+        sock.sendall(b"GET /exit_in_task HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.wait_workers(1, besides=[worker.pid])
+        for each in (held, sock):
+            assert each.recv(65536).startswith(b"HTTP/1.1 500 ")
+    assert re.search(rf"{worker.pid}.* exited with code 7", server.log)
+    assert answer(address).body == b"hello"
 
 
 def test_an_old_task_factory_serves(serve: Serve) -> None:
