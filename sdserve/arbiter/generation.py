@@ -90,13 +90,11 @@ class Generation:
 
         pid = os.getpid()
         try:
-            with greenlets.Trial() as trial:
+            with greenlets.in_master():
                 application, uri = self.app.wsgi(), self.app.app_uri
             served_by, _ = self.worker_class.decide(application, uri)
             served_by.check_app(application, uri)
         except BaseException as error:
-            if greenlets.patched():
-                trial.undo()  # this master goes on, and has workers to fork, and children to wait for
             if isinstance(error, (Exception, Interruption)) or os.getpid() != pid:
                 raise
             text = f"{self.cfg.wsgi_app}: importing it failed{place(error)}: {in_words(error)}"

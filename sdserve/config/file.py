@@ -15,7 +15,7 @@ from sdserve import greenlets
 from sdserve.config import gunicorn
 from sdserve.config.paths import out_of_sight
 from sdserve.config.setting import Given, Setting, Source
-from sdserve.errors import Interruption
+from sdserve.errors import ConfigError, Interruption
 from sdserve.immutable import Immutable
 
 # Modules that config files import from gunicorn's world, and what to do where they are not installed.
@@ -43,19 +43,19 @@ def default_location(directory: str) -> str:
 def read(location: str, directory: str, settings: Mapping[str, Setting]) -> Source:
     """Runs the file at `location` (PATH, file:PATH or python:MODULE) and sorts its variables.
 
-    Relative paths start at `directory`. Raises nothing for what is wrong with the file: that is reported in `problems`.
+    Relative paths start at `directory`. What is wrong with the file is reported in `problems`. Raises
+    ConfigError if it has patched the standard library.
     """
     contents = Source()
     try:
-        with greenlets.Trial() as trial:
+        with greenlets.in_master():
             path, source, names = _run(location, directory)
     except _Unreadable as exc:
         contents.problems.append(str(exc))
         contents.cause = exc.__cause__
         return contents
-    if why := greenlets.patched():
-        trial.undo()  # it is refused, and this process goes on: to say so, or to serve as before
-        contents.problems.append(f"{path}: {why}")
+    if why := greenlets.patched():  # by other means than those that are refused: nothing else can be looked at
+        raise ConfigError(f"{path}: {why}")
     here = _Locator(path, source)
     for name, value in names.items():
         # None is how a file says that it leaves a setting alone.
