@@ -14,7 +14,7 @@ buffer.
 import select
 import socket
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 from sdserve.gateway.asgi_call import Call
@@ -42,11 +42,10 @@ SLOW = 0.005  # seconds: inflation makes a message of a WebSocket a thousand tim
 
 class ASGIClients(RequestClients[ASGIClient]):
     """All open connections of a worker, and the host of their calls. `settle` tells the loop that something has changed
-    outside of its turns. `slow`: what one has sent took long to read, so what others have sent is kept for their turn:
-    whoever asks for little does not wait for all of them. The loop begins each turn without."""
+    outside of its turns."""
 
     _exchange: ASGIExchange
-    slow = False
+    _slow = False  # what one has sent took long to read: what others send waits in the queue behind all the others
 
     def __init__(
         self,
@@ -125,6 +124,14 @@ class ASGIClients(RequestClients[ASGIClient]):
         super().queue(client)
         self._settle()
 
+    def in_turn(self, most: int) -> Iterator[ASGIClient]:
+        """Those who wait for their turn, until one of them took long: whoever asks for little does not wait for all."""
+        self._slow = False
+        for _ in range(min(len(self.ready), most)):
+            yield self.ready.popleft()
+            if self._slow:
+                return
+
     # --- while the application has the request -----------------------------------------------------------------------
 
     def _during_call(self, client: ASGIClient, mask: int) -> None:
@@ -179,7 +186,7 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def _arrived(self, client: ASGIClient, call: Call, data: bytes) -> None:
         now = monotonic()
-        if self.slow and data and call.kept(data, now):
+        if self._slow and data and call.kept(data, now):
             self._listen(client)
             return
         try:
@@ -188,7 +195,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             self.gone(client, error)
             return
         if monotonic() - now > SLOW:
-            self.slow = True
+            self._slow = True
         if moved:
             self._go_on(client, call)
         elif not call.reads():

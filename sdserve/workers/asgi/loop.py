@@ -1,7 +1,8 @@
 """The ASGI worker's loop: an epoll of our own inside of the application's event loop.
 
 The event loop polls one descriptor of ours, the epoll's. A turn takes its events, and starts calls; `_settle` then sees
-what is due, and whether it is time to leave. Between turns the loop is the application's.
+what is due, and whether it is time to leave. Between turns the loop is the application's. Whoever asks for `_settle`:
+it is called once between two polls, so no more is done for those who have sent much before others are looked at.
 
 The process is marked busy while a call runs, and a timer renews the mark: it grows old only when the event loop does
 not turn, however long a call lasts. Without calls there is no timer, and nobody is woken.
@@ -49,7 +50,8 @@ class ASGILoop(Loop[ASGIClient]):
         clients.before_cut = self.name_what_is_cut
         self._loop = loop
         self._shown = 0  # calls, as others see it
-        self._soon = False  # `_settle` is about to be called, or runs
+        self._soon = False  # `_settle` follows without being asked for, or runs
+        self._asked = False  # the event loop is about to call `_settle`
         self._over = False
         self._rests = False  # after a failure, for a moment
         self._stream_grace = stream_grace
@@ -153,7 +155,6 @@ class ASGILoop(Loop[ASGIClient]):
         try:
             pending.extend(self._epoll.poll(0, EVENTS))
             self._polled = now = monotonic()
-            clients.slow = False
             clients.turn(now)
         except BaseException as error:  # noqa: BLE001 - whatever it is, other clients are served
             if not self._survives(None, error):
@@ -169,16 +170,18 @@ class ASGILoop(Loop[ASGIClient]):
             except BaseException as error:  # noqa: BLE001 - as above
                 if not self._survives(client, error):
                     return
-        self._settle()
+        if not self._asked:
+            self._settle()
 
     def _settle_soon(self) -> None:
         """Something has changed outside of a turn."""
-        if not (self._soon or self._over):
-            self._soon = True
+        if not (self._soon or self._asked or self._over):
             self._loop.call_soon(self._settle)
+            self._asked = True
 
     def _settle(self) -> None:
         """Does what is due, and what waits for its turn; leaves if it is time to; sets when to look again."""
+        self._asked = False
         if forked.child:
             forked.leave(self._worker.log.error)
         if self._over or self._rests:  # it was asked for before that
@@ -191,13 +194,10 @@ class ASGILoop(Loop[ASGIClient]):
             if self._polled >= clients.sweep_at or (now >= clients.sweep_at and not self._has_events()):
                 clients.sweep(now)
                 self._reopen()
-            clients.slow = False
-            for _ in range(min(len(ready), BATCH)):
-                client = ready.popleft()
-                clients.advance(client, now)
-                if clients.slow:
-                    break
-            client = None
+            if ready:
+                for client in clients.in_turn(BATCH):
+                    clients.advance(client, now)
+                client = None
             self._rest(now)
             if not self._worker.alive and self._is_over(now):
                 self._stop()
