@@ -8,6 +8,7 @@ Whether it does, the signal says that ends this master (RestartKillSignal=, syst
 emptied, and whoever had sent a request to a connection in the queue would hear no more of it.
 """
 
+import os
 from collections.abc import Iterable
 
 from sdserve.process.adoption import AdoptionQueue
@@ -33,6 +34,8 @@ class Adoption:
             return cls(AdoptionQueue.inherited(*inherited), kept)
         if set(ends) >= set(fdstore.NAMES):
             return cls(AdoptionQueue.inherited(*(ends[name] for name in fdstore.NAMES)), True)
+        for name in ends.keys() & set(fdstore.NAMES):  # one alone is no queue: whoever waits in it would do so for ever
+            os.close(ends[name])
         return cls(AdoptionQueue.new(), kept)
 
     def store(self, notifier: Notifier) -> fdstore.Proof | None:

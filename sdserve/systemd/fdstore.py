@@ -45,9 +45,8 @@ class Proof(Descriptor):
     """
 
     def __init__(self, notifier: Notifier, fds: dict[str, int]) -> None:
-        for name, fd in fds.items():
-            notifier.store(name, fd)
         ours, kept = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         super().__init__(ours)
-        notifier.store(PROOF, kept)
+        if all(notifier.store(name, fd) for name, fd in fds.items()):  # else the proof would be of one part alone
+            notifier.store(PROOF, kept)
         os.close(kept)

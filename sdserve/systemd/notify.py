@@ -77,8 +77,9 @@ class Notifier:
         Without READY=1, which the unit has heard of the one before: that had perhaps told the end of a reload by it,
         and systemd 262 forgets this at another READY=1, if the ExecReload= of that reload has not ended yet.
         """
-        self._status = status
-        self._send("WATCHDOG=1", f"STATUS={status}")
+        self.watchdog()
+        self._status = ""  # what was said before was not heard
+        self.status(status)
 
     def status(self, status: str) -> None:
         """One line for `systemctl status`; sent only when it changed."""
@@ -139,9 +140,12 @@ class Notifier:
         barrier.close()
         return None
 
-    def store(self, name: str, fd: int) -> None:
-        """Has systemd keep a copy of `fd` as `name`; without FileDescriptorStoreMax= it only logs that it cannot."""
-        self._send("FDSTORE=1", f"FDNAME={name}", fds=[fd])
+    def store(self, name: str, fd: int) -> bool:
+        """Has systemd keep a copy of `fd` as `name`; without FileDescriptorStoreMax= it only logs that it cannot.
+
+        False when systemd did not hear it. What it was to forget before, perhaps by this name, comes first.
+        """
+        return self.send_again() and self._send("FDSTORE=1", f"FDNAME={name}", fds=[fd])
 
     def forget(self, name: str) -> None:
         """Has systemd drop what it keeps as `name`."""

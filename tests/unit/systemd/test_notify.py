@@ -165,3 +165,13 @@ def test_an_abstract_socket() -> None:
         manager.bind("\0" + name)
         Notifier("@" + name).ready("Running")
         assert manager.recv(100) == b"READY=1\nSTATUS=Running"
+
+
+def test_the_status_of_who_takes_over_is_said_once_somebody_hears(short_path: Path) -> None:
+    notifier = Notifier(str(short_path / "notify"), muted=True)
+    notifier.status("Running: 2 workers")
+    notifier.muted = False
+    notifier.takes_over("Running: 2 workers")
+    with NotifySocket(str(short_path / "notify")) as manager:
+        assert notifier.send_again()
+        assert said(manager, notifier) == [{"STATUS": "Running: 2 workers"}]
