@@ -122,6 +122,7 @@ class Worker(Told):
         with Border(self.log.error):
             call_hook("post_worker_warmup", self.cfg.post_worker_warmup, self)
         self.get_ready()
+        self.take_back()
         self.booted = True
         self.interrupts(False)
         if not self.tell(READY):

@@ -118,6 +118,7 @@ def _leave(worker: Worker, server: Any, code: int) -> NoReturn:
     try:
         _say_goodbye(worker, server)
         leave_within(_time_left(worker), worker.log.warning, code)
+        worker.call_theirs()
         # The first joins the application's threads, as at any exit.
         for last in (threading._shutdown, atexit._run_exitfuncs, logging.shutdown):  # type: ignore[attr-defined]
             try:

@@ -27,8 +27,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from sdserve import events
-from sdserve.errors import Leave
-from sdserve.process import output
+from sdserve.errors import Leave, WantsToLeave
+from sdserve.process import foreign, output
 from sdserve.process.counters import POLLS
 from sdserve.process.ending import STDERR, end_within
 from sdserve.process.forked import Border
@@ -118,6 +118,7 @@ class Told:
     def __init__(self) -> None:
         self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
         self.drains: Callable[[bool], None] = lambda wanted: None  # hears whether connections are to end
+        self._theirs: dict[signal.Signals, Callable[..., object]] = {}  # what the application would do at these
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
 
     @classmethod
@@ -159,6 +160,35 @@ class Told:
         runs at once. None else does: C code may take an interrupted call for a failed one."""
         for signum in ENDINGS:
             signal.siginterrupt(signum, wanted)
+
+    def take_back(self) -> None:
+        """What ends this worker is heard by us, whatever the application has set for it while it was loaded.
+
+        Many exit by SIGTERM, which would cost the requests of all its threads: its own handler is called when they are
+        finished. What an event loop has set does no harm.
+        """
+        for signum in ENDINGS:
+            found = signal.getsignal(signum)
+            if found == self._on_signal or str(getattr(found, "__module__", "")).startswith(("asyncio.", "uvloop")):
+                continue
+            signal.signal(signum, self._on_signal)
+            then = "is ended by it"
+            if callable(found) and found is not signal.default_int_handler:
+                self._theirs[signum] = found
+                then = f"handles it by {getattr(found, '__qualname__', found)!r}, which is called"
+            self.log.info("%s ends this worker once its requests are finished: the application %s", signum.name, then)
+
+    def call_theirs(self) -> None:
+        """The requests are finished: the application's handler of SIGTERM is called, if it has one."""
+        handler = self._theirs.pop(signal.SIGTERM, None)
+        if handler is None or self.alive or self.quick:
+            return
+        try:
+            foreign.call(self.log.error, lambda: handler(signal.SIGTERM, None))
+        except WantsToLeave:  # that is under way
+            return
+        except Exception:
+            self.log.exception("Exception in the application's handler of SIGTERM")
 
     def retire(self) -> None:
         """Stop taking connections, finish, leave. Does nothing when it was said before."""

@@ -1,0 +1,75 @@
+"""Applications that handle SIGTERM themselves, as in a container: their requests are finished first."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import ask
+from tests.support.server import Server, connector, free_port
+
+HANDLERS = {
+    "exits": "lambda *args: (note(), sys.exit(0))",
+    "notes": "lambda *args: note()",
+    "raises": "lambda *args: (note(), 1 / 0)",
+    "chained": "lambda *args: (note(), before(*args))",
+    "kills": "signal.SIG_DFL",
+    "nothing": "signal.SIG_IGN",
+}
+WSGI = """
+import os, signal, sys, time
+
+def note():
+    with open("notes", "a") as file:
+        file.write(f"{os.path.exists('go on')} ")
+
+before = signal.getsignal(signal.SIGTERM)
+signal.signal(signal.SIGTERM, HANDLER)
+
+def application(environ, start_response):
+    while environ["PATH_INFO"] == "/slow" and not os.path.exists("go on"):
+        time.sleep(0.01)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+ASGI = (
+    WSGI.partition("def application")[0]
+    + """
+import asyncio
+
+async def application(scope, receive, send):
+    while scope.get("path") == "/slow" and not os.path.exists("go on"):
+        await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+)
+KINDS = {
+    "wsgi": (WSGI, ("--threads", "1")),
+    "threads": (WSGI, ("--threads", "4")),
+    "asgi": (ASGI, ("--asgi-lifespan", "off")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_reload_costs_no_request(start: Callable[..., Server], tmp_path: Path, handler: str, kind: str) -> None:
+    app, options = KINDS[kind]
+    (tmp_path / "app.py").write_text(app.replace("HANDLER", HANDLERS[handler]))
+    address = ("127.0.0.1", free_port())
+    server = start("-b", "{}:{}".format(*address), "-w", "1", *options, "app", cwd=tmp_path).wait_ready()
+    [worker] = server.workers
+    with connector(address)() as slow:
+        slow.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.kill(signal.SIGHUP)
+        server.wait_log("Reloaded: ")
+        with connector(address)() as quick:
+            assert ask(quick, "/").status == 200
+        (tmp_path / "go on").touch()
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    worker.wait_gone(20)
+    assert "was killed" not in server.log and "Worker failed" not in server.log
+    notes = (tmp_path / "notes").read_text().split() if (tmp_path / "notes").exists() else []
+    assert notes == (["True"] if "note" in HANDLERS[handler] else [])
+    assert ("ZeroDivisionError" in server.log) is (handler == "raises")
