@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sdserve import greenlets
+from sdserve.arbiter import signals
 from sdserve.arbiter.decide import Backoff, Goal
 from sdserve.config import Config
 from sdserve.config.paths import Place
@@ -90,7 +91,7 @@ class Generation:
 
         pid = os.getpid()
         try:
-            with greenlets.in_master():
+            with greenlets.in_master(), signals.kept():
                 application, uri = self.app.wsgi(), self.app.app_uri
             served_by, _ = self.worker_class.decide(application, uri)
             served_by.check_app(application, uri)

@@ -5,7 +5,8 @@ Signals that mean "do it" are merged while they wait, signals that mean "one mor
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from sdserve.arbiter.loop import Pipe
@@ -57,6 +58,21 @@ def catch(handler: Handler, wakeup_fd: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     for signum in QUEUED:
         signal.signal(signum, handler)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """While a master runs foreign code: what that sets for a master's signals, or has them wake, is taken back."""
+    before = {signum: signal.getsignal(signum) for signum in (*QUEUED, *IGNORED)}
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+        for signum, handler in before.items():
+            if handler is not None and signal.getsignal(signum) != handler:  # None: of C code
+                signal.signal(signum, handler)
 
 
 def block_all() -> None:

@@ -73,3 +73,37 @@ def test_a_reload_costs_no_request(start: Callable[..., Server], tmp_path: Path,
     notes = (tmp_path / "notes").read_text().split() if (tmp_path / "notes").exists() else []
     assert notes == (["True"] if "note" in HANDLERS[handler] else [])
     assert ("ZeroDivisionError" in server.log) is (handler == "raises")
+
+
+PRELOADED = """
+import signal
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+    signal.signal(number, {})
+signal.set_wakeup_fd(-1)
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize("when", ["start", "reload"])
+@pytest.mark.parametrize("handler", ["lambda *args: print('mine', flush=True)", "signal.SIG_DFL", "signal.SIG_IGN"])
+def test_a_master_keeps_its_own(start: Callable[..., Server], tmp_path: Path, handler: str, when: str) -> None:
+    (tmp_path / "app.py").write_text(PRELOADED.format(handler))
+    (tmp_path / "other.py").write_text(PRELOADED.replace("{}", "signal.getsignal(number)"))
+    conf = tmp_path / "conf.py"
+    conf.write_text("preload_app, wsgi_app = " + {"start": "True, 'app'", "reload": "False, 'other'"}[when])
+    address = ("127.0.0.1", free_port())
+    server = start("-b", "{}:{}".format(*address), "-w", "1", "-c", "conf.py", cwd=tmp_path).wait_ready()
+    conf.write_text("preload_app, wsgi_app = True, 'app'")
+    for _ in range(2):
+        mark = server.mark
+        server.kill(signal.SIGHUP)
+        server.wait_log("Reloaded: ", since=mark)
+    [worker] = server.wait_workers(1)
+    worker.kill(signal.SIGKILL)
+    server.wait_workers(1, besides=[worker.pid])
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "mine" not in server.log
