@@ -146,12 +146,13 @@ def _look_up(module: ModuleType, name: str, uri: str) -> Any:
 def _nearest(owner: object, wanted: str) -> str:
     from difflib import get_close_matches
 
-    names = [name for name, value in vars(owner).items() if callable(value) and not name.startswith("_")]
+    bound: dict[str, Any] = getattr(owner, "__dict__", {})  # an object with slots has none
+    names = [name for name, value in bound.items() if callable(value) and not name.startswith("_")]
     usual = [name for name in USUAL_NAMES if name in names]
     near = list(dict.fromkeys([*get_close_matches(wanted, names, 3, 0.5), *usual]))
     if not near:
         return ""
-    shown = [f"{name}()" if is_factory(vars(owner)[name]) else name for name in near]
+    shown = [f"{name}()" if is_factory(bound[name]) else name for name in near]
     return f"; did you mean {' or '.join(shown)}?"
 
 

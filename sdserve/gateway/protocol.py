@@ -100,11 +100,15 @@ def demand_asgi(application: Any, uri: str) -> None:
 
 
 def _demand_no_factory(application: Any, uri: str, arguments: str) -> None:
-    if isinstance(application, FunctionType) and not _Call(application).takes(2):
-        raise AppImportError(
-            f"{uri} cannot be called with {arguments} applications are: a factory is written with parentheses,"
-            f" {_with_parentheses(uri)}"
-        )
+    """Looks at what it is itself: a proxy passes itself off as what it is around, and calls that otherwise."""
+    called, call = type(application), getattr(type(application), "__call__", None)  # noqa: B004
+    if called is FunctionType and not _Call(application).takes(2):
+        what = f"a factory is written with parentheses, {_with_parentheses(uri)}"
+    elif type(call) is FunctionType and _Call(call, more=1).takes(2) is False:
+        what = f"it is an instance of {called.__module__}.{called.__qualname__}"
+    else:
+        return
+    raise AppImportError(f"{uri} cannot be called with {arguments} applications are: {what}")
 
 
 def _demand_no_class_of_applications(application: Any, uri: str) -> None:
@@ -128,12 +132,8 @@ def _made_with(found: Any, count: int) -> bool | None:
     """Whether a class can be called with so many arguments by position; None where only the call would tell."""
     if found.__init__ is object.__init__ and found.__new__ is object.__new__:
         return count == 0
-    takes = [
-        _Call(made, more=1).takes(count)
-        for made, usual in ((found.__new__, object.__new__), (found.__init__, object.__init__))
-        if made is not usual
-    ]
-    return False if False in takes else None if None in takes else True
+    # What a `__new__` of its own makes need be no instance, and `__init__` is called for those alone.
+    return _Call(found.__new__ if _has_constructor(found) else found.__init__, more=1).takes(count)
 
 
 def _has_constructor(found: Any) -> bool:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Generator
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +353,42 @@ def test_a_class_whose_instances_are_answers_is_wsgi(application: Any) -> None:
 )
 def test_whatever_else_can_be_called_may_be_wsgi(application: Any) -> None:
     demand_wsgi(application, "site:app")
+
+
+class Proxy:
+    """As wrapt's: it says that it is what it is around, and calls that in a way of its own."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+    __class__ = property(lambda self: type(self.wrapped))
+    __code__ = property(lambda self: self.wrapped.__code__)
+    __call__ = partialmethod(lambda self, *args: self.wrapped("request"))
+
+
+class Constructs:
+    """Its constructor answers; what it needs for that it is given there."""
+
+    def __new__(cls, environ: Any, start_response: Any) -> Any:
+        return [b""]
+
+    def __init__(self, database: Any, name: Any, port: Any) -> None: ...
+
+
+def test_what_its_own_call_adapts_is_wsgi() -> None:
+    for application in (Proxy(lambda request: [b""]), Constructs):
+        demand_wsgi(application, "site:app")
+
+
+class Handlers:
+    """As tornado.web.Application: called with a request."""
+
+    def __call__(self, request: Any) -> Any: ...
+
+
+def test_an_instance_that_no_call_fits_is_refused() -> None:
+    with pytest.raises(AppImportError, match=r"^site:app cannot be called with an environ .*: it is .*\.Handlers$"):
+        demand_wsgi(Handlers(), "site:app")
 
 
 def test_a_look_imports_nothing() -> None:
