@@ -1,4 +1,4 @@
-"""An application that ignores SIGCHLD in the master: the kernel reaps workers, and the master goes on all the same."""
+"""A hook that ignores SIGCHLD in the master: the kernel reaps workers, and the master goes on all the same."""
 
 import signal
 from collections.abc import Callable
@@ -6,9 +6,12 @@ from pathlib import Path
 
 from tests.support.server import Server, answer
 
-APP = """
+HOOK = """
 import signal
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+def when_ready(server):
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+"""
+APP = """
 def application(environ, start_response):
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
@@ -17,8 +20,9 @@ def application(environ, start_response):
 
 def test_a_worker_that_somebody_else_reaped_is_replaced(start: Callable[..., Server], short_path: Path) -> None:
     (short_path / "web.py").write_text(APP)
+    (short_path / "conf.py").write_text(HOOK)
     address = f"{short_path}/s"
-    server = start("-b", f"unix:{address}", "--preload", "web:application", cwd=short_path).wait_ready()
+    server = start("-b", f"unix:{address}", "-c", "conf.py", "web:application", cwd=short_path).wait_ready()
     (worker,) = server.wait_workers(1)
     worker.kill(signal.SIGKILL)
     server.wait_workers(1, besides=[worker.pid])
