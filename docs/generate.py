@@ -46,7 +46,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Layer 1, the operating system", ("process",)),
     ("Layer 1, HTTP", ("http",)),
     ("Layer 1, what the service is doing", ("status.py", "events.py")),
-    ("Layer 0, words for all", ("errors.py", "immutable.py", "descriptor.py", "greenlets.py")),
+    ("Layer 1, what no service may do", ("greenlets.py",)),
+    ("Layer 0, words for all", ("errors.py", "immutable.py", "descriptor.py")),
 )
 MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

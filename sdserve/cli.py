@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
+from sdserve import greenlets
 from sdserve.config import Config, answer, load, paths
 from sdserve.errors import AppImportError, ConfigError, SdserveError
 from sdserve.process.standard import fill
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         """The configuration afresh; relative paths go on meaning what they meant at the start."""
         return load(arguments, os.environ, directory)
 
+    greenlets.refuse(master=True)
     try:
         found: list[SdserveError] = []
         try:
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             if not isinstance(error.usable, Config):
                 raise
             cfg, found = error.usable, [error]
+        greenlets.demand_none()
         if cfg.print_config and not found:
             from sdserve.config.render import config_text
 
@@ -193,6 +196,7 @@ def _load_application(cfg: Config) -> str:
 
     if cfg.wsgi_app is None:
         return ""
+    greenlets.refuse(master=cfg.preload_app)
     try:
         application = loader.load(cfg.wsgi_app)
     except AppImportError as error:

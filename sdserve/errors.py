@@ -86,7 +86,7 @@ def no_room(what: str, error: OSError) -> str:
 
 def in_words(error: BaseException) -> str:
     """What an exception is, and says; one that says nothing ends with no colon. Memory has limits to look at."""
-    if isinstance(error, WantsToLeave):
+    if isinstance(error, (WantsToLeave, SdserveError)):
         return str(error)
     kind = type(error).__name__
     said = f"{kind}: {error}" if str(error) else kind

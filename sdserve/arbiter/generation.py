@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from sdserve import greenlets
 from sdserve.arbiter import signals
 from sdserve.arbiter.decide import Backoff, Goal
 from sdserve.config import Config
@@ -91,7 +90,7 @@ class Generation:
 
         pid = os.getpid()
         try:
-            with greenlets.in_master(), signals.kept():
+            with signals.kept():
                 application, uri = self.app.wsgi(), self.app.app_uri
             served_by, _ = self.worker_class.decide(application, uri)
             served_by.check_app(application, uri)

@@ -11,11 +11,10 @@ import os
 import sys
 from collections.abc import Mapping
 
-from sdserve import greenlets
 from sdserve.config import gunicorn
 from sdserve.config.paths import out_of_sight
 from sdserve.config.setting import Given, Setting, Source
-from sdserve.errors import ConfigError, Interruption
+from sdserve.errors import Interruption, SdserveError
 from sdserve.immutable import Immutable
 
 # Modules that config files import from gunicorn's world, and what to do where they are not installed.
@@ -43,19 +42,15 @@ def default_location(directory: str) -> str:
 def read(location: str, directory: str, settings: Mapping[str, Setting]) -> Source:
     """Runs the file at `location` (PATH, file:PATH or python:MODULE) and sorts its variables.
 
-    Relative paths start at `directory`. What is wrong with the file is reported in `problems`. Raises
-    ConfigError if it has patched the standard library.
+    Relative paths start at `directory`. Raises nothing for what is wrong with the file: that is reported in `problems`.
     """
     contents = Source()
     try:
-        with greenlets.in_master():
-            path, source, names = _run(location, directory)
+        path, source, names = _run(location, directory)
     except _Unreadable as exc:
         contents.problems.append(str(exc))
         contents.cause = exc.__cause__
         return contents
-    if why := greenlets.patched():  # by other means than those that are refused: nothing else can be looked at
-        raise ConfigError(f"{path}: {why}")
     here = _Locator(path, source)
     for name, value in names.items():
         # None is how a file says that it leaves a setting alone.
@@ -155,4 +150,6 @@ def _explain(exc: BaseException, path: str) -> str:
         traceback = traceback.tb_next
     if isinstance(exc, ModuleNotFoundError) and exc.name and (way := _GUNICORNS.get(exc.name.partition(".")[0])):
         detail = f"{detail}: {way}"
+    if isinstance(exc, SdserveError):
+        return f"{where}: {exc}"
     return f"{where}: the config file raised {detail}"

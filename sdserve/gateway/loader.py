@@ -14,7 +14,6 @@ from keyword import iskeyword
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sdserve import greenlets
 from sdserve.errors import AppBootError, AppImportError, in_words
 from sdserve.gateway.blame import importer, place
 from sdserve.gateway.protocol import demand_wsgi as demand_wsgi
@@ -32,7 +31,6 @@ def load(uri: str) -> Callable[..., Any]:
 
     Raises AppImportError, AppBootError. Exceptions that say that the process must end (SystemExit and the like) pass.
     """
-    greenlets.watch()
     module_name, _, expression = uri.partition(":")
     module = _import(module_name, uri)
     name, call = _parse(expression or DEFAULT_NAME, uri)

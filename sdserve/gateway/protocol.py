@@ -67,7 +67,7 @@ def spoken_by(application: Any, depth: int = DEPTH) -> Spoken:
 
 
 def demand_threads(uri: str) -> None:
-    """Raises AppImportError where loading an application has replaced threads by greenlets."""
+    """Raises AppImportError where loading an application has replaced threads by greenlets, unnoticed."""
     if why := greenlets.patched():
         raise AppImportError(f"{uri}: {why}")
 

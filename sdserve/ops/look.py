@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Any
 
+from sdserve import greenlets
 from sdserve.config import paths
 from sdserve.errors import AppBootError, AppImportError, SdserveError
 from sdserve.gateway import loader
@@ -74,6 +75,7 @@ def main() -> None:
     """Looks at the application that the arguments name."""
     uri, directory, fd = sys.argv[1:]
     paths.enter(directory, [])
+    greenlets.refuse()
     report = json.dumps(look(uri))
     with os.fdopen(int(fd), "w") as out:
         out.write(report)

@@ -16,6 +16,7 @@ import time
 from functools import partial
 from typing import Any, NoReturn
 
+from sdserve import greenlets
 from sdserve.errors import AppImportError, BootError, SdserveError, call_hook, in_words
 from sdserve.gateway.blame import account
 from sdserve.handlers import count_lost
@@ -38,6 +39,7 @@ def become(worker: Worker, server: Any) -> NoReturn:
     gc.freeze()  # what came from the master shares its pages until a collection touches them
     gc.enable()
     worker.pid = os.getpid()
+    greenlets.refuse()
     count_lost(partial(worker.counters.add, DROPPED))
     forked.watch(worker.close_in_child, OWN_SIGNALS)
     worker.say_goodbye = lambda: _say_goodbye(worker, server)

@@ -14,8 +14,8 @@ from tests.support import house
 PACKAGE = Path(__file__).resolve().parents[2] / "sdserve"
 
 LAYERS = [
-    {"descriptor", "errors", "greenlets", "immutable", "__init__"},
-    {"config", "systemd", "process", "http", "status", "events"},
+    {"descriptor", "errors", "immutable", "__init__"},
+    {"config", "systemd", "process", "http", "status", "events", "greenlets"},
     {"handlers", "access"},
     {"log", "rate_limit"},
     {"gateway"},

@@ -71,8 +71,7 @@ class HTTPWorker(Worker):
         raise NotImplementedError
 
     def get_ready(self) -> None:
-        if why := greenlets.patched():  # by a hook, or by what the application imports late
-            raise BootError(why)
+        greenlets.demand_none()
         try:
             self._loop = self.make_loop()
             self._loop.get_ready()
