@@ -17,7 +17,7 @@ from sdserve.errors import no_room
 from sdserve.process.counters import UPGRADES
 from sdserve.process.program import Program
 from sdserve.systemd import journal
-from sdserve.systemd.notify import deaf_supervisor, main_process
+from sdserve.systemd.notify import deaf_supervisor, is_main_process, main_process
 
 
 class OldMaster(Policy):
@@ -178,7 +178,7 @@ class OldMaster(Policy):
         if not self.can_hand_over:  # it died a moment ago, which the loop will hear
             return
         service.log.event(events.HANDED_OVER, NEW_MASTER_PID=pid)
-        self._manager.main_pid(pid, late=self._successor.is_heard)
+        self._manager.main_pid(pid, self._successor)
         self._successor.hand_over(service.children.timeout())
         service.cell.add(UPGRADES)
         self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
@@ -200,8 +200,10 @@ class OldMaster(Policy):
 
     @property
     def waits(self) -> bool:
-        """Whether a new master that was dropped, or stops with this one, has still to end."""
-        return self._successor.ends_first
+        """Whether a new master that was dropped, or stops with this one, has still to end; or systemd has still to hear
+        of one that took over, which it would end with this one."""
+        is_main = is_main_process(self._service.launched_with, self._service.pid)
+        return self._successor.ends_first or (is_main and self._manager.owes_main_pid)
 
     def bring_along(self) -> None:
         """A reload has succeeded here, and was asked for after the new master began to boot: that has to follow it.

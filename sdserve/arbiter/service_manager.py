@@ -10,6 +10,7 @@ asks for a reload while nobody can answer, nor for more time than the watchdog a
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from sdserve.arbiter.lifecycle import LEAVING, Master
 from sdserve.arbiter.loop import NO_DEADLINE
@@ -22,6 +23,16 @@ ORPHANS_END = 1.0  # seconds beyond orphan_timeout in which the last worker of a
 ASK_EVERY = 0.5  # seconds; shorter than any time-out that a unit file can sensibly set
 ASK_FOR = 5.0  # seconds
 FIRST_WAIT, LAST_WAIT = 0.1, 20.0  # seconds between attempts to send what could not be sent; they double
+
+
+class Heir(Protocol):
+    """A new master that becomes the main process."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    def is_heard(self) -> None:
+        """systemd takes it for the main process only from now on."""
 
 
 class ServiceManager:
@@ -37,7 +48,7 @@ class ServiceManager:
         self._extended = False
         self._again = NO_DEADLINE
         self._wait = FIRST_WAIT
-        self._late: Callable[[], object] | None = None
+        self._successor: Heir | None = None  # of whom systemd has still to hear
         self._complained = False
         self.line: Callable[[], str] = service.status_line  # of STATUS=; traffic.py has more to say
         self.on_main: Callable[[], None] = lambda: None
@@ -106,18 +117,23 @@ class ServiceManager:
     def stopping(self) -> None:
         self.notifier.stopping(self.line())
 
-    def main_pid(self, pid: int, late: Callable[[], object]) -> None:
+    def main_pid(self, pid: int, successor: Heir) -> None:
         """Names the successor as the unit's main process; from then on nothing that this process says counts.
 
-        `late` is called where systemd hears of it only afterwards: it has ignored what the successor said before.
+        Where systemd hears of it only afterwards, the successor is told so: what that said before was ignored.
         """
         self.may_mean_us = self.notifier.enabled
         self.notifier.main_pid(pid)
         self.notifier.muted = True
         if self.notifier.unsent:
-            self._late = late
+            self._successor = successor
         else:
             self._await_hearing()
+
+    @property
+    def owes_main_pid(self) -> bool:
+        """Whether systemd has not heard of the successor, which lives: our end would be that of the service."""
+        return self._successor is not None and self._successor.alive
 
     def _await_hearing(self) -> None:
         """Notes when systemd has heard of the new main process: no signal that it sends comes here any more."""
@@ -137,6 +153,8 @@ class ServiceManager:
 
     def stays_main(self) -> None:
         """systemd was stopping the unit when it heard of another main process: that changes nothing any more."""
+        self._successor = None
+        self.notifier.unsent.clear()  # MAINPID= is the last thing that was said, and not true any more
         self.may_mean_us = self.notifier.muted = False
         self.stopping()
 
@@ -156,15 +174,16 @@ class ServiceManager:
         self._service.loop.call_at(self._service.loop.now() + wait, self.ping)
 
     def _send_again(self) -> None:
-        if not self.notifier.send_again() and self._wait < LAST_WAIT:
-            self._wait *= 2
+        """Until systemd has heard all of it, however long that takes: a start is not over before, nor a hand-over."""
+        if not self.notifier.send_again():
+            self._wait = min(2 * self._wait, LAST_WAIT)
             self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
             return
-        if self._late is not None and not self.notifier.unsent:
-            self._late()
+        self._again, self._wait = NO_DEADLINE, FIRST_WAIT
+        if self._successor is not None:
+            self._successor.is_heard()
+            self._successor = None
             self._await_hearing()
-        self.notifier.unsent.clear()
-        self._again, self._wait, self._late = NO_DEADLINE, FIRST_WAIT, None
 
     def _not_heard(self) -> None:
         if self.notifier.unsent and self._again is NO_DEADLINE:

@@ -155,8 +155,7 @@ class SimulatedNotifier(Notifier):
             self.trouble = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             return False
         main = world.promises.main
-        unsent = main.arbiter.manager.notifier.unsent if main is not None and main.arbiter is not None else []
-        if main is not self._process and any("MAINPID" in message for message in unsent):
+        if main is not None and main is not self._process and main.unheard_successor:
             return True  # it does not hear whom it has not been told of
         world.promises.systemd_hears(self._process, message)
         return True

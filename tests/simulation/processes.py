@@ -150,6 +150,12 @@ class MasterProcess(Process):
         self.began: dict[int, int] = {}  # by generation: the number that was given last when it began
         self.promised = 0  # the same for the one that serves
 
+    @property
+    def unheard_successor(self) -> int:
+        """The pid in a MAINPID= that systemd has not heard; 0 if there is none."""
+        unsent = self.arbiter.manager.notifier.unsent if self.arbiter is not None else []
+        return next((int(each.removeprefix("MAINPID=")) for each in unsent if each.startswith("MAINPID=")), 0)
+
     def start(self, cfg: Config, load: Callable[[], Config]) -> None:
         """The program runs."""
 

@@ -19,7 +19,7 @@ pidfile     each master holds one pidfile, and it names a living one; one master
             attempt to write it failed
 socket      the file of a Unix socket is there as long as anybody serves it
 current     a new master takes over with no code that is older than a reload which succeeded
-mainpid     MAINPID= names a living master, and only the main process speaks to systemd
+mainpid     MAINPID= names a living master, and none ends before it was heard; only the main process speaks to systemd
 store       at a stop no connection goes where nobody will serve it: into systemd's store at a restart alone
 watchdog    systemd ends no master whose loop turns and whose workers answer, and each in which nobody can
 idle        a service leaves by itself only when no worker was busy for as long as idle_exit says

@@ -223,7 +223,11 @@ def takes_over_before_it_serves(patch: Patch) -> None:
 
 
 def speaks_on_after_the_hand_over(patch: Patch) -> None:
-    patch.setattr(ServiceManager, "main_pid", lambda self, pid, late: self.notifier.main_pid(pid))
+    patch.setattr(ServiceManager, "main_pid", lambda self, pid, successor: self.notifier.main_pid(pid))
+
+
+def leaves_before_systemd_has_heard(patch: Patch) -> None:
+    patch.setattr(ServiceManager, "owes_main_pid", False)
 
 
 def ends_while_the_old_master_drains(patch: Patch) -> None:
@@ -324,6 +328,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (hands_over_to_the_dead, "mainpid"),
     (leaves_the_new_master_its_old_code, "current"),
     (speaks_on_after_the_hand_over, "mainpid"),
+    (leaves_before_systemd_has_heard, "mainpid"),
     (takes_over_before_it_serves, "ready"),
     (refuses_nothing, "masters"),
     (removes_a_socket_that_is_shared, "socket"),
@@ -360,6 +365,10 @@ KINDS = {
     "a_stop_during_a_reload_is_a_bug": Kind((What.HUP, What.TERM)),
     "hands_over_to_the_dead": Kind(
         (What.USR2, What.MASTER_STARTS, What.READY, What.MASTER_KILLED),
+        {"systemd": True, "manual": False, "workers": 1},
+    ),
+    "leaves_before_systemd_has_heard": Kind(
+        (What.USR2, What.MASTER_STARTS, What.READY, What.LEAVES, What.DEAF),
         {"systemd": True, "manual": False, "workers": 1},
     ),
     "waits_for_ever_for_the_old_master": Kind((What.USR2, What.MASTER_STARTS, What.READY), {"workers": 1}),

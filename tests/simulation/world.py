@@ -99,7 +99,8 @@ class World:
         self.breaks("error", f"{type(error).__name__}: {error} at {code}")
 
     def host(self, master: MasterProcess) -> SimulatedHost:
-        return SimulatedHost(master)
+        variables = {"NOTIFY_SOCKET": "/notify", "SYSTEMD_EXEC_PID": str(master.pid)} if self.systemd else {}
+        return SimulatedHost(master, variables)
 
     def lives(self, pid: int) -> bool:
         return any(each.pid == pid and each.alive for each in self.processes())
@@ -121,6 +122,9 @@ class World:
         if not self.systemd or self.promises.main is not master:
             return
         orderly = master.status == 0
+        for each in self.masters:
+            if orderly and each.alive and each.pid == master.unheard_successor:
+                self.breaks("mainpid", f"{master} ends before systemd has heard of {each}, which ends with it")
         for each in self.masters:
             drains = any(worker.alive for worker in each.workers) and orderly and each.alive
             if drains and each.arbiter is not None and each.arbiter.reexec_pid == master.pid:

@@ -1,5 +1,7 @@
 """The conversation with systemd: time asked for while it is needed, and a heartbeat only of a healthy service."""
 
+import os
+import selectors
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,7 +10,49 @@ from pathlib import Path
 import pytest
 
 from sdserve.arbiter.lifecycle import MasterEvent
+from sdserve.arbiter.loop import Loop
+from tests.support.notify import NotifySocket
 from tests.unit.arbiter import services
+
+
+class NewMaster:
+    alive = True
+    heard_of_late = False
+
+    def is_heard(self) -> None:
+        self.heard_of_late = True
+
+
+class Clock(selectors.DefaultSelector):
+    """Time passes where it is waited for."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(0)
+        if not found:
+            assert timeout is not None, "nothing will happen any more"
+            self.now += timeout
+        return found
+
+
+class Deaf(services.Unit):
+    """Nobody hears until `minutes` have passed, by a clock of the unit's own."""
+
+    def __init__(self, path: Path) -> None:
+        self.clock = clock = Clock()
+        super().__init__(path, 60_000_000, loop=Loop(clock, lambda: clock.now))
+        self._path = self.manager.address
+        self.manager.close()
+        os.unlink(self._path)
+
+    def after(self, minutes: float) -> None:
+        until = self.clock.now + 60 * minutes
+        overdue = self.loop.call_at(until, lambda: None)
+        while self.clock.now < until:
+            self.loop.turn()
+        overdue.cancel()
+        self.manager = NotifySocket(self._path)
 
 
 class Unit(services.Unit):
@@ -68,16 +112,16 @@ def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
 
 
 def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
-    late: list[bool] = []
-    unit.speaker.main_pid(17, late=lambda: late.append(True))
+    new = NewMaster()
+    unit.speaker.main_pid(17, new)
     unit.speaker.stopping()
     assert unit.heard("MAINPID=17") == 1
     assert unit.heard("STOPPING=1") == 0
-    assert late == []
+    assert not new.heard_of_late and not unit.speaker.owes_main_pid
 
 
 def test_what_is_sent_to_the_main_process_may_come_here_until_systemd_has_heard_of_another(unit: Unit) -> None:
-    unit.speaker.main_pid(17, late=lambda: None)
+    unit.speaker.main_pid(17, NewMaster())
     assert unit.speaker.may_mean_us
     assert unit.heard("BARRIER=1") == 1  # what reads the message without its descriptor closes that
     unit.turn_until(lambda: not unit.speaker.may_mean_us)
@@ -89,3 +133,33 @@ def test_a_master_that_leaves_asks_for_time_though_nobody_can_answer(unit: Unit)
     unit.service.advance(MasterEvent.STOP)
     unit.speaker.report()
     unit.turn_until(lambda: unit.heard("EXTEND_TIMEOUT_USEC") >= 2)
+
+
+@pytest.fixture
+def deaf(short_path: Path) -> Iterator[Deaf]:
+    with closing(Deaf(short_path)) as unit:
+        yield unit
+
+
+def test_that_it_is_ready_is_said_whenever_systemd_hears_again(deaf: Deaf) -> None:
+    """The job waits for as long as there are signs of life: those are not given up, so READY=1 must not be."""
+    deaf.speaker.ready()
+    deaf.after(minutes=10)
+    deaf.turn_until(lambda: any("READY=1" in message for message in deaf.messages()))
+
+
+def test_the_new_main_process_is_named_whenever_systemd_hears_again(deaf: Deaf) -> None:
+    new = NewMaster()
+    deaf.speaker.main_pid(17, new)
+    deaf.after(minutes=10)
+    assert deaf.speaker.owes_main_pid and not new.heard_of_late
+    deaf.turn_until(lambda: any("MAINPID=17" in message for message in deaf.messages()))
+    assert new.heard_of_late and not deaf.speaker.owes_main_pid
+
+
+def test_nobody_is_named_who_ends_together_with_this_master(deaf: Deaf) -> None:
+    deaf.speaker.main_pid(17, NewMaster())
+    deaf.speaker.stays_main()
+    deaf.after(minutes=1)
+    deaf.turn_until(lambda: any("STOPPING=1" in message for message in deaf.messages()))
+    assert not any("MAINPID" in message for message in deaf.messages())
