@@ -149,11 +149,12 @@ class NewMaster(Policy):
 
     def _become_main(self) -> None:
         service = self._service
-        self._is_main = True
+        self._is_main = service.succeeds = True
         service.came_to("upgrade succeeded")
         self._control.keep_open(service.cfg.control_socket)
         self._observation.keep_open()
         self._announce()
+        service.alone()
         service.log.info("This master (pid %s) is the main process now", service.pid)
 
     def _announce(self) -> None:

@@ -55,7 +55,7 @@ def _become(service: Service, lifeline: int, master: int) -> int:
     served = tuple(_copy(each) for each in service.observed)  # the loop closes the originals
     application = tuple(each for each in service.listeners if each.fileno() >= 0)
     service.loop.close()
-    for listener in service.outgoing:
+    for listener in service.unserved:
         listener.close()
     signal.set_wakeup_fd(-1)
     for signum in (*signals.QUEUED, signal.SIGPIPE):

@@ -212,7 +212,7 @@ class Pool:
     def _close_in_child(self) -> None:
         """In a forked worker: closes what is the master's alone, or an earlier generation's."""
         self._service.loop.close()
-        for listener in self._service.outgoing:
+        for listener in self._service.unserved:
             listener.close()
         if self._service.previous is not None:
             self._service.previous.close()

@@ -94,7 +94,9 @@ class Reload(Policy):
         self._candidate = cfg = self._load()
         self._newest += 1
         self._new = generation = Generation.of(self._newest, cfg, service.log)
-        self._opened = generation.open_listeners(previous.listeners, self._host.bind)
+        generation.open_listeners(service.present(previous), self._host.bind)
+        self._opened = [each for each in generation.listeners if each not in previous.listeners]
+        service.left = [each for each in service.left if each not in self._opened]
         if cfg.preload_app:
             service.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
         generation.preload()

@@ -20,7 +20,8 @@ from sdserve.log import Logger
 from sdserve.ops.happenings import OF_MASTER, OF_UPGRADE, Happening
 from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.counters import DROPPED, GENERATION, WANTED, CounterCell
-from sdserve.process.listeners import Listener
+from sdserve.process.giving_up import give_up
+from sdserve.process.listeners import OBSERVED, Listener
 from sdserve.status import Status
 
 SHOWN = {
@@ -68,7 +69,8 @@ class Service:
         self.trouble = ""
         self.outcome = ("", 0.0)
         self.exit_status = 0
-        self._left: list[Listener] = []  # closed, and their files are there for another master
+        self.left: list[Listener] = []  # given up here, while another master may serve them
+        self.succeeds = False  # the old master has handed over: it serves nothing any more
         self.observed: list[Listener] = []  # for metrics and health, apart from the application's
         self.cell = CounterCell.private()  # what this master counts, until `count_in` gives it one that others read
         self._draining = False
@@ -162,21 +164,39 @@ class Service:
         before = self.previous.listeners if self.previous else []
         return [listener for listener in before if listener not in self.listeners]
 
+    @property
+    def unserved(self) -> list[Listener]:
+        """The listeners that are open here, and that no worker of the generation in force serves."""
+        return [*self.outgoing, *(each for each in self.left if each not in self.listeners)]
+
+    def present(self, generation: Generation) -> list[Listener]:
+        """The listeners that a new generation may serve, so that it need not open them: after `generation`."""
+        return [*generation.listeners, *(each for each in self.left if each.name not in OBSERVED)]
+
     def let_go(self, listener: Listener) -> None:
-        """Closes a listener that is not served any more. A Unix socket's file goes with the last master that has it."""
-        if self.shares_listeners:
-            self._left.append(listener)
+        """Gives up a listener. Where another master may serve it, it stays open till that does so no more."""
+        if self.shares_listeners and not (self.master_pid and self.succeeds):
+            self.left.append(listener)
         else:
-            listener.unlink()
-        listener.close()
+            self._give_up(listener)
 
     def alone(self) -> None:
-        """There is no other master any more: removes the files that were left for it."""
-        left, self._left = self._left, []
-        served = [each.address for each in (*self.listeners, *self.observed)]
+        """No other master serves any more: nobody else gives up what was left for it."""
+        left, self.left = self.left, []
+        held = [*self.listeners, *self.outgoing]
         for listener in left:
-            if listener.address not in served:  # bound again since, and a file may get the inode of one that is gone
-                listener.unlink()
+            if listener not in held:  # served again since
+                self._give_up(listener)
+
+    def _give_up(self, listener: Listener) -> None:
+        """Who waits at it has arrived, and is left to the workers that serve on."""
+        listener.unlink()
+        adopts = self.generation is not None and self.generation.worker_class.adopts
+        if adopts and listener.own and listener.name not in OBSERVED:
+            trouble = give_up(listener, self.adoption.queue)
+            if trouble is not None:
+                self.log.warning("%s is given up, and some who waited there are lost: %s", listener, trouble)
+        listener.close()
 
     @property
     def shares_listeners(self) -> bool:

@@ -39,6 +39,7 @@ class HandedConnection(Immutable):
     `peer` and `port` are set when they are not the socket's own but came with the PROXY protocol. `data` is what was
     received of a request, from its head on; `head` and `body` say for how many seconds these have been waited for,
     and `since` when a connection without a request had its last answer, or came (monotonic seconds, 0: not known).
+    `new`: no worker has had it yet, and whatever its client sends first is still to be read.
     """
 
     sock: socket.SocketType
@@ -49,6 +50,7 @@ class HandedConnection(Immutable):
     head: float = 0.0
     body: float = 0.0
     since: float = 0.0
+    new: bool = False
 
 
 class AdoptionQueue:
@@ -152,6 +154,8 @@ def _told(handed: HandedConnection) -> dict[str, str | float]:
     said: dict[str, str | float] = {"listener": handed.listener}
     if handed.peer:
         said |= {"peer": handed.peer, "port": handed.port}
+    if handed.new:
+        said["new"] = True
     if handed.data:
         said["data"] = binascii.b2a_base64(handed.data, newline=False).decode()
         said |= {"head": handed.head, "body": handed.body}
@@ -211,7 +215,8 @@ def _believed(sock: socket.socket, said: dict[str, Any]) -> HandedConnection | N
         data = binascii.a2b_base64(encoded, strict_mode=True) if encoded else b""
     except ValueError:  # binascii.Error, and what is not ASCII
         return None
-    return HandedConnection(sock, listener, peer, port, data, *map(float, times))
+    head, body, since = map(float, times)
+    return HandedConnection(sock, listener, peer, port, data, head, body, since, said.get("new") is True)
 
 
 def is_client(sock: socket.socket) -> bool:

@@ -63,6 +63,7 @@ class Worker(Told):
     counters: CounterCell = NO_CELL
     adoption: "AdoptionQueue | None" = None
     wsgi: Callable[..., Any]
+    adopts = False  # whether it serves connections that others leave in the adoption queue
     undecided = False  # whether the application decides what serves it: see auto.py
 
     def __init__(

@@ -78,3 +78,26 @@ def test_the_old_master_goes(site: Site) -> None:
     os.kill(new.pid, signal.SIGTERM)
     new.wait_gone()
     eventually(lambda: not [each for each in site.directory.iterdir() if each.is_socket()], "no socket is left")
+
+
+def test_a_reload_takes_back_what_another_had_given_up(site: Site) -> None:
+    """The old master serves it on meanwhile, so nobody could bind it anew."""
+    new = Process.of(int((site.directory / "pid.2").read_text()))
+    site.configure("two")
+    site.does(signal.SIGHUP, "Reloaded:", new.pid)
+    site.configure("one", "two")
+    site.does(signal.SIGHUP, "Reloaded:", new.pid)
+    site.does(signal.SIGTERM, "has been promoted")
+    site.comes_to_answer("one", "two")
+
+
+def test_a_master_that_was_promoted_has_a_new_one_beside_it(start: Start, short_path: Path) -> None:
+    """What it gives up, that one serves on."""
+    site = Site(start, short_path, "manual", "one", "two")
+    site.does(signal.SIGUSR2, r"\(pid \d+\) serves")
+    first = int((short_path / "pid.2").read_text())
+    site.does(signal.SIGTERM, "has been promoted")
+    site.does(signal.SIGUSR2, r"\(pid \d+\) serves", first)
+    site.configure("one")
+    site.does(signal.SIGHUP, "Reloaded:", first)
+    assert site.answers("one", "two")

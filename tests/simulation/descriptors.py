@@ -209,6 +209,12 @@ class SimulatedSocket(Descriptor):
     def getsockname(self) -> str:
         return self._path
 
+    def shutdown(self, how: int) -> None:
+        """Nobody arrives any more. Nobody ever does here."""
+
+    def accept(self) -> Any:
+        raise BlockingIOError
+
     def readable(self) -> bool:
         return False
 

@@ -166,6 +166,10 @@ class Acceptor(Generic[C]):
                 fd, address = listener.sock._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or its client gave up
                 return None
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # the address has been given up, which this worker is about to hear
+                    return None
+                raise
             sock = socket.SocketType(listener.family, STREAM, 0, fd)
             peer = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
             try:
@@ -175,10 +179,14 @@ class Acceptor(Generic[C]):
                 self._worker.log.debug("%s: cannot be welcomed: %s", peer[0] or "unix", error)
                 sock.close()
                 continue
-            phase = Phase.PREFACE if self._proxies is not None and peer[0] in self._proxies else Phase.HEAD
-            self._clients.add(client, monotonic(), self._options.times.head, phase)
-            self._worker.counters.add(ACCEPTED)
+            self._begin(client, peer[0])
             return client
+
+    def _begin(self, client: C, peer: str) -> None:
+        """Expects the first bytes of a client, which has come from `peer`."""
+        phase = Phase.PREFACE if self._proxies is not None and peer in self._proxies else Phase.HEAD
+        self._clients.add(client, monotonic(), self._options.times.head, phase)
+        self._worker.counters.add(ACCEPTED)
 
     def _has_made_room(self) -> bool:
         """Closes connections of which nobody waits for an answer; False when there is none."""
@@ -226,11 +234,15 @@ class Acceptor(Generic[C]):
             try:
                 if listener is None:
                     raise OSError(errno.EADDRNOTAVAIL, "there is no listener any more")
-                client = self._clients.welcome(handed.sock, listener, handoff.peer_of(handed))
+                peer = handoff.peer_of(handed)
+                client = self._clients.welcome(handed.sock, listener, peer)
             except OSError:  # its client has gone meanwhile, and has no address any more
                 handed.sock.close()
                 continue
-            self._clients.adopt(client, handed, now)
+            if handed.new:
+                self._begin(client, peer[0])
+            else:
+                self._clients.adopt(client, handed, now)
             adopted.append(client)
         self._worker.counters.add(ADOPTED, len(adopted))
         return adopted

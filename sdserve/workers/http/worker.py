@@ -41,6 +41,7 @@ def keep_heap() -> None:
 class HTTPWorker(Worker):
     """Serves HTTP by a loop that subclasses make in `make_loop`."""
 
+    adopts = True
     head_writer: type[HeadWriter] = HeadWriter
     _loop: Loop[Any] | None = None
 

@@ -50,6 +50,7 @@ def test_a_connection_lives_on_in_another_hand(queue: AdoptionQueue, opened: Exi
     server.close()
     [found] = taken(queue, opened)
     assert found.replace(sock=server) == told
+    assert not found.new
     assert not found.sock.getblocking()
     assert not os.get_inheritable(found.sock.fileno())
     found.sock.send(b"answer")

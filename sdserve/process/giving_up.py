@@ -1,0 +1,79 @@
+"""The end of an address that is served no more: who had arrived goes on to who serves, who comes later is refused.
+
+Closing a listening socket resets what waits in its queue, and somebody may arrive between a last look and the close. So
+the socket is first shut, in all processes that have it: a Unix socket by shutdown(2), which leaves its queue alone. Of
+TCP that would reset the queue; there a filter drops each SYN, so nobody begins a connection that would be reset. Its
+client sends another one a second later (tcp(7), tcp_syn_retries), and is refused.
+"""
+
+import array
+import errno
+import socket
+import struct
+from contextlib import suppress
+
+from sdserve.process.adoption import SPREAD, AdoptionQueue, HandedConnection
+from sdserve.process.listeners import Listener
+
+SO_ATTACH_FILTER = 26  # socket(7); the module has no name for it
+# Classic BPF (linux/filter.h): operation, jumps if true and if false, operand. The packet begins with the TCP header.
+DROP_SYN = (
+    (0x30, 0, 0, 13),  # BPF_LD | BPF_B | BPF_ABS: the flags
+    (0x45, 0, 1, 0x02),  # BPF_JMP | BPF_JSET: is SYN among them?
+    (0x06, 0, 0, 0),  # BPF_RET: drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # BPF_RET: keep all of it
+)
+
+
+def give_up(listener: Listener, queue: AdoptionQueue) -> OSError | None:
+    """Ends a listener that we bound: for every process that has it, and with no way back.
+
+    Returns why some who had arrived were left behind, None if none were. The descriptor is the caller's to close.
+    """
+    _shut(listener.sock)
+    trouble = None
+    try:
+        while waiting := _accepted(listener):
+            try:
+                went, _ = queue.offer(waiting)
+            finally:
+                for each in waiting:
+                    each.sock.close()
+            if len(went) < len(waiting):
+                raise OSError(errno.ENOBUFS, "the adoption queue takes no more")
+    except OSError as error:
+        trouble = error
+    with suppress(OSError):  # another process was quicker
+        listener.sock.shutdown(socket.SHUT_RD)  # whoever has a copy keeps nobody waiting
+    return trouble
+
+
+def _shut(sock: socket.socket) -> None:
+    """From now on nobody arrives."""
+    if sock.family == socket.AF_UNIX:
+        sock.shutdown(socket.SHUT_RD)
+        return
+    program = array.array("B", b"".join(struct.pack("HBBI", *each) for each in DROP_SYN))
+    address, _ = program.buffer_info()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(DROP_SYN), address))
+    except OSError:  # not every kernel has it (gVisor): who arrives in the next microseconds is reset there
+        return
+
+
+def _accepted(listener: Listener) -> list[HandedConnection]:
+    """Connections from the queue, as many as one message holds; none when it is empty."""
+    found: list[HandedConnection] = []
+    while len(found) < SPREAD:
+        try:
+            sock, _ = listener.sock.accept()
+        except BlockingIOError:
+            break
+        except ConnectionAbortedError:  # its client gave up
+            continue
+        except OSError as error:
+            if found or error.errno == errno.EINVAL:  # those first; another process has given it up
+                break
+            raise
+        found.append(HandedConnection(sock, listener.label, new=True))
+    return found
