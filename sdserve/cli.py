@@ -16,6 +16,7 @@ from sdserve import greenlets
 from sdserve.config import Config, answer, load, paths
 from sdserve.errors import AppImportError, ConfigError, SdserveError
 from sdserve.process.standard import fill
+from sdserve.systemd.records import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if cfg.print_config and not found:
             from sdserve.config.render import config_text
 
-            answer(config_text(cfg))
+            answer(printable(config_text(cfg)))
         if cfg.check_config:
             using = check(cfg, found)
-            answer(f"sdserve: the configuration and {cfg.wsgi_app} are good{using}")
+            answer(printable(f"sdserve: the configuration and {cfg.wsgi_app} are good{using}"))
         if cfg.check_config or (cfg.print_config and not found):
             sys.exit(0)
         refuse([*found, *refusals(cfg, (demand_application, *HERE))])
@@ -76,9 +77,14 @@ def write_units(arguments: Sequence[str]) -> NoReturn:
         run(arguments)
     except SdserveError as error:
         for line in str(error).splitlines():
-            print(f"sdserve unit: error: {line}", file=sys.stderr)
+            show(f"sdserve unit: error: {line}")
         sys.exit(error.exit_code)
     sys.exit(0)
+
+
+def show(text: str) -> None:
+    """Prints what may be the text of an application, which shall not command the terminal."""
+    print(printable(text), file=sys.stderr)
 
 
 def refusals(cfg: Config, steps: Iterable[Callable[[Config], None]]) -> list[SdserveError]:
@@ -163,7 +169,7 @@ def check(cfg: Config, before: Sequence[SdserveError]) -> str:
     """
     here = [f"a start by this user, and from here, is refused: {error}" for error in refusals(cfg, HERE)]
     for warning in [*cfg.warnings, *_what_root_does_not_meet(), *here]:
-        print(f"sdserve: warning: {warning}", file=sys.stderr)
+        show(f"sdserve: warning: {warning}")
     using: list[str] = []
     steps = (demand_application, Config.enter, _check_worker_class, lambda cfg: using.append(_load_application(cfg)))
     refuse([*before, *refusals(cfg, steps)])
@@ -201,7 +207,7 @@ def _load_application(cfg: Config) -> str:
         application = loader.load(cfg.wsgi_app)
     except AppImportError as error:
         if told := account(error):
-            print(told, file=sys.stderr)
+            show(told)
         raise
     try:
         worker_class = resolve(cfg.worker_class_uri)
@@ -223,7 +229,7 @@ def report(error: SdserveError) -> None:
     lines = [line for line in str(error).splitlines() if line.strip()]
     for line in lines:
         with suppress(OSError):  # the reader is gone; others still wait to hear of it
-            print(f"sdserve: error: {line}", file=sys.stderr)
+            show(f"sdserve: error: {line}")
     reason = "; ".join(lines)
     from sdserve.process.handover import Handover
 

@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             options.socket = socket_of(options.unit, options.user)
         except NoSocketError as error:
-            print(f"sdservectl: {error}", file=sys.stderr)
+            say(f"sdservectl: {error}", sys.stderr)
             return NOBODY
     elif options.user:
         from sdserve.ctl.unit import runtime_directory
@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
         if isinstance(error, BrokenPipeError):
             raise
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        print(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket)}", file=sys.stderr)
+        say(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket)}", sys.stderr)
         return LATE if isinstance(error, TimeoutError) else NOBODY
 
 

@@ -5,7 +5,6 @@ says so. The import runs as the owner of the project's directory: root does not 
 """
 
 import ast
-import json
 import os
 import shlex
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sdserve.errors import ConfigError
+from sdserve.ops import report
 
 ENVIRONMENTS = (".venv", "venv", "env")
 TIMEOUT = 30.0  # seconds for the import of an application
@@ -84,21 +84,18 @@ def look(uri: str, directory: str, prefix: str, timeout: float = TIMEOUT) -> Fou
     Raises ConfigError where the name stands for no application: no unit would serve it.
     """
     answer = _ask(uri, directory, os.path.join(prefix, "bin", "python"), timeout)
-    if answer.get("nothing"):
+    if answer.pop("nothing", False):
         below = _below(uri, directory)
         raise ConfigError(answer["error"] + (f"; it is in {below}: --chdir {shlex.quote(below)}" if below else ""))
     if "error" in answer:
         return _read(uri, directory, answer["error"])
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in answer.items()
-    }
-    return Found(**values)
+    return Found(**answer)
 
 
 def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any]:
     """What look.py finds; {"error": …} if it cannot."""
     # A file and no pipe: what the application leaves running may hold it open, and nobody waits for the end of it.
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as report:
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+", errors="replace") as out:
         owner = _owner(directory)
         os.chmod(scratch, 0o755)
         state = Path(scratch, "state")
@@ -109,13 +106,13 @@ def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any
         environ = {**os.environ, **places, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(state)}
         try:
             child = subprocess.Popen(  # -P: modules are not looked for in "/"
-                [python, "-P", "-m", "sdserve.ops.look", uri, directory, str(report.fileno())],
+                [python, "-P", "-m", "sdserve.ops.look", uri, directory, str(out.fileno())],
                 cwd="/",
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[report.fileno()],
+                pass_fds=[out.fileno()],
                 start_new_session=True,
                 **owner,
             )
@@ -127,12 +124,11 @@ def _ask(uri: str, directory: str, python: str, timeout: float) -> dict[str, Any
             return {"error": f"importing it took longer than {timeout:g} s"}
         finally:
             _end(child)
-        report.seek(0)
-        text = report.read() if status == 0 else ""
+        out.seek(0)
+        text = out.read(report.LONGEST + 1) if status == 0 else ""
         if not text:
             return {"error": f"the process that imported it ended with status {status}"}
-        answer: dict[str, Any] = json.loads(text.replace(str(state), STATE))
-        return answer
+        return report.read(text.replace(str(state), STATE))
 
 
 def _below(uri: str, directory: str) -> str:

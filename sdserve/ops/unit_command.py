@@ -19,6 +19,7 @@ from sdserve.config import address, file, paths
 from sdserve.errors import ConfigError
 from sdserve.ops import project, unit_plan, units
 from sdserve.ops.places import Place, Project
+from sdserve.ops.report import one_line
 from sdserve.ops.unit_plan import Plan
 from sdserve.systemd.records import printable
 
@@ -64,11 +65,13 @@ def run(argv: Sequence[str]) -> None:
     try:
         plan = _plan(options)
         if options.transient:
+            line = _demand_printable(plan.transient())
             _tell(plan, transient=True)
-            print(plan.transient())
+            print(line)
             return
         output, shared = _output(plan, options.output)
         files = plan.files()
+        install = _demand_printable(f"sh {shlex.quote(str(output / 'install.sh'))}")
         if not options.force:
             _demand_ours(plan, output, files)
         _write(output, files)
@@ -78,10 +81,10 @@ def run(argv: Sequence[str]) -> None:
         raise ConfigError(f"{error.filename or options.chdir}: {error.strerror}") from error
     _tell(plan)
     if shared:
-        print(f"sdserve unit: {shared}", file=sys.stderr)
+        _say(shared)
     if os.geteuid() != 0:
-        print("sdserve unit: the two commands are for root:", file=sys.stderr)
-    print(f"sh {shlex.quote(str(output / 'install.sh'))}")
+        _say("the two commands are for root:")
+    print(install)
     print(f"systemctl enable --now {plan.name}.socket")
 
 
@@ -149,7 +152,7 @@ def _listen(spec: str) -> str:
 def _places(named: Iterable[tuple[str, bool]]) -> Iterator[Place]:
     """What (path, is it a file) stand for outside of the directories that the unit gives it, and whose that is."""
     for path, is_file in named:
-        if not path.startswith(project.STATE + "/"):
+        if not f"{path}/".startswith(project.STATE + "/"):
             directory = os.path.dirname(path)
             new = not os.path.exists(directory if is_file else path)
             yield Place(path, _owner(path), is_file, _owner(directory), os.path.realpath(path), new)
@@ -234,4 +237,16 @@ def _tell(plan: Plan, transient: bool = False) -> None:
                 mended += f", or serve as its owner: --user {pwd.getpwuid(owner).pw_name}"
         lines.append(f"{closed}: the service's user may not search it: {mended}")
     for line in lines:
-        print(f"sdserve unit: {printable(line)}", file=sys.stderr)  # an import may have failed with any text
+        _say(line)
+
+
+def _say(text: str) -> None:
+    """Prints what may have texts of the application: they neither command the terminal nor look like a command."""
+    print(f"sdserve unit: {printable(one_line(text))}", file=sys.stderr)
+
+
+def _demand_printable(command: str) -> str:
+    """A command that the operator is to copy. Raises ValueError for what a terminal would not show as it is."""
+    if not command.isprintable():
+        raise ValueError(f"{command!a} has characters that a terminal does not show: rename what has them")
+    return command

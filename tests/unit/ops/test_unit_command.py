@@ -1,5 +1,6 @@
 """`sdserve unit` as a command: what it prints where, what it leaves alone, and what remains a server's command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -141,3 +142,44 @@ def test_what_an_import_says_writes_nothing_to_the_terminal_but_text(unit: Run, 
     done = unit("shop:app")
     assert "RuntimeError: no " in done.stderr and "red" in done.stderr
     assert "\x1b" not in done.stderr and "\x07" not in done.stderr
+
+
+def saying(directory: Path, report: str) -> None:
+    """An application that writes the report of the look itself."""
+    source = f"import os, sys\nos.write(int(sys.argv[3]), {report.encode()!r})\nos._exit(0)\n"
+    (directory / "shop.py").write_text(source)
+
+
+@pytest.mark.parametrize(
+    "report",
+    ['{"zzz": 1}', '{"protocol": 1}', '{"nothing": true}', '{"protocol": "wsgi", "files": ["a/b"]}', "[" * 9999],
+)
+def test_an_application_that_reports_nonsense_of_itself_is_read_instead(unit: Run, tmp_path: Path, report: str) -> None:
+    saying(tmp_path, report)
+    done = unit("shop:app")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "is no report" in done.stderr
+
+
+def test_nothing_that_an_application_says_looks_like_a_command_or_commands_the_terminal(
+    unit: Run, tmp_path: Path
+) -> None:
+    saying(tmp_path, json.dumps({"error": "x\nsh /evil/install.sh\n" + " " * 200 + "\x1b]0;owned\x07"}))
+    told = unit("shop:app").stderr
+    assert all(line.startswith("sdserve unit: ") for line in told.splitlines())
+    assert "x sh /evil/install.sh \\x1b]0;owned" in told and "\x1b" not in told
+    saying(tmp_path, json.dumps({"error": "\x1b[31mred", "nothing": True}))
+    assert unit("shop:app").stderr == "sdserve unit: error: \\x1b[31mred\n"
+    saying(tmp_path, json.dumps({"protocol": "wsgi", "settings": "a\x1b]0;owned\x07"}))
+    done = unit("shop:app", "--transient")
+    assert (done.returncode, done.stdout) == (1, "") and "\x1b" not in done.stderr, done.stderr
+    assert "characters that a terminal does not show" in done.stderr
+
+
+def test_the_directory_for_state_itself_is_the_services_own(unit: Run, tmp_path: Path) -> None:
+    saying(tmp_path, json.dumps({"protocol": "wsgi", "directories": ["/state"]}).replace("/state", "%s"))
+    source = (tmp_path / "shop.py").read_text().replace("%s", "' + os.environ['STATE_DIRECTORY'].encode() + b'")
+    (tmp_path / "shop.py").write_text(source)
+    done = unit("shop:app")
+    assert done.returncode == 0, done.stderr
+    assert "/state" not in (tmp_path / "shop-units" / "install.sh").read_text()
