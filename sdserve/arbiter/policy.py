@@ -3,6 +3,8 @@
 pool.py is one of those parts. What else a policy needs, it is given by name; none of them knows the arbiter.
 """
 
+from collections.abc import Callable
+
 from sdserve.arbiter.commands import Commands
 from sdserve.arbiter.control import Control
 from sdserve.arbiter.hooks import Hooks
@@ -23,3 +25,13 @@ class Policy:
     def __init__(self, parts: Parts) -> None:
         self._service, self._host, self._pool, self._manager, self._claim, self._control = parts[:6]
         self._commands, self._hooks, self._steps, self._observation = parts[6:]
+
+    def _take_all(self, what: str, *steps: Callable[[], object]) -> None:
+        """Takes each step, whatever became of the others; one that fails is tried once more."""
+        for step in steps:
+            for attempt in ("is tried once more", "is left out, the others are taken"):
+                try:
+                    step()
+                    break
+                except Exception:
+                    self._service.log.exception("One step of a %s failed; it %s", what, attempt)

@@ -115,7 +115,7 @@ class Reload(Policy):
         assert previous is not None
         candidate, new, size = self._candidate, self._new, self._size_before()
         service.generation, service.cfg, service.goal = previous, previous.cfg, self._previous_goal
-        self._take(
+        self._take_all(
             "roll-back",
             lambda: service.setup(previous),  # first, so that the old log tells the rest
             lambda: service.log.event(events.RELOAD_FAILED, REASON=reason),
@@ -128,16 +128,6 @@ class Reload(Policy):
         if size != self._previous_goal.size:
             service.goal = self._previous_goal.replace(size=size)
         self._finish(MasterEvent.ROLLED_BACK, f"reload failed: {reason}")
-
-    def _take(self, what: str, *steps: Callable[[], object]) -> None:
-        """Takes each step, whatever became of the others; one that fails is tried once more."""
-        for step in steps:
-            for attempt in ("is tried once more", "is left out, the others are taken"):
-                try:
-                    step()
-                    break
-                except Exception:
-                    self._service.log.exception("One step of a %s failed; it %s", what, attempt)
 
     def _leave(self, listeners: list[Listener]) -> list[Callable[[], None]]:
         """The steps that let go of listeners."""
@@ -171,7 +161,7 @@ class Reload(Policy):
         """The new generation serves: what only the old one needed goes."""
         service = self._service
         held = [service.previous.close] if service.previous is not None else []
-        self._take(
+        self._take_all(
             "reload",
             *self._leave(service.outgoing),
             *held,
@@ -189,7 +179,7 @@ class Reload(Policy):
         self._abandoned = self._again or service.previous is not None
         self._again = False
         if service.previous is not None:
-            self._take("reload that a stop ended", *self._leave(service.outgoing), service.previous.close)
+            self._take_all("reload that a stop ended", *self._leave(service.outgoing), service.previous.close)
             service.previous = None
         self._deadline.cancel()
 
@@ -216,7 +206,7 @@ class Reload(Policy):
         service.came_to(trouble or "reload succeeded")
         service.cell.add(RELOADS + bool(trouble))
         service.advance(event)
-        self._take(
+        self._take_all(
             "reload",
             self._observation.renew,
             lambda: self._control.renew(service.cfg.control_socket),

@@ -58,18 +58,19 @@ class Shutdown(Policy):
     def _give_away(self) -> None:
         """Gives what this master holds to a new one, or to nobody."""
         handing_over = self._service.state is Master.HANDING_OVER
-        if handing_over:
-            self._old_master.pass_on_control()
         # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
-        self._pool.manage()
-        if handing_over:
-            self._old_master.hand_over()
-        self._commands.upgraded("the service is being stopped")
-        self._commands.drain.ends()
-        self._reload.pass_on()
-        self._manager.stopping()
-        self._close_listeners()
-        self._observation.renew()  # the one of before has copies of them
+        self._take_all(
+            "hand-over" if handing_over else "stop",
+            *([self._old_master.pass_on_control] if handing_over else []),
+            self._pool.manage,
+            *([self._old_master.hand_over] if handing_over else []),
+            lambda: self._commands.upgraded("the service is being stopped"),
+            self._commands.drain.ends,
+            self._reload.pass_on,
+            self._manager.stopping,
+            self._close_listeners,
+            self._observation.renew,  # the one of before has copies of them
+        )
 
     def settle(self) -> None:
         """Ends when the last worker is gone, and no other master is left that this one has to outlive."""

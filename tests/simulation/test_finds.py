@@ -1,9 +1,12 @@
 """What the simulation found, each as the shortest story that shows it."""
 
+import errno
+import os
 import signal
 
 import pytest
 
+from sdserve.arbiter.call import Call, Message
 from sdserve.arbiter.lifecycle import Master
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.told import READY
@@ -61,6 +64,33 @@ def test_no_hand_over_to_a_master_that_is_gone() -> None:
     assert old.arbiter is not None and old.arbiter.service.state is Master.RUNNING
     assert old.arbiter.service.trouble == "upgrade failed: it ended before it served"
     assert world.promises.main is old
+    finish(world)
+
+
+def test_a_client_that_cannot_be_told_keeps_nobody_from_the_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It followed the events of the old master, which had no memory for a last word."""
+    world = service(systemd=True)
+    upgraded(world)
+    old, new = world.masters
+    master = old.arbiter
+    assert master is not None
+
+    def no_room(message: Message) -> bool:
+        if message.failure:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return True
+
+    def hears(message: Message) -> bool:
+        heard.append(message)
+        return True
+
+    heard: list[Message] = []
+    master.commands.table()["events"](Call(hears, more=True))
+    master.commands.table()["events"](Call(no_room, more=True))
+    monkeypatch.setattr(world, "unforeseen", lambda: None)
+    happen(world, What.READY)
+    assert world.promises.main is new
+    assert heard[-1].failure == "TakenOver"
     finish(world)
 
 
