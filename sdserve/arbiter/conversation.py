@@ -89,7 +89,11 @@ class Conversation:
 
     def take(self) -> Request | None:
         """The request whose turn has come, if it is for the service; any other is answered here, or ends all."""
-        message = self._framer.next()
+        try:
+            message = self._framer.next()
+        except TooLongError:
+            self._move(Event.ENDS)
+            return None
         assert message is not None, "no request is whole"
         dialect = self._framer.dialect
         request = dialects.read(dialect, message)

@@ -23,7 +23,7 @@ def begin(path: str, ask: Callable[[str], Answer]) -> None:
     `path` is that of the control socket. Raises OSError if nobody answers there.
     """
     from sdserve.systemd.environment import changed, digests
-    from sdserve.systemd.records import printable
+    from sdserve.systemd.records import one_line, printable
 
     for number in (*MASTERS, *WORKERS):
         signal.signal(number, signal.SIG_IGN)
@@ -32,7 +32,7 @@ def begin(path: str, ask: Callable[[str], Answer]) -> None:
     if names:
         changes = f"the environment of the unit has changed ({', '.join(names)})"
         text = f"sdservectl: {changes}: a reload does not read it, systemctl restart does"
-        print(printable(text), file=sys.stderr)  # the names are whose the socket is
+        print(printable(one_line(text)), file=sys.stderr)  # the names are whose the socket is
 
 
 def _reached(path: str, ask: Callable[[], Answer]) -> Answer:

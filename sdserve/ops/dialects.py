@@ -46,13 +46,15 @@ class Framer:
         return bool(self.dialect) and self.dialect in self._received
 
     def next(self) -> bytes | None:
-        """The next message, without its end; None if it is not complete yet."""
+        """The next message, without its end; None if it is not complete yet. Raises TooLongError."""
         if not self.dialect:
             return None
         message, end, rest = self._received.partition(self.dialect)
         if not end:
             return None
         self._received = rest
+        if len(message) > LONGEST:  # it came behind another
+            raise TooLongError
         return message
 
 

@@ -6,6 +6,8 @@ So it is small, each name is known, each value is of its kind, paths are absolut
 import json
 from typing import Any
 
+from sdserve.systemd.records import one_line
+
 LONGEST = 64 << 10  # characters of a report
 LONGEST_REASON = 500  # characters of what is shown of an error
 TEXTS = ("protocol", "framework", "settings", "static")
@@ -27,11 +29,6 @@ def read(text: str) -> dict[str, Any]:
     if not all(_fits(name, value) for name, value in said.items()):
         return {"error": NONSENSE}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
-
-
-def one_line(text: str) -> str:
-    """`text` with one space in the place of each gap: a line of its own, or a gap as long, could pass for ours."""
-    return " ".join(text.split())
 
 
 def _fits(name: str, value: object) -> bool:

@@ -19,9 +19,8 @@ from sdserve.config import address, file, paths
 from sdserve.errors import ConfigError
 from sdserve.ops import project, unit_plan, units
 from sdserve.ops.places import Place, Project
-from sdserve.ops.report import one_line
 from sdserve.ops.unit_plan import Plan
-from sdserve.systemd.records import printable
+from sdserve.systemd.records import one_line, printable
 
 UNIT_DIRECTORIES = (
     "/etc/systemd/system",

@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     return re.sub(_CONTROLS, lambda found: ascii(found[0])[1:-1], text)
 
 
+def one_line(text: str) -> str:
+    """`text` with one space in the place of each gap: a line of its own, or a gap as long, could pass for ours."""
+    return " ".join(text.split())
+
+
 def harmless(text: str) -> str:
     """`text` without anything that could begin a record of its own, except its line ends. Tabs stay."""
     if text.isprintable() and "<" not in text:

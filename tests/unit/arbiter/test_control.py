@@ -137,6 +137,13 @@ def test_too_long(service: Service) -> None:
     other_asks(service, service.client())
 
 
+def test_too_long_behind_another(service: Service) -> None:
+    client = service.client()
+    client.send(b'{"method": "org.varlink.service.GetInfo"}\0' + b"x" * (LONGEST + 1) + b"\0")
+    assert service.read_all(client).count(b"\0") == 1
+    other_asks(service, service.client())
+
+
 def test_one_that_goes_away(service: Service) -> None:
     client = service.client()
     client.send(b'{"command"')

@@ -61,6 +61,14 @@ def test_what_does_not_end_is_not_kept(end: bytes) -> None:
         framer.feed(b"x")
 
 
+def test_what_is_too_long_behind_another_is_not_heard_either() -> None:
+    framer = Framer()
+    framer.feed(b"{}" + NUL + b"x" * LONGEST + b"x" + NUL)
+    assert framer.next() == b"{}"
+    with pytest.raises(TooLongError):
+        framer.next()
+
+
 @given(st.dictionaries(FIELDS | st.text(max_size=5), JSON, max_size=4), NAMES, st.sampled_from([NUL, NEWLINE]))
 @example({"": None}, "status", NEWLINE)
 def test_hostile_json_is_a_request_or_a_refusal(fields: dict[str, Any], name: Any, dialect: bytes) -> None:
