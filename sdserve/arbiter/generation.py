@@ -8,8 +8,6 @@ from sdserve.arbiter import signals
 from sdserve.arbiter.decide import Backoff, Goal
 from sdserve.config import Config
 from sdserve.config.paths import Place
-from sdserve.errors import AppBootError, Interruption, in_words
-from sdserve.gateway.blame import place
 from sdserve.log import Destinations, Logger
 from sdserve.process.listeners import Listener, match, show
 from sdserve.workers.application import Application
@@ -88,17 +86,10 @@ class Generation:
             return
         import gc
 
-        pid = os.getpid()
-        try:
-            with signals.kept():
-                application, uri = self.app.wsgi(), self.app.app_uri
-            served_by, _ = self.worker_class.decide(application, uri)
-            served_by.check_app(application, uri)
-        except BaseException as error:
-            if isinstance(error, (Exception, Interruption)) or os.getpid() != pid:
-                raise
-            text = f"{self.cfg.wsgi_app}: importing it failed{place(error)}: {in_words(error)}"
-            raise AppBootError(text) from error
+        with signals.kept():
+            application, uri = self.app.wsgi(), self.app.app_uri
+        served_by, _ = self.worker_class.decide(application, uri)
+        served_by.check_app(application, uri)
         gc.collect()
         gc.freeze()  # a collection in a worker would touch, and so copy, every shared page
 

@@ -2,8 +2,8 @@
 
 What can go wrong here is what operators see most often, so every failure becomes one line that says which name is
 wrong and what would be right. The exception behind it is chained, for the traceback in the log. As in gunicorn, there
-are two kinds, with exit codes of their own: whatever an import or a factory raises is an AppBootError, a name that
-means no callable is an AppImportError.
+are two kinds, with exit codes of their own: whatever an import or a factory raises is an AppBootError, SystemExit and
+its like too, a name that means no callable is an AppImportError.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from keyword import iskeyword
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sdserve.errors import AppBootError, AppImportError, in_words
+from sdserve.errors import AppBootError, AppImportError, Interruption, Leave, in_words
 from sdserve.gateway.blame import importer, place
 from sdserve.gateway.protocol import demand_wsgi as demand_wsgi
 from sdserve.gateway.protocol import is_factory
@@ -29,7 +29,7 @@ USUAL_NAMES = ("application", "app", "create_app", "make_app")
 def load(uri: str) -> Callable[..., Any]:
     """The callable that `uri` names: "module", "module:name", "module:name.attribute" or "module:factory(literals)".
 
-    Raises AppImportError, AppBootError. Exceptions that say that the process must end (SystemExit and the like) pass.
+    Raises AppImportError, AppBootError. What ends this from outside passes, and what ends a child that is forked in it.
     """
     module_name, _, expression = uri.partition(":")
     module = _import(module_name, uri)
@@ -47,6 +47,7 @@ def _import(name: str, uri: str) -> ModuleType:
         raise AppImportError(
             f"{uri!r} does not name an application: write package.module:callable{_meant_file(name, uri)}"
         )
+    pid = os.getpid()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -55,9 +56,16 @@ def _import(name: str, uri: str) -> ModuleType:
         # Of a file it says itself where it is; of a text that some code compiles, that code is to be named.
         at = "" if error.filename and os.path.exists(error.filename) else place(error)
         raise AppBootError(f"{uri}: syntax error in {error.filename}, line {error.lineno}: {error.msg}{at}") from error
-    except Exception as error:
+    except BaseException as error:
+        if not _is_failure(error, pid):
+            raise
         at = place(error)
         raise AppBootError(f"{uri}: importing {name} failed{at}: {_line(in_words(error))}") from error
+
+
+def _is_failure(error: BaseException, pid: int) -> bool:
+    """Whether this is the application's own, in the process `pid` that loads it."""
+    return os.getpid() == pid and not isinstance(error, (Interruption, Leave))
 
 
 def _missing_module(name: str, uri: str, error: ModuleNotFoundError) -> str:
@@ -166,9 +174,12 @@ def _call_factory(factory: Any, call: "ast.Call", uri: str) -> Any:
         kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except ValueError as error:
         raise AppImportError(f"{uri}: arguments of a factory must be literals") from error
+    pid = os.getpid()
     try:
         made = factory(*args, **kwargs)
-    except Exception as error:
+    except BaseException as error:
+        if not _is_failure(error, pid):
+            raise
         trace = error.__traceback__
         if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:  # it was not even entered
             raise AppImportError(f"{uri}: TypeError: {_line(error)}") from error

@@ -85,7 +85,9 @@ def _live(worker: Worker, server: Any) -> int:
             log.error("Exception while loading the application\n%s", told)
         worker.tell(FAILED + str(error).encode(errors="replace"))
         return error.exit_code
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # KeyboardInterrupt and its like are failures as any other
         if not isinstance(error, BootError) or error.__cause__ is not None:  # else the reason is all there is to say
             log.exception("Exception in worker process %s", worker.pid)
         if worker.booted:
@@ -100,7 +102,8 @@ def _code_of(worker: Worker, leaving: SystemExit) -> int:
     """The exit code of a worker that hooks or the application ended by SystemExit, or a signal while it booted."""
     code = forked.exit_code(leaving, worker.log.error)
     if not worker.booted and worker.alive:
-        worker.tell(FAILED + f"it exited with code {code} before it served".encode())
+        said = "" if leaving.code is None or isinstance(leaving.code, int) else f" ({leaving.code})"
+        worker.tell(FAILED + f"it exited with code {code}{said} before it served".encode(errors="replace"))
         return BootError.exit_code
     return code
 

@@ -1,4 +1,4 @@
-"""What foreign code raises in the master to end its process is an error as any other."""
+"""What foreign code raises to end its process is an error as any other: in the master, and while a worker boots."""
 
 import os
 import signal
@@ -76,12 +76,39 @@ def test_the_last_hook(serve: Callable[..., Server], short_path: Path, error: st
     leaves_nothing(server, short_path)
 
 
+@pytest.mark.parametrize("arguments", [["--preload"], [], ["-k", "wsgi"], ["--check-config"]], ids=" ".join)
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_application_that_the_master_imports(serve: Callable[..., Server], short_path: Path, error: str) -> None:
+def test_an_application(serve: Callable[..., Server], short_path: Path, error: str, arguments: list[str]) -> None:
     (short_path / "app.py").write_text(f"from asyncio import CancelledError\nraise {error}\n")
-    server = serve("", "--preload")
+    server = serve("", *arguments)
     assert server.wait() == 3
-    assert f"app: importing it failed ({short_path}/app.py, line 2): {name(error)}" in server.status()
+    said = server.log if "--check-config" in arguments else server.status()
+    assert f"app: importing app failed ({short_path}/app.py, line 2): {name(error)}" in said
+    leaves_nothing(server, short_path)
+
+
+def test_an_application_that_says_why(serve: Callable[..., Server], short_path: Path) -> None:
+    (short_path / "app.py").write_text("import sys\nsys.exit('DATABASE_URL is not set')\n")
+    server = serve("")
+    assert server.wait() == 3
+    assert (
+        f"app: importing app failed ({short_path}/app.py, line 2): SystemExit: DATABASE_URL is not set"
+        in server.status()
+    )
+    leaves_nothing(server, short_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("SystemExit('no GPU')", "it exited with code 1 (no GPU) before it served"),
+        ("GeneratorExit('x')", "GeneratorExit: x"),
+    ],
+)
+def test_a_hook_of_a_worker(serve: Callable[..., Server], short_path: Path, error: str, said: str) -> None:
+    server = serve(f"def post_fork(server, worker):\n    raise {error}\n")
+    assert server.wait() == 3
+    assert said in server.status()
     leaves_nothing(server, short_path)
 
 

@@ -149,7 +149,7 @@ def test_a_hook_that_raises_at_boot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "reason"), [("0", "code 0"), ("7", "code 7"), ("'go away'", "code 1"), ("None", "code 0")]
+    ("argument", "reason"), [("0", "code 0"), ("7", "code 7"), ("'go away'", "code 1 (go away)"), ("None", "code 0")]
 )
 def test_an_application_that_exits_at_its_import(tmp_path: Path, argument: str, reason: str) -> None:
     code, said, _ = life(f"def load():\n    sys.exit({argument})\n", tmp_path)
