@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import get_ident
 from functools import wraps
 from types import BuiltinFunctionType
 
@@ -113,14 +114,30 @@ class _Guard:
     pid = 0
     master = False
 
+    def __init__(self) -> None:
+        self._asking: set[int] = set()  # threads: others may ask all finders in their turn
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name not in _PATCHERS:
+        thread = get_ident()
+        if name not in _PATCHERS or thread in self._asking:
             return None
-        for finder in sys.meta_path:
-            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-                return spec
+        self._asking.add(thread)
+        try:
+            spec = self._found(name, path, target)
+        finally:
+            self._asking.discard(thread)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+        return spec
+
+    def _found(self, name: str, path: Any, target: Any) -> ModuleSpec | None:
+        """What the finders behind this one know: those before it did not, or they are asking."""
+        others = sys.meta_path
+        for finder in others[others.index(self) + 1 :] if self in others else others:
+            find = getattr(finder, "find_spec", None)  # before Python 3.12 there is an older way, which takes no part
+            if find is not None and (spec := find(name, path, target)) is not None:
+                found: ModuleSpec = spec
+                return found
         return None
 
     def tame(self, module: ModuleType) -> None:

@@ -101,7 +101,8 @@ def demand_asgi(application: Any, uri: str) -> None:
 
 def _demand_no_factory(application: Any, uri: str, arguments: str) -> None:
     """Looks at what it is itself: a proxy passes itself off as what it is around, and calls that otherwise."""
-    called, call = type(application), getattr(type(application), "__call__", None)  # noqa: B004
+    called = type(application)
+    call = next((vars(each)["__call__"] for each in called.__mro__ if "__call__" in vars(each)), None)  # not yet bound
     if called is FunctionType and not _Call(application).takes(2):
         what = f"a factory is written with parentheses, {_with_parentheses(uri)}"
     elif type(call) is FunctionType and _Call(call, more=1).takes(2) is False:

@@ -212,6 +212,32 @@ def test_beside_the_finders_of_others(first: bool) -> None:
     assert not hasattr(patch_all.__wrapped__, "__wrapped__")
 
 
+class Asking:
+    """A finder that asks all the others."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
+                return spec
+        return None
+
+
+class Old:
+    """A finder as they were before find_spec. Python 3.12 and later do without it."""
+
+    def find_module(self, name: str, path: Any = None) -> None: ...
+
+
+@pytest.mark.filterwarnings("ignore::ImportWarning")
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("kind", [Asking, Old])
+def test_a_finder_that_python_gets_along_with(kind: type[Any], place: int) -> None:
+    refuse()
+    sys.meta_path.insert(place, kind())
+    with pytest.raises(GreenletsRefused):
+        run("g.patch_all()")
+
+
 def test_what_cannot_be_found_is_missing_as_ever(tmp_path: Path) -> None:
     (tmp_path / "gevent/monkey.py").unlink()
     importlib.invalidate_caches()

@@ -289,6 +289,21 @@ def test_a_factory_that_is_not_called_is_refused_with_how_to_call_it(demand: Any
         demand(factory, "site:make")
 
 
+class Static:
+    @staticmethod
+    def __call__(environ: Any, start_response: Any) -> Any: ...
+
+
+class OfClass:
+    @classmethod
+    def __call__(cls, environ: Any, start_response: Any) -> Any: ...
+
+
+@pytest.mark.parametrize("application", [Static(), OfClass(), type("Of", (Static,), {})()])
+def test_an_instance_that_is_called_without_itself_is_wsgi(application: Any) -> None:
+    demand_wsgi(application, "site:app")
+
+
 class Answer:
     """PEP 3333's own example: the class is the application, and its instances are what it answers."""
 
