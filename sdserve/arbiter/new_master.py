@@ -115,6 +115,7 @@ class NewMaster(Policy):
                 self._bound(message.get("drains_for"))
             elif message["type"] == "heard" and self._is_main:
                 self._announce()
+                self._bound(message.get("drains_for"))
             elif message["type"] == "stop":
                 self._is_main, self._manager.notifier.muted = False, True  # the old one is, to the end of the service
                 self._stop(message["graceful"], message["restart"])
@@ -163,7 +164,7 @@ class NewMaster(Policy):
         self._pool.store_queue(self._manager.notifier)
 
     def _bound(self, seconds: float | None) -> None:
-        """The old master has so long to end, by its own word; an older sdserve gives none."""
+        """The old master has so long to end, by its own word: none, while its end would be that of the service."""
         if seconds is not None:
             limit = seconds + LATE
             self._service.loop.call_at(self._service.loop.now() + limit, lambda: self._kill(limit))

@@ -179,7 +179,7 @@ class OldMaster(Policy):
             return
         service.log.event(events.HANDED_OVER, NEW_MASTER_PID=pid)
         self._manager.main_pid(pid, self._successor)
-        self._successor.hand_over(service.children.timeout())
+        self._successor.hand_over(heard=not self._manager.owes_main_pid)
         service.cell.add(UPGRADES)
         self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
 

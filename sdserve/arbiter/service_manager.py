@@ -23,6 +23,7 @@ ORPHANS_END = 1.0  # seconds beyond orphan_timeout in which the last worker of a
 ASK_EVERY = 0.5  # seconds; shorter than any time-out that a unit file can sensibly set
 ASK_FOR = 5.0  # seconds
 FIRST_WAIT, LAST_WAIT = 0.1, 20.0  # seconds between attempts to send what could not be sent; they double
+OWED_WAIT = 0.5  # no more, while this master stays for nothing else
 
 
 class Heir(Protocol):
@@ -127,6 +128,8 @@ class ServiceManager:
         self.notifier.muted = True
         if self.notifier.unsent:
             self._successor = successor
+            self._wait = FIRST_WAIT
+            self._try_later()
         else:
             self._await_hearing()
 
@@ -176,8 +179,8 @@ class ServiceManager:
     def _send_again(self) -> None:
         """Until systemd has heard all of it, however long that takes: a start is not over before, nor a hand-over."""
         if not self.notifier.send_again():
-            self._wait = min(2 * self._wait, LAST_WAIT)
-            self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
+            self._wait = min(2 * self._wait, LAST_WAIT if self._successor is None else OWED_WAIT)
+            self._try_later()
             return
         self._again, self._wait = NO_DEADLINE, FIRST_WAIT
         if self._successor is not None:
@@ -185,9 +188,13 @@ class ServiceManager:
             self._successor = None
             self._await_hearing()
 
+    def _try_later(self) -> None:
+        self._again.cancel()
+        self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
+
     def _not_heard(self) -> None:
         if self.notifier.unsent and self._again is NO_DEADLINE:
-            self._again = self._service.loop.call_at(self._service.loop.now() + self._wait, self._send_again)
+            self._try_later()
         if not self._complained:
             self._complained = True
             self._service.log.warning("systemd cannot be notified: %s", self.notifier.trouble)

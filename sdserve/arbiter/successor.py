@@ -105,15 +105,12 @@ class Successor:
             self._service.log.warning("The control socket cannot be handed over: %s", error.strerror)
         control.close()
 
-    def hand_over(self, drains_for: float) -> None:
-        """Tells the new master that it is the main process now.
-
-        drains_for: the seconds after which this master's workers have left, or were killed
-        """
+    def hand_over(self, heard: bool) -> None:
+        """Tells the new master that it is the main process now, and by when this one ends, once systemd has heard."""
         assert self._handover is not None
         self._service.advance_upgrade(UpgradeEvent.HAND_OVER)
         self._deadline.cancel()
-        self._handover.send("main", drains_for=drains_for)
+        self._handover.send("main", drains_for=self._service.children.timeout() if heard else None)
 
     def bring_along(self, seconds: float | None) -> bool:
         """Has a new master that is not the main process yet reload, too: it serves when it has.
@@ -130,7 +127,7 @@ class Successor:
     def is_heard(self) -> None:
         """Tells the new master that systemd takes it for the main process only from now on."""
         if self._handover is not None:
-            self._handover.send("heard")
+            self._handover.send("heard", drains_for=self._service.children.timeout())
 
     def pass_on_reload(self) -> bool:
         """Has the new master, which is the main process, reload; false if it is gone."""

@@ -162,6 +162,7 @@ class Notifier:
         message = "\n".join(map(_fitting, fields))
         momentary = message.partition("=")[0] in MOMENTARY
         if (momentary or self.send_again()) and self._deliver(message, fds):
+            self.send_again()  # if a sign of life was heard, so is what was not before
             return True
         if not momentary:
             self._keep(message)

@@ -361,6 +361,24 @@ def test_who_becomes_the_main_process_unheard_says_again_how_it_is(messages: int
     finish(world)
 
 
+def test_no_old_master_is_killed_before_systemd_knows_the_new_one() -> None:
+    """It waits for nothing else; its end would be that of the service."""
+    world = service(systemd=True)
+    upgraded(world)
+    world.deaf = 1_000_000
+    happen(world, What.READY)
+    while world.happens(What.LEAVES):
+        world.settle()
+    world.happens(What.TIME, 0, 600.0)
+    old, new = world.masters
+    assert old.alive and new.alive
+    world.deaf = 0
+    world.happens(What.TIME, 0, 1.0)
+    assert not old.alive
+    assert world.promises.main is new
+    finish(world)
+
+
 def reloaded_beside(world: World, times: int = 1) -> None:
     """The old master has reloaded, while the workers of a new one boot, which have read the code already."""
     upgraded(world)

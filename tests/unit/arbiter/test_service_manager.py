@@ -148,6 +148,13 @@ def test_that_it_is_ready_is_said_whenever_systemd_hears_again(deaf: Deaf) -> No
     deaf.turn_until(lambda: any("READY=1" in message for message in deaf.messages()))
 
 
+def test_a_sign_of_life_that_is_heard_brings_what_was_not(deaf: Deaf) -> None:
+    deaf.speaker.ready()
+    deaf.after(minutes=10)
+    deaf.speaker.ping()
+    assert any("READY=1" in message for message in deaf.messages())
+
+
 def test_the_new_main_process_is_named_whenever_systemd_hears_again(deaf: Deaf) -> None:
     new = NewMaster()
     deaf.speaker.main_pid(17, new)
