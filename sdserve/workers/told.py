@@ -118,7 +118,7 @@ class Told:
     def __init__(self) -> None:
         self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
         self.drains: Callable[[bool], None] = lambda wanted: None  # hears whether connections are to end
-        self._theirs: dict[signal.Signals, Callable[..., object]] = {}  # what the application would do at these
+        self._theirs: Callable[..., object] | None = None  # what the application would do at SIGTERM
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
 
     @classmethod
@@ -172,15 +172,16 @@ class Told:
             if found == self._on_signal or str(getattr(found, "__module__", "")).startswith(("asyncio.", "uvloop")):
                 continue
             signal.signal(signum, self._on_signal)
-            then = "is ended by it"
-            if callable(found) and found is not signal.default_int_handler:
-                self._theirs[signum] = found
-                then = f"handles it by {getattr(found, '__qualname__', found)!r}, which is called"
-            self.log.info("%s ends this worker once its requests are finished: the application %s", signum.name, then)
+            then = "whatever the application does at it"
+            if signum == signal.SIGTERM and callable(found):
+                self._theirs = found
+                theirs = getattr(found, "__qualname__", found)
+                then = f"once its requests are finished; then the application's {theirs!r} is called"
+            self.log.info("%s ends this worker, %s", signum.name, then)
 
     def call_theirs(self) -> None:
         """The requests are finished: the application's handler of SIGTERM is called, if it has one."""
-        handler = self._theirs.pop(signal.SIGTERM, None)
+        handler, self._theirs = self._theirs, None
         if handler is None or self.alive or self.quick:
             return
         try:
