@@ -93,8 +93,8 @@ class Generation:
         gc.collect()
         gc.freeze()  # a collection in a worker would touch, and so copy, every shared page
 
-    def open_listeners(self, present: list[Listener], bind: Callable[..., Listener]) -> list[Listener]:
-        """Sets `listeners` to what the configuration asks for, reusing `present` ones; returns those newly opened.
+    def open_listeners(self, present: list[Listener], bind: Callable[..., Listener]) -> None:
+        """Sets `listeners` to what the configuration asks for, reusing `present` ones.
 
         Sockets from activation are systemd's to choose, and all stay. Raises ListenError. Nothing is left open by what
         it raises.
@@ -105,7 +105,7 @@ class Generation:
             self.listeners = list(present)
             if cfg.settings["bind"].source != "default":
                 self.unused = [show(address) for address, listener in wanted if listener is None]
-            return []
+            return
         opened: list[Listener] = []
         try:
             self.listeners = []
@@ -119,7 +119,6 @@ class Generation:
                 listener.unlink()
                 listener.close()
             raise
-        return opened
 
 
 def socket_mode(cfg: Config) -> int:

@@ -122,10 +122,17 @@ class NewMaster(Policy):
             elif message["type"] == "reload" and self._is_main:
                 self._reload()
             elif message["type"] == "reload":
+                self._take_along(message["fds"], message.get("listeners", []))
                 self._commands.table()["reload"](Call(self._reloaded))
             elif message["type"] == "gone":
                 self._service.loop.unwatch(self._handover)
                 return
+
+    def _take_along(self, fds: list[int], described: list[dict[str, Any]]) -> None:
+        """What the old master has opened since it executed this one: there for the reload that follows."""
+        opened = [self._host.adopt(fd, "", told) for fd, told in zip(fds, described, strict=True)]
+        self._service.passed += opened
+        self._service.left += opened
 
     def _reloaded(self, outcome: Message) -> bool:
         """A reload has ended that the old master had asked for, to follow one of its own. Nobody hears another one."""

@@ -89,12 +89,8 @@ class Observation:
 
     def close(self) -> None:
         """The end of this master. It waits for answers under way, and for nothing else."""
-        last = not self._service.shares_listeners
         self.release()
-        for listener in self._service.observed:
-            if last:
-                listener.unlink()
-            listener.close()
+        self._service.close_listeners(self._service.observed)
         self._service.observed = []
         if self._process is not None and not self._process.ended(LEAVE):
             self._process.send(signal.SIGKILL)

@@ -104,8 +104,8 @@ class OldMaster(Policy):
         boot = service.cfg.boot_timeout
         timeout = boot + Backoff.CAP if boot else None
         try:
-            listeners = [*service.listeners, *service.observed]
-            passed = listeners, service.adoption.queue, service.counters.shared
+            service.passed = [*service.listeners, *service.observed]
+            passed = service.passed, service.adoption.queue, service.counters.shared
             self._successor.start(*passed, reexec, timeout)
         except OSError as error:
             self._successor_lost(0, no_room("a new master", error))
@@ -212,7 +212,9 @@ class OldMaster(Policy):
         """
         service, cfg = self._service, self._service.cfg
         limit = decide.reload_limit(service.goal, cfg.boot_timeout, cfg.graceful_timeout)
-        if self._successor.bring_along(limit):
+        opened = [each for each in service.listeners if each not in service.passed]
+        if self._successor.bring_along(limit, opened):
+            service.passed += opened
             service.log.info("Upgrade: the new master (pid %s) has to reload, too", service.reexec_pid)
 
     def pass_on_reload(self) -> bool:

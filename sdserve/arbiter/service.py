@@ -4,7 +4,7 @@ The pool and the policies (policy.py) get this, the machine (host.py), what they
 of them knows the arbiter. What one of them keeps to itself stays there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from sdserve import __version__
@@ -69,6 +69,7 @@ class Service:
         self.trouble = ""
         self.outcome = ("", 0.0)
         self.exit_status = 0
+        self.passed: list[Listener] = []  # by the old master to this one, or by this one to a new one
         self.left: list[Listener] = []  # given up here, while another master may serve them
         self.succeeds = False  # the old master has handed over: it serves nothing any more
         self.observed: list[Listener] = []  # for metrics and health, apart from the application's
@@ -175,10 +176,21 @@ class Service:
 
     def let_go(self, listener: Listener) -> None:
         """Gives up a listener. Where another master may serve it, it stays open till that does so no more."""
-        if self.shares_listeners and not (self.master_pid and self.succeeds):
+        if self.shares(listener) and not (self.master_pid and self.succeeds):
             self.left.append(listener)
         else:
             self._give_up(listener)
+
+    def close_listeners(self, listeners: Iterable[Listener]) -> None:
+        """At the end of this master. A Unix socket's file is removed by the last one that has it."""
+        for listener in listeners:
+            if not self.shares(listener):
+                listener.unlink()
+            listener.close()
+
+    def shares(self, listener: Listener) -> bool:
+        """Whether another master has it, and serves on when this one ends: not what only one opened amid an upgrade."""
+        return listener in self.passed and self.shares_listeners
 
     def alone(self) -> None:
         """No other master serves any more: nobody else gives up what was left for it."""

@@ -68,7 +68,7 @@ class Shutdown(Policy):
             self._commands.drain.ends,
             self._reload.pass_on,
             self._manager.stopping,
-            self._close_listeners,
+            lambda: self._service.close_listeners(self._service.listeners),
             self._observation.renew,  # the one of before has copies of them
         )
 
@@ -128,15 +128,8 @@ class Shutdown(Policy):
             for handle in left:
                 handle.send(signum)
             left = self._host.await_ends(left, timeout)
-        self._close_listeners()
+        service.close_listeners(service.listeners)
         self._claim.release()
         self._end_leftovers()
         self._new_master.failed(reason)
         self._manager.notifier.failed(reason, errno)
-
-    def _close_listeners(self) -> None:
-        """Lets go of the listeners; a Unix socket's file is removed by the last master that has it."""
-        for listener in self._service.listeners:
-            if not self._service.shares_listeners:
-                listener.unlink()
-            listener.close()

@@ -112,17 +112,19 @@ class Successor:
         self._deadline.cancel()
         self._handover.send("main", drains_for=self._service.children.timeout() if heard else None)
 
-    def bring_along(self, seconds: float | None) -> bool:
+    def bring_along(self, seconds: float | None, opened: Sequence[Listener]) -> bool:
         """Has a new master that is not the main process yet reload, too: it serves when it has.
 
         seconds: that a reload may take; whatever it is at, a boot or another reload, ends first
+        opened: the listeners that it does not have yet, and could not open: they are in use here
         """
         if self._handover is None or self._service.upgrade not in (Upgrade.BOOTING, Upgrade.SERVING):
             return False
         self._reloads += 1
         if seconds is not None and not self._deadline.cancelled:
             self._must_serve_by(max(self._boots_until, self._service.loop.now() + seconds) + seconds)
-        return self._handover.send("reload")
+        fds = [listener.fileno() for listener in opened]
+        return self._handover.send("reload", fds=fds, listeners=list(map(describe, opened)))
 
     def is_heard(self) -> None:
         """Tells the new master that systemd takes it for the main process only from now on."""

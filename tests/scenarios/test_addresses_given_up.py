@@ -80,6 +80,28 @@ def test_the_old_master_goes(site: Site) -> None:
     eventually(lambda: not [each for each in site.directory.iterdir() if each.is_socket()], "no socket is left")
 
 
+def test_what_a_new_master_has_opened_goes_with_it(site: Site) -> None:
+    new = Process.of(int((site.directory / "pid.2").read_text()))
+    site.configure("one", "three")
+    site.does(signal.SIGHUP, "Reloaded: Running: .*; beside the old master", new.pid)
+    assert answer(f"{site.directory}/three").status == 200
+    site.does(signal.SIGTERM, "Upgrade backed out", new.pid)
+    site.comes_to_answer("one")
+
+
+def test_what_the_old_master_opens_is_the_new_ones_as_well(site: Site) -> None:
+    """It could not be opened a second time, and the upgrade was backed out."""
+    new = Process.of(int((site.directory / "pid.2").read_text()))
+    site.configure("one", "three")
+    site.does(signal.SIGHUP, "Reloaded: Running: .*; beside the old master")
+    assert answer(f"{site.directory}/three").status == 200
+    site.does(signal.SIGTERM, "has been promoted")
+    site.comes_to_answer("one", "three")
+    os.kill(new.pid, signal.SIGTERM)
+    new.wait_gone()
+    eventually(lambda: not [each for each in site.directory.iterdir() if each.is_socket()], "no socket is left")
+
+
 def test_a_reload_takes_back_what_another_had_given_up(site: Site) -> None:
     """The old master serves it on meanwhile, so nobody could bind it anew."""
     new = Process.of(int((site.directory / "pid.2").read_text()))
