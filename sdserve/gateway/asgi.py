@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from sdserve.gateway.asgi_call import Call, Disconnected, Message
+from sdserve.gateway.asgi_call import HAS_ALL, Call, Disconnected, Message
 from sdserve.gateway.files import FileWrapper
 from sdserve.http.errors import HTTPError, InvalidResponse
 from sdserve.http.request import Request
@@ -115,6 +115,8 @@ class HTTPCall(Call):
                 turn.release()
         if ends:
             self._host.completed(self)
+        elif self.half_closed and self.has_all():  # it closed before it had
+            self._host.lost(self, ClientGone(HAS_ALL))
 
     def _fault(self, error: Exception) -> None:
         said = f"send raised {type(error).__name__}: {error}"

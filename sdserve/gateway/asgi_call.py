@@ -16,6 +16,7 @@ from sdserve.log import Logger
 
 Message = dict[str, Any]
 ENOUGH = 65536  # bytes of a body that wait for the application
+HAS_ALL = "it has its answer, and has closed its connection"
 BODY = State.BODY
 
 
@@ -129,11 +130,18 @@ class Call(Answer):
 
     def end_of_client(self) -> None:
         """The client will send nothing more. An application that waits for its end hears that it has gone; any other
-        may go on answering. Raises ClientGone where nobody may, or nothing of the answer is left to send."""
-        if self.head_sent and self.bodyless and not self.client.owed:
-            raise ClientGone("it has its answer, and has closed its connection")
+        may go on answering. Raises ClientGone where nobody may, or the client has all that it has asked for."""
+        if self.has_all():
+            raise ClientGone(HAS_ALL)
         self.half_closed = True
         self.news()
+
+    def has_all(self) -> bool:
+        """Whether nothing is left to send, if the client asks for nothing more: the answer has no body, and no request
+        has come behind its own that is to be answered."""
+        if not (self.head_sent and self.bodyless) or self.client.owed:
+            return False
+        return not (self.keep_alive and self.client.conn.buffered)
 
     def refuse(self) -> None:
         """The request is at fault, and the worker itself has answered it."""

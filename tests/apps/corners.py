@@ -155,6 +155,15 @@ async def stream(call: Call) -> None:
     await call.body()
 
 
+async def sized_pieces(call: Call) -> None:
+    """Slowly: meanwhile its client may say that it has asked for everything."""
+    await call.start((b"Content-Length", b"10"))
+    for number in range(5):
+        await call.body(b"%d " % number, more=True)
+        await asyncio.sleep(0.02)
+    await call.body()
+
+
 async def nothing(call: Call) -> None:
     pass
 
@@ -481,6 +490,13 @@ async def sends_on(call: Call) -> None:
     await call.noted(call.receive)
 
 
+async def sends_late(call: Call) -> None:
+    """The same, when it is let to."""
+    call.note("waits")
+    await GATES[call.key].wait()
+    await sends_on(call)
+
+
 async def sends_unheard(call: Call) -> None:
     """As many applications do: nobody catches what `send` raises."""
     await call.start()
@@ -637,6 +653,7 @@ PLACES = [
     *(scope, echo, messages, ignore, both, after_body, waits, reads_on, slowly),
     *(
         stream,
+        sized_pieces,
         nothing,
         start_only,
         piece_only,
@@ -653,7 +670,7 @@ PLACES = [
     *(kinds, changes, returns),
     *(trailers, trailers_of_nothing, trailers_missing, trailers_unannounced, trailers_forged),
     *(path, path_sized, large_file, zerocopy, zerocopy_only, hints, hints_forged),
-    *(behind, sends_on, sends_unheard, wraps_it, pours, at_once, listens),
+    *(behind, sends_on, sends_late, sends_unheard, wraps_it, pours, at_once, listens),
     *(context, tasks, at_first, cancels_itself, state, extensions, signals, seen, let),
 ]
 PAGES = {each.__name__: each for each in PLACES}

@@ -92,6 +92,25 @@ def test_who_streams_for_ever_to_a_head_hears_that_its_client_has_gone(at: Corne
     assert "ClientGone" in at.wait_seen(key, 3)[0]
 
 
+def test_who_has_closed_its_half_before_the_head_has_all_by_that(at: Corners) -> None:
+    """It reads until the end, which comes with the head: the application hears that its client has gone."""
+    key = at.key()
+    with at.wire(get(f"/sends_late?{key}", method="HEAD")) as wire:
+        at.wait_seen(key, 1)
+        wire.half()
+        at.let(key)
+        assert wire.response("HEAD").status == 200
+        assert wire.rest() == b""
+        assert "ClientGone" in at.wait_seen(key, 4)[1]
+
+
+def test_what_came_behind_a_head_before_the_end_is_answered(at: Corners) -> None:
+    with at.wire(get("/sized_pieces", method="HEAD") + get("/")).half() as wire:
+        assert wire.response("HEAD")["Content-Length"] == "10"
+        assert wire.response().body == b"hello"
+        assert wire.rest() == b""
+
+
 def test_names_are_sent_as_given_and_in_order(at: Corners) -> None:
     found = at.ask("/names")
     assert found.fields[:8] == [
