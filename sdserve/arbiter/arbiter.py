@@ -132,9 +132,16 @@ class Arbiter(Server):
         """Serves until told to stop. Exits with 0, the code of the error that ended it, or 255 after a crash."""
         self.attempt(self.start)
         while self.service.state is not Master.DOWN:
-            self.attempt(self.turn)
+            try:
+                self._turns()
+            except (SystemExit, KeyboardInterrupt) as leaving:  # between two turns
+                self.attempt(partial(self._told_to_leave, leaving))
         leave_within(LAST_WORDS, self.log.warning, self.service.exit_status)
         sys.exit(self.service.exit_status)
+
+    def _turns(self) -> None:
+        while self.service.state is not Master.DOWN:
+            self.attempt(self.turn)
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Does one step of the run.

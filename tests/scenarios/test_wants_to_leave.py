@@ -167,6 +167,23 @@ def test_a_signal_handler_of_a_hook_stops_the_service(
     leaves_nothing(server, short_path)
 
 
+def test_a_signal_handler_between_two_turns(serve: Callable[..., Server], short_path: Path) -> None:
+    """The interpreter calls it where the next turn begins: the planted call stands for it."""
+    config = """
+from sdserve.arbiter.arbiter import Arbiter
+attempt = Arbiter.attempt
+def between(self, step):
+    Arbiter.attempt = attempt
+    sys.exit(5)
+def when_ready(server):
+    Arbiter.attempt = between
+"""
+    server = serve(config)
+    assert server.wait() == 5
+    assert "was raised by a signal handler: this master stops" in server.log
+    leaves_nothing(server, short_path)
+
+
 @pytest.mark.parametrize("error", ["GeneratorExit", "CancelledError", "RuntimeError"])
 def test_a_signal_handler_of_a_hook_that_fails(serve: Callable[..., Server], short_path: Path, error: str) -> None:
     config = f"def handler(*args):\n    raise {error}\n"
