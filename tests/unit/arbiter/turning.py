@@ -16,6 +16,7 @@ from sdserve.config import load
 from sdserve.descriptor import Descriptor
 from sdserve.events import Event
 from sdserve.log import Logger
+from sdserve.process.counters import CounterCell
 from sdserve.process.pidfd import Child
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
@@ -81,6 +82,7 @@ class Family(Turning):
         self._lifeline = Descriptor(lifeline)
         self.worker = Worker(1, os.getpid(), [], Application("app:app"), cfg.timeout, cfg, Logger())
         self.worker.channel = self.theirs
+        self.worker.counters = CounterCell.private()  # the usual one is every worker's of this process
         self.worker.cell = cell = self.children.scoreboard.take()
         self.handle = WorkerHandle(self.worker, Child.forked(pid), ours, cell, self.loop.now)
         if booted:
