@@ -68,6 +68,9 @@ class NoRoomError(BootError):
     exit_code = os.EX_OSERR  # sysexits(3): "cannot fork"
 
 
+# What a system call says that finds no room for one more descriptor: in this process, the system, or its memory.
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
 # What limits processes, and what they need, by the error of a system call (systemd.exec(5), setrlimit(2)).
 MEMORY = "MemoryMax= and LimitAS="
 _LIMITS = {

@@ -8,7 +8,6 @@ An operator is heard whatever others do there: clients that do not ask make room
 is out of descriptors has one in reserve.
 """
 
-import errno
 import os
 import socket
 import struct
@@ -18,13 +17,12 @@ from sdserve.arbiter.call import Call
 from sdserve.arbiter.control_client import ControlClient
 from sdserve.arbiter.loop import NO_DEADLINE, Loop
 from sdserve.descriptor import Descriptor
-from sdserve.errors import BootError, ListenError, in_words
+from sdserve.errors import NO_ROOM, BootError, ListenError, in_words
 from sdserve.log import Logger
 from sdserve.ops.commands import Command
 from sdserve.process import listeners
 from sdserve.process.listeners import Listener
 
-NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 1.0  # seconds without accepting after there was no room for a connection
 BACKLOG = 128
 MOST_SILENT = 32  # clients that have not asked: the oldest makes room for the next

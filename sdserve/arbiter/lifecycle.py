@@ -109,6 +109,7 @@ UPGRADE: Table[Upgrade, UpgradeEvent] = {
     U.ENDING: {V.END: U.ENDING, V.LOST: U.ENDING},
 }
 
+AFTER_WORKERS = 5.0  # seconds that a master has for what comes after its workers, on_exit for one
 LEAVING = (Master.HANDING_OVER, Master.STOPPING)  # the workers leave, and the master follows them
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sdserve import events
 from sdserve.arbiter.call import Call, Message
-from sdserve.arbiter.lifecycle import LEAVING
+from sdserve.arbiter.lifecycle import AFTER_WORKERS, LEAVING
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.errors import BootError
 from sdserve.process.handover import Handover
@@ -23,7 +23,6 @@ from sdserve.process.pidfd import PidFd
 from sdserve.systemd.notify import is_main_process
 
 LEFT_ALONE = 255  # exit status: no mistake of the operator's, so a restart helps
-LATE = 5.0  # seconds for what comes after its workers, on_exit for one; then its loop does not turn any more
 
 
 class NewMaster(Policy):
@@ -173,7 +172,7 @@ class NewMaster(Policy):
     def _bound(self, seconds: float | None) -> None:
         """The old master has so long to end, by its own word: none, while its end would be that of the service."""
         if seconds is not None:
-            limit = seconds + LATE
+            limit = seconds + AFTER_WORKERS  # its loop does not turn any more then
             self._service.loop.call_at(self._service.loop.now() + limit, lambda: self._kill(limit))
 
     def _kill(self, seconds: float) -> None:

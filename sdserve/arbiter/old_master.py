@@ -8,16 +8,17 @@ from collections.abc import Callable
 
 from sdserve import events
 from sdserve.arbiter import decide
-from sdserve.arbiter.decide import Backoff
-from sdserve.arbiter.lifecycle import LEAVING, Master, Upgrade
+from sdserve.arbiter.lifecycle import AFTER_WORKERS, LEAVING, Master, Upgrade
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.arbiter.reexec import Reexec
-from sdserve.arbiter.successor import LATE, Successor
+from sdserve.arbiter.successor import Successor
 from sdserve.errors import no_room
 from sdserve.process.counters import UPGRADES
 from sdserve.process.program import Program
 from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor, is_main_process, main_process
+
+SLACK = 30.0  # seconds that a new master has beyond its own boot_timeout
 
 
 class OldMaster(Policy):
@@ -102,7 +103,7 @@ class OldMaster(Policy):
         )
         # Its own boot time-out ends it first, as a rule, and says why.
         boot = service.cfg.boot_timeout
-        timeout = boot + Backoff.CAP if boot else None
+        timeout = boot + SLACK if boot else None
         try:
             service.passed = [*service.listeners, *service.observed]
             passed = service.passed, service.adoption.queue, service.counters.shared
@@ -194,7 +195,7 @@ class OldMaster(Policy):
         if upgrade is Upgrade.BOOTING and (self.automatic or restart):
             self._successor.drop("the service is being stopped")
         elif self._manager.may_mean_us or (upgrade is Upgrade.SERVING and restart):
-            self._successor.stop(graceful, restart, self._service.cfg.graceful_timeout + LATE)
+            self._successor.stop(graceful, restart, self._service.cfg.graceful_timeout + AFTER_WORKERS)
             if self._service.state is Master.HANDING_OVER:
                 self._manager.stays_main()
 

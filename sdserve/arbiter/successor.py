@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 
 from sdserve.arbiter.host import Host
-from sdserve.arbiter.lifecycle import UPGRADE, Upgrade, UpgradeEvent, allows
+from sdserve.arbiter.lifecycle import AFTER_WORKERS, UPGRADE, Upgrade, UpgradeEvent, allows
 from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.service import Service
@@ -16,10 +16,9 @@ from sdserve.process.adoption import AdoptionQueue
 from sdserve.process.handover import Handover
 from sdserve.process.listeners import Listener, describe
 from sdserve.process.pidfd import PidFd
-from sdserve.process.rights import NO_ROOM
+from sdserve.process.rights import NOT_NOW
 
 TERM_TIMEOUT = 5.0  # seconds between TERM and KILL for a new master that is dropped
-LATE = 5.0  # seconds for what comes after its workers, on_exit for one
 
 
 class Successor:
@@ -100,7 +99,7 @@ class Successor:
         try:
             self._handover.send("control", fds=[control.fileno()], control=describe(control))
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in NOT_NOW:
                 raise
             self._service.log.warning("The control socket cannot be handed over: %s", error.strerror)
         control.close()
@@ -190,7 +189,7 @@ class Successor:
             elif message["type"] == "ending" and allows(UPGRADE, self._service.upgrade, UpgradeEvent.END):
                 self._service.advance_upgrade(UpgradeEvent.END)
                 if self.ends_first:
-                    self._must_end_within(message["drains_for"] + LATE)
+                    self._must_end_within(message["drains_for"] + AFTER_WORKERS)
                 self._on_ending(message["restart"])
             elif message["type"] == "failed":
                 self._reason = str(message.get("reason", ""))

@@ -6,13 +6,13 @@ asking for longest goes for the next: slow clients cannot keep quick ones out. R
 workers use. Each answer is made in one step from memory, and waits for nobody.
 """
 
-import errno
 import selectors
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
 
+from sdserve.errors import NO_ROOM
 from sdserve.http.connection import Connection
 from sdserve.http.errors import BadRequest, HTTPError, MethodNotAllowed, RequestTimedOut
 from sdserve.http.limits import Limits
@@ -25,7 +25,6 @@ TAKE_WITHIN = 5.0
 LINGER = 0.5  # for reading what a client sent behind its request: closing before that would reset its answer
 RECEIVE = 8192
 LIMITS = Limits(request_line=2048, fields=50, field_size=4096, head=8192, body=1, requests=1)
-NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 LAST_QUESTION = 0.25  # seconds for the requests of those who are connected, once it is over
 LAST_ANSWER = 1.0  # seconds for their answers
 PAUSE = 0.5  # seconds in which nobody is accepted, for want of memory or descriptors

@@ -98,7 +98,7 @@ class AdoptionQueue:
                 if error.errno == errno.EMSGSIZE:  # the send buffer is smaller than LONGEST
                     longest = len(message) - 1
                     continue
-                if error.errno in rights.NO_ROOM:
+                if error.errno in rights.NOT_NOW:
                     return went, True
                 if error.errno in UNSENDABLE:
                     return went, False

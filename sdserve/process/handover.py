@@ -66,7 +66,7 @@ class Handover:
     def send(self, type: str, fds: Sequence[int] = (), **fields: Any) -> bool:
         """Sends one message, with copies of `fds` (SCM_RIGHTS, unix(7)); false if the other end is gone.
 
-        Raises OSError, with rights.NO_ROOM among others, when the kernel does not take it.
+        Raises OSError, with rights.NOT_NOW among others, when the kernel does not take it.
         """
         import json  # a start without an old master passes by here, and need not wait for it
 

@@ -12,7 +12,7 @@ import socket
 MOST = 253  # SCM_MAX_FD: no message carries more
 # Why descriptors cannot be sent for now: the buffer is full, the kernel's memory is, or as many are on their way as the
 # user may have open (unix(7), ETOOMANYREFS; root may have more). All of it passes when others take some out.
-NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+NOT_NOW = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 
 
 def receive(sock: socket.socket, size: int, most: int = MOST) -> tuple[bytes, list[int], bool]:

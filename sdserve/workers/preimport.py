@@ -9,18 +9,16 @@ So what could not be imported is not tried again, neither here nor in a process 
 time that somebody installs it, the disk may have another version of us as well.
 """
 
-import errno
 import sys
 from collections.abc import Iterable
 from importlib import import_module
 
-from sdserve.errors import in_words
+from sdserve.errors import NO_ROOM, in_words
 from sdserve.process.foreign import error_of
 
 MODULES = ["json", "tokenize", "traceback"]  # linecache asks for tokenize, since 3.13 late
 if sys.version_info >= (3, 15):
     MODULES.append("_colorize")  # traceback does, when it first writes one
-NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _missing: dict[str, str] = {}  # why what could not be imported
 

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sdserve import SERVER_SOFTWARE, events, greenlets
-from sdserve.errors import BootError, ConfigError, no_room
+from sdserve.errors import NO_ROOM, BootError, ConfigError, no_room
 from sdserve.gateway.environ import Environs, ErrorStream, Terms, variable
 from sdserve.gateway.forwarded import Forwarding, Trusted
 from sdserve.http.response import HeadWriter
@@ -19,7 +19,6 @@ from sdserve.workers.http.client import Running
 from sdserve.workers.http.loop import Loop
 from sdserve.workers.lasting import Lasting
 from sdserve.workers.options import Options
-from sdserve.workers.preimport import NO_ROOM
 
 if TYPE_CHECKING:
     from sdserve.access.measured import Records
