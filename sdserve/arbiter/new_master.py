@@ -19,6 +19,7 @@ from sdserve.arbiter.lifecycle import AFTER_WORKERS, LEAVING
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.errors import BootError
 from sdserve.process.handover import Handover
+from sdserve.process.listeners import Listener
 from sdserve.process.pidfd import PidFd
 from sdserve.systemd.notify import is_main_process
 
@@ -110,6 +111,7 @@ class NewMaster(Policy):
                 for fd in message["fds"]:
                     self._control.adopt(self._host.adopt(fd, "", message["control"]))
             elif message["type"] == "main":
+                self._service.observed += self._opened(message)
                 self._become_main()
                 self._bound(message.get("drains_for"))
             elif message["type"] == "heard" and self._is_main:
@@ -121,17 +123,20 @@ class NewMaster(Policy):
             elif message["type"] == "reload" and self._is_main:
                 self._reload()
             elif message["type"] == "reload":
-                self._take_along(message["fds"], message.get("listeners", []))
+                self._service.left += self._opened(message)  # there for the reload that follows
                 self._commands.table()["reload"](Call(self._reloaded))
             elif message["type"] == "gone":
                 self._service.loop.unwatch(self._handover)
                 return
 
-    def _take_along(self, fds: list[int], described: list[dict[str, Any]]) -> None:
-        """What the old master has opened since it executed this one: there for the reload that follows."""
-        opened = [self._host.adopt(fd, "", told) for fd, told in zip(fds, described, strict=True)]
+    def _opened(self, message: dict[str, Any]) -> list[Listener]:
+        """What the old master has opened since it executed this one; an older sdserve passes nothing more."""
+        described = message.get("listeners", [])
+        opened = [
+            self._host.adopt(fd, told.get("name", ""), told) for fd, told in zip(message["fds"], described, strict=True)
+        ]
         self._service.passed += opened
-        self._service.left += opened
+        return opened
 
     def _reloaded(self, outcome: Message) -> bool:
         """A reload has ended that the old master had asked for, to follow one of its own. Nobody hears another one."""

@@ -14,6 +14,7 @@ from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.successor import Successor
 from sdserve.errors import no_room
 from sdserve.process.counters import UPGRADES
+from sdserve.process.listeners import Listener
 from sdserve.process.program import Program
 from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor, is_main_process, main_process
@@ -180,7 +181,7 @@ class OldMaster(Policy):
             return
         service.log.event(events.HANDED_OVER, NEW_MASTER_PID=pid)
         self._manager.main_pid(pid, self._successor)
-        self._successor.hand_over(heard=not self._manager.owes_main_pid)
+        self._successor.hand_over(not self._manager.owes_main_pid, self._opened(service.observed))
         service.cell.add(UPGRADES)
         self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
 
@@ -206,6 +207,13 @@ class OldMaster(Policy):
         is_main = is_main_process(self._service.launched_with, self._service.pid)
         return self._successor.ends_first or (is_main and self._manager.owes_main_pid)
 
+    def _opened(self, listeners: list[Listener]) -> list[Listener]:
+        """Those that the new master does not have: it gets them now."""
+        passed = self._service.passed
+        opened = [each for each in listeners if each not in passed]
+        passed += opened
+        return opened
+
     def bring_along(self) -> None:
         """A reload has succeeded here, and was asked for after the new master began to boot: that has to follow it.
 
@@ -213,9 +221,7 @@ class OldMaster(Policy):
         """
         service, cfg = self._service, self._service.cfg
         limit = decide.reload_limit(service.goal, cfg.boot_timeout, cfg.graceful_timeout)
-        opened = [each for each in service.listeners if each not in service.passed]
-        if self._successor.bring_along(limit, opened):
-            service.passed += opened
+        if self._successor.bring_along(limit, self._opened(service.listeners)):
             service.log.info("Upgrade: the new master (pid %s) has to reload, too", service.reexec_pid)
 
     def pass_on_reload(self) -> bool:

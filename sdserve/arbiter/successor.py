@@ -5,6 +5,7 @@ How it is executed stands in reexec.py, what follows from its answers is decided
 
 import signal
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import AFTER_WORKERS, UPGRADE, Upgrade, UpgradeEvent, allows
@@ -104,12 +105,21 @@ class Successor:
             self._service.log.warning("The control socket cannot be handed over: %s", error.strerror)
         control.close()
 
-    def hand_over(self, heard: bool) -> None:
-        """Tells the new master that it is the main process now, and by when this one ends, once systemd has heard."""
+    def hand_over(self, heard: bool, opened: Sequence[Listener]) -> None:
+        """Tells the new master that it is the main process now, and by when this one ends, once systemd has heard.
+
+        opened: listeners for metrics and health that it does not have yet
+        """
         assert self._handover is not None
         self._service.advance_upgrade(UpgradeEvent.HAND_OVER)
         self._deadline.cancel()
-        self._handover.send("main", drains_for=self._service.children.timeout() if heard else None)
+        self._send_with(opened, "main", drains_for=self._service.children.timeout() if heard else None)
+
+    def _send_with(self, opened: Sequence[Listener], type: str, **fields: Any) -> bool:
+        """Says something, and passes listeners along."""
+        assert self._handover is not None
+        fds = [listener.fileno() for listener in opened]
+        return self._handover.send(type, fds, listeners=list(map(describe, opened)), **fields)
 
     def bring_along(self, seconds: float | None, opened: Sequence[Listener]) -> bool:
         """Has a new master that is not the main process yet reload, too: it serves when it has.
@@ -122,8 +132,7 @@ class Successor:
         self._reloads += 1
         if seconds is not None and not self._deadline.cancelled:
             self._must_serve_by(max(self._boots_until, self._service.loop.now() + seconds) + seconds)
-        fds = [listener.fileno() for listener in opened]
-        return self._handover.send("reload", fds=fds, listeners=list(map(describe, opened)))
+        return self._send_with(opened, "reload")
 
     def is_heard(self) -> None:
         """Tells the new master that systemd takes it for the main process only from now on."""

@@ -131,7 +131,8 @@ def adopt(fd: int, name: str, told: Mapping[str, Any]) -> Listener:
 
 def describe(listener: Listener) -> dict[str, Any]:
     """What a listener's descriptor alone does not tell the next master."""
-    return {"activated": listener.activated, "inode": listener.inode, "passed_as": listener.passed_as}
+    names = "name", "activated", "inode", "passed_as"
+    return {name: getattr(listener, name) for name in names}
 
 
 def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mode: int = 0o600) -> Listener:

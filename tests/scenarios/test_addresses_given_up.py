@@ -102,6 +102,16 @@ def test_what_the_old_master_opens_is_the_new_ones_as_well(site: Site) -> None:
     eventually(lambda: not [each for each in site.directory.iterdir() if each.is_socket()], "no socket is left")
 
 
+def test_metrics_that_the_old_master_opens_are_there_after_the_upgrade(site: Site) -> None:
+    with (site.directory / "conf.py").open("a") as file:
+        file.write(f"metrics_bind = ['unix:{site.directory}/metrics']\n")
+    site.does(signal.SIGHUP, "Reloaded: Running: .*; beside the old master")
+    assert answer(f"{site.directory}/metrics", "/metrics").status == 200
+    site.does(signal.SIGTERM, "has been promoted")
+    assert answer(f"{site.directory}/metrics", "/metrics").status == 200
+    assert "no metrics" not in site.server.log
+
+
 def test_a_reload_takes_back_what_another_had_given_up(site: Site) -> None:
     """The old master serves it on meanwhile, so nobody could bind it anew."""
     new = Process.of(int((site.directory / "pid.2").read_text()))

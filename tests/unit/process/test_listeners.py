@@ -237,8 +237,9 @@ def test_another_master_knows_what_the_descriptor_does_not_tell(short_path: Path
     """Whose it is, its file, and which fd://N of the configuration it was, whatever its number is now."""
     unix = bound(opened, str(short_path / "s"))
     passed = bound(opened, listening(opened).detach())
+    unix.name = passed.name = "web"
     for listener in (unix, passed):
-        heir = adopt(os.dup(listener.fileno()), "web", describe(listener))
+        heir = adopt(os.dup(listener.fileno()), listener.name, describe(listener))
         opened.callback(heir.close)
         assert describe(heir) == describe(listener)
         assert heir.name == "web"
