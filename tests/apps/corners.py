@@ -138,6 +138,15 @@ async def both(call: Call) -> None:
         await call.body(message.get("body", b""), more=more)
 
 
+async def two_ways(call: Call) -> None:
+    """Sends more than any buffer takes, while another task waits for the rest of the body."""
+    call.note(len((await call.receive())["body"]))
+    await call.start()
+    sending = asyncio.create_task(call.body(bytes(8_000_000), more=True))
+    await call.noted(call.receive)
+    await call.noted(lambda: sending)
+
+
 async def slowly(call: Call) -> None:
     """Begins to read when it is let to."""
     call.note("waits")
@@ -650,7 +659,7 @@ async def let(call: Call) -> None:
 
 
 PLACES = [
-    *(scope, echo, messages, ignore, both, after_body, waits, reads_on, slowly),
+    *(scope, echo, messages, ignore, both, after_body, waits, reads_on, two_ways, slowly),
     *(
         stream,
         sized_pieces,

@@ -168,6 +168,14 @@ def test_a_body_that_goes_wrong_amid_the_answer_ends_it(at: Corners) -> None:
     quiet(at, mark)
 
 
+def test_a_body_is_waited_for_no_longer_because_something_was_sent_meanwhile(at: Corners) -> None:
+    key = at.key()
+    with at.wire(LENGTH.format(f"/two_ways?{key}", 10).encode() + b"hello") as wire:
+        found = wire.response()
+        assert (found.status, len(found.body), found.whole) == (200, 8_000_000, False)
+    assert at.wait_seen(key, 3) == [5, END, None]
+
+
 def test_a_body_that_is_too_slow_is_a_408(at: Corners) -> None:
     with at.wire(LENGTH.format("/echo", 10).encode() + b"hello") as wire:
         assert wire.response().status == 408

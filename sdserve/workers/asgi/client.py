@@ -33,7 +33,7 @@ class ASGIClient(Client):
         self.server = server
         self.address = (peer[0], int(peer[1])) if peer[0] else None
         self.call: Call | None = None
-        self.given_at = 0.0  # when the application last got something of the body
+        self.given_at = 0.0  # since when it owes nothing of the body: the application has that, or room is waited for
 
     def name_peer(self, peer: tuple[str, str]) -> None:
         super().name_peer(peer)

@@ -210,7 +210,8 @@ class ASGIClients(RequestClients[ASGIClient]):
             call.complete = True
             self.has_sent(client, now)
             return
-        client.deadline = call.next_due(NEVER if client.unsent is None else after(now, self._times.send))
+        owed = client.unsent is not None
+        client.deadline = call.next_due(after(now, self._times.send) if owed else self._body_due(client, call, now))
         self.look_by(client.deadline)
         self._listen(client)
         self._settle()
@@ -243,26 +244,37 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def wants_body(self, call: Call) -> None:
         client: ASGIClient = call.client
-        arrival, now = client.arrival, monotonic()
-        assert arrival is not None
+        now = monotonic()
+        if not call.waits:
+            client.given_at = now
+        if client.unsent is not None:
+            self.wants_room(call)
+            return
+        client.deadline = self._body_due(client, call, now)
         if call.waits:
-            if client.given_at:  # until now we waited for the application, from now on for the client
-                arrival.excuse(now - client.given_at)
-                client.given_at = 0.0
-            client.deadline = arrival.due()
             self.look_by(client.deadline)
             self._settle()
-        else:
-            client.given_at = now
-            client.deadline = NEVER
         self._listen(client)
 
     def wants_room(self, call: Call) -> None:
         client: ASGIClient = call.client
-        if client.deadline == NEVER or call.waits:
-            self.set_deadline(client, monotonic(), self._times.send)
+        if client.deadline == NEVER or not client.mask & EPOLLOUT:  # else it is waited for already
+            now = monotonic()
+            client.given_at = client.given_at or now
+            self.set_deadline(client, now, self._times.send)
             self._settle()
         self._listen(client)
+
+    def _body_due(self, client: ASGIClient, call: Call, now: float) -> float:
+        """When more of the body is due, if the application waits for that. A client that has not taken what it was sent
+        may have to before it sends more: the time of its body does not run meanwhile."""
+        arrival = client.arrival
+        if not call.waits or arrival is None or client.unsent is not None:
+            return NEVER
+        if client.given_at:  # until now we waited for the application, or for room: from now on for the body
+            arrival.excuse(now - client.given_at)
+            client.given_at = 0.0
+        return arrival.due()
 
     @property
     def leaving(self) -> bool:
