@@ -115,6 +115,10 @@ def test_a_handler_that_exits_has_failed_and_a_task_that_does_ends_its_worker(se
         for each in (held, sock):
             assert each.recv(65536).startswith(b"HTTP/1.1 500 ")
     assert re.search(rf"{worker.pid}.* exited with code 7", server.log)
+    assert re.search(
+        r"WARNING\] GET /holds has run for \S+ s, and is cut: the application has ended its worker$", server.log, re.M
+    )
+    assert "Error handling request GET /holds" not in server.log
     assert answer(address).body == b"hello"
 
 

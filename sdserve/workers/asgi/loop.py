@@ -109,6 +109,13 @@ class ASGILoop(Loop[ASGIClient]):
         if not (self._over or self._worker.quick):
             super().name_what_is_cut()
 
+    def end_calls(self) -> None:
+        """Nothing is served any more: cancels what still runs, and names it where `run` has not ended in order. An
+        exception of the application's has left the event loop then, sys.exit() in a task of its own for one."""
+        if not (self._over or self._worker.quick):
+            self._name_cut("the application has ended its worker")
+        self._exchange.cancel()
+
     def calls(self) -> list[Running]:
         """As in any loop. The call that the event loop is in comes first: the others wait for it."""
         now, current = monotonic(), self._exchange.current()

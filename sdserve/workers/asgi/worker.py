@@ -123,6 +123,8 @@ class ASGIWorker(HTTPWorker):
         with Border(self.log.error):
             seconds = self._for_shutdown()
             run(self.lifespan.shutdown(seconds))
+            if self._loop is not None:
+                self._loop.end_calls()
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()

@@ -111,7 +111,9 @@ class Loop(Generic[C]):
         """Tells the log of requests that have not ended when the worker must, or when only such as hang are left."""
         over = monotonic() >= (self._worker.drain_by or 0.0)
         limit = "orphan_timeout" if self._worker.orphaned else "graceful_timeout"
-        why = f"{limit} is over" if over else "it hangs, and its worker has finished everything else"
+        self._name_cut(f"{limit} is over" if over else "it hangs, and its worker has finished everything else")
+
+    def _name_cut(self, why: str) -> None:
         for call in self.calls():
             self._worker.log.event(events.REQUEST_CUT, REASON=why, **call.about(self._worker.pid))
 
