@@ -6,6 +6,7 @@ else is WSGI. Code flags and marks are read here as inspect.iscoroutinefunction 
 than a worker's start has to spare, and where nobody has imported it, nothing bears its mark.
 """
 
+import functools
 import sys
 from functools import partial
 from types import CodeType, FunctionType, MethodType, WrapperDescriptorType
@@ -24,6 +25,7 @@ MARKS = (
     ("_is_coroutine_marker", "inspect", "_is_coroutine_marker"),  # the first ones of 3.12
     ("_is_coroutine", "asyncio.coroutines", "_is_coroutine"),
 )
+FREE = getattr(functools, "Placeholder", object())  # what a partial keeps free for the call, since Python 3.14
 DEPTH = 20  # of what wraps an application: more is a circle
 
 TO_ASGI_3 = "wrap it: application = asgiref.compatibility.guarantee_single_callable(application)"
@@ -103,13 +105,29 @@ def _demand_no_factory(application: Any, uri: str, arguments: str) -> None:
     """Looks at what it is itself: a proxy passes itself off as what it is around, and calls that otherwise."""
     called = type(application)
     call = next((vars(each)["__call__"] for each in called.__mro__ if "__call__" in vars(each)), None)  # not yet bound
-    if called is FunctionType and not _Call(application).takes(2):
-        what = f"a factory is written with parentheses, {_with_parentheses(uri)}"
-    elif type(call) is FunctionType and _Call(call, more=1).takes(2) is False:
-        what = f"it is an instance of {called.__module__}.{called.__qualname__}"
+    if type(call) is FunctionType:
+        itself, what = _Call(call, more=1), f"it is an instance of {called.__module__}.{called.__qualname__}"
+    elif type(_bound(application)) is FunctionType:
+        itself, what = _Call(application), "it takes others"
     else:
+        return  # C code or a proxy: only the call would tell
+    if itself.takes(2) is not False:
         return
+    if called is FunctionType or itself.takes(0):
+        what = f"a factory is written with parentheses, {_with_parentheses(uri)}"
     raise AppImportError(f"{uri} cannot be called with {arguments} applications are: {what}")
+
+
+def _bound(application: Any) -> Any:
+    """What a partial or a bound method calls; anything else is that itself."""
+    for _ in range(DEPTH):
+        if type(application) is partial:
+            application = application.func
+        elif type(application) is MethodType:
+            application = application.__func__
+        else:
+            break
+    return application
 
 
 def _demand_no_class_of_applications(application: Any, uri: str) -> None:
@@ -166,6 +184,12 @@ def _of_class(found: type) -> Spoken:
     """A class that an application names: its instances are made with what an application is called with."""
     if hasattr(found, "__await__"):
         return ASGI_AWAITED
+    if type(found).__call__ is not type.__call__:  # its metaclass's own: that is called
+        call = _Call(type(found).__call__, more=1)
+        if call.is_async:
+            return ASGI if call.takes(3) is not False else ASGI_UNFIT
+        if call.takes(2) and not call.takes(3):
+            return WSGI
     made = _Call(getattr(found, "__init__", None), more=1)
     if made.first_is_scope() and made.takes(1):
         return ASGI_2
@@ -194,7 +218,7 @@ class _Call:
             if self.wrapped is None:
                 self.wrapped = getattr(found, "__wrapped__", None)
             if isinstance(found, partial):
-                self.given += len(found.args)
+                self.given += sum(each is not FREE for each in found.args)
                 self.named |= found.keywords.keys()
                 self.function = found.func
             elif isinstance(found, MethodType):
@@ -221,8 +245,8 @@ class _Call:
             return False
         defaults = self.function.__defaults__ or ()
         needed = {*by_position[: len(by_position) - len(defaults)], *by_name} - {*(self.function.__kwdefaults__ or ())}
-        given = set(by_position[:count])
-        return needed <= given | self.named and given.isdisjoint(self.named)
+        given, named = set(by_position[:count]), self.named.difference(by_position[: code.co_posonlyargcount])
+        return needed <= given | named and given.isdisjoint(named)
 
     def first_is_scope(self) -> bool:
         """Whether its first argument is called scope."""

@@ -24,6 +24,7 @@ from sdserve.gateway.protocol import (
     ASGI_2,
     ASGI_AWAITED,
     ASGI_BY_NAMES,
+    ASGI_UNFIT,
     WSGI,
     Spoken,
     demand_asgi,
@@ -265,7 +266,7 @@ def test_asgi_is_refused_by_wsgi_with_the_way_out(application: Any) -> None:
         demand_wsgi(application, "site:app")
 
 
-@pytest.mark.parametrize("application", [plain, positional, Synchronous(), Path("x").exists])
+@pytest.mark.parametrize("application", [plain, positional, Synchronous(), "".join])
 def test_wsgi_is_refused_by_asgi_with_the_way_out(application: Any) -> None:
     with pytest.raises(AppImportError, match=r"^site:app is not an async .*, so a WSGI .*leave worker_class out.*$"):
         demand_asgi(application, "site:app")
@@ -287,6 +288,70 @@ def test_asgi_is_served_by_asgi(application: Any) -> None:
 def test_a_factory_that_is_not_called_is_refused_with_how_to_call_it(demand: Any, factory: Any) -> None:
     with pytest.raises(AppImportError, match=r"site:make cannot be called .* with parentheses, site:make\(\)"):
         demand(factory, "site:make")
+
+
+class Makes:
+    """Makes applications: not one of these can be called as one. The first is as bottle's `app`."""
+
+    def __call__(self) -> Any: ...
+
+    def make(self) -> Any: ...
+
+    @classmethod
+    def of_class(cls, config: Any = None) -> Any: ...
+
+    @staticmethod
+    def of_none(config: Any) -> Any: ...
+
+
+@pytest.mark.parametrize("demand", [demand_wsgi, demand_asgi])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        *(Makes(), Makes().make, Makes().__call__, Makes.of_class, partial(Makes.of_none, {}), partial(Makes().make)),
+        *(partial(lambda config: dict, config={}), partial(partial(lambda a, b: dict, 1), b=2)),
+    ],
+)
+def test_whatever_is_bound_a_factory_is_refused(demand: Any, factory: Any) -> None:
+    with pytest.raises(AppImportError, match=r"site:make cannot be called .* with parentheses, site:make\(\)$"):
+        demand(factory, "site:make")
+
+
+class Handlers:
+    """As tornado.web.Application: called with a request."""
+
+    def __call__(self, request: Any) -> Any: ...
+
+
+def positional_only(environ: Any, start_response: Any, /, **more: Any) -> Any: ...
+
+
+def with_settings(environ: Any, start_response: Any, settings: Any, /) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        *(partial(plain), partial(plain, option=1), partial(positional, 1), partial(decorated(lambda: dict))),
+        *(partial(positional_only, environ="another"), functools.lru_cache(lambda: dict), partial(dict), "".join),
+    ],
+)
+def test_what_may_fit_is_accepted(application: Any) -> None:
+    demand_wsgi(application, "site:app")
+
+
+@pytest.mark.parametrize("application", [partial(plain, start_response=None), Handlers().__call__, Path("x").rename])
+def test_what_is_bound_and_takes_other_arguments_is_refused(application: Any) -> None:
+    with pytest.raises(AppImportError, match=r"^site:app cannot be called with an environ .*: it takes others$"):
+        demand_wsgi(application, "site:app")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="partial keeps no places free before 3.14")
+def test_a_place_that_a_partial_keeps_free_is_no_argument_yet() -> None:
+    free: Any = getattr(functools, "Placeholder", None)
+    demand_wsgi(partial(with_settings, free, free, {}), "site:app")
+    with pytest.raises(AppImportError):
+        demand_wsgi(partial(with_settings, free, {}, {}), "site:app")
 
 
 class Static:
@@ -358,14 +423,34 @@ def test_a_class_in_the_place_of_its_instance_is_refused(application: Any, said:
         demand_wsgi(application, "site:App")
 
 
+class AnswersByItself(type):
+    async def __call__(cls, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class TakesNoMore(type):
+    async def __call__(cls, scope: Any) -> None: ...
+
+
+class OneForAll(type):
+    """A singleton, as many write it."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def test_a_class_that_its_metaclass_calls_is_judged_by_that() -> None:
+    assert spoken_by(AnswersByItself("Made", (), {})) == ASGI
+    assert spoken_by(AnswersByItself("Made", (Synchronous,), {})) == ASGI
+    assert spoken_by(TakesNoMore("Made", (), {})) == ASGI_UNFIT
+    assert spoken_by(MadeByItsMetaclass("Made", (Asynchronous,), {})) == WSGI
+    assert spoken_by(OneForAll("Made", (Asynchronous,), {})) == spoken_by(Asynchronous)
+
+
 @pytest.mark.parametrize("application", [Answer, ByIndex, MadeByItsMetaclass("Made", (), {}), dict, map])
 def test_a_class_whose_instances_are_answers_is_wsgi(application: Any) -> None:
     demand_wsgi(application, "site:app")
 
 
-@pytest.mark.parametrize(
-    "application", [plain, positional, partial(positional), dict, Path("x").exists, Synchronous().__call__]
-)
+@pytest.mark.parametrize("application", [plain, positional, partial(positional), dict, "".join, Synchronous().__call__])
 def test_whatever_else_can_be_called_may_be_wsgi(application: Any) -> None:
     demand_wsgi(application, "site:app")
 
@@ -393,12 +478,6 @@ class Constructs:
 def test_what_its_own_call_adapts_is_wsgi() -> None:
     for application in (Proxy(lambda request: [b""]), Constructs):
         demand_wsgi(application, "site:app")
-
-
-class Handlers:
-    """As tornado.web.Application: called with a request."""
-
-    def __call__(self, request: Any) -> Any: ...
 
 
 def test_an_instance_that_no_call_fits_is_refused() -> None:
