@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sdserve.descriptor import Meaning
 from sdserve.immutable import Immutable
 from sdserve.process import rights
 
@@ -29,7 +30,7 @@ CARRIED = 65536  # bytes of a request that travel with its connection, at most
 LARGEST = sys.float_info.max  # seconds that anybody can say
 
 # Why connections stay with their sender for good: nobody has the other end, a security module forbids it, the
-# application closed a descriptor.
+# application closed a descriptor, and that of this end may be another's by now.
 UNSENDABLE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EPERM, errno.EACCES, errno.EBADF)
 
 
@@ -59,6 +60,7 @@ class AdoptionQueue:
     def __init__(self, send_end: socket.socket, receive_end: socket.socket) -> None:
         self.send_end = send_end
         self.receive_end = receive_end
+        self._sends, self._receives = Meaning(send_end.fileno()), Meaning(receive_end.fileno())
         for end in (send_end, receive_end):
             end.setblocking(False)
 
@@ -93,6 +95,7 @@ class AdoptionQueue:
                 at += 1
                 continue
             try:
+                self._sends.demand()
                 socket.send_fds(self.send_end, [message], [each.sock.fileno() for each in batch])
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:  # the send buffer is smaller than LONGEST
@@ -111,9 +114,10 @@ class AdoptionQueue:
         """The connections of one message, None when there is none. What is not a client's connection is closed.
 
         Raises OSError when there is no room for so many descriptors: the message stays, for others or for later. Not
-        `all_or_none`: what finds no room is closed.
+        `all_or_none`: what finds no room is closed. Raises OSError as well when the application has closed this end.
         """
         try:
+            self._receives.demand()
             if all_or_none:
                 expected = _parsed(self.receive_end.recv(LONGEST, socket.MSG_PEEK))
                 rights.demand_room(self.receive_end.fileno(), len(expected or ()))

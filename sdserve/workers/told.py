@@ -27,6 +27,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from sdserve import events
+from sdserve.descriptor import Meaning
 from sdserve.errors import Leave, WantsToLeave
 from sdserve.process import foreign, output
 from sdserve.process.counters import POLLS
@@ -102,7 +103,6 @@ class Told:
     cfg: "Config"
     log: "Logger"
     counters: "CounterCell"
-    channel: socket.socket
     lifeline: int = -1  # the end of a pipe that only the master holds open
     stacks: int = -1  # the memfd that ASKED_STACKS writes to, and the master reads
     booted = False
@@ -120,6 +120,15 @@ class Told:
         self.drains: Callable[[bool], None] = lambda wanted: None  # hears whether connections are to end
         self._theirs: Callable[..., object] | None = None  # what the application would do at SIGTERM
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
+
+    @property
+    def channel(self) -> socket.socket:
+        return self._channel
+
+    @channel.setter
+    def channel(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._meaning = Meaning(channel.fileno())
 
     @classmethod
     def later(cls, cfg: "Config") -> Iterable[str]:
@@ -208,6 +217,7 @@ class Told:
         A master that is gone needs no telling: the channel's end of file says so.
         """
         try:
+            self._meaning.demand()
             self.channel.send(message[:LONGEST])
         except (BrokenPipeError, ConnectionResetError):
             return True  # `handle_control` hears of it, and retires this worker

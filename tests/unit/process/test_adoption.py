@@ -76,6 +76,24 @@ def drained(queue: AdoptionQueue) -> list[int]:
     return sizes
 
 
+def test_what_has_the_number_of_a_closed_end_is_given_nothing_and_keeps_what_it_has(
+    queue: AdoptionQueue, opened: ExitStack
+) -> None:
+    """The application has closed both ends, and opened sockets of its own."""
+    _, server = connection(opened)
+    ours, theirs = map(opened.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    for end in (queue.send_end, queue.receive_end):
+        os.dup2(ours.fileno(), end.fileno())
+    theirs.send(b"theirs")
+    assert queue.offer([HandedConnection(server, "unix:a")]) == ([], False)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        queue.take()
+    assert ours.recv(100) == b"theirs"
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+
+
 def test_batches_are_spread_over_the_takers(queue: AdoptionQueue, opened: ExitStack) -> None:
     _, server = connection(opened)
     assert given(queue, [HandedConnection(server, "x")] * (2 * SPREAD + 1)) == 2 * SPREAD + 1

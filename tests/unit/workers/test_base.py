@@ -234,6 +234,18 @@ def test_who_cannot_ask_for_its_replacement_says_so_once(monkeypatch: pytest.Mon
     made.close()
 
 
+def test_what_has_the_number_of_a_closed_channel_is_sent_nothing(made: Made) -> None:
+    """The application has closed it, and opened a socket of its own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.setblocking(False)
+    os.dup2(ours.fileno(), made.worker.channel.fileno())
+    assert not made.worker.tell(BUSY)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+    ours.close()
+    theirs.close()
+
+
 def test_jitter() -> None:
     limits = set()
     for _ in range(100):
