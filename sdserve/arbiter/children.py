@@ -19,7 +19,7 @@ from sdserve.arbiter.worker_handle import WorkerHandle, describe
 from sdserve.log import Logger
 from sdserve.ops.happenings import OF_WORKER
 from sdserve.process.scoreboard import Scoreboard
-from sdserve.workers.told import BUSY, CALLS, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS, USING, told_by
+from sdserve.workers.words import BUSY, CALLS, FAILED, READY, RECYCLE, RETIRE, RETIRING, STACKS, USING, told_by
 
 KILL_AFTER = 1.0  # seconds between ABRT and KILL: time to write the stacks
 DEAF_AFTER = 0.75  # seconds after ABRT at which a worker that did nothing is stuck in C code

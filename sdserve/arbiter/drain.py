@@ -14,7 +14,7 @@ from sdserve.arbiter.call import Call
 from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.service import Service
 from sdserve.events import Event
-from sdserve.workers.told import DRAIN, UNDRAIN
+from sdserve.workers.words import DRAIN, UNDRAIN
 
 SECONDS = 10.0  # without --for: enough for three checks of a load balancer that looks every two or three seconds
 LOOK_EVERY = 0.1  # seconds between two looks at the connections, while they end

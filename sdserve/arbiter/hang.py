@@ -17,7 +17,7 @@ from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.immutable import Immutable
 from sdserve.process.counters import POLLS
 from sdserve.process.scoreboard import WATCHED
-from sdserve.workers.told import POLL
+from sdserve.workers.words import POLL
 
 # A worker enforces `timeout` on its own requests where it can: it knows which one it is. The master waits this much
 # longer, for the workers that cannot.

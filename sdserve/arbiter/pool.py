@@ -27,7 +27,7 @@ from sdserve.systemd import fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.workers.base import NO_CELL, Worker
 from sdserve.workers.preimport import preimport
-from sdserve.workers.told import DRAIN, PREIMPORT, RETIRE
+from sdserve.workers.words import DRAIN, PREIMPORT, RETIRE
 
 
 class Pool:

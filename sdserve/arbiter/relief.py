@@ -12,7 +12,7 @@ from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.immutable import Immutable
 from sdserve.systemd.memory_pressure import MemoryPressure
 from sdserve.workers.recycling import resident
-from sdserve.workers.told import GIVE_BACK
+from sdserve.workers.words import GIVE_BACK
 
 QUIET = 10.0  # seconds without a notification, after which the next one begins a new period of pressure
 PATIENCE = 10.0  # seconds that pressure may last before a worker is replaced

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from sdserve.arbiter.loop import Pipe
-from sdserve.workers.told import ASKED_CALLS, ASKED_STACKS, STACKS
+from sdserve.workers.words import ASKED_CALLS, ASKED_STACKS, STACKS
 
 Handler = Callable[[int, FrameType | None], None]
 _NAMES = ("HUP", "QUIT", "INT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH", "CHLD", "CONT", "RTMIN")

@@ -14,7 +14,7 @@ from sdserve.process.counters import BUSY, THREADS
 from sdserve.process.proc import standing
 from sdserve.status import SlowRequest
 from sdserve.workers.lasting import LASTS
-from sdserve.workers.told import ASKED_CALLS
+from sdserve.workers.words import ASKED_CALLS
 
 SOON = 0.05  # seconds in which one that can answer does, as a rule
 AGAIN = 0.5  # seconds between two questions, at least, however many look

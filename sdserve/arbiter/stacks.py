@@ -15,7 +15,7 @@ from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.process.proc import standing
 from sdserve.status import WorkerStacks
-from sdserve.workers.told import ASKED_STACKS
+from sdserve.workers.words import ASKED_STACKS
 
 LOOK_EVERY = 0.01  # seconds
 SETTLED = 1.0  # seconds without growth after which stacks are taken as complete

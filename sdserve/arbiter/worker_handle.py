@@ -21,7 +21,7 @@ from sdserve.process.scoreboard import REQUESTS, Cell
 from sdserve.status import WorkerStatus
 from sdserve.workers.base import Worker
 from sdserve.workers.lasting import Lasting, decode
-from sdserve.workers.told import LONGEST
+from sdserve.workers.words import LONGEST
 
 NO_FILE = Descriptor(-1)
 MOST_SAID = 512  # messages: more than the kernel has room for in one channel

@@ -14,7 +14,7 @@ ANEW = 10.0  # seconds that a master has to make a control socket whose file is 
 ORPHANS = 60.0  # seconds to wait for workers whose master has died; TimeoutStartSec= of the unit is longer
 # Signals that are meant for others and reach an ExecReload= as well: from `systemctl kill`, from the watchdog.
 MASTERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGABRT)
-WORKERS = (signal.SIGRTMIN + 1, signal.SIGRTMIN + 2, signal.SIGRTMIN + 3)  # as workers/told.py names them
+WORKERS = (signal.SIGRTMIN + 1, signal.SIGRTMIN + 2, signal.SIGRTMIN + 3)  # as workers/words.py names them
 
 
 def begin(path: str, ask: Callable[[str], Answer]) -> None:

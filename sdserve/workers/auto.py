@@ -14,7 +14,7 @@ from sdserve.gateway.protocol import demand_threads, spoken_by
 from sdserve.process.forked import Border
 from sdserve.workers.base import Worker
 from sdserve.workers.http.worker import HTTPWorker
-from sdserve.workers.told import USING
+from sdserve.workers.words import USING
 from sdserve.workers.wsgi.worker import WSGIWorker
 
 NAMES = ("wsgi", "asgi")

@@ -15,7 +15,8 @@ from sdserve.process.counters import CounterCell
 from sdserve.process.forked import Border
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.recycling import Recycling
-from sdserve.workers.told import BUSY, READY, RECYCLE, Told
+from sdserve.workers.told import Told
+from sdserve.workers.words import BUSY, READY, RECYCLE
 
 if TYPE_CHECKING:
     from sdserve.config import Config

@@ -26,7 +26,8 @@ from sdserve.process.ending import leave_within
 from sdserve.process.forked import Border
 from sdserve.workers.base import Worker
 from sdserve.workers.orphan import watch_master
-from sdserve.workers.told import FAILED, LEAVE, OWN_SIGNALS
+from sdserve.workers.told import LEAVE, OWN_SIGNALS
+from sdserve.workers.words import FAILED
 
 SERVED_AND_BROKE = 1
 

@@ -37,18 +37,27 @@ from sdserve.workers.lasting import Lasting, encode
 from sdserve.workers.orphan import NEWS
 from sdserve.workers.preimport import preimport
 from sdserve.workers.relief import give_back
+from sdserve.workers.words import (
+    ASKED_CALLS,
+    ASKED_STACKS,
+    CALLS,
+    DRAIN,
+    FAILED,
+    GIVE_BACK,
+    LONGEST,
+    POLL,
+    PREIMPORT,
+    RETIRE,
+    RETIRING,
+    STACKS,
+    UNDRAIN,
+    told_by,
+)
 
 if TYPE_CHECKING:
     from sdserve.config import Config
     from sdserve.log import Logger
     from sdserve.process.counters import CounterCell
-
-# These write the stacks of all threads, and change nothing: to the log, or where the master reads them.
-STACKS = signal.SIGRTMIN + 1
-ASKED_STACKS = signal.SIGRTMIN + 2
-
-# This asks which requests last. It interrupts what the main thread waits for: Python then goes on with that (PEP 475).
-ASKED_CALLS = signal.SIGRTMIN + 3
 
 IGNORED = signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGRTMIN
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -58,37 +67,6 @@ HANDLED = (*ENDINGS, signal.SIGUSR1)
 OWN_SIGNALS = (signal.SIGABRT, NEWS, ASKED_CALLS, *HANDLED)
 
 LEAVE = 0.5  # seconds for the hook worker_exit and the way out, once the time for requests is over
-
-# What a worker says to its master, one datagram each; a reason may follow a colon, and all of it is in the log.
-LONGEST = 4096  # bytes
-READY = b"ready"
-RETIRING = b"retiring"
-BUSY = b"busy"
-RECYCLE = b"recycle"
-FAILED = b"failed:"
-USING = b"using:"  # the worker class, if the application decides that
-CALLS = b"calls:"  # the answer to ASKED_CALLS
-
-# What a master says to its worker, besides the signal of the same meaning: the application may have taken that.
-RETIRE = b"retire"
-
-# A service that drains: each answer is its connection's last, until that is taken back.
-DRAIN = b"drain"
-UNDRAIN = b"undrain"
-
-# The answer to READY: import what may be needed later. The first worker of a start did not wait for that.
-PREIMPORT = b"preimport"
-
-# Memory is short.
-GIVE_BACK = b"give back"
-
-# Who polls counts it (POLLS, process/counters.py).
-POLL = b"poll"
-
-
-def told_by(signum: signal.Signals) -> str:
-    """Why a boot has failed. A master that has sent the signal itself knows a better reason."""
-    return f"it was told to leave by {signum.name}"
 
 
 class Told:
@@ -366,9 +344,9 @@ class Told:
     def _hear_master(self) -> None:
         try:
             try:
-                message = self.channel.recv(4096)
+                message = self.channel.recv(LONGEST)
             except ConnectionResetError:  # told once, before the master's last words, or its end
-                message = self.channel.recv(4096)
+                message = self.channel.recv(LONGEST)
         except BlockingIOError:
             return
         except ConnectionResetError:

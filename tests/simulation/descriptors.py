@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sdserve.arbiter.loop import Pipe
 from sdserve.process.listeners import Listener
-from sdserve.workers.told import READY
+from sdserve.workers.words import READY
 
 if TYPE_CHECKING:
     from tests.simulation.processes import MasterProcess, Process, WorkerProcess

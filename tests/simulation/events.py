@@ -6,7 +6,7 @@ from enum import Enum
 from signal import Signals
 
 from sdserve.errors import AppImportError, BootError
-from sdserve.workers.told import BUSY, FAILED, READY, RECYCLE, RETIRING
+from sdserve.workers.words import BUSY, FAILED, READY, RECYCLE, RETIRING
 from tests.simulation.processes import MasterProcess, WorkerProcess
 
 

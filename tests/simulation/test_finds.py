@@ -9,7 +9,7 @@ import pytest
 from sdserve.arbiter.call import Call, Message
 from sdserve.arbiter.lifecycle import Master
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
-from sdserve.workers.told import READY
+from sdserve.workers.words import READY
 from tests.simulation.events import What
 from tests.simulation.plan import EXCLUSIVE, Plan
 from tests.simulation.world import World

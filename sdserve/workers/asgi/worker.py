@@ -28,7 +28,8 @@ from sdserve.workers.asgi.signals import Borrowed
 from sdserve.workers.asgi.tasks import Tasks
 from sdserve.workers.http.deadlines import NEVER
 from sdserve.workers.http.worker import HTTPWorker
-from sdserve.workers.told import HANDLED, RETIRING
+from sdserve.workers.told import HANDLED
+from sdserve.workers.words import RETIRING
 
 if TYPE_CHECKING:
     from sdserve.config import Config

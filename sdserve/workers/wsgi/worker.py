@@ -18,7 +18,7 @@ from sdserve.gateway.wsgi import Gateway
 from sdserve.http.request import Request
 from sdserve.workers import stuck
 from sdserve.workers.http.worker import HTTPWorker
-from sdserve.workers.told import RETIRING
+from sdserve.workers.words import RETIRING
 from sdserve.workers.wsgi.client import WSGIClient
 from sdserve.workers.wsgi.exchange import WSGIExchange
 from sdserve.workers.wsgi.loop import WSGILoop

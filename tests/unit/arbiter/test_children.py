@@ -12,7 +12,7 @@ from sdserve.arbiter.decide import Backoff, Decision, Goal, Spawn, decide
 from sdserve.arbiter.hang import GRACE
 from sdserve.arbiter.lifecycle import Phase, WorkerEvent
 from sdserve.arbiter.worker_handle import cause_of_end
-from sdserve.workers.told import READY, RECYCLE, USING
+from sdserve.workers.words import READY, RECYCLE, USING
 from tests.unit.arbiter.turning import Family
 
 

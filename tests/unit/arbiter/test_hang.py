@@ -12,7 +12,7 @@ from sdserve.arbiter.lifecycle import Phase, WorkerEvent
 from sdserve.process.counters import POLLS, THREADS, CounterCell
 from sdserve.process.proc import read
 from sdserve.process.scoreboard import WATCHED
-from sdserve.workers.told import POLL
+from sdserve.workers.words import POLL
 from tests.unit.arbiter.turning import Family
 
 TIMEOUT = 1

@@ -21,7 +21,7 @@ from sdserve.arbiter.relief import (
     decide,
 )
 from sdserve.systemd.memory_pressure import MemoryPressure
-from sdserve.workers.told import GIVE_BACK
+from sdserve.workers.words import GIVE_BACK
 from tests.unit.arbiter.services import service
 
 NOTHING = Relief()

@@ -8,7 +8,7 @@ from sdserve.arbiter import signals
 from sdserve.arbiter.loop import Pipe
 from sdserve.arbiter.signals import COUNTED, IGNORED_ACROSS_EXEC, QUEUED, SignalQueue
 from sdserve.ctl import as_reload
-from sdserve.workers.told import ASKED_CALLS, ASKED_STACKS, STACKS
+from sdserve.workers.words import ASKED_CALLS, ASKED_STACKS, STACKS
 from tests.support.children import in_a_child
 
 

@@ -10,7 +10,7 @@ from sdserve.arbiter.traffic import EVERY, LATEST, Traffic, between, line, watch
 from sdserve.ops.view import View, WorkerView
 from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.counters import BUCKETS, GROWING, Row, Totals
-from sdserve.workers.told import BUSY
+from sdserve.workers.words import BUSY
 from tests.unit.arbiter.services import Unit
 from tests.unit.arbiter.turning import Family
 

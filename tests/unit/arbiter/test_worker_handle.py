@@ -6,7 +6,7 @@ from contextlib import closing
 
 from sdserve.arbiter.worker_handle import MOST_SAID, describe
 from sdserve.process.pidfd import UNKNOWN
-from sdserve.workers.told import BUSY, FAILED, LONGEST
+from sdserve.workers.words import BUSY, FAILED, LONGEST
 from tests.unit.arbiter.turning import Family
 
 

@@ -20,7 +20,7 @@ from sdserve.process.counters import CounterCell
 from sdserve.process.pidfd import Child
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
-from sdserve.workers.told import ASKED_STACKS
+from sdserve.workers.words import ASKED_STACKS
 
 PATIENCE = 15  # seconds
 

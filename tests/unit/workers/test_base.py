@@ -24,7 +24,7 @@ from sdserve.process.scoreboard import (
 )
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
-from sdserve.workers.told import BUSY, RECYCLE, RETIRE, RETIRING
+from sdserve.workers.words import BUSY, RECYCLE, RETIRE, RETIRING
 
 
 class Made:

@@ -22,7 +22,7 @@ from sdserve.log import Logger
 from sdserve.process.scoreboard import Scoreboard
 from sdserve.workers.application import Application
 from sdserve.workers.base import Worker
-from sdserve.workers.told import READY
+from sdserve.workers.words import READY
 
 
 class Sample(Worker):
