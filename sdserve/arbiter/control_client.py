@@ -10,19 +10,19 @@ from collections.abc import Callable
 from functools import partial
 
 from sdserve.arbiter.call import Call, Message
-from sdserve.arbiter.conversation import Conversation, Phase
+from sdserve.arbiter.conversation import Conversation, Stage
 from sdserve.arbiter.loop import NO_DEADLINE, Loop
 from sdserve.ops import dialects
 from sdserve.ops.commands import Command
 
-READING = (Phase.ASKING, Phase.WAITING)
-WRITING = (Phase.BEHIND, Phase.ANSWERED, Phase.LEAVING)
+READING = (Stage.ASKING, Stage.WAITING)
+WRITING = (Stage.BEHIND, Stage.ANSWERED, Stage.LEAVING)
 READ_WITHIN = 10.0  # seconds within which a client has to read a part of what it is told
-# Seconds that a phase may last; an answer takes as long as it likes.
+# Seconds that a stage may last; an answer takes as long as it likes.
 WITHIN = {
-    Phase.ASKING: 10.0,  # from the connection, or the last answer, to the end of a request
-    Phase.READY: 0.0,  # the loop has a turn for others in between
-    Phase.MUTE: 10.0,  # between two looks whether it is still there
+    Stage.ASKING: 10.0,  # from the connection, or the last answer, to the end of a request
+    Stage.READY: 0.0,  # the loop has a turn for others in between
+    Stage.MUTE: 10.0,  # between two looks whether it is still there
     **dict.fromkeys(WRITING, READ_WITHIN),
 }
 
@@ -42,7 +42,7 @@ class ControlClient:
         self._on_call = on_call
         self._on_end = on_end
         self._talk = Conversation()
-        self._settled: Phase | None = None  # the phase that the loop waits for
+        self._settled: Stage | None = None  # the stage that the loop waits for
         self._call: Call | None = None  # the one that it waits for
         self._deadline = NO_DEADLINE
         sock.setblocking(False)
@@ -72,9 +72,9 @@ class ControlClient:
 
     def end(self) -> None:
         """Forgets the client."""
-        if self._settled is Phase.OVER:
+        if self._settled is Stage.OVER:
             return
-        self._settled = Phase.OVER
+        self._settled = Stage.OVER
         self._talk.end()
         if self._call is not None:
             self._call.drop()
@@ -86,25 +86,25 @@ class ControlClient:
     # --- what the loop waits for --------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Has the loop wait for what the phase waits for, if that is another one than before."""
-        phase = self._talk.phase
-        if phase is self._settled:
+        """Has the loop wait for what the stage waits for, if that is another one than before."""
+        stage = self._talk.stage
+        if stage is self._settled:
             return
-        if phase is Phase.OVER:
+        if stage is Stage.OVER:
             self.end()
             return
-        self._settled = phase
+        self._settled = stage
         self._loop.unwatch(self)
-        if phase in READING:
+        if stage in READING:
             self._loop.watch(self, partial(self._or_end, self._readable))
-        elif phase in WRITING:
+        elif stage in WRITING:
             self._loop.watch(self, partial(self._or_end, self._flush), full=True)
         self._give_time()
 
     def _give_time(self) -> None:
-        """The time that the phase may last begins."""
+        """The time that the stage may last begins."""
         self._deadline.cancel()
-        seconds = WITHIN.get(self._talk.phase)
+        seconds = WITHIN.get(self._talk.stage)
         if seconds is not None:
             self._deadline = self._loop.call_at(self._loop.now() + seconds, partial(self._or_end, self._due))
 
@@ -127,13 +127,13 @@ class ControlClient:
             data = b""
         self._talk.hear(data)
         self._settle()
-        if self._talk.phase is Phase.MUTE:
+        if self._talk.stage is Stage.MUTE:
             self._look()
 
     def _due(self) -> None:
-        if self._talk.phase is Phase.READY:
+        if self._talk.stage is Stage.READY:
             self._hear()
-        elif self._talk.phase is Phase.MUTE:
+        elif self._talk.stage is Stage.MUTE:
             self._look()
         else:
             self.end()

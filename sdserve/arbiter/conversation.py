@@ -1,4 +1,4 @@
-"""What one client of the control socket asks and is told: its phases, and the moves between them. No I/O, no clock.
+"""What one client of the control socket asks and is told: its stages, and the moves between them. No I/O, no clock.
 
 A client asks, waits, is answered, takes the answer, and asks again: one request after the other, in the order in which
 they came. In sdservectl's dialect the first answer is the last. What is told meanwhile, and is not taken, waits here,
@@ -17,7 +17,7 @@ from sdserve.ops.dialects import NUL, Framer, Request, TooLongError
 MOST_UNREAD = 256 * 1024  # bytes of a stream that wait for a client to take them
 
 
-class Phase(Enum):
+class Stage(Enum):
     """What a client is doing, and so what is waited for."""
 
     ASKING = "asking"  # its next request is not whole yet
@@ -41,28 +41,28 @@ class Event(Enum):
     ENDS = "it has gone, or is not waited for"
 
 
-P, E = Phase, Event
-MOVES: Mapping[Phase, Mapping[Event, Phase]] = {
-    P.ASKING: {E.ASKS: P.READY, E.CLOSES: P.OVER, E.ENDS: P.OVER},
-    P.READY: {E.CALLS: P.WAITING, E.ANSWERED: P.ANSWERED, E.DISMISSED: P.LEAVING, E.ENDS: P.OVER},
-    P.WAITING: {
-        E.TOLD: P.BEHIND,
-        E.ANSWERED: P.ANSWERED,
-        E.DISMISSED: P.LEAVING,
-        E.CLOSES: P.MUTE,
-        E.ENDS: P.OVER,
+S, E = Stage, Event
+MOVES: Mapping[Stage, Mapping[Event, Stage]] = {
+    S.ASKING: {E.ASKS: S.READY, E.CLOSES: S.OVER, E.ENDS: S.OVER},
+    S.READY: {E.CALLS: S.WAITING, E.ANSWERED: S.ANSWERED, E.DISMISSED: S.LEAVING, E.ENDS: S.OVER},
+    S.WAITING: {
+        E.TOLD: S.BEHIND,
+        E.ANSWERED: S.ANSWERED,
+        E.DISMISSED: S.LEAVING,
+        E.CLOSES: S.MUTE,
+        E.ENDS: S.OVER,
     },
-    P.MUTE: {E.TOLD: P.BEHIND, E.ANSWERED: P.ANSWERED, E.DISMISSED: P.LEAVING, E.ENDS: P.OVER},
-    P.BEHIND: {
-        E.TOLD: P.BEHIND,
-        E.TAKES: P.WAITING,  # a mute one is found to be so again
-        E.ANSWERED: P.ANSWERED,
-        E.DISMISSED: P.LEAVING,
-        E.ENDS: P.OVER,
+    S.MUTE: {E.TOLD: S.BEHIND, E.ANSWERED: S.ANSWERED, E.DISMISSED: S.LEAVING, E.ENDS: S.OVER},
+    S.BEHIND: {
+        E.TOLD: S.BEHIND,
+        E.TAKES: S.WAITING,  # a mute one is found to be so again
+        E.ANSWERED: S.ANSWERED,
+        E.DISMISSED: S.LEAVING,
+        E.ENDS: S.OVER,
     },
-    P.ANSWERED: {E.TAKES: P.ASKING, E.ENDS: P.OVER},
-    P.LEAVING: {E.TAKES: P.OVER, E.ENDS: P.OVER},
-    P.OVER: {E.ENDS: P.OVER},
+    S.ANSWERED: {E.TAKES: S.ASKING, E.ENDS: S.OVER},
+    S.LEAVING: {E.TAKES: S.OVER, E.ENDS: S.OVER},
+    S.OVER: {E.ENDS: S.OVER},
 }
 
 
@@ -70,7 +70,7 @@ class Conversation:
     """One client's. `unread` is what it has not taken yet: `sent` says how much of the first piece it has."""
 
     def __init__(self) -> None:
-        self.phase = Phase.ASKING
+        self.stage = Stage.ASKING
         self.unread: deque[bytes] = deque()
         self._framer = Framer()
         self._oneway = False  # the present request wants no answer
@@ -138,7 +138,7 @@ class Conversation:
         self._framer = Framer()
 
     def _move(self, event: Event) -> None:
-        self.phase = advance(MOVES, self.phase, event)
+        self.stage = advance(MOVES, self.stage, event)
 
     def _answer(self, data: bytes) -> None:
         self._tell(Event.ANSWERED if self._framer.dialect == NUL else Event.DISMISSED, data)
@@ -164,5 +164,5 @@ class Conversation:
             self._look_for_request()
 
     def _look_for_request(self) -> None:
-        if self.phase is Phase.ASKING and self._framer.has_next:
+        if self.stage is Stage.ASKING and self._framer.has_next:
             self._move(Event.ASKS)

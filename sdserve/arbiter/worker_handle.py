@@ -14,7 +14,7 @@ from sdserve.arbiter.decide import LIVE, Member
 from sdserve.arbiter.lifecycle import WORKER, Phase, WorkerEvent, advance
 from sdserve.arbiter.loop import NO_DEADLINE, Deadline
 from sdserve.descriptor import Descriptor
-from sdserve.process.counters import GENERATION, MASTER, OPEN, PID, PLACE, SLOT, STOPPED, THREADS
+from sdserve.process.counters import GENERATION, INDEX, MASTER, OPEN, PID, SLOT, STOPPED, THREADS
 from sdserve.process.pidfd import UNKNOWN, Child
 from sdserve.process.proc import standing
 from sdserve.process.scoreboard import REQUESTS, Cell
@@ -117,7 +117,7 @@ class WorkerHandle:
         cell.set(PID, self.pid)
         cell.set(SLOT, self.worker.slot)
         cell.set(GENERATION, self.worker.generation)
-        cell.set(PLACE, self.cell.index)
+        cell.set(INDEX, self.cell.index)
         cell.set(MASTER, self.worker.ppid)
         cell.born = self.born
         cell.state = self.phase.value

@@ -11,10 +11,10 @@ from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.counters import (
     BUSY,
     GENERATION,
+    INDEX,
     MASTER,
     OPEN,
     PID,
-    PLACE,
     SLOT,
     STOPPED,
     THREADS,
@@ -102,8 +102,8 @@ def look(at: Watched, now: float, lives: Callable[[int], bool]) -> View:
 
 def _worker(cell: CounterCell, scoreboard: Scoreboard, master: int, now: float) -> WorkerView:
     ours = cell.get(MASTER) == master
-    place = scoreboard.at(cell.get(PLACE))
-    since = place.busy_since if ours else 0.0
+    shared = scoreboard.at(cell.get(INDEX))
+    since = shared.busy_since if ours else 0.0
     threads, calls = cell.get(THREADS), cell.get(BUSY)
     if threads == 1:  # it is marked busy while it does not poll, and counts nothing else
         calls = 1 if since else 0
@@ -117,7 +117,7 @@ def _worker(cell: CounterCell, scoreboard: Scoreboard, master: int, now: float) 
         threads=threads,
         calls=calls,
         connections=max(cell.get(OPEN), calls),  # it counts them when it looks at its sockets
-        requests=place.word(REQUESTS) if ours else None,
+        requests=shared.word(REQUESTS) if ours else None,
         busy=max(0.0, now - since) if since else 0.0,
     )
 

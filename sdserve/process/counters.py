@@ -46,12 +46,12 @@ QUICK_SECONDS, BYTES = QUICK + 1, QUICK + 2
 GROWING = BYTES + 1
 FLOATS = (*range(BUCKETS, QUEUED + ROW, ROW), QUICK_SECONDS)
 
-# Words that say what is now. BORN is in monotonic seconds, BEGAN (a master's) in seconds since the epoch. PLACE is the
+# Words that say what is now. BORN is in monotonic seconds, BEGAN (a master's) in seconds since the epoch. INDEX is the
 # owner's cell of the scoreboard, MASTER the pid of a worker's master. THREADS is how many call the application, 0 if an
 # event loop does; BUSY is how many requests are in it. POLLS is how often a worker has answered its master that it
 # polls, from 1 on; 0 if nobody polls at rest, so that nobody could answer.
 LIVE = 160
-STATE, PID, SLOT, GENERATION, BORN, PLACE, STOPPED, THREADS, BUSY, OPEN, WANTED, MASTER, POLLS = range(LIVE, LIVE + 13)
+STATE, PID, SLOT, GENERATION, BORN, INDEX, STOPPED, THREADS, BUSY, OPEN, WANTED, MASTER, POLLS = range(LIVE, LIVE + 13)
 BEGAN = LIVE + 13
 assert GROWING <= LIVE
 

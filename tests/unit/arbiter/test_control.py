@@ -15,7 +15,7 @@ import pytest
 from sdserve.arbiter.call import Call
 from sdserve.arbiter.control import MOST_SILENT, MOST_WAITING, Control
 from sdserve.arbiter.control_client import WITHIN
-from sdserve.arbiter.conversation import Phase
+from sdserve.arbiter.conversation import Stage
 from sdserve.arbiter.loop import Loop
 from sdserve.errors import ListenError
 from sdserve.log import Logger
@@ -152,7 +152,7 @@ def test_one_that_goes_away(service: Service) -> None:
 
 
 def test_one_that_does_not_ask_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WITHIN, Phase.ASKING, 0.2)
+    monkeypatch.setitem(WITHIN, Stage.ASKING, 0.2)
     silent, waits = service.client(), service.client()
     silent.send(b'{"command"')
     waits.send(b'{"command": "reload"}\n')
@@ -297,7 +297,7 @@ def test_a_command_that_fails_is_answered_and_logged(
 
 
 def test_who_does_not_read_an_answer_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WITHIN, Phase.LEAVING, 0.05)
+    monkeypatch.setitem(WITHIN, Stage.LEAVING, 0.05)
     client = service.client()
     client.send(b'{"command": "reload"}\n')
     service.turn_until(lambda: service.waiting)
@@ -389,7 +389,7 @@ def test_who_does_not_wait_for_the_answer_is_forgotten(
 ) -> None:
     """An interrupted `sdservectl wait`, again and again: it shuts no other operator out. Who has closed only its
     own half waits on."""
-    monkeypatch.setitem(WITHIN, Phase.MUTE, 0.01)
+    monkeypatch.setitem(WITHIN, Stage.MUTE, 0.01)
     with service.client() as asks:
         asks.sendall(b'{"command": "reload"}\n')
         if half_first:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sdserve.arbiter import conversation
 from sdserve.arbiter.call import Call, Message
 from sdserve.arbiter.control_client import WITHIN, ControlClient
-from sdserve.arbiter.conversation import MOVES, Conversation, Event, Phase
+from sdserve.arbiter.conversation import MOVES, Conversation, Event, Stage
 from sdserve.arbiter.loop import TRY_AGAIN, Loop
 from sdserve.ops.commands import Command
 from sdserve.ops.dialects import LONGEST, NEWLINE, NUL
@@ -178,7 +178,7 @@ class Talk:
         assert (self.client.waits, self.client.follows) == (
             (True, self.present[1].more) if self.present is not None else (False, False)
         )
-        assert self.ended == (talk.phase is Phase.OVER)
+        assert self.ended == (talk.stage is Stage.OVER)
         if self.ended:
             self.check_over()
 
@@ -195,7 +195,7 @@ class Talk:
         """The service answers all, and the user takes it, without time to pass."""
         idle = 0
         while idle < 3:
-            before = (len(self.heard), len(self.unsent), len(self.calls), self.client._talk.phase)
+            before = (len(self.heard), len(self.unsent), len(self.calls), self.client._talk.stage)
             self.send(1 << 16)
             self.turn()
             self.answer()
@@ -204,7 +204,7 @@ class Talk:
             self.check()
             idle = (
                 0
-                if before != (len(self.heard), len(self.unsent), len(self.calls), self.client._talk.phase)
+                if before != (len(self.heard), len(self.unsent), len(self.calls), self.client._talk.stage)
                 else idle + 1
             )
 
@@ -309,11 +309,11 @@ def test_what_nobody_foresaw_ends_the_client_and_is_told() -> None:
         talk.check()
 
 
-@pytest.mark.parametrize("phase", Phase)
-def test_every_phase_is_reached_and_left(phase: Phase) -> None:
-    assert phase in MOVES
-    assert phase is Phase.ASKING or any(phase in moves.values() for moves in MOVES.values())
-    assert MOVES[phase][Event.ENDS] is Phase.OVER, "a client may go at any time"
+@pytest.mark.parametrize("stage", Stage)
+def test_every_stage_is_reached_and_left(stage: Stage) -> None:
+    assert stage in MOVES
+    assert stage is Stage.ASKING or any(stage in moves.values() for moves in MOVES.values())
+    assert MOVES[stage][Event.ENDS] is Stage.OVER, "a client may go at any time"
 
 
 def test_an_answer_that_cannot_be_written_was_not_given() -> None:

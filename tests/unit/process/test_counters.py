@@ -64,7 +64,7 @@ def test_a_layout_has_a_number_of_its_own() -> None:
     growing = "ANSWERS QUEUED ACCEPTED ADOPTED GIVEN_AWAY DROPPED EXITS RELOADS UPGRADES"
     assert [getattr(counters, name) for name in growing.split()] == [0, 96, 112, 113, 114, 115, 116, 124, 126]
     assert (QUICK, QUICK_SECONDS, BYTES, GROWING) == (128, 129, 130, 131)
-    live = "STATE PID SLOT GENERATION BORN PLACE STOPPED THREADS BUSY OPEN WANTED MASTER POLLS BEGAN"
+    live = "STATE PID SLOT GENERATION BORN INDEX STOPPED THREADS BUSY OPEN WANTED MASTER POLLS BEGAN"
     assert [getattr(counters, name) for name in live.split()] == list(range(160, 174))
 
 
