@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from sdserve import SERVER_SOFTWARE, events
+from sdserve.arbiter.addresses import Addresses
 from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.lifecycle import LEAVING, Master, MasterEvent
@@ -65,6 +66,7 @@ class Arbiter(Server):
         self.signals = SignalQueue(host.pipe())
         self.service = service = Service(cfg, loop, host.log(cfg), host.pid(), launched_with)
         service.log.echo(True)
+        self.addresses = addresses = Addresses(service)
         self._handover = host.handover()
         succeeds = self._handover is not None
         notifier = host.notifier(muted=succeeds)
@@ -72,8 +74,10 @@ class Arbiter(Server):
         self._steps = steps = Steps(host, manager, service.log.error)
         self._hooks = hooks = Hooks(service, steps, self)
         self.claim = claim = PidfileClaim(host, service.log)
-        self.pool = pool = Pool(service, host, hooks, lambda reason: self.reloading.roll_back(reason), self.halt)
-        parts = (service, host, pool, manager, claim, hooks, steps)
+        self.pool = pool = Pool(
+            service, host, addresses, hooks, lambda reason: self.reloading.roll_back(reason), self.halt
+        )
+        parts = (service, host, addresses, pool, manager, claim, hooks, steps)
         self.starting = Start(parts, self.new_master if succeeds else None, self._handle_signals)
 
     # --- rooms that no start needs, and no client shall wait for: made at their first use, imported by preimport.py --
@@ -95,11 +99,11 @@ class Arbiter(Server):
     def observation(self) -> "Observation":
         from sdserve.arbiter.observation import Observation
 
-        return Observation(self.service, self.host)
+        return Observation(self.service, self.host, self.addresses)
 
     @cached_property
     def _parts(self) -> "Parts":
-        shared = (self.service, self.host, self.pool, self.manager, self.claim)
+        shared = (self.service, self.host, self.addresses, self.pool, self.manager, self.claim)
         return (*shared, self.control, self.commands, self._hooks, self._steps, self.observation)
 
     @cached_property

@@ -35,6 +35,7 @@ from sdserve.systemd.watchdog import Watchdog
 from sdserve.workers.boot import set_title
 
 if TYPE_CHECKING:
+    from sdserve.arbiter.addresses import Addresses
     from sdserve.arbiter.reexec import Reexec
     from sdserve.arbiter.service import Service
 
@@ -117,11 +118,11 @@ class Host:
 
         return fork_twice(lambda: reexec.execute(passed, handover))
 
-    def fork_observer(self, service: "Service", lifeline: int) -> Child:
+    def fork_observer(self, service: "Service", addresses: "Addresses", lifeline: int) -> Child:
         """The process that answers on `service.observed`. Raises OSError when there is no room for another process."""
         from sdserve.arbiter.observe import fork_observer
 
-        return fork_observer(service, lifeline)
+        return fork_observer(service, addresses, lifeline)
 
     def end_leftovers(self) -> list[int]:
         """Ends what workers left running in this service; returns the pids."""

@@ -123,7 +123,7 @@ class NewMaster(Policy):
             elif message["type"] == "reload" and self._is_main:
                 self._reload()
             elif message["type"] == "reload":
-                self._service.left += self._opened(message)  # there for the reload that follows
+                self._addresses.leave(self._opened(message))  # there for the reload that follows
                 self._commands.table()["reload"](Call(self._reloaded))
             elif message["type"] == "gone":
                 self._service.loop.unwatch(self._handover)
@@ -135,7 +135,7 @@ class NewMaster(Policy):
         opened = [
             self._host.adopt(fd, told.get("name", ""), told) for fd, told in zip(message["fds"], described, strict=True)
         ]
-        self._service.passed += opened
+        self._addresses.come(opened)
         return opened
 
     def _reloaded(self, outcome: Message) -> bool:
@@ -161,12 +161,12 @@ class NewMaster(Policy):
 
     def _become_main(self) -> None:
         service = self._service
-        self._is_main = service.succeeds = True
+        self._is_main = True
         service.came_to("upgrade succeeded")
         self._control.keep_open(service.cfg.control_socket)
         self._observation.keep_open()
         self._announce()
-        service.alone()
+        self._addresses.alone()
         service.log.info("This master (pid %s) is the main process now", service.pid)
 
     def _announce(self) -> None:
@@ -201,7 +201,7 @@ class NewMaster(Policy):
         self._handover = None
         service.log.event(events.PROMOTED)
         self._claim.promote()
-        service.alone()
+        self._addresses.alone()
         self._host.title(service.title)
         if self._is_main or service.state in LEAVING:
             pass

@@ -10,6 +10,7 @@ import os
 import signal
 from contextlib import suppress
 
+from sdserve.arbiter.addresses import Addresses
 from sdserve.arbiter.decide import Backoff
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.loop import NO_DEADLINE
@@ -30,9 +31,10 @@ LINES, MINUTE = 8, 60.0  # how often the log says, in how many seconds, that an 
 class Observation:
     """The master's part of metrics and health. Nothing is watched before `keep_open`."""
 
-    def __init__(self, service: Service, host: Host) -> None:
+    def __init__(self, service: Service, host: Host, addresses: Addresses) -> None:
         self._service = service
         self._host = host
+        self._addresses = addresses
         self._looks = False
         self._watched: list[Listener] = []
         self._process: Child | None = None
@@ -78,7 +80,7 @@ class Observation:
                 kept.append(listener)
         for each in service.observed:
             if each not in kept:
-                service.let_go(each)
+                self._addresses.let_go(each)
         service.observed = kept
 
     def release(self) -> None:
@@ -90,7 +92,7 @@ class Observation:
     def close(self) -> None:
         """The end of this master. It waits for answers under way, and for nothing else."""
         self.release()
-        self._service.close_listeners(self._service.observed)
+        self._addresses.close(self._service.observed)
         self._service.observed = []
         if self._process is not None and not self._process.ended(LEAVE):
             self._process.send(signal.SIGKILL)
@@ -121,7 +123,7 @@ class Observation:
         self._lifeline = Descriptor(end)
         self._service.loop.own(self._lifeline)
         try:
-            self._process = process = self._host.fork_observer(self._service, lifeline)
+            self._process = process = self._host.fork_observer(self._service, self._addresses, lifeline)
         except OSError as error:
             self._lifeline.close()
             self._failed(f"cannot begin: {no_room('its process', error)}", outside=True)

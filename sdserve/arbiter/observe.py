@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 
 from sdserve.arbiter import signals
+from sdserve.arbiter.addresses import Addresses
 from sdserve.arbiter.service import Service
 from sdserve.handlers import count_lost
 from sdserve.ops.observer import Post, observe
@@ -18,7 +19,7 @@ from sdserve.workers.boot import set_title
 FAILED = 1
 
 
-def fork_observer(service: Service, lifeline: int) -> Child:
+def fork_observer(service: Service, addresses: Addresses, lifeline: int) -> Child:
     """A process that answers on `service.observed` until `lifeline`, the reading end of a pipe, has ended.
 
     Raises OSError when there is no room for another process.
@@ -33,7 +34,7 @@ def fork_observer(service: Service, lifeline: int) -> Child:
                 code = FAILED
                 try:
                     give_free()
-                    code = _become(service, lifeline, master)
+                    code = _become(service, addresses, lifeline, master)
                 except BaseException:  # noqa: BLE001 - nothing above this frame may run in the child
                     traceback.print_exc()
                 finally:  # whatever happens, the child must not go on as a second master
@@ -44,7 +45,7 @@ def fork_observer(service: Service, lifeline: int) -> Child:
         return Child.forked(pid)
 
 
-def _become(service: Service, lifeline: int, master: int) -> int:
+def _become(service: Service, addresses: Addresses, lifeline: int, master: int) -> int:
     """Lives the observer's life. It ignores what is sent to masters: the lifeline says when it has to leave."""
     import gc
 
@@ -55,7 +56,7 @@ def _become(service: Service, lifeline: int, master: int) -> int:
     served = tuple(_copy(each) for each in service.observed)  # the loop closes the originals
     application = tuple(each for each in service.listeners if each.fileno() >= 0)
     service.loop.close()
-    for listener in service.unserved:
+    for listener in addresses.unserved:
         listener.close()
     signal.set_wakeup_fd(-1)
     for signum in (*signals.QUEUED, signal.SIGPIPE):

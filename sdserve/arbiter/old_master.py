@@ -14,7 +14,6 @@ from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.successor import Successor
 from sdserve.errors import no_room
 from sdserve.process.counters import UPGRADES
-from sdserve.process.listeners import Listener
 from sdserve.process.program import Program
 from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor, is_main_process, main_process
@@ -106,8 +105,7 @@ class OldMaster(Policy):
         boot = service.cfg.boot_timeout
         timeout = boot + SLACK if boot else None
         try:
-            service.passed = [*service.listeners, *service.observed]
-            passed = service.passed, service.adoption.queue, service.counters.shared
+            passed = self._addresses.pass_all(), service.adoption.queue, service.counters.shared
             self._successor.start(*passed, reexec, timeout)
         except OSError as error:
             self._successor_lost(0, no_room("a new master", error))
@@ -140,7 +138,7 @@ class OldMaster(Policy):
     def _successor_lost(self, pid: int, reason: str) -> None:
         service, withdrawn = self._service, self._withdrawn
         self._claim.forget_second(pid)
-        service.alone()
+        self._addresses.alone()
         self._withdrawn = 0
         if service.state in LEAVING:
             service.log.info("The new master (pid %s) has ended", pid)
@@ -181,7 +179,7 @@ class OldMaster(Policy):
             return
         service.log.event(events.HANDED_OVER, NEW_MASTER_PID=pid)
         self._manager.main_pid(pid, self._successor)
-        self._successor.hand_over(not self._manager.owes_main_pid, self._opened(service.observed))
+        self._successor.hand_over(not self._manager.owes_main_pid, self._addresses.pass_opened(service.observed))
         service.cell.add(UPGRADES)
         self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
 
@@ -207,13 +205,6 @@ class OldMaster(Policy):
         is_main = is_main_process(self._service.launched_with, self._service.pid)
         return self._successor.ends_first or (is_main and self._manager.owes_main_pid)
 
-    def _opened(self, listeners: list[Listener]) -> list[Listener]:
-        """Those that the new master does not have: it gets them now."""
-        passed = self._service.passed
-        opened = [each for each in listeners if each not in passed]
-        passed += opened
-        return opened
-
     def bring_along(self) -> None:
         """A reload has succeeded here, and was asked for after the new master began to boot: that has to follow it.
 
@@ -221,7 +212,7 @@ class OldMaster(Policy):
         """
         service, cfg = self._service, self._service.cfg
         limit = decide.reload_limit(service.goal, cfg.boot_timeout, cfg.graceful_timeout)
-        if self._successor.bring_along(limit, self._opened(service.listeners)):
+        if self._successor.bring_along(limit, self._addresses.pass_opened(service.listeners)):
             service.log.info("Upgrade: the new master (pid %s) has to reload, too", service.reexec_pid)
 
     def pass_on_reload(self) -> bool:

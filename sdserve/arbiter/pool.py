@@ -9,6 +9,7 @@ from logging import WARNING
 
 from sdserve import events
 from sdserve.arbiter import decide
+from sdserve.arbiter.addresses import Addresses
 from sdserve.arbiter.children import backoff_after
 from sdserve.arbiter.decide import Backoff, Kill, Retire, Spawn
 from sdserve.arbiter.generation import Generation
@@ -40,12 +41,14 @@ class Pool:
         self,
         service: Service,
         host: Host,
+        addresses: Addresses,
         hooks: Hooks,
         roll_back: Callable[[str], None],
         halt: Callable[[str, SdserveError], None],
     ) -> None:
         self._service = service
         self._host = host
+        self._addresses = addresses
         self._hooks = hooks
         self._roll_back = roll_back
         self._halt = halt
@@ -212,7 +215,7 @@ class Pool:
     def _close_in_child(self) -> None:
         """In a forked worker: closes what is the master's alone, or an earlier generation's."""
         self._service.loop.close()
-        for listener in self._service.unserved:
+        for listener in self._addresses.unserved:
             listener.close()
         if self._service.previous is not None:
             self._service.previous.close()

@@ -94,9 +94,9 @@ class Reload(Policy):
         self._candidate = cfg = self._load()
         self._newest += 1
         self._new = generation = Generation.of(self._newest, cfg, service.log)
-        generation.open_listeners(service.present(previous), self._host.bind)
+        generation.open_listeners(self._addresses.available(previous), self._host.bind)
         self._opened = [each for each in generation.listeners if each not in previous.listeners]
-        service.left = [each for each in service.left if each not in self._opened]
+        self._addresses.take_up(self._opened)
         if cfg.preload_app:
             service.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
         generation.preload()
@@ -131,7 +131,7 @@ class Reload(Policy):
 
     def _leave(self, listeners: list[Listener]) -> list[Callable[[], None]]:
         """The steps that let go of listeners."""
-        return [partial(self._service.let_go, listener) for listener in listeners]
+        return [partial(self._addresses.let_go, listener) for listener in listeners]
 
     def _size_before(self) -> int:
         """The wanted number of workers before the reload, and what TTIN, TTOU and WINCH have made of it since."""

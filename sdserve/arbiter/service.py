@@ -4,7 +4,7 @@ The pool and the policies (policy.py) get this, the machine (host.py), what they
 of them knows the arbiter. What one of them keeps to itself stays there.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from sdserve import __version__
@@ -20,8 +20,7 @@ from sdserve.log import Logger
 from sdserve.ops.happenings import OF_MASTER, OF_UPGRADE, Happening
 from sdserve.process.counter_memory import CounterMemory
 from sdserve.process.counters import DROPPED, GENERATION, WANTED, CounterCell
-from sdserve.process.giving_up import give_up
-from sdserve.process.listeners import OBSERVED, Listener
+from sdserve.process.listeners import Listener
 from sdserve.status import Status
 
 SHOWN = {
@@ -69,9 +68,6 @@ class Service:
         self.trouble = ""
         self.outcome = ("", 0.0)
         self.exit_status = 0
-        self.passed: list[Listener] = []  # by the old master to this one, or by this one to a new one
-        self.left: list[Listener] = []  # given up here, while another master may serve them
-        self.succeeds = False  # the old master has handed over: it serves nothing any more
         self.observed: list[Listener] = []  # for metrics and health, apart from the application's
         self.cell = CounterCell.private()  # what this master counts, until `count_in` gives it one that others read
         self._draining = False
@@ -164,51 +160,6 @@ class Service:
         """The listeners that only the old generation serves, while a reload is under way."""
         before = self.previous.listeners if self.previous else []
         return [listener for listener in before if listener not in self.listeners]
-
-    @property
-    def unserved(self) -> list[Listener]:
-        """The listeners that are open here, and that no worker of the generation in force serves."""
-        return [*self.outgoing, *(each for each in self.left if each not in self.listeners)]
-
-    def present(self, generation: Generation) -> list[Listener]:
-        """The listeners that a new generation may serve, so that it need not open them: after `generation`."""
-        return [*generation.listeners, *(each for each in self.left if each.name not in OBSERVED)]
-
-    def let_go(self, listener: Listener) -> None:
-        """Gives up a listener. Where another master may serve it, it stays open till that does so no more."""
-        if self.shares(listener) and not (self.master_pid and self.succeeds):
-            self.left.append(listener)
-        else:
-            self._give_up(listener)
-
-    def close_listeners(self, listeners: Iterable[Listener]) -> None:
-        """At the end of this master. A Unix socket's file is removed by the last one that has it."""
-        for listener in listeners:
-            if not self.shares(listener):
-                listener.unlink()
-            listener.close()
-
-    def shares(self, listener: Listener) -> bool:
-        """Whether another master has it, and serves on when this one ends: not what only one opened amid an upgrade."""
-        return listener in self.passed and self.shares_listeners
-
-    def alone(self) -> None:
-        """No other master serves any more: nobody else gives up what was left for it."""
-        left, self.left = self.left, []
-        held = [*self.listeners, *self.outgoing]
-        for listener in left:
-            if listener not in held:  # served again since
-                self._give_up(listener)
-
-    def _give_up(self, listener: Listener) -> None:
-        """Who waits at it has arrived, and is left to the workers that serve on."""
-        listener.unlink()
-        adopts = self.generation is not None and self.generation.worker_class.adopts
-        if adopts and listener.own and listener.name not in OBSERVED:
-            trouble = give_up(listener, self.adoption.queue)
-            if trouble is not None:
-                self.log.warning("%s is given up, and some who waited there are lost: %s", listener, trouble)
-        listener.close()
 
     @property
     def shares_listeners(self) -> bool:

@@ -68,7 +68,7 @@ class Shutdown(Policy):
             self._commands.drain.ends,
             self._reload.pass_on,
             self._manager.stopping,
-            lambda: self._service.close_listeners(self._service.listeners),
+            lambda: self._addresses.close(self._service.listeners),
             self._observation.renew,  # the one of before has copies of them
         )
 
@@ -128,7 +128,7 @@ class Shutdown(Policy):
             for handle in left:
                 handle.send(signum)
             left = self._host.await_ends(left, timeout)
-        service.close_listeners(service.listeners)
+        self._addresses.close(service.listeners)
         self._claim.release()
         self._end_leftovers()
         self._new_master.failed(reason)

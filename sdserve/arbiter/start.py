@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sdserve import __version__, events
+from sdserve.arbiter.addresses import Addresses
 from sdserve.arbiter.generation import Generation, goal_of
 from sdserve.arbiter.hooks import Hooks
 from sdserve.arbiter.host import Host
@@ -28,11 +29,12 @@ class Start:
 
     def __init__(
         self,
-        parts: tuple[Service, Host, Pool, ServiceManager, PidfileClaim, Hooks, Steps],
+        parts: tuple[Service, Host, Addresses, Pool, ServiceManager, PidfileClaim, Hooks, Steps],
         new_master: "NewMaster | None",
         handle_signals: Callable[[], None],
     ) -> None:
-        self._service, self._host, self._pool, self._manager, self._claim, self._hooks, self._steps = parts
+        self._service, self._host, self._addresses, self._pool = parts[:4]
+        self._manager, self._claim, self._hooks, self._steps = parts[4:]
         self._new_master = new_master
         self._handle_signals = handle_signals
 
@@ -62,7 +64,7 @@ class Start:
         if trouble:
             log.warning("%s", trouble)
         service.count_in(counters)
-        service.passed = list(found)
+        self._addresses.come(found)
         service.observed = [each for each in found if each.name in OBSERVED]
         found = [each for each in found if each.name not in OBSERVED]
         service.systemd = any(listener.activated for listener in found)
@@ -110,7 +112,7 @@ class Start:
                 generation.open_listeners(found, self._host.bind)
                 for listener in found:
                     if listener not in generation.listeners:  # an old master's, which is not to be served any more
-                        service.let_go(listener)
+                        self._addresses.let_go(listener)
                 return True
             except AddressInUse as error:
                 if loop.now() >= until:

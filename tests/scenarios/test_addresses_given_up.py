@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import Process
-from tests.support.server import Server, answer
+from tests.support.server import Server, answer, connector
 from tests.support.waiting import eventually
 
 Start = Callable[..., Server]
@@ -133,3 +133,18 @@ def test_a_master_that_was_promoted_has_a_new_one_beside_it(start: Start, short_
     site.configure("one")
     site.does(signal.SIGHUP, "Reloaded:", first)
     assert site.answers("one", "two")
+
+
+def test_a_new_master_ends_while_the_old_one_drains(start: Start, short_path: Path) -> None:
+    """The old one has closed its listeners by then, and left their files to the new one."""
+    site = Site(start, short_path, "auto", "one")
+    with connector(f"{short_path}/one")() as slow:
+        slow.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        assert b" 100 " in slow.recv(4096)
+        site.does(signal.SIGUSR2, "is the main process now")
+        new = Process.of(int((short_path / "pid.2").read_text()))
+        site.does(signal.SIGTERM, "Handling signal: term", new.pid)
+        slow.sendall(b"last")
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
+    new.wait_gone()
+    assert not [each for each in short_path.iterdir() if each.is_socket()]

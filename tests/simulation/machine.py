@@ -327,7 +327,7 @@ class SimulatedHost(Host):
     def examine(self, loop: Any, program: Any, directory: str, environ: Any, on_reason: Callable[[str], None]) -> None:
         on_reason("it ended before it served")
 
-    def fork_observer(self, service: Any, lifeline: int) -> Any:
+    def fork_observer(self, service: Any, addresses: Any, lifeline: int) -> Any:
         raise AssertionError("nobody scrapes a simulated service")
 
     def moment(self, ago: float) -> str:

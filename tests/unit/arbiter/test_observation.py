@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sdserve.arbiter.addresses import Addresses
 from sdserve.arbiter.host import Host
 from sdserve.arbiter.loop import Loop
 from sdserve.arbiter.observation import LINES, MINUTE, Observation
@@ -36,7 +37,7 @@ class Full(Host):
 
     tries = 0
 
-    def fork_observer(self, service: Service, lifeline: int) -> Any:
+    def fork_observer(self, service: Service, addresses: Addresses, lifeline: int) -> Any:
         self.tries += 1
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
@@ -54,7 +55,7 @@ def test_without_room_for_an_observer_it_is_tried_each_second_and_said_a_few_tim
         listener = Listener(listening, str(short_path / "metrics"), activated=True)
         listener.name = METRICS
         asked.observed = [listener]
-        observation = Observation(asked, host)
+        observation = Observation(asked, host, Addresses(asked))
         observation.keep_open()
         while clock.now < 1000.0 + MINUTE:
             loop.turn()

@@ -1,0 +1,95 @@
+"""Whether another master has an address as well, and what becomes of one that this master serves no more.
+
+Two masters may have the same listener: one has passed it to the other, at an upgrade or at a reload amid one. What one
+of them gives up stays open, and keeps its file, until the other serves it no more. Until then it can be served again:
+nobody could open it anew.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from sdserve.arbiter.generation import Generation
+from sdserve.arbiter.service import Service
+from sdserve.process.giving_up import give_up
+from sdserve.process.listeners import OBSERVED, Listener
+
+
+class Addresses:
+    """Of one master: of all its listeners, those of a generation that is not in force and those for metrics too."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._passed: list[Listener] = []  # by the old master to this one, or by this one to a new one
+        self._left: list[Listener] = []  # given up here, while another master may serve them
+
+    # --- between two masters ------------------------------------------------------------------------------------------
+
+    def come(self, listeners: Iterable[Listener]) -> None:
+        """The old master has passed these."""
+        self._passed += listeners
+
+    def pass_all(self) -> Sequence[Listener]:
+        """What a new master is executed with."""
+        self._passed = [*self._service.listeners, *self._service.observed]
+        return self._passed
+
+    def pass_opened(self, listeners: Iterable[Listener]) -> Sequence[Listener]:
+        """Those of them that the new master has still to get, since they were opened after it was executed."""
+        opened = [each for each in listeners if each not in self._passed]
+        self._passed += opened
+        return opened
+
+    def alone(self) -> None:
+        """No other master serves any more: what was left to it is given up, by nobody else."""
+        left, self._left, self._passed = self._left, [], []
+        held = [*self._service.listeners, *self._service.outgoing]
+        for listener in left:
+            if listener not in held:  # served again since
+                self._give_up(listener)
+
+    def _shared(self, listener: Listener) -> bool:
+        return listener in self._passed and self._service.shares_listeners
+
+    # --- what is served no more ---------------------------------------------------------------------------------------
+
+    @property
+    def unserved(self) -> Sequence[Listener]:
+        """The listeners that are open here, and that no worker of the generation in force serves."""
+        service = self._service
+        return [*service.outgoing, *(each for each in self._left if each not in service.listeners)]
+
+    def available(self, generation: Generation) -> list[Listener]:
+        """Those that the generation after this one may serve, so that it need not open them."""
+        return [*generation.listeners, *(each for each in self._left if each.name not in OBSERVED)]
+
+    def leave(self, listeners: Iterable[Listener]) -> None:
+        """These are open, and nobody serves them here: another master may, and a reload may take them up."""
+        self._left += listeners
+
+    def take_up(self, listeners: Sequence[Listener]) -> None:
+        """These are served here again."""
+        self._left = [each for each in self._left if each not in listeners]
+
+    def let_go(self, listener: Listener) -> None:
+        """Nobody here serves it any more."""
+        if self._shared(listener):
+            self._left.append(listener)
+        else:
+            self._give_up(listener)
+
+    def close(self, listeners: Iterable[Listener]) -> None:
+        """At the end of this master. A Unix socket's file is removed by the last one that has it."""
+        for listener in listeners:
+            if not self._shared(listener):
+                listener.unlink()
+            listener.close()
+
+    def _give_up(self, listener: Listener) -> None:
+        """Who waits at it has arrived, and is left to the workers that serve on."""
+        service = self._service
+        listener.unlink()
+        adopts = service.generation is not None and service.generation.worker_class.adopts
+        if adopts and listener.own and listener.name not in OBSERVED:
+            trouble = give_up(listener, service.adoption.queue)
+            if trouble is not None:
+                service.log.warning("%s is given up, and some who waited there are lost: %s", listener, trouble)
+        listener.close()
