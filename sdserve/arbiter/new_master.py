@@ -118,7 +118,8 @@ class NewMaster(Policy):
                 self._announce()
                 self._bound(message.get("drains_for"))
             elif message["type"] == "stop":
-                self._is_main, self._manager.notifier.muted = False, True  # the old one is, to the end of the service
+                self._is_main = False
+                self._manager.main.goes()
                 self._stop(message["graceful"], message["restart"])
             elif message["type"] == "reload" and self._is_main:
                 self._reload()

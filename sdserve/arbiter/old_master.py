@@ -178,8 +178,8 @@ class OldMaster(Policy):
         if not self.can_hand_over:  # it died a moment ago, which the loop will hear
             return
         service.log.event(events.HANDED_OVER, NEW_MASTER_PID=pid)
-        self._manager.main_pid(pid, self._successor)
-        self._successor.hand_over(not self._manager.owes_main_pid, self._addresses.pass_opened(service.observed))
+        self._manager.pass_to(pid, self._successor)
+        self._successor.hand_over(not self._manager.main.is_owed, self._addresses.pass_opened(service.observed))
         service.cell.add(UPGRADES)
         self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
 
@@ -193,7 +193,7 @@ class OldMaster(Policy):
         upgrade = self._service.upgrade
         if upgrade is Upgrade.BOOTING and (self.automatic or restart):
             self._successor.drop("the service is being stopped")
-        elif self._manager.may_mean_us or (upgrade is Upgrade.SERVING and restart):
+        elif self._manager.main.may_be_ours or (upgrade is Upgrade.SERVING and restart):
             self._successor.stop(graceful, restart, self._service.cfg.graceful_timeout + AFTER_WORKERS)
             if self._service.state is Master.HANDING_OVER:
                 self._manager.stays_main()
@@ -203,7 +203,7 @@ class OldMaster(Policy):
         """Whether a new master that was dropped, or stops with this one, has still to end; or systemd has still to hear
         of one that took over, which it would end with this one."""
         is_main = is_main_process(self._service.launched_with, self._service.pid)
-        return self._successor.ends_first or (is_main and self._manager.owes_main_pid)
+        return self._successor.ends_first or (is_main and self._manager.main.is_owed)
 
     def bring_along(self) -> None:
         """A reload has succeeded here, and was asked for after the new master began to boot: that has to follow it.

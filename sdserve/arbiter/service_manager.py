@@ -10,10 +10,10 @@ asks for a reload while nobody can answer, nor for more time than the watchdog a
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 from sdserve.arbiter.lifecycle import LEAVING, Master
 from sdserve.arbiter.loop import NO_DEADLINE
+from sdserve.arbiter.main_process import Heir, MainProcess
 from sdserve.arbiter.service import Service
 from sdserve.systemd.notify import Notifier
 from sdserve.systemd.watchdog import Watchdog
@@ -26,34 +26,23 @@ FIRST_WAIT, LAST_WAIT = 0.1, 20.0  # seconds between attempts to send what could
 OWED_WAIT = 0.5  # no more, while this master stays for nothing else
 
 
-class Heir(Protocol):
-    """A new master that becomes the main process."""
-
-    @property
-    def alive(self) -> bool: ...
-
-    def is_heard(self) -> None:
-        """systemd takes it for the main process only from now on."""
-
-
 class ServiceManager:
-    """Speaks for one master; silent as long as `notifier.muted`."""
+    """Speaks for one master, while that is the main process (`main`): else nobody hears it."""
 
     def __init__(self, service: Service, notifier: Notifier, watchdog: Watchdog, healthy: Callable[[], bool]) -> None:
         self._service = service
         self._healthy = healthy
         self.notifier = notifier
         notifier.on_failure = self._not_heard
+        self.main = MainProcess(service.loop, notifier)
         self.watchdog = watchdog
         self._asking = NO_DEADLINE
         self._extended = False
         self._again = NO_DEADLINE
         self._wait = FIRST_WAIT
-        self._successor: Heir | None = None  # of whom systemd has still to hear
         self._complained = False
         self.line: Callable[[], str] = service.status_line  # of STATUS=; traffic.py has more to say
         self.on_main: Callable[[], None] = lambda: None
-        self.may_mean_us = False  # MAINPID= is under way: what systemd sends to its main process may still come here
 
     @property
     def _spare(self) -> float:
@@ -71,7 +60,7 @@ class ServiceManager:
 
     def become_main(self, *, stopping: bool = False) -> None:
         """The unit is ours now: systemd listens to us from here on, and its watchdog waits for us already."""
-        self.notifier.muted = False
+        self.main.comes()
         self.notifier.takes_over(self.line())
         if stopping:  # the operator ended both masters: the watchdog must not wait for one that drains
             self.stopping()
@@ -118,47 +107,16 @@ class ServiceManager:
     def stopping(self) -> None:
         self.notifier.stopping(self.line())
 
-    def main_pid(self, pid: int, successor: Heir) -> None:
-        """Names the successor as the unit's main process; from then on nothing that this process says counts.
-
-        Where systemd hears of it only afterwards, the successor is told so: what that said before was ignored.
-        """
-        self.may_mean_us = self.notifier.enabled
-        self.notifier.main_pid(pid)
-        self.notifier.muted = True
+    def pass_to(self, pid: int, heir: Heir) -> None:
+        """The unit's main process is another one; from then on nothing that this one says counts."""
+        self.main.passes_to(pid, heir)
         if self.notifier.unsent:
-            self._successor = successor
             self._wait = FIRST_WAIT
             self._try_later()
-        else:
-            self._await_hearing()
-
-    @property
-    def owes_main_pid(self) -> bool:
-        """Whether systemd has not heard of the successor, which lives: our end would be that of the service."""
-        return self._successor is not None and self._successor.alive
-
-    def _await_hearing(self) -> None:
-        """Notes when systemd has heard of the new main process: no signal that it sends comes here any more."""
-        barrier = self.notifier.barrier()
-        if barrier is None:
-            self.may_mean_us = False
-            return
-        turns: list[None] = []
-
-        def passed() -> None:
-            turns.append(None)
-            if len(turns) > 1:  # in the turn between, the signals that it had sent before have been handled
-                self._service.loop.drop(barrier)
-                self.may_mean_us = False
-
-        self._service.loop.watch(barrier, passed)
 
     def stays_main(self) -> None:
-        """systemd was stopping the unit when it heard of another main process: that changes nothing any more."""
-        self._successor = None
-        self.notifier.unsent.clear()  # MAINPID= is the last thing that was said, and not true any more
-        self.may_mean_us = self.notifier.muted = False
+        """The unit is being stopped with the main process that it had, this one."""
+        self.main.stays()
         self.stopping()
 
     def _ask(self) -> None:
@@ -179,14 +137,11 @@ class ServiceManager:
     def _send_again(self) -> None:
         """Until systemd has heard all of it, however long that takes: a start is not over before, nor a hand-over."""
         if not self.notifier.send_again():
-            self._wait = min(2 * self._wait, LAST_WAIT if self._successor is None else OWED_WAIT)
+            self._wait = min(2 * self._wait, OWED_WAIT if self.main.is_owed else LAST_WAIT)
             self._try_later()
             return
         self._again, self._wait = NO_DEADLINE, FIRST_WAIT
-        if self._successor is not None:
-            self._successor.is_heard()
-            self._successor = None
-            self._await_hearing()
+        self.main.all_is_sent()
 
     def _try_later(self) -> None:
         self._again.cancel()

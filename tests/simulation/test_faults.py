@@ -12,6 +12,7 @@ from sdserve.arbiter.children import Children
 from sdserve.arbiter.decide import Backoff, Decision, Goal, Member, Retire, Spawn
 from sdserve.arbiter.hang import HangWatch
 from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
+from sdserve.arbiter.main_process import MainProcess
 from sdserve.arbiter.new_master import NewMaster
 from sdserve.arbiter.old_master import OldMaster
 from sdserve.arbiter.pidfile_claim import PidfileClaim
@@ -223,11 +224,11 @@ def takes_over_before_it_serves(patch: Patch) -> None:
 
 
 def speaks_on_after_the_hand_over(patch: Patch) -> None:
-    patch.setattr(ServiceManager, "main_pid", lambda self, pid, successor: self.notifier.main_pid(pid))
+    patch.setattr(ServiceManager, "pass_to", lambda self, pid, heir: self.notifier.main_pid(pid))
 
 
 def leaves_before_systemd_has_heard(patch: Patch) -> None:
-    patch.setattr(ServiceManager, "owes_main_pid", False)
+    patch.setattr(MainProcess, "is_owed", False)
 
 
 def ends_while_the_old_master_drains(patch: Patch) -> None:

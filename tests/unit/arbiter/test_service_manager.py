@@ -113,18 +113,18 @@ def test_a_new_main_process_pings_at_once(short_path: Path) -> None:
 
 def test_after_the_hand_over_nothing_more_is_said(unit: Unit) -> None:
     new = NewMaster()
-    unit.speaker.main_pid(17, new)
+    unit.speaker.pass_to(17, new)
     unit.speaker.stopping()
     assert unit.heard("MAINPID=17") == 1
     assert unit.heard("STOPPING=1") == 0
-    assert not new.heard_of_late and not unit.speaker.owes_main_pid
+    assert not new.heard_of_late and not unit.speaker.main.is_owed
 
 
 def test_what_is_sent_to_the_main_process_may_come_here_until_systemd_has_heard_of_another(unit: Unit) -> None:
-    unit.speaker.main_pid(17, NewMaster())
-    assert unit.speaker.may_mean_us
+    unit.speaker.pass_to(17, NewMaster())
+    assert unit.speaker.main.may_be_ours
     assert unit.heard("BARRIER=1") == 1  # what reads the message without its descriptor closes that
-    unit.turn_until(lambda: not unit.speaker.may_mean_us)
+    unit.turn_until(lambda: not unit.speaker.main.may_be_ours)
 
 
 def test_a_master_that_leaves_asks_for_time_though_nobody_can_answer(unit: Unit) -> None:
@@ -157,15 +157,15 @@ def test_a_sign_of_life_that_is_heard_brings_what_was_not(deaf: Deaf) -> None:
 
 def test_the_new_main_process_is_named_whenever_systemd_hears_again(deaf: Deaf) -> None:
     new = NewMaster()
-    deaf.speaker.main_pid(17, new)
+    deaf.speaker.pass_to(17, new)
     deaf.after(minutes=10)
-    assert deaf.speaker.owes_main_pid and not new.heard_of_late
+    assert deaf.speaker.main.is_owed and not new.heard_of_late
     deaf.turn_until(lambda: any("MAINPID=17" in message for message in deaf.messages()))
-    assert new.heard_of_late and not deaf.speaker.owes_main_pid
+    assert new.heard_of_late and not deaf.speaker.main.is_owed
 
 
 def test_nobody_is_named_who_ends_together_with_this_master(deaf: Deaf) -> None:
-    deaf.speaker.main_pid(17, NewMaster())
+    deaf.speaker.pass_to(17, NewMaster())
     deaf.speaker.stays_main()
     deaf.after(minutes=1)
     deaf.turn_until(lambda: any("STOPPING=1" in message for message in deaf.messages()))
