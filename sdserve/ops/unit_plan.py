@@ -147,7 +147,7 @@ class Plan:
             made[f"{self.name}.service.d/{name}.conf"] = units.drop_in(name)
         made[f"{self.name}.logrotate"] = self.rotation()
         if self.new_user:
-            about = f"{self.app}, served by sdserve".replace('"', "'").replace("%", "%%")
+            about = f"{self.name}, served by sdserve"  # sysusers.d(5) takes no colon there
             made[f"{self.place}.sysusers.conf"] = f'u {self.place} - "{about}" /var/lib/{self.place}\n'
         if self.catalogue:
             made["sdserve.catalog"] = self.catalogue

@@ -128,7 +128,7 @@ def test_django_with_a_database_that_root_made(host: Machine) -> None:
     project(host, "/srv/shop", DJANGO)
     host.run("/opt/sdserve/bin/python", "/srv/shop/manage.py", "migrate", "-v0")
     try:
-        page = installed_and_served(host, "/srv/shop", "shop.wsgi", "--writable", "/srv/shop data/uploads")
+        page = installed_and_served(host, "/srv/shop", "shop.wsgi:application", "--writable", "/srv/shop data/uploads")
         assert page == "Hello from Django, 1 sessions"
         assert get(lambda: host.connect(ADDRESS)).body == b"Hello from Django, 2 sessions"
         uid = int(host.run("id", "-u", "sdserve-shop").stdout)
