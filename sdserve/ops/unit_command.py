@@ -48,9 +48,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--venv", metavar="DIR", help="virtual environment (default: the project's, or this command's)")
     about = "another place that it writes to; may be given again"
     parser.add_argument("--writable", action="append", default=[], metavar="PATH", help=about)
-    about = f"adds a ready-made drop-in ({', '.join(units.drop_ins())}); may be given again"
+    drop_ins = [name for name in units.drop_ins() if name != "user"]  # --user does more than that one
+    about = f"adds a ready-made drop-in ({', '.join(drop_ins)}); may be given again"
     parser.add_argument(
-        "--with", action="append", default=[], dest="with_", metavar="DROPIN", choices=units.drop_ins(), help=about
+        "--with", action="append", default=[], dest="with_", metavar="DROPIN", choices=drop_ins, help=about
     )
     parser.add_argument("--output", metavar="DIR", help="where to write (default: NAME-units)")
     parser.add_argument("--force", action="store_true", help="overwrite what this command did not write")

@@ -106,6 +106,12 @@ def test_mistakes_are_one_line(unit: Run, argv: list[str], reason: str) -> None:
     assert done.returncode == 1 and len(lines) == 1 and reason in lines[0], done.stderr
 
 
+def test_a_user_is_named_by_its_own_option(unit: Run) -> None:
+    """The drop-in would have another one than all the rest, and one that nobody has made."""
+    done = unit("unit:app", "--with", "user")
+    assert done.returncode == 2 and "invalid choice: 'user'" in done.stderr
+
+
 def test_what_somebody_has_put_in_the_way_is_neither_followed_nor_waited_for(unit: Run, tmp_path: Path) -> None:
     """Links to a file that is there and to one that is not, and a FIFO: the project need not be root's."""
     (tmp_path / "precious").write_text("precious")
