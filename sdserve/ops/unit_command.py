@@ -230,6 +230,10 @@ def _tell(plan: Plan, transient: bool = False) -> None:
     other = project.without_sdserve(plan.directory)
     if other and plan.found.error and other != plan.prefix:
         lines.append(f"{other} has no sdserve: install it there, or name another environment by --venv")
+    release = os.path.realpath(plan.directory)
+    there = [each for each in plan.writable if f"{each}/".startswith(f"{release}/")]
+    if there and release != plan.directory:
+        lines.append(f"{release} is {plan.directory} until the next release: what it writes there belongs elsewhere")
     if closed := plan.closed(_searched_by(plan)):
         mended = f"chmod o+x {shlex.quote(closed)}"
         with suppress(KeyError):

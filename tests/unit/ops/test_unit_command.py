@@ -112,6 +112,17 @@ def test_a_user_is_named_by_its_own_option(unit: Run) -> None:
     assert done.returncode == 2 and "invalid choice: 'user'" in done.stderr
 
 
+def test_what_it_writes_to_a_release_is_lost_with_the_next(unit: Run, tmp_path: Path) -> None:
+    release, current = tmp_path / "releases" / "1", tmp_path / "current"
+    release.mkdir(parents=True)
+    current.symlink_to(release)
+    (release / "unit.py").write_text(APP)
+    told = f"{release} is {current} until the next release"
+    assert told in unit("unit:app", "--chdir", str(current), "--writable", f"{release}/media").stderr
+    assert told not in unit("unit:app", "--chdir", str(current), "--writable", f"{tmp_path}/media").stderr
+    assert told not in unit("unit:app", "--chdir", str(release), "--writable", f"{release}/media").stderr
+
+
 def test_what_somebody_has_put_in_the_way_is_neither_followed_nor_waited_for(unit: Run, tmp_path: Path) -> None:
     """Links to a file that is there and to one that is not, and a FIFO: the project need not be root's."""
     (tmp_path / "precious").write_text("precious")
