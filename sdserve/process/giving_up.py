@@ -30,9 +30,9 @@ def give_up(listener: Listener, queue: AdoptionQueue) -> OSError | None:
 
     Returns why some who had arrived were left behind, None if none were. The descriptor is the caller's to close.
     """
-    _shut(listener.sock)
     trouble = None
     try:
+        _shut(listener.sock)
         while waiting := _accepted(listener):
             try:
                 went, _ = queue.offer(waiting)

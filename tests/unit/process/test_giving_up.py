@@ -1,6 +1,7 @@
 """An address is given up: everybody who had arrived is in the queue, and nobody else arrives."""
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -134,3 +135,10 @@ def test_a_queue_that_takes_no_more(listener: Listener, queue: AdoptionQueue, op
     trouble = give_up(listener, queue)
     assert trouble is not None
     assert trouble.errno == errno.ENOBUFS
+
+
+def test_a_listener_that_is_none_any_more_is_named_and_stops_nobody(listener: Listener, queue: AdoptionQueue) -> None:
+    with open(os.devnull) as other:
+        os.dup2(other.fileno(), listener.sock.fileno())  # a preloaded application has closed it, and opened a file
+    trouble = give_up(listener, queue)
+    assert trouble is not None and trouble.errno == errno.ENOTSOCK
