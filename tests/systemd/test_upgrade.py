@@ -160,7 +160,7 @@ READS = """
 import os, time
 
 print("the code was read", flush=True)
-while os.path.exists("/srv/app/hold") and open("/srv/app/hold").read() != str(os.getppid()):  # the master that is not
+while os.path.exists("/srv/app/hold") and not os.path.exists(f"/srv/app/free-{os.getppid()}"):
     time.sleep(0.01)
 
 def application(environ, start_response):
@@ -179,7 +179,8 @@ def test_a_reload_that_succeeds_while_the_new_master_boots_is_not_undone(machine
         return machine.unit_messages(service.unit).count("the code was read")
 
     eventually(lambda: readers() == 2, "both workers")
-    machine.write("/srv/app/hold", str(old))
+    machine.write(f"/srv/app/free-{old}", "")  # it holds the new master's workers only
+    machine.write("/srv/app/hold", "")
     with ThreadPoolExecutor(1) as pool:
         upgrade = pool.submit(machine.run, "/opt/sdserve/bin/sdservectl", "upgrade")
         eventually(lambda: readers() == 4, "the workers of the new master")
