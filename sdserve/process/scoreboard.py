@@ -19,7 +19,7 @@ from math import inf
 
 CELL_BYTES = 64
 WORDS = CELL_BYTES // 8
-HAND_ON, BUSY_SINCE, WATCHED, REQUESTS, BYTES, ERRORS, PLACE, LAST_BUSY = range(WORDS)
+HAND_ON, BUSY_SINCE, WATCHED, REQUESTS, PLACE, LAST_BUSY = range(6)
 
 # Bits of HAND_ON: other workers adopt; the next start will, as systemd keeps the queue and restarts the service; it
 # would if the master died.
@@ -50,22 +50,15 @@ class Cell:
         self._words[self._at + WATCHED] = 1
         return True
 
-    def used(self, now: float) -> None:
-        """A request has been answered since `now`."""
-        self._floats[self._at + LAST_BUSY] = now
+    def answered(self, requests: int, since: float) -> None:
+        """The worker has answered so many requests in its life, the last ones of them since `since`."""
+        at = self._at
+        self._words[at + REQUESTS] = requests
+        self._floats[at + LAST_BUSY] = since
 
     def end(self) -> None:
         """The worker is idle."""
         self._floats[self._at + BUSY_SINCE] = 0.0
-
-    def count(self, requests: int = 1, size: int = 0, errors: int = 0) -> None:
-        """Adds to the counters: requests answered, body bytes sent, answers of status 500 and above."""
-        words, at = self._words, self._at
-        words[at + REQUESTS] += requests
-        if size:
-            words[at + BYTES] += size
-        if errors:
-            words[at + ERRORS] += errors
 
     @property
     def busy_since(self) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdserve import events
 from sdserve.errors import BootError, call_hook
-from sdserve.process.counters import CounterCell
+from sdserve.process.counters import BYTES, CounterCell
 from sdserve.process.forked import Border
 from sdserve.process.scoreboard import HAND_ON, HAND_ON_CRASH, HAND_ON_RESTART, HAND_ON_SUCCESSORS
 from sdserve.workers.recycling import Recycling
@@ -182,15 +182,20 @@ class Worker(Told):
     def count_request(self, size: int = 0, errors: int = 0) -> None:
         """Counts one answered request (body bytes, 1 if its status was 500 or above) and asks for a successor in time.
 
-        It serves on: the master boots the replacement first and retires it then.
+        It took from the last `request_begins` on. Afterwards this worker serves on: the master boots the replacement
+        first, and retires it then.
         """
-        self.count_requests(1, size, errors)
+        began = self.cell.last_busy
+        self.counters.answered("500" if errors else "200", max(0.0, monotonic() - began) if began else 0.0)
+        self.counters.add(BYTES, size)
+        self.count_requests(1, began)
 
-    def count_requests(self, count: int, size: int = 0, errors: int = 0) -> None:
-        """`count_request` for several at a time."""
-        self.nr += count
-        self.cell.count(count, size, errors)
-        if not self._replacing and (reason := self._recycling.reason(self.nr)):
+    def count_requests(self, count: int, since: float) -> None:
+        """So many requests were answered, the last ones since `since` (monotonic seconds). `counters` has them."""
+        self.nr = number = self.nr + count
+        self.cell.answered(number, since)
+        recycling = self._recycling
+        if number >= recycling.looks_from and not self._replacing and (reason := recycling.reason(number)):
             self.ask_for_replacement(reason)
 
     def ask_for_replacement(self, reason: str) -> bool:

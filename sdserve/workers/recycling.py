@@ -19,6 +19,7 @@ class Recycling:
 
     def __init__(self, max_requests: int, jitter: int, max_memory: int) -> None:
         self.max_requests = max_requests + at_random(jitter) if max_requests > 0 else sys.maxsize
+        self.looks_from = 0 if max_memory else self.max_requests  # requests: before that there is no reason
         self._max_memory = max_memory
         self._next_look = 0.0
 

@@ -282,15 +282,15 @@ def test_a_worker_that_is_told_to_leave_while_it_boots_shuts_its_application_dow
 
 FAILS = """
 import asyncio, json
-from sdserve.workers.http.acceptor import Acceptor
+from sdserve.workers.asgi.loop import ASGILoop
 
-tell_others, turns, seen, tasks = Acceptor.tell_others, 0, [], []
+rest, turns, seen, tasks = ASGILoop._rest, 0, [], []
 
-def fails(self):
+def fails(self, now):
     if len(seen) < 6:
         seen.append(turns)
         raise OSError("out of luck")
-    tell_others(self)
+    rest(self, now)
 
 async def turn():
     global turns
@@ -301,7 +301,7 @@ async def turn():
 async def application(scope, receive, send):
     assert scope["type"] == "http"
     if scope["path"] == "/fail":
-        Acceptor.tell_others = fails
+        ASGILoop._rest = fails
         tasks.append(asyncio.ensure_future(turn()))
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": json.dumps(seen).encode()})

@@ -215,7 +215,8 @@ class ASGILoop(Loop[ASGIClient]):
         self._soon = False
         if ready or failed:
             self._settle_soon()
-        self._set_timer()
+        if clients.sweep_at < self._timer_at or self._renew_at < self._timer_at or not self._worker.alive:
+            self._set_timer()
 
     def _has_events(self) -> bool:
         """Whether epoll has events that were not polled yet: they come before deadlines."""
@@ -225,28 +226,27 @@ class ASGILoop(Loop[ASGIClient]):
 
     def _rest(self, now: float) -> None:
         """Counts, writes records, and says whether this process is busy."""
-        clients, worker, access = self._clients, self._worker, self._exchange.access
+        clients, worker, acceptor, access = self._clients, self._worker, self._acceptor, self._exchange.access
         if clients.count:
             self._count()
         if access is not None and access.pending:
             access.flush()
-        self._marked |= clients.rest()
         if (calls := len(self._exchange.running)) != self._shown:
             self._shown = calls
             worker.counters.set(BUSY, calls)
         if calls:
-            if now >= self._renew_at or not self._marked or self._renew_at == NEVER:
+            if now >= self._renew_at or not clients.marked or self._renew_at == NEVER:
                 self._renew_at = now + self._renewal
                 worker.not_polling(now)
-            self._marked = True
+            clients.marked = True
         else:
             self._renew_at = NEVER
-            if self._marked:
-                self._marked = False
-                worker.request_ends()
-        if not self._acceptor.open:
+            if clients.marked:
+                clients.rest()
+        if not acceptor.open:
             self._reopen()
-        self._acceptor.tell_others()
+        if len(clients.open) != acceptor.shown:
+            acceptor.tell_others()
 
     def _is_over(self, now: float) -> bool:
         """Goes on retiring; true when it is time to leave: first clients go, then calls that outlast their answers."""

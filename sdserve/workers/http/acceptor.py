@@ -55,7 +55,7 @@ class Acceptor(Generic[C]):
         if self.adopting >= 0:
             self._masks[self.adopting] = EPOLLIN
         self._polled: set[int] = set()
-        self._shown = 0  # connections, as others see it
+        self.shown = 0  # connections, as others see it; -1 if that differs
         self._crowded = False  # full, partly of connections that may be closed for others soon
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
         self._adopt_by = NEVER  # when what waits in the queue is taken without room for all of it
@@ -99,12 +99,9 @@ class Acceptor(Generic[C]):
 
     def tell_others(self) -> None:
         """How many connections this worker holds, as others want to know."""
-        held = len(self._clients)
-        if held != self.balance.held:
-            self.balance.hold(held)
-        if held != self._shown:
-            self._shown = held
-            self._worker.counters.set(OPEN, held)
+        self.shown = held = len(self._clients)
+        self.balance.hold(held)
+        self._worker.counters.set(OPEN, held)
 
     def _pause(self, seconds: float) -> None:
         """Leaves the line; `reopen` brings the worker back."""
@@ -126,8 +123,10 @@ class Acceptor(Generic[C]):
             self._pause(STEP_ASIDE)
             return None
         client = self.accept(self.listeners[fd])
-        if client is not None and self.balance.took(len(self._clients)):
-            self.to_the_end_of_the_line(fd)
+        if client is not None:
+            self.shown = -1
+            if self.balance.took(len(self._clients)):
+                self.to_the_end_of_the_line(fd)
         return client
 
     def to_the_end_of_the_line(self, fd: int) -> None:

@@ -20,6 +20,7 @@ from sdserve.log import Logger
 from sdserve.process.adoption import HandedConnection
 from sdserve.process.counters import CounterCell
 from sdserve.process.listeners import Listener
+from sdserve.workers.http.account import Account
 from sdserve.workers.http.client import EPOLLIN, EPOLLOUT, MOVES, RECEIVE, C, Phase
 from sdserve.workers.http.deadlines import NEVER, Deadlines, after
 from sdserve.workers.options import Options
@@ -27,14 +28,13 @@ from sdserve.workers.options import Options
 LATE = 1.0  # seconds more for what has arrived in time and was not read in time
 SETTLED = 1.0  # seconds in which the next request of a connection is expected, for want of room or not
 ROOM = 32  # idle connections that are closed at a time, at most, for want of room
-MARK = 0.1  # seconds that the busy mark may be older than the request it is for
 PREFACE, HEAD, BODY, CALL = Phase.PREFACE, Phase.HEAD, Phase.BODY, Phase.CALL
 FLUSH, LINGER, CLOSED, READ = Phase.FLUSH, Phase.LINGER, Phase.CLOSED, Phase.READ
 READING = (PREFACE, HEAD, BODY, READ)
 
 
-class Clients(Deadlines, Generic[C]):
-    """Clients by descriptor. `busy(now)` marks the process busy."""
+class Clients(Account, Deadlines, Generic[C]):
+    """Clients by descriptor. `busy`, `idle` and `counters` are the account's."""
 
     def __init__(
         self,
@@ -42,24 +42,18 @@ class Clients(Deadlines, Generic[C]):
         options: Options,
         log: Logger,
         busy: Callable[[float], None],
+        idle: Callable[[], None],
         counters: CounterCell,
     ) -> None:
+        super().__init__(busy, idle, counters)
         self._epoll = epoll
         self._options = options
         self._times = options.times
         self._keepalive = options.times.keepalive
         self._trusted = Trusted(options.forwarded_allow_ips)
         self._log = log
-        self._busy = busy
-        self._mark_again = 0.0  # when the busy mark must be written next
-        self.marked_at = 0.0
         self.open: dict[int, C] = {}
         self.ready: deque[C] = deque()  # with a whole request in their buffer, perhaps
-        self._counters = counters
-        # Since `take_counts`: answers, their body bytes, those of 500 and above, and those that are counted already.
-        # The others were quick, and took `spent` seconds together.
-        self.count = self.size = self.errors = self._told = 0
-        self.spent = 0.0
 
     def __iter__(self) -> Iterator[C]:
         return iter(list(self.open.values()))
@@ -341,33 +335,3 @@ class Clients(Deadlines, Generic[C]):
     def body_is_due(self, client: C, now: float) -> None:
         """The deadline of a body that arrives has passed; more of it may have come since that was set."""
         self.close(client)
-
-    def turn(self, now: float) -> None:
-        """The loop has polled, or the application is called."""
-        if now >= self._mark_again:
-            self._mark_again = now + MARK
-            self.marked_at = now
-            self._busy(now)
-
-    def rest(self) -> bool:
-        """The loop is about to wait: the next request marks the process busy anew. True if it was marked."""
-        marked = self._mark_again > 0
-        self._mark_again = 0.0
-        return marked
-
-    def tally(self, status: str, seconds: float) -> None:
-        """Counts an answer of any kind. Most are of one kind, and cost less where they are counted by `take_counts`."""
-        self.count += 1
-        self._told += 1
-        if status >= "5":
-            self.errors += 1
-        self._counters.answered(status, seconds)
-
-    def take_counts(self) -> tuple[int, int, int]:
-        """(answers, body bytes, errors) since the last time, which others can see from now on."""
-        counts = self.count, self.size, self.errors
-        if (quick := self.count - self._told) or self.size:
-            self._counters.quick(quick, self.spent, self.size)
-        self.count = self.size = self.errors = self._told = 0
-        self.spent = 0.0
-        return counts

@@ -43,7 +43,6 @@ class Loop(Generic[C]):
         self._retirement = Retirement(worker, clients, self._acceptor, exchange.heads)
         self._pending: deque[tuple[int, int]] = deque()  # events polled and not yet handled
         self._polled = 0.0  # when the last poll returned
-        self._marked = False  # the process is marked busy, from an earlier turn
         self._guard = Guard()
         self._fatal: BaseException | None = None
         self._control: set[int] = set()
@@ -148,12 +147,11 @@ class Loop(Generic[C]):
 
     def _count(self) -> None:
         """Counts what was answered: before each rest, and in time where there is none, for max_requests."""
-        self._worker.count_requests(*self._clients.take_counts())
-        self._worker.cell.used(self._clients.marked_at)
+        self._worker.count_requests(self._clients.take_count(), self._clients.marked_at)
 
     def count_last(self) -> None:
         """Counts what was answered, for others to see: this worker does not come to rest any more."""
-        self._clients.take_counts()
+        self._clients.take_count()
 
     def _reopen(self) -> None:
         if not self._retirement.begun:

@@ -26,7 +26,7 @@ class RequestClients(Clients[C]):
     def __init__(
         self, worker: Worker, options: Options, epoll: select.epoll, exchange: Exchange[C], reader: RequestReader
     ) -> None:
-        super().__init__(epoll, options, worker.log, worker.not_polling, worker.counters)
+        super().__init__(epoll, options, worker.log, worker.not_polling, worker.cell.end, worker.counters)
         self._exchange = exchange
         self._reader = reader
 

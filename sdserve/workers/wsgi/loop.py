@@ -167,22 +167,22 @@ class WSGILoop(Loop[WSGIClient]):
         While other threads are in calls the process is not idle, but it is well: the mark is renewed, and the master's
         time-out is left to a process in which nothing moves.
         """
-        if self._clients.count:
+        clients, acceptor = self._clients, self._acceptor
+        if clients.count:
             self._count()
-        self._marked |= self._clients.rest()
         if self._lead.running.calls:
-            self._marked = True
+            clients.marked = True
             self._worker.not_polling(monotonic())
-        elif self._marked:
-            self._marked = False
-            self._worker.request_ends()
+        elif clients.marked:
+            clients.rest()
         if self._interrupts:
             self._interrupts = False
             self._worker.interrupts(False)
             self._worker.counters.set(POLLS, 1)
-        if not self._acceptor.open:
+        if not acceptor.open:
             self._reopen()
-        self._acceptor.tell_others()
+        if len(clients.open) != acceptor.shown:
+            acceptor.tell_others()
 
     def _is_over(self, now: float) -> bool:
         """Goes on retiring; True when it is time to leave."""

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sdserve.process.scoreboard import BYTES, ERRORS, HAND_ON, REQUESTS, WATCHED, Scoreboard
+from sdserve.process.scoreboard import HAND_ON, LAST_BUSY, REQUESTS, WATCHED, Scoreboard
 
 
 def in_a_child(work: object) -> None:
@@ -27,12 +27,11 @@ def test_counts_and_the_busy_mark_cross_a_fork() -> None:
 
     def serve() -> None:
         assert cell.word(HAND_ON) == 7
-        cell.count(size=10)
-        cell.count(size=5, errors=1)
+        cell.answered(2, 99.0)
         assert cell.begin(123.5)
 
     in_a_child(serve)
-    assert [cell.word(field) for field in (REQUESTS, BYTES, ERRORS)] == [2, 15, 1]
+    assert cell.word(REQUESTS) == 2
     assert cell.busy_since == cell.last_busy == 123.5
     in_a_child(cell.end)
     assert (cell.busy_since, cell.last_busy) == (0.0, 123.5)
@@ -51,17 +50,17 @@ def test_neighbours_do_not_touch() -> None:
     board = Scoreboard(3)
     cells = [board.take() for _ in range(3)]
     cells[1].begin(9.0)
-    cells[1].count(3, 2**40, 1)
+    cells[1].answered(2**40, 9.0)
     for cell in (cells[0], cells[2]):
         assert cell.busy_since == 0.0
-        assert cell.word(REQUESTS) == cell.word(BYTES) == cell.word(ERRORS) == 0
+        assert cell.word(REQUESTS) == cell.word(LAST_BUSY) == 0
 
 
 def test_a_cell_is_cleared_for_its_next_owner() -> None:
     board = Scoreboard(1)
     first = board.take()
     first.begin(9.0)
-    first.count(5, 5, 5)
+    first.answered(5, 9.0)
     board.give_back(first)
     second = board.take()
     assert second.index == first.index

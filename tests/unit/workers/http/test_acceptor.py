@@ -69,7 +69,7 @@ class House:
             stack.callback(each.close)
         worker = cast(Any, Worker([self.tcp, self.unix], self.queue))
         wanted = Options.of(load(["app"], {})).replace(**values)
-        self.guests = Guests(self.epoll, wanted, cast(Any, worker.log), lambda now: None, NO_CELL)
+        self.guests = Guests(self.epoll, wanted, cast(Any, worker.log), lambda now: None, lambda: None, NO_CELL)
         self.acceptor = Acceptor(worker, wanted, self.epoll, self.guests)
         stack.callback(Guests.lost.clear)
 

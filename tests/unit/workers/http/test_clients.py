@@ -28,7 +28,7 @@ class Made(Clients[Client]):
     def __init__(self) -> None:
         self.epoll = select.epoll()
         log = Logger("-", None, "critical")
-        super().__init__(self.epoll, Options.of(load(["app"], {})), log, lambda now: None, NO_CELL)
+        super().__init__(self.epoll, Options.of(load(["app"], {})), log, lambda now: None, lambda: None, NO_CELL)
         self.theirs: dict[Client, socket.socket] = {}
 
     def expired(self, client: Client, now: float) -> None:
