@@ -91,8 +91,9 @@ def many_descriptors() -> Iterator[None]:
 
 
 @pytest.fixture
-def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
-    """Starts servers, `start("-w", "2", "app:application", cwd=…)` as `Server`; they end with the test."""
+def start(request: pytest.FixtureRequest, short_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers, `start("-w", "2", "app:application", cwd=…)` as `Server`; they end with the test, and before the
+    directory is removed that they write to."""
     servers: list[Server] = []
     request.node.stash[SERVERS] = servers
     with ExitStack() as stack:

@@ -60,13 +60,13 @@ async def application(scope, receive, send):
             await asyncio.sleep(0.1)
         return
     elif path == "/stream":
+        assert (await receive())["type"] == "http.request"
         await send({"type": "http.response.start", "status": 200, "headers": []})
         try:
-            while True:
-                await send({"type": "http.response.body", "body": b"tick", "more_body": True})
-                if (await asyncio.wait_for(receive(), 60))["type"] == "http.disconnect":
-                    print("disconnect is told", flush=True)
-                    return
+            await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+            assert (await asyncio.wait_for(receive(), 60))["type"] == "http.disconnect"
+            print("disconnect is told", flush=True)
+            return
         finally:
             print("stream has ended", flush=True)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
