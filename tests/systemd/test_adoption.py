@@ -136,6 +136,23 @@ def test_across_a_crash_of_the_master(service: Service, machine: Machine) -> Non
     machine.wait_for(service.unit, ActiveState="active", NRestarts="1")
 
 
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_who_still_asks_when_the_time_is_over_is_answered_by_the_next_start(machine: Machine, how: str) -> None:
+    settings = {"KEEPALIVE": "3600", "GRACEFUL_TIMEOUT": "1", "ORPHAN_TIMEOUT": "1"}
+    service = deploy(machine, settings=settings)
+    service.wake()
+    rest = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"  # what `ask` sends
+    connections = idle_connections(service, 4)
+    for connection in connections[:2]:
+        connection.sendall(b"GET / HTTP/1.1\r\nX-Half: ")
+    for connection in connections[2:]:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\nhalf" % (4 + len(rest)))
+    if how == "restart":
+        moved(service, connections, how, lambda: machine.systemctl("restart", service.unit))
+    else:
+        moved(service, connections, how, lambda: service.master.kill(signal.SIGKILL))
+
+
 def test_with_the_buffers_of_a_kernel_as_installed(service: Service, machine: Machine) -> None:
     """net.core.wmem_max is 212,992 there: that bounds what is on its way at one time, and no more than that."""
     connections = idle_connections(service)

@@ -6,7 +6,7 @@ what its client sends meanwhile waits in the socket. A request that is too large
 here, and so is a connection that the queue does not take. See process/adoption.py for the queue and what comes out.
 
 Only idle connections are left to the next start of the service: whoever has begun to ask is answered by the worker that
-heard it, since nobody knows how long the start takes, and whether it succeeds.
+heard it, since nobody knows how long the start takes, and whether it succeeds. A worker whose time is over leaves all.
 """
 
 import math

@@ -6,7 +6,7 @@ come for it after the last worker. What follows depends on who comes after this 
 - Other workers serve on: they are given every connection that the application has not been called for, as fast as they
   take them. What they have not taken when the graceful time-out draws near is finished here.
 - The service is being restarted, or its master died: idle connections wait in the queue for the next start, as many as
-  it holds. Whoever has begun to ask is answered here.
+  it holds. Whoever has begun to ask is answered here, and waits there as well only when the time is over.
 - Who was told by somebody else than the master waits for its word, `ASKING` seconds at most, and serves meanwhile.
 - Nobody does: requests that arrived are answered with `Connection: close`. A connection that was active within `ACTIVE`
   seconds is kept until its client has had that long to send its next request, which would otherwise meet a closing
@@ -172,6 +172,8 @@ class Retirement:
         if self._cut_by == NEVER:
             self._cut_by = now + CUT
             self._acceptor.set_open(False)
+            if not self._worker.quick and self._worker.hands_on():
+                self._acceptor.give_away([client for client in self._clients if may_move(client)], now, SPREAD)
         owed = self._clients.cut()
         self._clients.look_by(self._cut_by)
         runs = self._worker.quick and len(self._clients) > hopeless
