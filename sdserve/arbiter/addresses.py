@@ -23,8 +23,8 @@ class Addresses:
 
     # --- between two masters ------------------------------------------------------------------------------------------
 
-    def come(self, listeners: Iterable[Listener]) -> None:
-        """The old master has passed these."""
+    def share(self, listeners: Iterable[Listener]) -> None:
+        """The old master has passed these to this one, or this one to a new one."""
         self._passed += listeners
 
     def pass_all(self) -> Sequence[Listener]:
@@ -32,11 +32,9 @@ class Addresses:
         self._passed = [*self._service.listeners, *self._service.observed]
         return self._passed
 
-    def pass_opened(self, listeners: Iterable[Listener]) -> Sequence[Listener]:
+    def unshared(self, listeners: Iterable[Listener]) -> Sequence[Listener]:
         """Those of them that the new master has still to get, since they were opened after it was executed."""
-        opened = [each for each in listeners if each not in self._passed]
-        self._passed += opened
-        return opened
+        return [each for each in listeners if each not in self._passed]
 
     def alone(self) -> None:
         """No other master serves any more: what was left to it is given up, by nobody else."""

@@ -8,6 +8,7 @@ The old master serves newer code than this one has read, where it has reloaded s
 well, as a client of the control socket does, and waits for the outcome. A new master that cannot follow leaves.
 """
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from sdserve.arbiter.lifecycle import AFTER_WORKERS, LEAVING
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.errors import BootError
 from sdserve.process.handover import Handover
-from sdserve.process.listeners import Listener
+from sdserve.process.listeners import OBSERVED, Listener
 from sdserve.process.pidfd import PidFd
 from sdserve.systemd.notify import is_main_process
 
@@ -111,8 +112,10 @@ class NewMaster(Policy):
                 for fd in message["fds"]:
                     self._control.adopt(self._host.adopt(fd, "", message["control"]))
             elif message["type"] == "main":
-                self._service.observed += self._opened(message)
+                opened = self._opened(message)
+                self._service.observed += [each for each in opened if each.name in OBSERVED]
                 self._become_main()
+                self._addresses.leave(each for each in opened if each.name not in OBSERVED)  # for a reload that follows
                 self._bound(message.get("drains_for"))
             elif message["type"] == "heard" and self._is_main:
                 self._announce()
@@ -129,14 +132,20 @@ class NewMaster(Policy):
             elif message["type"] == "gone":
                 self._service.loop.unwatch(self._handover)
                 return
+            else:  # an older sdserve's, or a newer one's
+                for fd in message["fds"]:
+                    os.close(fd)
 
     def _opened(self, message: dict[str, Any]) -> list[Listener]:
         """What the old master has opened since it executed this one; an older sdserve passes nothing more."""
-        described = message.get("listeners", [])
-        opened = [
-            self._host.adopt(fd, told.get("name", ""), told) for fd, told in zip(message["fds"], described, strict=True)
-        ]
-        self._addresses.come(opened)
+        fds, described = message["fds"], message.get("listeners", [])
+        if len(fds) != len(described):
+            self._service.log.warning("Listeners of the old master are lost: this process may open no more descriptors")
+            for fd in fds:
+                os.close(fd)
+            return []
+        opened = [self._host.adopt(fd, told.get("name", ""), told) for fd, told in zip(fds, described, strict=True)]
+        self._addresses.share(opened)
         return opened
 
     def _reloaded(self, outcome: Message) -> bool:

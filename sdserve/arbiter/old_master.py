@@ -4,7 +4,8 @@ It does so by itself (`upgrade=auto`), or waits for the operator (`manual`), who
 that fails or is too slow is dropped, and this one serves on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from sdserve import events
 from sdserve.arbiter import decide
@@ -14,7 +15,9 @@ from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.successor import Successor
 from sdserve.errors import no_room
 from sdserve.process.counters import UPGRADES
+from sdserve.process.listeners import Listener
 from sdserve.process.program import Program
+from sdserve.process.rights import NOT_NOW
 from sdserve.systemd import journal
 from sdserve.systemd.notify import deaf_supervisor, is_main_process, main_process
 
@@ -172,16 +175,46 @@ class OldMaster(Policy):
             self._successor.pass_on(control)
         self._commands.passed_on()
 
-    def hand_over(self) -> None:
-        """Makes the new master the main process: first for systemd, then for itself."""
-        service, pid = self._service, self._service.reexec_pid
-        if not self.can_hand_over:  # it died a moment ago, which the loop will hear
-            return
-        service.log.event(events.HANDED_OVER, NEW_MASTER_PID=pid)
-        self._manager.pass_to(pid, self._successor)
-        self._successor.hand_over(not self._manager.main.is_owed, self._addresses.pass_opened(service.observed))
-        service.cell.add(UPGRADES)
-        self._commands.upgraded("", f"upgraded, the new master is pid {pid}: {self._successor.said}")
+    def hand_over(self) -> Sequence[Callable[[], None]]:
+        """The steps that make the new master the main process: for systemd, for itself, for who waits for that.
+
+        It may die amid them, which the loop will hear.
+        """
+        return self._tell_systemd, self._tell_successor, self._tell_who_waits
+
+    def _tell_systemd(self) -> None:
+        if self.can_hand_over:
+            pid = self._service.reexec_pid
+            self._service.log.event(events.HANDED_OVER, NEW_MASTER_PID=pid)
+            self._manager.pass_to(pid, self._successor)
+
+    def _tell_successor(self) -> None:
+        if self.can_hand_over:  # it gets all that is open here: it does the reload that this one does not finish
+            heard, service = not self._manager.main.is_owed, self._service
+            self._pass_along([*service.listeners, *service.observed], partial(self._successor.hand_over, heard))
+
+    def _tell_who_waits(self) -> None:
+        if self._service.handed_over:
+            self._service.cell.add(UPGRADES)
+            done = f"upgraded, the new master is pid {self._service.reexec_pid}: {self._successor.said}"
+            self._commands.upgraded("", done)
+
+    def _pass_along(self, listeners: Sequence[Listener], say: Callable[[Sequence[Listener]], bool]) -> bool:
+        """Says something to the new master, with those of the listeners that it has not got yet, or without, where
+        that cannot be done now. False if it has gone. Raises OSError."""
+        opened = self._addresses.unshared(listeners)
+        try:
+            said = say(opened)
+        except OSError as error:
+            if error.errno not in NOT_NOW:
+                raise
+            for each in opened:
+                self._service.log.warning("%s cannot be passed to the new master: %s", each, error.strerror)
+            opened = []
+            said = say(opened)
+        if said:
+            self._addresses.share(opened)
+        return said
 
     def take_along(self, graceful: bool, restart: bool) -> None:
         """This master stops and does not hand over, or has done so: the new one stops as well if that is meant.
@@ -212,7 +245,12 @@ class OldMaster(Policy):
         """
         service, cfg = self._service, self._service.cfg
         limit = decide.reload_limit(service.goal, cfg.boot_timeout, cfg.graceful_timeout)
-        if self._successor.bring_along(limit, self._addresses.pass_opened(service.listeners)):
+        try:
+            told = self._pass_along(service.listeners, partial(self._successor.bring_along, limit))
+        except OSError as error:
+            self._successor.drop(f"it cannot be told to reload as well: {error.strerror}")
+            return
+        if told:
             service.log.info("Upgrade: the new master (pid %s) has to reload, too", service.reexec_pid)
 
     def pass_on_reload(self) -> bool:

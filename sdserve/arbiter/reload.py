@@ -167,11 +167,14 @@ class Reload(Policy):
             *held,
             lambda: self._claim.follow(service.cfg.pidfile, second=bool(service.master_pid)),
             lambda: self._host.title(service.title),
+            self._bring_new_master_along,
         )
-        if self._beside and self._beside == service.reexec_pid:  # it may have read older code than what serves now
-            self._bring_along()
         self._finish(MasterEvent.RELOADED, "")
         service.log.event(events.RELOADED, STATUS=service.status_line(), GENERATION=service.goal.generation)
+
+    def _bring_new_master_along(self) -> None:
+        if self._beside and self._beside == self._service.reexec_pid:  # it may have read older code than serves now
+            self._bring_along()
 
     def abandon(self) -> None:
         """This master stops: nothing of the old generation is needed any more, and no reload is done."""

@@ -63,7 +63,7 @@ class Shutdown(Policy):
             "hand-over" if handing_over else "stop",
             *([self._old_master.pass_on_control] if handing_over else []),
             self._pool.manage,
-            *([self._old_master.hand_over] if handing_over else []),
+            *(self._old_master.hand_over() if handing_over else []),
             lambda: self._commands.upgraded("the service is being stopped"),
             self._commands.drain.ends,
             self._reload.pass_on,

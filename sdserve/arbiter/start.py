@@ -64,7 +64,7 @@ class Start:
         if trouble:
             log.warning("%s", trouble)
         service.count_in(counters)
-        self._addresses.come(found)
+        self._addresses.share(found)
         service.observed = [each for each in found if each.name in OBSERVED]
         found = [each for each in found if each.name not in OBSERVED]
         service.systemd = any(listener.activated for listener in found)

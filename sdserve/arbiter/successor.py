@@ -105,18 +105,19 @@ class Successor:
             self._service.log.warning("The control socket cannot be handed over: %s", error.strerror)
         control.close()
 
-    def hand_over(self, heard: bool, opened: Sequence[Listener]) -> None:
+    def hand_over(self, heard: bool, opened: Sequence[Listener]) -> bool:
         """Tells the new master that it is the main process now, and by when this one ends, once systemd has heard.
 
-        opened: listeners for metrics and health that it does not have yet
+        opened: the listeners that it does not have yet, as a reload amid the upgrade has opened them
+        False if it has gone. Raises OSError, and nothing has happened: to be said again.
         """
-        assert self._handover is not None
+        said = self._send_with(opened, "main", drains_for=self._service.children.timeout() if heard else None)
         self._service.advance_upgrade(UpgradeEvent.HAND_OVER)
         self._deadline.cancel()
-        self._send_with(opened, "main", drains_for=self._service.children.timeout() if heard else None)
+        return said
 
     def _send_with(self, opened: Sequence[Listener], type: str, **fields: Any) -> bool:
-        """Says something, and passes listeners along."""
+        """Says something, and passes listeners along. False if nobody hears it. Raises OSError."""
         assert self._handover is not None
         fds = [listener.fileno() for listener in opened]
         return self._handover.send(type, fds, listeners=list(map(describe, opened)), **fields)
@@ -126,13 +127,16 @@ class Successor:
 
         seconds: that a reload may take; whatever it is at, a boot or another reload, ends first
         opened: the listeners that it does not have yet, and could not open: they are in use here
+        False if there is none, or it has gone. Raises OSError, and nothing has happened: to be said again.
         """
         if self._handover is None or self._service.upgrade not in (Upgrade.BOOTING, Upgrade.SERVING):
+            return False
+        if not self._send_with(opened, "reload"):
             return False
         self._reloads += 1
         if seconds is not None and not self._deadline.cancelled:
             self._must_serve_by(max(self._boots_until, self._service.loop.now() + seconds) + seconds)
-        return self._send_with(opened, "reload")
+        return True
 
     def is_heard(self) -> None:
         """Tells the new master that systemd takes it for the main process only from now on."""

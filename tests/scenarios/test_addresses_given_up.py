@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.load import ask
 from tests.support.processes import Process
 from tests.support.server import Server, answer, connector
 from tests.support.waiting import eventually
@@ -17,11 +18,12 @@ Start = Callable[..., Server]
 class Site:
     """A server with Unix sockets by name, which the config file may change."""
 
-    def __init__(self, start: Start, directory: Path, mode: str, *sockets: str) -> None:
+    def __init__(self, start: Start, directory: Path, mode: str, *sockets: str, app: str = "plain:application") -> None:
         self.directory = directory
         self.configure(*sockets)
-        given = ("--upgrade", mode, "-p", f"{directory}/pid", "--control-socket", f"{directory}/control")
-        self.server = start("-w", "1", "-c", f"{directory}/conf.py", *given, "plain:application").wait_ready()
+        given = ["--upgrade", mode, "-p", f"{directory}/pid", "--control-socket", f"{directory}/control"]
+        given += ["--pythonpath", str(directory)]
+        self.server = start("-w", "1", "-c", f"{directory}/conf.py", *given, app).wait_ready()
 
     def configure(self, *sockets: str) -> None:
         bind = [f"unix:{self.directory}/{name}" for name in sockets]
@@ -49,6 +51,37 @@ def test_an_upgrade(start: Start, short_path: Path) -> None:
     site.configure("one")
     site.does(signal.SIGUSR2, "has been promoted")
     site.comes_to_answer("one")
+
+
+HELD = """
+import os, time
+from plain import application
+
+while os.path.exists("DIRECTORY/hold") and not os.path.exists(f"DIRECTORY/free-{os.getppid()}"):
+    time.sleep(0.01)
+"""
+
+
+def test_a_reload_that_the_new_master_does_instead_has_what_the_old_one_has_opened(
+    start: Start, short_path: Path
+) -> None:
+    """Nobody else could open it, and somebody may wait there."""
+    (short_path / "held.py").write_text(HELD.replace("DIRECTORY", str(short_path)))
+    site = Site(start, short_path, "auto", "one", app="held:application")
+    (short_path / "hold").touch()
+    mark = site.server.mark
+    site.does(signal.SIGUSR2, "Booting worker")
+    new = int((short_path / "pid.2").read_text())
+    site.configure("one", "two")
+    site.does(signal.SIGHUP, "Booting worker")
+    with connector(f"{short_path}/two")() as early:
+        (short_path / f"free-{new}").touch()
+        site.server.wait_log(r"HUP: the new master \(pid \d+\) reloads instead", since=mark)
+        site.server.wait_log("has been promoted", since=mark)
+        (short_path / "hold").unlink()
+        assert ask(early).status == 200
+    site.comes_to_answer("one", "two")
+    assert "Reload failed" not in site.server.log
 
 
 @pytest.fixture

@@ -1,0 +1,88 @@
+"""What the old master has to say to the new one is said again where the kernel did not take it at once."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import Load
+from tests.support.server import Server, answer, connector
+
+CONFIG = """
+import errno, os
+from sdserve.process.handover import Handover
+
+bind = ["unix:DIRECTORY/one"]
+metrics_bind = []
+
+def sends(self, type, fds=(), *, send=Handover.send, **fields):
+    once = f"DIRECTORY/fails-{type}{'-with-listeners' if fds else ''}"
+    if os.path.exists(once):
+        os.unlink(once)
+        raise OSError(errno.ETOOMANYREFS, "too many references")
+    return send(self, type, fds, **fields)
+
+Handover.send = sends
+"""
+APP = """
+import os, time
+
+while os.path.exists("DIRECTORY/hold") and not os.path.exists(f"DIRECTORY/free-{os.getppid()}"):
+    time.sleep(0.01)
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+"""
+
+
+@pytest.fixture
+def server(start: Callable[..., Server], short_path: Path) -> Server:
+    for name, text in ("conf.py", CONFIG), ("app.py", APP):
+        (short_path / name).write_text(text.replace("DIRECTORY", str(short_path)))
+    options = ("-w", "1", "-c", "conf.py", "--upgrade", "auto", "-p", f"{short_path}/pid")
+    return start(*options, "app:application", cwd=short_path).wait_ready()
+
+
+def test_a_new_master_hears_that_it_is_the_main_process(server: Server, short_path: Path) -> None:
+    (short_path / "fails-main").touch()
+    with Load(connector(f"{short_path}/one"), clients=4) as load:
+        server.kill(signal.SIGUSR2)
+        server.wait_log("is the main process now")
+        server.wait_log("has been promoted")
+        load.wait(lambda record: len(record.answers) > 100)
+    assert load.record.failures == []
+    assert not (short_path / "fails-main").exists()
+
+
+def beside_a_new_master(server: Server, directory: Path, *more: str) -> None:
+    """A reload that succeeds while a new master boots, and brings more addresses."""
+    (directory / f"free-{server.pid}").touch()
+    (directory / "hold").touch()
+    mark = server.mark
+    server.kill(signal.SIGUSR2)
+    server.wait_log("Booting worker", since=mark)
+    with (directory / "conf.py").open("a") as config:
+        config.writelines(f"bind.append('unix:{directory}/{name}')\n" for name in more)
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded: ")
+    (directory / "hold").unlink()
+
+
+def test_a_new_master_hears_of_a_reload(server: Server, short_path: Path) -> None:
+    (short_path / "fails-reload").touch()
+    beside_a_new_master(server, short_path)
+    server.wait_log("has been promoted")
+    assert "is the main process now" in server.log
+    assert server.log.count("Reloaded: ") == 2
+    assert not (short_path / "fails-reload").exists()
+
+
+def test_a_listener_that_cannot_be_passed_is_named_and_the_upgrade_backed_out(server: Server, short_path: Path) -> None:
+    """Nobody else could open it: the old master serves it."""
+    (short_path / "fails-reload-with-listeners").touch()
+    beside_a_new_master(server, short_path, "two")
+    server.wait_log("two cannot be passed to the new master: ")
+    server.wait_log("Upgrade backed out")
+    assert [answer(f"{short_path}/{name}").body for name in ("one", "two")] == [b"hello", b"hello"]
