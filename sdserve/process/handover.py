@@ -10,9 +10,11 @@ two ends may be of different versions of sdserve.
     new → old   failed  it cannot serve, and why
     old → new   control the control socket, if there is one
     old → new   main    systemd has been told: you are the main process now,
-                        and how long the old one's workers may take to leave
+                        and how long the old one's workers may take to leave;
+                        with the listeners that it does not have yet
     old → new   heard   systemd takes you for the main process only from now on
-    old → new   reload  somebody asked the old one for a reload, which it does not finish
+    old → new   reload  somebody asked the old one for a reload, which it does not finish,
+                        or has finished before the new one takes over; then with listeners as above
     old → new   stop    systemd stops the service, and knows the old one alone as its main process
     new → old   ending  it was told to stop, whether a restart follows, and how long its workers may take to leave
 
