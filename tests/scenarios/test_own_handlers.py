@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.load import ask
 from tests.support.server import Server, connector, free_port
+from tests.support.waiting import eventually
 
 HANDLERS = {
     "exits": "lambda *args: (note(), sys.exit(0))",
@@ -29,6 +30,7 @@ signal.signal(signal.SIGTERM, HANDLER)
 
 def application(environ, start_response):
     while environ["PATH_INFO"] == "/slow" and not os.path.exists("go on"):
+        open("begun", "w").close()
         time.sleep(0.01)
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
@@ -40,6 +42,7 @@ import asyncio
 
 async def application(scope, receive, send):
     while scope.get("path") == "/slow" and not os.path.exists("go on"):
+        open("begun", "w").close()
         await asyncio.sleep(0.01)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
@@ -62,6 +65,7 @@ def test_a_reload_costs_no_request(start: Callable[..., Server], tmp_path: Path,
     [worker] = server.workers
     with connector(address)() as slow:
         slow.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually((tmp_path / "begun").exists, "a request in the worker that leaves")
         server.kill(signal.SIGHUP)
         server.wait_log("Reloaded: ")
         with connector(address)() as quick:
