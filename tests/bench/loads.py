@@ -50,6 +50,14 @@ ASGI = (
         packages=FAST,
     ),
     Load(
+        "asgi-single",
+        "ASGI: tiny answer, one request after the other, as in a service that is not busy",
+        connections=1,
+        application="asgi_apps:application",
+        asgi=True,
+        packages=FAST,
+    ),
+    Load(
         "fastapi",
         "FastAPI: one route, as behind a proxy",
         path="/any/1",
@@ -110,6 +118,7 @@ LOADS = (
     ),
     Load("logged", "tiny answer, with an access log in a file", access_log=True),
     Load("tiny", "tiny answer, 32 keep-alive connections"),
+    Load("single", "tiny answer, one request after the other, as in a service that is not busy", connections=1),
     Load("close", "tiny answer, a new connection for each request", close=True),
     Load("ten", "10 kB answer, keep-alive", path="/ten"),
     Load("post", "64 kB posted and echoed, keep-alive", path="/echo", body=65536),
