@@ -184,11 +184,12 @@ class HTTPCall(Call):
         self._fresh = False
         if not self.head_sent:
             self._before_head(-1)
+            self._sink = self._host.in_pieces(self)
         sink, parts = self._sink, self.piece(data)
-        if isinstance(parts, bytes):
-            sink.send(parts)
-        else:
+        if not isinstance(parts, bytes):
             sink.send_parts(parts, whole=True)
+        elif parts:  # of an answer to HEAD there is nothing
+            sink.send(parts)
         self.sent += self.size
         if sink.full:
             self._host.wants_room(self)

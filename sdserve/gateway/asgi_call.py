@@ -54,6 +54,9 @@ class Host(Protocol):
     def wants_room(self, call: "Call") -> None:
         """The client has not taken all that was sent."""
 
+    def in_pieces(self, call: "Call") -> Sink:
+        """Where its answer goes, which is sent in pieces."""
+
     def lost(self, call: "Call", why: ClientGone) -> None:
         """Sending has failed: the client has gone."""
 

@@ -176,6 +176,11 @@ class Connection:
         self._end_body()
         return None
 
+    @property
+    def missing(self) -> int:
+        """The bytes of a body that have not come, where its length is known; else 0."""
+        return self._body.left - self.held if type(self._body) is Sized else 0
+
     def whole_body(self) -> bytes | None:
         """All of the body where it came with its head, as small ones do. Else None: it is to be read piece by piece."""
         body = self._body
@@ -187,6 +192,13 @@ class Connection:
         self._at = end
         self._end_body()
         return data
+
+    def last_of_body(self, data: bytes) -> bytes:
+        """All of the body, of which nothing was given out yet. `data` is what was missing of it."""
+        whole = b"".join((memoryview(self.buffered)[self._at :], data))
+        self.buffered, self._at = b"", 0
+        self._end_body()
+        return whole
 
     def _end_body(self) -> None:
         self.state = State.HEAD

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -522,6 +523,24 @@ async def wraps_it(call: Call) -> None:
         raise RuntimeError("the client has left")  # noqa: B904 - it has the other as its context
 
 
+async def gushes(call: Call) -> None:
+    """Sends three large pieces in one step. What comes then, the query says: `waits`, `raises`, or `says` a word, and
+    blocks the event loop until the file of that name is there."""
+    what, _, name = call.key.partition("=")
+    await call.start()
+    for number in range(3):
+        await call.body(b"%d" % number * 10_000, more=True)
+    if what == "raises":
+        raise ValueError("after three pieces")
+    if what == "says":
+        await call.body(b"blocked", more=True)
+        while not os.path.exists(name):
+            time.sleep(0.005)
+    else:
+        await GATES[call.key].wait()
+    await call.body()
+
+
 async def pours(call: Call) -> None:
     """Sends pieces of 64 KiB as fast as it may, and notes how many it has sent."""
     SEEN[call.key][:] = [0]
@@ -679,7 +698,7 @@ PLACES = [
     *(kinds, changes, returns),
     *(trailers, trailers_of_nothing, trailers_missing, trailers_unannounced, trailers_forged),
     *(path, path_sized, large_file, zerocopy, zerocopy_only, hints, hints_forged),
-    *(behind, sends_on, sends_late, sends_unheard, wraps_it, pours, at_once, listens),
+    *(behind, sends_on, sends_late, sends_unheard, wraps_it, gushes, pours, at_once, listens),
     *(context, tasks, at_first, cancels_itself, state, extensions, signals, seen, let),
 ]
 PAGES = {each.__name__: each for each in PLACES}

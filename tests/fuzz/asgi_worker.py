@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from sdserve.workers.asgi import clients, exchange, loop, opening
+from sdserve.workers.asgi import bursts, clients, exchange, loop, opening
 from sdserve.workers.asgi.worker import ASGIWorker
 from tests.fuzz import worker as fuzz
 
@@ -42,9 +42,12 @@ async def application(
         await send({"type": "http.response.body", "body": body})
     elif path == "/made":
         await start((b"Content-Length", b"%d" % len(fuzz.MADE)))
-        for at in range(0, len(fuzz.MADE), 1000):
-            await send({"type": "http.response.body", "body": fuzz.MADE[at : at + 1000], "more_body": True})
+        large = 2 * bursts.BULK
+        for at in range(0, large, bursts.BULK):  # they leave together
+            await send({"type": "http.response.body", "body": fuzz.MADE[at : at + bursts.BULK], "more_body": True})
+        for at in range(large, len(fuzz.MADE), 200):
             await asyncio.sleep(0)
+            await send({"type": "http.response.body", "body": fuzz.MADE[at : at + 200], "more_body": True})
         await send({"type": "http.response.body"})
     elif path == "/file":
         await start()

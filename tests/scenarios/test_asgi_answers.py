@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.apps.corners import HERE, WRONG
 from tests.support.corners import LOOPS, Corners, corners
-from tests.support.wire import get
+from tests.support.wire import Wire, get
 
 FILE = HERE.read_bytes()
 SERVED = re.compile(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
@@ -65,6 +66,39 @@ def test_the_framing_is_the_servers(at: Corners, path: str, framing: list[tuple[
     found = at.ask(path)
     named = ("Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade")
     assert [each for each in found.fields if each[0] in named] == framing
+
+
+GUSH = b"".join(b"%d" % number * 10_000 for number in range(3))
+
+
+def test_large_pieces_of_one_step_leave_while_their_application_waits(at: Corners) -> None:
+    key = f"waits{at.key()}"
+    with at.wire(get(f"/gushes?{key}")) as wire:
+        wire.head()
+        assert b"".join(chunks(wire, 3)) == GUSH
+        at.let(key)
+        assert wire._take_line() == b"0\r\n"
+
+
+def test_they_leave_before_their_connection_is_cut(at: Corners) -> None:
+    with at.wire(get("/gushes?raises")) as wire:
+        found = wire.response()
+    assert (found.body, found.whole) == (GUSH, False)
+
+
+def test_a_small_one_leaves_with_them_though_the_application_blocks_its_worker(at: Corners, tmp_path: Path) -> None:
+    with at.wire(get(f"/gushes?says={tmp_path}/gate")) as wire:
+        wire.head()
+        assert b"".join(chunks(wire, 4)) == GUSH + b"blocked"
+        (tmp_path / "gate").touch()
+        assert wire._take_line() == b"0\r\n"
+
+
+def chunks(wire: Wire, count: int) -> Iterator[bytes]:
+    """The next chunks of an answer."""
+    for _ in range(count):
+        yield wire._take(int(wire._take_line(), 16))
+        assert wire._take(2) == b"\r\n"
 
 
 def test_head_has_no_body_and_the_length_of_get(at: Corners) -> None:

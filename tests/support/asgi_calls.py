@@ -69,6 +69,9 @@ class OtherSide:
     def wants_room(self, call: Any) -> None:
         self.told.append("wants room")
 
+    def in_pieces(self, call: Any) -> Any:
+        return self
+
     def lost(self, call: Any, why: ClientGone) -> None:
         self.told.append("lost")
         call.lose()

@@ -7,6 +7,7 @@ from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.environ import Environ
 from sdserve.gateway.scope import Address
 from sdserve.http.connection import Connection, State
+from sdserve.workers.asgi.bursts import Burst
 from sdserve.workers.http.client import Client
 from sdserve.workers.http.write_buffer import Store
 
@@ -16,7 +17,7 @@ BODY = State.BODY
 class ASGIClient(Client):
     """`server` is where it was accepted, `address` who it is, as scopes have them; it waits for `call`."""
 
-    __slots__ = ("address", "call", "given_at", "server")
+    __slots__ = ("address", "burst", "call", "given_at", "server")
 
     waits_in_send = False  # nobody may: `send` of a call has waited before
 
@@ -33,6 +34,7 @@ class ASGIClient(Client):
         self.server = server
         self.address = (peer[0], int(peer[1])) if peer[0] else None
         self.call: Call | None = None
+        self.burst: Burst | None = None  # where an answer goes that is sent in pieces
         self.given_at = 0.0  # since when it owes nothing of the body: the application has that, or room is waited for
 
     def name_peer(self, peer: tuple[str, str]) -> None:
@@ -58,7 +60,15 @@ class ASGIClient(Client):
     @property
     def owed(self) -> int:
         """Bytes that the peer has not taken."""
-        return self.unsent.left if self.unsent is not None else 0
+        if self.unsent is not None:
+            return self.unsent.left
+        return self.burst.size if self.burst is not None else 0
+
+    def forget_unsent(self) -> None:
+        super().forget_unsent()
+        if self.burst is not None:
+            self.burst.forget()
+            self.burst = None
 
     def describe(self, seconds: float) -> str:
         what, call = self.request_line, self.call

@@ -17,6 +17,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from time import monotonic
 
+from sdserve.gateway.answer import Sink
 from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.asgi_websocket import WebSocketCall
 from sdserve.http.connection import Connection, State
@@ -24,6 +25,7 @@ from sdserve.http.errors import HTTPError, RequestTimedOut
 from sdserve.http.pairs import PairsReader
 from sdserve.http.writer import ClientGone
 from sdserve.process.listeners import Listener
+from sdserve.workers.asgi.bursts import Burst, Bursts
 from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.exchange import ASGIExchange
 from sdserve.workers.asgi.interest import News, interest, news
@@ -60,6 +62,7 @@ class ASGIClients(RequestClients[ASGIClient]):
         self._worker = worker
         self.loop = loop
         self._settle = settle
+        self.bursts = Bursts(self, settle)
         self._cuts = False
         self.before_cut: Callable[[], None] = lambda: None  # hears that the time of calls is over
         self._store = Store(Quota(options.spool), worker.log.warning, options.times.send)
@@ -97,7 +100,7 @@ class ASGIClients(RequestClients[ASGIClient]):
             return True
         whole: bytes | None = b""
         if request.length:
-            whole = conn.whole_body()
+            whole = self.whole_body(client)
             if whole is None:
                 client.arrival = Arrival(self._times, now - client.waited)
                 client.given_at = now
@@ -242,6 +245,11 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     # --- the host of calls --------------------------------------------------------------------------------------------
 
+    def in_pieces(self, call: Call) -> Sink:
+        client: ASGIClient = call.client
+        client.burst = burst = Burst(call, client, self.bursts)
+        return burst
+
     def wants_body(self, call: Call) -> None:
         client: ASGIClient = call.client
         now = monotonic()
@@ -313,6 +321,8 @@ class ASGIClients(RequestClients[ASGIClient]):
     def cuts(self, call: Call) -> None:
         """Closes a connection in the middle of an answer, so that its client notices."""
         client = self._exchange.client_of(call)
+        if client.burst is not None:
+            self.bursts.release_one(client.burst)
         if not call.chunked and call.response_length is None:
             client.reset_at_close()
         self.close(client)
@@ -322,6 +332,13 @@ class ASGIClients(RequestClients[ASGIClient]):
 
     def has_sent(self, client: ASGIClient, now: float) -> None:
         """All of an answer was sent, or waits for the client to take it."""
+        if (burst := client.burst) is not None:
+            try:
+                burst.release()
+            except ClientGone as error:
+                self.gone(client, error)
+                return
+            client.burst = None
         try:
             if client.unsent is None:
                 self.answered(client, now)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sdserve import events
-from sdserve.gateway.answer import Nowhere
+from sdserve.gateway.answer import Nowhere, Sink
 from sdserve.gateway.asgi import HTTPCall
 from sdserve.gateway.asgi_call import Call
 from sdserve.gateway.environ import Environ, Environs
@@ -62,6 +62,9 @@ class Nobody(Nowhere):
     def wants_body(self, call: Call) -> None: ...
 
     def wants_room(self, call: Call) -> None: ...
+
+    def in_pieces(self, call: Call) -> Sink:
+        return self
 
     def lost(self, call: Call, why: ClientGone) -> None: ...
 

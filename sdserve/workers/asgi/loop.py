@@ -205,6 +205,7 @@ class ASGILoop(Loop[ASGIClient]):
                 for client in clients.in_turn(BATCH):
                     clients.advance(client, now)
                 client = None
+            clients.bursts.release()
             self._rest(now)
             if not self._worker.alive and self._is_over(now):
                 self._stop()

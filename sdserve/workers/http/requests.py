@@ -56,6 +56,20 @@ class RequestClients(Clients[C]):
         client.conn.receive(data)
         return self.advance(client, monotonic())
 
+    def whole_body(self, client: C) -> bytes | None:
+        """All of a request's body where it came with its head, or is there behind what one buffer had room for."""
+        conn = client.conn
+        whole = conn.whole_body()
+        if whole is None and len(conn.buffered) >= HEADS and 0 < (missing := conn.missing) <= RECEIVE:
+            try:
+                data = client.sock.recv(missing)
+            except OSError:
+                return None  # whatever it is, epoll will report it
+            if len(data) == missing:
+                return conn.last_of_body(data)
+            conn.receive(data)
+        return whole
+
     def between(self, client: C, mask: int) -> bool:
         """A client is ready whose request is being answered, or that waits for its turn."""
         raise NotImplementedError

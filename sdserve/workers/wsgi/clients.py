@@ -93,7 +93,7 @@ class WSGIClients(RequestClients[WSGIClient]):
                     return True
                 if not request.length:
                     return self._serve(client, request, now)
-                if (whole := conn.whole_body()) is not None:
+                if (whole := self.whole_body(client)) is not None:
                     client.body = WholeBody(whole)
                     client.waited = 0.0
                     return self._serve(client, request, now)

@@ -85,6 +85,23 @@ def test_a_body_that_came_with_its_head_is_taken_whole_and_nothing_behind_it() -
     assert (chunked.read_body(), chunked.read_body()) == (b"a", None)
 
 
+@pytest.mark.parametrize("came", [0, 1, 4])
+def test_what_is_missing_of_a_body_can_be_added_to_what_came_with_its_head(came: int) -> None:
+    conn, body = connection(), b"hello"
+    for close in ("", "Connection: close\r\n"):
+        conn.receive(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n{close}\r\n".encode() + body[:came])
+        assert conn.next_request() is not None and conn.whole_body() is None
+        assert conn.missing == 5 - came
+        assert conn.last_of_body(body[came:]) == body
+        assert conn.buffered == b"" and conn.state is (State.CLOSED if close else State.HEAD)
+
+
+def test_nobody_knows_what_is_missing_of_a_body_in_chunks() -> None:
+    conn = connection()
+    conn.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhell")
+    assert conn.next_request() is not None and conn.missing == 0
+
+
 def test_what_follows_the_last_request_is_kept_where_that_asks_for_another_protocol() -> None:
     for upgrade, state, rest in ((b"", State.CLOSED, b""), (b"Upgrade: websocket\r\n", State.LAST, b"early frames")):
         conn = connection()
