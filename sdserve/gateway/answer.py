@@ -32,8 +32,8 @@ class Sink(Protocol):
     def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
         """Sends one part after the other, without a copy; `whole`: nothing comes after them."""
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
-        """Sends `count` bytes of `fd` from `offset`; the descriptor must stay open until `full` is false."""
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        """Sends `head` and `count` bytes of `fd` from `offset`; the descriptor must stay open until `full` is false."""
 
 
 class Nowhere:
@@ -48,7 +48,7 @@ class Nowhere:
 
     def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None: ...
 
-    def send_file(self, fd: int, offset: int, count: int) -> None: ...
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None: ...
 
 
 class Over:
@@ -65,7 +65,7 @@ class Over:
     def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
         self.send(b"")
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         self.send(b"")
 
 
@@ -152,9 +152,10 @@ class Answer(Writer):
             count = 0
         elif self.left < count:
             count = self.left
-        self._sink.send(head)
         if count:
-            self._sink.send_file(fd, offset, count)
+            self._sink.send_file(head, fd, offset, count)
+        else:
+            self._sink.send(head)
         self.sent = count
         if not self.bodyless:
             self.left -= count

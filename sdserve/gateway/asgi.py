@@ -254,10 +254,10 @@ class HTTPCall(Call):
         allowed = self.bounded(count)
         if self.chunked and allowed:
             head += b"%x\r\n" % allowed
-        if head:
+        if head and not allowed:
             sink.send(head)
-        if allowed:
-            sink.send_file(fd, offset, allowed)
+        elif allowed:
+            sink.send_file(head, fd, offset, allowed)
             self.sent += allowed
             try:
                 await self._room(HIGH)

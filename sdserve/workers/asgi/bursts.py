@@ -64,9 +64,9 @@ class Burst:
         if self.size >= self._enough:
             self.release()
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         self.release()
-        self._sink.send_file(fd, offset, count)
+        self._sink.send_file(head, fd, offset, count)
 
     def release(self) -> None:
         """Sends what was gathered."""

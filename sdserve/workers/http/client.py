@@ -231,11 +231,25 @@ class Client:
                 unsent.push(part, sent, whole=whole)
             sent = max(0, sent - len(part))
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        sent = 0
         if self.unsent is None:
+            if head:
+                sent = self._begin(head)
             self.unsent = WriteBuffer(self.sock, self.store)
+        if sent < len(head):
+            self.unsent.push(head, sent, whole=True)
         self.unsent.push_file(fd, offset, count)
         self.flush()
+
+    def _begin(self, head: bytes) -> int:
+        """Sends what a file follows at once, in one packet (MSG_MORE, send(2)). Returns what there was room for."""
+        try:
+            return self.sock.send(head, socket.MSG_MORE)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ClientGone(str(error)) from error
 
     def flush(self) -> bool:
         """Sends what the peer takes now; True when nothing is left. Raises ClientGone."""

@@ -44,8 +44,8 @@ class Client(OtherSide):
         """What has been sent behind the head."""
         return self.sent.partition(b"\r\n\r\n")[2]
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
-        self.send(os.pread(fd, count, offset))
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        self.send(head + os.pread(fd, count, offset))
 
     def send_continue(self) -> None:
         self.told.append("asks for the body")

@@ -36,10 +36,10 @@ class Wire:
     def send_parts(self, parts: Sequence[bytes], *, whole: bool) -> None:
         self.send(b"".join(parts))
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         with open(fd, "rb", closefd=False) as file:
             file.seek(offset)
-            self.send(file.read(count))
+            self.send(head + file.read(count))
 
 
 def read(data: bytes) -> Request:
