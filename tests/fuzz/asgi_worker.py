@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from sdserve.workers.asgi import bursts, clients, exchange, loop, opening
+from sdserve.workers.asgi import bursts, clients, exchange, host, loop, opening
 from sdserve.workers.asgi.worker import ASGIWorker
 from tests.fuzz import worker as fuzz
 
@@ -149,7 +149,7 @@ class World(fuzz.World):
 
 
 def prepare() -> None:
-    fuzz.prepare(ASGIWorker, application, (clients, exchange, loop, opening))
+    fuzz.prepare(ASGIWorker, application, (clients, exchange, host, loop, opening))
     anchor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     fuzz.LISTENER.fileno = lambda: anchor
 

@@ -14,7 +14,7 @@ import pytest
 from sdserve.http.connection import Connection
 from sdserve.http.limits import Limits, Times
 from sdserve.http.request import RequestReader
-from sdserve.workers.asgi import clients
+from sdserve.workers.asgi import clients, host
 from sdserve.workers.asgi.client import ASGIClient
 from sdserve.workers.asgi.clients import ASGIClients
 from sdserve.workers.asgi.interest import BROKEN, EPOLLRDHUP
@@ -125,7 +125,8 @@ class AnyCall:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(clients, "monotonic", lambda: clock.now)
+    for module in (clients, host):
+        monkeypatch.setattr(module, "monotonic", lambda: clock.now)
     return clock
 
 
