@@ -135,11 +135,15 @@ class Arbiter(Server):
     def run(self) -> NoReturn:
         """Serves until told to stop. Exits with 0, the code of the error that ended it, or 255 after a crash."""
         self.attempt(self.start)
+        step = self.turn
         while self.service.state is not Master.DOWN:
             try:
+                self.attempt(step)
                 self._turns()
-            except (SystemExit, KeyboardInterrupt) as leaving:  # between two turns
-                self.attempt(partial(self._told_to_leave, leaving))
+            except Interruption:
+                raise
+            except BaseException as error:  # noqa: BLE001 - by a signal handler of foreign code, between two turns
+                step = partial(_raise, error)
         leave_within(LAST_WORDS, self.log.warning, self.service.exit_status)
         sys.exit(self.service.exit_status)
 
@@ -166,7 +170,6 @@ class Arbiter(Server):
             goes_on = self.service.state in SURVIVES and self._failed_turns < LAST_TURNS
             if goes_on and not isinstance(error, BootError):
                 self._note_failure()
-                self.host.pause(TRY_AGAIN)
                 return
             if isinstance(error, SdserveError):
                 if isinstance(error, AppImportError) and (told := account(error)):
@@ -228,6 +231,8 @@ class Arbiter(Server):
 
     def turn(self) -> None:
         """Waits for something to happen, and does what follows."""
+        if self._failed_turns:
+            self.host.pause(TRY_AGAIN)
         self.sleep()
         self._handle_signals()
         self.manage_workers()
@@ -413,3 +418,7 @@ VERBS: dict[Signals, Callable[[Arbiter], None]] = {
     signal.SIGCHLD: Arbiter.handle_chld,
     signal.SIGCONT: Arbiter.handle_cont,
 }
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

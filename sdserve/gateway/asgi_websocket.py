@@ -115,11 +115,12 @@ class WebSocketCall(HTTPCall):
                 self._queue.append(event)
                 self._queued += len(event)
         self._paused = self._paused or (self._is_full() and not self.closes)
+        full = self._sink.full  # by then: what comes in gives nobody more time to take what goes out
         if answer := socket.data_to_send():
             self._sink.send(answer)
         if events:
             self.news()
-        return socket.ended or self._sink.full
+        return socket.ended or bool(self._sink.full and not full)
 
     def kept(self, data: bytes, now: float) -> bool:
         if self.upgraded:

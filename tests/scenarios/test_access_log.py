@@ -95,3 +95,18 @@ def test_a_refused_request_is_on_record_with_what_is_known_of_it(server: Server,
 def test_what_is_no_atom_is_said_once_at_the_start(server: Server) -> None:
     server.wait_log(r"access_log_format: %\(zz\)s is not an atom")
     assert server.log.count("is not an atom") == 1
+
+
+@pytest.mark.parametrize("app", ["plain:application", "plain_asgi"])
+def test_a_refused_request_has_lasted_since_it_came(app: str) -> None:
+    """And not since its connection did."""
+    options = ("--access-logfile", "-", "--access-logformat", "took %(D)s of %(s)s")
+    with Server("-b", "127.0.0.1:0", *options, app) as server:
+        server.wait_ready()
+        with socket.create_connection(address(server), timeout=15) as sock:
+            sock.sendall(b"GET /sleep/0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+            assert until_closed(sock).startswith(b"HTTP/1.1 400 ")
+        assert int(server.wait_log(r"took (\d+) of 200")[1]) >= 500_000
+        assert int(server.wait_log(r"took (\d+) of 400")[1]) < 250_000

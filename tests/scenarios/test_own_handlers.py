@@ -111,3 +111,40 @@ def test_a_master_keeps_its_own(start: Callable[..., Server], tmp_path: Path, ha
     server.kill(signal.SIGTERM)
     assert server.wait() == 0
     assert "mine" not in server.log
+
+
+RAISES = """
+import signal
+
+class Mine(Exception):
+    pass
+
+def raises(*args):
+    raise Mine("again")
+
+signal.signal(signal.SIGVTALRM, raises)
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def test_one_that_raises_when_it_has_raised_before_leaves_the_master(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Before its next turn the master pauses: that is no time at which it can be ended, either."""
+    (tmp_path / "app.py").write_text(RAISES)
+    address = ("127.0.0.1", free_port())
+    server = start("-b", "{}:{}".format(*address), "-w", "1", "--preload", "app", cwd=tmp_path).wait_ready()
+    for _ in range(3):
+        mark = server.mark
+        server.kill(signal.SIGVTALRM)
+        server.wait_log("Mine: again", since=mark)
+    mark = server.mark
+    server.kill(signal.SIGHUP)
+    server.wait_log("Reloaded: ", since=mark)
+    with connector(address)() as client:
+        assert ask(client, "/").status == 200
+    server.kill(signal.SIGTERM)
+    assert server.wait() == 0

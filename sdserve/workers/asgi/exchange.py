@@ -229,7 +229,7 @@ class ASGIExchange(Exchange[ASGIClient]):
     def refuse_call(self, client: ASGIClient, call: Call, error: HTTPError, now: float) -> None:
         """Answers a request whose body is malformed or late, instead of the application that has it."""
         client.call = None
-        answer = self.refuse(client, error, now)
+        answer = self.refuse(client, error, now, call.began)
         if self._after is not None and call in self._owed:
             request, environ = self._owed.pop(call)
             self._hook(self._after, self._worker, request, environ, self._refusal(request, answer, error.status))

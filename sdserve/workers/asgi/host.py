@@ -219,6 +219,7 @@ class CallHost(RequestClients[ASGIClient]):
             call.lose()
             if not call.complete:
                 self._exchange.spare(call)
+            self.size += call.sent
             self.tally(call.status, monotonic() - call.began)
             if call.complete:
                 self._exchange.answered(client)

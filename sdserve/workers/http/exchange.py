@@ -23,7 +23,7 @@ from sdserve.process.listeners import Listener
 from sdserve.rate_limit import RateLimit
 from sdserve.workers.base import Worker
 from sdserve.workers.http import hooked
-from sdserve.workers.http.client import C
+from sdserve.workers.http.client import C, Phase
 from sdserve.workers.options import Options
 
 if TYPE_CHECKING:
@@ -115,10 +115,13 @@ class Exchange(Generic[C]):
             response, (request, environ) = self._owed.popitem()
             self._hook(self._after, self._worker, request, environ, response)
 
-    def refuse(self, client: C, error: HTTPError, now: float) -> bytes:
-        """Sends the answer to a request that cannot be served, and returns it."""
+    def refuse(self, client: C, error: HTTPError, now: float, began: float | None = None) -> bytes:
+        """Sends the answer to a request that cannot be served, and returns it. `began`: when that had come."""
         self.heads.clock(now)
-        client.status, client.started = str(error.status), min(now, client.began)
+        if began is None:
+            came_at_once = client.phase is Phase.HEAD and client.last
+            began = now if came_at_once else min(now, client.began)
+        client.status, client.started = str(error.status), began
         log = self._worker.log.error if error.ours else self._worker.log.info
         self.complain(log, "%s: %d %s: %s", client.peer or "unix", error.status, error.reason, error)
         head = error.head or client.conn.rest
@@ -129,7 +132,7 @@ class Exchange(Generic[C]):
         if self._record is not None:
             sent = len(answer) - answer.index(b"\r\n\r\n") - 4
             known = self._known(client, head) if self._reads else {}
-            self._record(known, f"{error.status} {error.reason}", sent, max(0.0, now - client.began), (), "-")
+            self._record(known, f"{error.status} {error.reason}", sent, now - began, (), "-")
         try:
             client.send(answer)
         except ClientGone as gone:
@@ -137,9 +140,14 @@ class Exchange(Generic[C]):
             client.forget_unsent()
         return answer
 
+    def left(self, client: C, seconds: float) -> None:
+        """Writes the record of a request that its client has given up before the application had it."""
+        if self._record is not None:
+            self._record(self._known(client, b"") if self._reads else {}, "", 0, seconds, (), "X")
+
     def refuse_seen(self, client: C, request: Request, error: HTTPError, now: float) -> None:
         """The same for a request that hooks have seen, and the application has not."""
-        answer = self.refuse(client, error, now)
+        answer = self.refuse(client, error, now, now)
         client.close_after = True
         client.sent = 0
         if self._after is not None:

@@ -41,10 +41,10 @@ class RequestClients(Clients[C]):
             self.flush_between(client)
             return True
         except OSError:
-            self.close(client)
+            self.left(client)
             return True
         if not data:
-            self.close(client)
+            self.left(client)
             return True
         if phase is not HEAD:
             if phase is LINGER:
@@ -69,6 +69,14 @@ class RequestClients(Clients[C]):
                 return conn.last_of_body(data)
             conn.receive(data)
         return whole
+
+    def left(self, client: C) -> None:
+        """A client has closed its connection, or broken it, while no application had its request."""
+        if client.phase is BODY and client.request is not None:
+            seconds = monotonic() - client.began
+            self._exchange.left(client, seconds)
+            self.tally("", seconds)
+        self.close(client)
 
     def between(self, client: C, mask: int) -> bool:
         """A client is ready whose request is being answered, or that waits for its turn."""

@@ -115,7 +115,7 @@ class WSGIClients(RequestClients[WSGIClient]):
             self.refuse(client, error, now)
             return True
         except ClientGone:
-            self.close(client)
+            self.left(client)
             return True
         if data is None:
             return self._serve(client, client.request, now)
@@ -130,10 +130,8 @@ class WSGIClients(RequestClients[WSGIClient]):
         """Goes on with a response in its turn. False when the lead was lost."""
         if client.phase is FLUSH:
             return self._flush(client)
-        if client.phase is CLOSED:
-            if client.reply is None:
-                return True
-            self.tally(client.reply.response.status, now - client.reply.began)  # its client has gone, and it is ended
+        if client.phase is CLOSED and client.reply is None:
+            return True
         return self._go_on(client, now)
 
     def begin_body(self, client: WSGIClient) -> None:
@@ -185,6 +183,9 @@ class WSGIClients(RequestClients[WSGIClient]):
         """The application has been called for a request, or has gone on with it: as far as its client has room."""
         if client.phase is not CALL:
             if client.reply is None:
+                if client.phase is CLOSED and client.request is not None:  # its client has gone, and it is ended
+                    self.size += client.sent
+                    self.tally(client.status, now - client.started)
                 client.forget()
             return
         if client.unsent is not None or client.reply is not None:

@@ -123,6 +123,24 @@ def test_what_is_out_of_order_is_an_error(before: list[Message], message: Messag
 
 
 @played
+async def test_who_takes_nothing_has_no_more_time_by_what_it_says(client: Client) -> None:
+    call = await client.accepted()
+    client.stalls = True
+    await call.send(text("x" * HIGH))
+    assert client.told.count("waits anew") == 1, "from now on it has its time"
+    hello = Frame(Opcode.TEXT, b"hello").serialize(mask=True)
+    assert not call.arrived(hello, 1.0)
+    assert not call.arrived(Frame(Opcode.PING, b"").serialize(mask=True), 2.0)
+
+
+@played
+async def test_who_does_not_take_the_answer_to_a_ping_has_its_time_from_then_on(client: Client) -> None:
+    call = await client.accepted()
+    client.stalls = True
+    assert call.arrived(Frame(Opcode.PING, b"").serialize(mask=True), 1.0)
+
+
+@played
 async def test_a_denial_leaves_whatever_was_tried_amid_it(client: Client) -> None:
     await client.call.send(DENY)
     with pytest.raises(RuntimeError):
