@@ -63,9 +63,9 @@ class HTTP:
         convert.choice("on", "auto", "off"),
         "auto",
         """Which bodies are received before the application is called: all (on), all but those of clients that wait to
-        be asked (auto), or those of up to 256 KiB and chunked ones (off). Clients that wait to be asked (Expect:
-        100-continue) send nothing when the application refuses without reading. A call whose body arrives meanwhile
-        has a thread of its own, and others are served while it waits: see docs/explanation/bodies.md.""",
+        be asked (auto), or those of up to 256 KiB (off); chunked ones always are. Clients that wait to be asked
+        (Expect: 100-continue) send nothing when the application refuses without reading. A call whose body arrives
+        meanwhile has a thread of its own, and others are served while it waits: see docs/explanation/bodies.md.""",
         metavar="MODE",
     )
     response_buffering = switch(
