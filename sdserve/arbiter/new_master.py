@@ -10,6 +10,7 @@ well, as a client of the control socket does, and waits for the outcome. A new m
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -56,6 +57,7 @@ class NewMaster(Policy):
         self.left_alone = False
         """Whether the old one died before it handed over, and this one leaves: others still finish requests."""
         self._process: PidFd | None = None
+        self._early: deque[dict[str, Any]] = deque()  # what the old master has said before this one listens
         self.described: list[dict[str, Any]] | None = None
         self.queue: list[int] = []
         self.counters: list[int] = []
@@ -85,6 +87,25 @@ class NewMaster(Policy):
             return
         self._service.loop.watch(self._handover, self._hear)
         self._service.loop.watch(self._process, self._ended)
+        if self._early:
+            self._hear()
+
+    def look_ahead(self) -> None:
+        """Before this one listens: takes what the old master has opened for a reload of its own since it executed this
+        one, and has now, so that nobody else can. Whatever else it says waits."""
+        while self._handover is not None and (message := self._handover.receive()) is not None:
+            if message["type"] == "gone":  # as it will say again
+                return
+            if message["type"] == "reload":
+                self._addresses.leave(self._opened(message))
+                message = {"type": "reload", "fds": []}
+            self._early.append(message)
+
+    def _next(self) -> dict[str, Any] | None:
+        """The next message of the old master."""
+        if self._early:
+            return self._early.popleft()
+        return self._handover.receive() if self._handover is not None else None
 
     def serves(self) -> None:
         """The workers here serve: the old master is told, and how many of its reloads they have followed."""
@@ -107,7 +128,7 @@ class NewMaster(Policy):
             self._handover.send("failed", reason=reason)
 
     def _hear(self) -> None:
-        while self._handover is not None and (message := self._handover.receive()) is not None:
+        while self._handover is not None and (message := self._next()) is not None:
             if message["type"] == "control":
                 for fd in message["fds"]:
                     self._control.adopt(self._host.adopt(fd, "", message["control"]))

@@ -102,14 +102,18 @@ class Start:
     def _open_listeners(self, generation: Generation, found: list[Listener]) -> bool:
         """Opens what the configuration asks for. False when a signal said to stop meanwhile. Raises ListenError.
 
-        Who has an address may be about to leave it, so one that is in use is tried again for some seconds.
+        Who has an address may be about to leave it, so one that is in use is tried again for some seconds. An old
+        master that has it passes it on, once its own reload has succeeded.
         """
         service, loop = self._service, self._service.loop
         until = loop.now() + IN_USE_TIMEOUT
         told = False
         while True:
+            if self._new_master is not None:
+                self._new_master.look_ahead()
             try:
-                generation.open_listeners(found, self._host.bind)
+                generation.open_listeners([*found, *self._addresses.unserved], self._host.bind)
+                self._addresses.take_up(generation.listeners)
                 for listener in found:
                     if listener not in generation.listeners:  # an old master's, which is not to be served any more
                         self._addresses.let_go(listener)

@@ -238,7 +238,7 @@ def _bind_unix(path: str, backlog: int, mode: int) -> Listener:
 
 
 def remove_stale(path: str) -> None:
-    """Removes a Unix socket's file that nobody listens on. Raises ListenError at a live one, or another file."""
+    """Removes a Unix socket's file that nobody listens on. Raises AddressInUse at a live one, ListenError at others."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ListenError(f"cannot listen on unix:{path}: a file that is not a socket is in the way")
@@ -250,7 +250,7 @@ def remove_stale(path: str) -> None:
     if result == errno.ECONNREFUSED:
         os.unlink(path)
     elif result in (0, errno.EAGAIN, errno.EPROTOTYPE):  # the backlog is full; it is of another type, as /dev/log
-        raise ListenError(f"cannot listen on unix:{path}: another process listens there")
+        raise AddressInUse(f"cannot listen on unix:{path}: another process listens there")
     elif result != errno.ENOENT:
         raise ListenError(f"cannot listen on unix:{path}: {os.strerror(result)}")
 

@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Load
-from tests.support.server import Server, answer, connector
+from tests.support.server import Server, answer, connector, free_port
 
 CONFIG = """
-import errno, os
+import errno, os, time
 from sdserve.process.handover import Handover
+
+while os.path.exists("DIRECTORY/hold-reading") and not os.path.exists(f"DIRECTORY/reads-{os.getpid()}"):
+    time.sleep(0.01)
 
 bind = ["unix:DIRECTORY/one"]
 metrics_bind = []
+if os.path.exists("DIRECTORY/more"):
+    bind.append(open("DIRECTORY/more").read())
 
 def sends(self, type, fds=(), *, send=Handover.send, **fields):
     once = f"DIRECTORY/fails-{type}{'-with-listeners' if fds else ''}"
@@ -86,3 +91,33 @@ def test_a_listener_that_cannot_be_passed_is_named_and_the_upgrade_backed_out(se
     server.wait_log("two cannot be passed to the new master: ")
     server.wait_log("Upgrade backed out")
     assert [answer(f"{short_path}/{name}").body for name in ("one", "two")] == [b"hello", b"hello"]
+
+
+@pytest.mark.parametrize("when", ["before it opens its own", "while it tries to"])
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_a_new_master_gets_an_address_that_it_cannot_open(
+    server: Server, short_path: Path, kind: str, when: str
+) -> None:
+    """A reload of the old one has brought that, before the new one has read its configuration."""
+    address: str | tuple[str, int] = f"{short_path}/two" if kind == "unix" else ("127.0.0.1", free_port())
+    for held in ("hold-reading", f"reads-{server.pid}", f"free-{server.pid}"):
+        (short_path / held).touch()
+    server.kill(signal.SIGUSR2)
+    server.wait_log("the new master is pid")
+    (short_path / "more").write_text(f"unix:{address}" if isinstance(address, str) else "{}:{}".format(*address))
+    if when == "while it tries to":
+        (short_path / f"free-{server.pid}").unlink()
+        (short_path / "hold").touch()
+        mark = server.mark
+        server.kill(signal.SIGHUP)
+        server.wait_log("Booting worker", since=mark)
+        (short_path / "hold-reading").unlink()
+        server.wait_log("trying again for")
+        (short_path / "hold").unlink()
+    else:
+        server.kill(signal.SIGHUP)
+        server.wait_log("Reloaded: ")
+        (short_path / "hold-reading").unlink()
+    server.wait_log("has been promoted")
+    assert "backed out" not in server.log
+    assert answer(address, "/").status == answer(f"{short_path}/one", "/").status == 200

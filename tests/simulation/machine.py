@@ -19,7 +19,7 @@ from sdserve.arbiter.reexec import Reexec
 from sdserve.arbiter.signals import Handler
 from sdserve.arbiter.worker_handle import WorkerHandle
 from sdserve.config import Config
-from sdserve.errors import ListenError, PidfileError
+from sdserve.errors import AddressInUse, PidfileError
 from sdserve.events import Event
 from sdserve.log import Destinations, Logger
 from sdserve.process.counter_memory import CounterMemory
@@ -264,7 +264,7 @@ class SimulatedHost(Host):
     def bind(self, address: Any, *, backlog: int, reuse_port: bool = False, socket_mode: int = 0o600) -> Listener:
         world, path = self.world, str(address)
         if path in world.sockets and world.listening(path):
-            raise ListenError(f"cannot listen on unix:{path}: another process listens there")
+            raise AddressInUse(f"cannot listen on unix:{path}: another process listens there")
         world.sockets[path] = inode = (0, world.number())
         return self._listener(path, inode=inode)
 
