@@ -68,8 +68,9 @@ class Observation:
         service = self._service
         self._look_away()
         kept = [each for each in service.observed if each.activated]
+        there = [*service.observed, *self._addresses.unserved]  # the latter another master may serve, and has open
         for name, wanted in ((METRICS, service.cfg.metrics_bind), (AGENT, service.cfg.agent_bind)):
-            present = [each for each in service.observed if each.name == name and not each.activated]
+            present = [each for each in there if each.name == name and not each.activated]
             for where, found in match(map(address, wanted), present):
                 try:
                     listener = found or self._host.bind(where, backlog=64)
@@ -82,6 +83,7 @@ class Observation:
             if each not in kept:
                 self._addresses.let_go(each)
         service.observed = kept
+        self._addresses.take_up(kept)
 
     def release(self) -> None:
         """Another master answers from now on, on the same listeners."""

@@ -145,6 +145,34 @@ def test_metrics_that_the_old_master_opens_are_there_after_the_upgrade(site: Sit
     assert "no metrics" not in site.server.log
 
 
+@pytest.mark.parametrize("who_goes", ["new", "old"])
+def test_metrics_that_are_configured_away_and_again_beside_a_new_master(
+    start: Start, short_path: Path, who_goes: str
+) -> None:
+    """That has their listener as well: nobody could open it anew."""
+    metrics, config = f"{short_path}/metrics", short_path / "conf.py"
+    config.write_text(f"bind = 'unix:{short_path}/one'\nmetrics_bind = 'unix:{metrics}'\n")
+    given = ["--upgrade", "manual", "-p", f"{short_path}/pid", "-w", "1", "-c", str(config)]
+    server = start(*given, "plain:application").wait_ready()
+    server.kill(signal.SIGUSR2)
+    server.wait_log(r"\(pid \d+\) serves")
+    with_metrics = config.read_text()
+    for text in (with_metrics.replace("metrics_bind", "# "), with_metrics):
+        mark = server.mark
+        config.write_text(text)
+        server.kill(signal.SIGHUP)
+        server.wait_log("Reloaded: Running: .*; beside the old master", since=mark)
+    assert answer(metrics, "/metrics").status == 200
+    if who_goes == "new":
+        server.kill(signal.SIGTERM, int((short_path / "pid.2").read_text()))
+        server.wait_log("Upgrade backed out")
+    else:
+        server.kill(signal.SIGTERM)
+        server.wait_log("has been promoted")
+    assert answer(metrics, "/metrics").status == 200
+    assert "no metrics" not in server.log
+
+
 def test_a_reload_takes_back_what_another_had_given_up(site: Site) -> None:
     """The old master serves it on meanwhile, so nobody could bind it anew."""
     new = Process.of(int((site.directory / "pid.2").read_text()))
