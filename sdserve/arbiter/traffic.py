@@ -123,7 +123,8 @@ class TrafficWatch:
         traffic = between(self._before, after, now - self._at, view, self._backlog())
         self._before, self._at = after, now
         if not traffic.requests and service.children.rest():
-            self.text = traffic.text(self._moment(now - service.children.last_use()))
+            used = service.children.last_use()
+            self.text = traffic.text(self._moment(now - used)) if used else "no requests yet"
             return
         self.text = traffic.text()
         self._wait = EVERY if self.text != said else min(2 * self._wait, LATEST)

@@ -118,6 +118,24 @@ def test_looks_while_there_is_traffic_and_sleeps_afterwards(tmp_path: Path) -> N
     unit.close()
 
 
+def test_who_was_never_asked_says_so(tmp_path: Path) -> None:
+    """And not that it was asked when the machine began."""
+    now = 100.0
+    loop = Loop(clock=lambda: now)
+    unit = Unit(tmp_path, 0, loop=loop)
+    unit.service.count_in(CounterMemory.private())
+    unit.service.state = Master.RUNNING
+    loop.turn()
+    watch_traffic(unit.service, unit.speaker, lambda ago: f"{ago:g} s ago")
+    unit.speaker.on_main()
+    now += EVERY
+    loop.turn()
+    unit.speaker.report()
+    assert unit.messages()[-2].fields["STATUS"].endswith("; no requests yet")
+    assert loop.timeout() is None
+    unit.close()
+
+
 def test_the_last_outcome_and_when(tmp_path: Path) -> None:
     unit = Unit(tmp_path, 0)
     service = unit.service
