@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.service import Service
-from sdserve.process.giving_up import give_up
+from sdserve.process.giving_up import give_up, hold_off
 from sdserve.process.listeners import OBSERVED, Listener
 
 
@@ -73,6 +73,12 @@ class Addresses:
             self._left.append(listener)
         else:
             self._give_up(listener)
+
+    def hold_off(self, listeners: Iterable[Listener]) -> None:
+        """Before the workers leave: a copy that a booting one keeps would take clients whom nobody accepts."""
+        for listener in listeners:
+            if listener.own and not self._shared(listener):
+                hold_off(listener)
 
     def close(self, listeners: Iterable[Listener]) -> None:
         """At the end of this master. A Unix socket's file is removed by the last one that has it."""

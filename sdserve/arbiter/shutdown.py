@@ -62,6 +62,7 @@ class Shutdown(Policy):
         self._take_all(
             "hand-over" if handing_over else "stop",
             *([self._old_master.pass_on_control] if handing_over else []),
+            *([] if handing_over else [lambda: self._addresses.hold_off(self._service.listeners)]),
             self._pool.manage,
             *(self._old_master.hand_over() if handing_over else []),
             lambda: self._commands.upgraded("the service is being stopped"),

@@ -48,6 +48,12 @@ def give_up(listener: Listener, queue: AdoptionQueue) -> OSError | None:
     return trouble
 
 
+def hold_off(listener: Listener) -> None:
+    """From now on nobody arrives by TCP, in any process; who had arrived is accepted as before."""
+    if listener.sock.family != socket.AF_UNIX:
+        _shut(listener.sock)
+
+
 def _shut(sock: socket.socket) -> None:
     """From now on nobody arrives."""
     if sock.family == socket.AF_UNIX:
