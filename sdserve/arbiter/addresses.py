@@ -3,14 +3,20 @@
 Two masters may have the same listener: one has passed it to the other, at an upgrade or at a reload amid one. What one
 of them gives up stays open, and keeps its file, until the other serves it no more. Until then it can be served again:
 nobody could open it anew.
+
+At a stop nobody arrives any more once the workers are told to leave, and the address ends as soon as they have taken
+all who had: a worker that boots has a copy, in which others would wait for somebody who never accepts them.
 """
 
 from collections.abc import Iterable, Sequence
 
 from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.service import Service
-from sdserve.process.giving_up import give_up, hold_off
+from sdserve.process.giving_up import ended, give_up, shut
 from sdserve.process.listeners import OBSERVED, Listener
+
+HANDSHAKE = 0.02  # seconds that a handshake takes which had begun, unless its client is far away
+LOOK_AGAIN = 0.1  # seconds between two looks for clients that no worker has accepted yet
 
 
 class Addresses:
@@ -20,6 +26,7 @@ class Addresses:
         self._service = service
         self._passed: list[Listener] = []  # by the old master to this one, or by this one to a new one
         self._left: list[Listener] = []  # given up here, while another master may serve them
+        self._ending: list[Listener] = []  # at the end of this master, until nobody waits there
 
     # --- between two masters ------------------------------------------------------------------------------------------
 
@@ -74,11 +81,24 @@ class Addresses:
         else:
             self._give_up(listener)
 
-    def hold_off(self, listeners: Iterable[Listener]) -> None:
-        """Before the workers leave: a copy that a booting one keeps would take clients whom nobody accepts."""
-        for listener in listeners:
-            if listener.own and not self._shared(listener):
-                hold_off(listener)
+    def shut(self, listeners: Iterable[Listener]) -> None:
+        """Before all workers leave: nobody arrives any more at what we bound. Who has arrived is theirs to take."""
+        self._ending = [each for each in listeners if each.own and not self._shared(each) and shut(each)]
+
+    def end(self, listeners: Iterable[Listener]) -> None:
+        """The workers have been told to leave. A copy that a booting one has is to keep nobody waiting."""
+        self.close(each for each in listeners if each not in self._ending)
+        for listener in self._ending:
+            listener.unlink()
+        self._service.loop.call_at(self._service.loop.now() + HANDSHAKE, self._end)
+
+    def _end(self) -> None:
+        for listener in self._ending:
+            if ended(listener):
+                listener.close()
+        self._ending = [each for each in self._ending if each.fileno() >= 0]
+        if self._ending:
+            self._service.loop.call_at(self._service.loop.now() + LOOK_AGAIN, self._end)
 
     def close(self, listeners: Iterable[Listener]) -> None:
         """At the end of this master. A Unix socket's file is removed by the last one that has it."""

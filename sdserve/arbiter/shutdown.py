@@ -62,14 +62,14 @@ class Shutdown(Policy):
         self._take_all(
             "hand-over" if handing_over else "stop",
             *([self._old_master.pass_on_control] if handing_over else []),
-            *([] if handing_over else [lambda: self._addresses.hold_off(self._service.listeners)]),
+            *([] if handing_over else [lambda: self._addresses.shut(self._service.listeners)]),
             self._pool.manage,
             *(self._old_master.hand_over() if handing_over else []),
             lambda: self._commands.upgraded("the service is being stopped"),
             self._commands.drain.ends,
             self._reload.pass_on,
             self._manager.stopping,
-            lambda: self._addresses.close(self._service.listeners),
+            lambda: self._addresses.end(self._service.listeners),
             self._observation.renew,  # the one of before has copies of them
         )
 

@@ -1,6 +1,7 @@
-"""The end of an address that is served no more: who had arrived goes on to who serves, who comes later is refused.
+"""The end of an address that is served no more: who had arrived is served, who comes later is refused.
 
-Closing a listening socket resets what waits in its queue, and somebody may arrive between a last look and the close. So
+At a reload who had arrived goes on to workers that serve on; at a stop the workers that leave take them. Closing a
+listening socket resets what waits in its queue, and somebody may arrive between a last look and the close. So
 the socket is first shut, in all processes that have it: a Unix socket by shutdown(2), which leaves its queue alone. Of
 TCP that would reset the queue; there a filter drops each SYN, so nobody begins a connection that would be reset. Its
 client sends another one a second later (tcp(7), tcp_syn_retries), and is refused.
@@ -8,6 +9,7 @@ client sends another one a second later (tcp(7), tcp_syn_retries), and is refuse
 
 import array
 import errno
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -32,7 +34,7 @@ def give_up(listener: Listener, queue: AdoptionQueue) -> OSError | None:
     """
     trouble = None
     try:
-        _shut(listener.sock)
+        shut(listener)
         while waiting := _accepted(listener):
             try:
                 went, _ = queue.offer(waiting)
@@ -48,23 +50,34 @@ def give_up(listener: Listener, queue: AdoptionQueue) -> OSError | None:
     return trouble
 
 
-def hold_off(listener: Listener) -> None:
-    """From now on nobody arrives by TCP, in any process; who had arrived is accepted as before."""
-    if listener.sock.family != socket.AF_UNIX:
-        _shut(listener.sock)
+def shut(listener: Listener) -> bool:
+    """From now on nobody arrives, at any process that has it; who had arrived is accepted as before.
 
-
-def _shut(sock: socket.socket) -> None:
-    """From now on nobody arrives."""
+    False where the kernel cannot do that (gVisor): who arrives in the next microseconds is reset there.
+    """
+    sock = listener.sock
     if sock.family == socket.AF_UNIX:
         sock.shutdown(socket.SHUT_RD)
-        return
+        return True
     program = array.array("B", b"".join(struct.pack("HBBI", *each) for each in DROP_SYN))
     address, _ = program.buffer_info()
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(DROP_SYN), address))
-    except OSError:  # not every kernel has it (gVisor): who arrives in the next microseconds is reset there
-        return
+    except OSError:
+        return False
+    return True
+
+
+def ended(listener: Listener) -> bool:
+    """Ends a listener that was shut, for every process that has it, unless somebody waits in its queue."""
+    if listener.family != socket.AF_UNIX:  # there it has ended: its queue is left alone
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        if [event for _, event in poll.poll(0)] == [select.POLLIN]:  # with POLLHUP it has ended
+            return False
+        with suppress(OSError):  # another process was quicker
+            listener.sock.shutdown(socket.SHUT_RD)
+    return True
 
 
 def _accepted(listener: Listener) -> list[HandedConnection]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.load import until_closed
+from tests.support.load import Load, until_closed
 from tests.support.server import Server, connector, free_port
 from tests.support.waiting import eventually
 
@@ -86,6 +86,21 @@ def test_who_comes_later_is_refused_at_once(start: Start, tmp_path: Path) -> Non
         (tmp_path / "go").touch()
         assert until_closed(slow).startswith(b"HTTP/1.1 200 OK\r\n")
     assert server.wait() == 0
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_arrives_amid_the_stop_is_answered_or_refused(start: Start, short_path: Path, kind: str) -> None:
+    """None is reset between the last look of a worker and its close of the listener."""
+    address = ("127.0.0.1", free_port()) if kind == "tcp" else str(short_path / "s")
+    bind = f"127.0.0.1:{address[1]}" if kind == "tcp" else f"unix:{address}"
+    for _ in range(8):
+        server = start("-b", bind, "-w", "2", "plain:application").wait_ready()
+        load = Load(connector(address), clients=6, think=0.001).start()
+        load.wait_answers(50)
+        server.kill(signal.SIGTERM)
+        assert server.wait() == 0
+        seen = load.stop()
+        assert not [each for each in seen.failures if not each.name.startswith("connect: ")]
 
 
 def test_a_disk_that_has_become_read_only_costs_no_request(start: Start, disk: Path, tmp_path: Path) -> None:

@@ -20,10 +20,13 @@ def application(environ, start_response):
 """
 
 
-def test_who_comes_later_is_refused(start: Callable[..., Server], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["tcp", "abstract"])
+def test_who_comes_later_is_refused(start: Callable[..., Server], tmp_path: Path, kind: str) -> None:
     (tmp_path / "slow_app.py").write_text(SLOW)
-    address = "127.0.0.1", free_port()
-    server = start("-b", "{}:{}".format(*address), "-w", "1", "slow_app:application", cwd=tmp_path)
+    port = free_port()
+    address = ("127.0.0.1", port) if kind == "tcp" else f"\0{tmp_path}"
+    bind = f"127.0.0.1:{port}" if kind == "tcp" else f"unix:@{tmp_path}"
+    server = start("-b", bind, "-w", "1", "slow_app:application", cwd=tmp_path)
     server.wait_ready()
     (tmp_path / "slow").touch()
     server.kill(signal.SIGHUP)
@@ -31,6 +34,8 @@ def test_who_comes_later_is_refused(start: Callable[..., Server], tmp_path: Path
     mark = server.mark
     server.kill(signal.SIGTERM)
     server.wait_log("Worker exiting", since=mark)
+    assert server.workers, "the new one boots still"
     with pytest.raises(ConnectionRefusedError):
         connector(address)()
+    assert server.workers, "it was refused while that boots"
     assert server.wait(20) == 0
