@@ -300,9 +300,24 @@ class Plan:
         elif found.has_static:
             yield f"static files: run manage.py collectstatic; the proxy serves them from {found.static}"
         if any(each.startswith(STATE) for each in found.files):
-            yield f"its database is in /var/lib/{self.place}: run manage.py migrate as the service's user"
+            yield f"its database is in /var/lib/{self.place}"
+            yield f"run manage.py migrate as the service's user: {self._by_systemd('manage.py', 'migrate')}"
         elif found.files:
             yield "a database in $STATE_DIRECTORY would spare the service to write into the project's directory"
+            yield f"run manage.py migrate as {self.owner}, who may not write to what root makes: {self._by_runuser()}"
+
+    def _by_systemd(self, *words: str) -> str:
+        """The command that runs a program of the project with the service's state directory, which is its alone."""
+        who = [f"User={self.owner}"] if self.owner else [f"User={self.place}", "DynamicUser=yes"]
+        properties = [*who, f"StateDirectory={self.place}", f"WorkingDirectory={self.directory}"]
+        properties.append(f"EnvironmentFile=-/etc/sdserve/{self.name}.env")
+        given = [word for each in properties for word in ("-p", each)]
+        given.append(f"--setenv=DJANGO_SETTINGS_MODULE={self.found.settings}")
+        return shlex.join(["systemd-run", "--collect", "--wait", "--pipe", *given, f"{self.prefix}/bin/python", *words])
+
+    def _by_runuser(self) -> str:
+        command = [f"{self.prefix}/bin/python", f"{self.directory}/manage.py", "migrate"]
+        return shlex.join(["runuser", "-u", self.owner, "--", *command])
 
 
 def sign(text: str) -> str:

@@ -165,6 +165,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
     print("lifespan begins", flush=True)
     yield {"pool": "of lifespan"}
     LARGE.unlink()
+    LARGE.parent.rmdir()
     print("lifespan ends", flush=True)
 
 

@@ -141,6 +141,21 @@ def test_django_with_a_database_that_root_made(host: Machine) -> None:
         host.run("userdel", "sdserve-shop", check=False)
 
 
+def test_django_with_a_database_that_is_made_as_it_is_told(host: Machine) -> None:
+    project(host, "/srv/shop", DJANGO)
+    script = "cd /srv/shop; exec /opt/sdserve/bin/sdserve unit shop.wsgi:application 2>&1 >commands"
+    [told] = [line for line in host.run("sh", "-c", script).stdout.splitlines() if "manage.py" in line]
+    try:
+        install, start = host.path("/srv/shop/commands").read_text().splitlines()
+        host.run("sh", "-euc", install)
+        host.run("sh", "-euc", told.partition("makes: ")[2])
+        host.run("sh", "-euc", start)
+        assert get(lambda: host.connect(ADDRESS, timeout=60.0)).body == b"Hello from Django, 1 sessions"
+    finally:
+        host.systemctl("stop", "shop.socket", "shop.service", check=False)
+        host.run("userdel", "sdserve-shop", check=False)
+
+
 def test_fastapi_in_a_home_that_nobody_else_may_enter(host: Machine) -> None:
     host.run("useradd", "-m", "-K", "HOME_MODE=0700", "dev")
     try:

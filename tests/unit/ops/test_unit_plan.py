@@ -112,6 +112,10 @@ def test_the_same_is_written_each_time() -> None:
         (Found("wsgi", "django", has_static=True, static="/srv/static"), "serves them from /srv/static"),
         (Found("wsgi", "django", files=(f"{STATE}/db",)), "/var/lib/sdserve-shop"),
         (
+            Found("wsgi", "django", files=(f"{STATE}/db",)),
+            "-p User=sdserve-shop -p DynamicUser=yes -p StateDirectory=sdserve-shop ",
+        ),
+        (
             Found("asgi", "fastapi", error="it took too long"),
             "not imported, nor served until it can be (it took too long)",
         ),
@@ -119,6 +123,13 @@ def test_the_same_is_written_each_time() -> None:
 )
 def test_hints(found: Found, hint: str) -> None:
     assert any(hint in each for each in plan(found=found).hints())
+
+
+def test_who_makes_the_database() -> None:
+    found = Found("wsgi", "django", "shop.settings", files=(DATABASE,))
+    hints = list(plan(Place(DATABASE, "", True, ""), found=found).hints())
+    command = "runuser -u sdserve-shop -- /opt/venv/bin/python /srv/shop/manage.py migrate"
+    assert f"run manage.py migrate as sdserve-shop, who may not write to what root makes: {command}" in hints
 
 
 def test_one_text_of_the_service_for_all_uses() -> None:
