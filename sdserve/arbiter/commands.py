@@ -1,6 +1,7 @@
 """What sdservectl can ask of a master, as ops/commands.py lists it: some at once, others when the outcome is known."""
 
 from collections.abc import Callable
+from typing import Any
 
 from sdserve.arbiter import slow
 from sdserve.arbiter.call import Call
@@ -203,7 +204,10 @@ class Commands:
 
     def reloaded(self, trouble: str) -> None:
         """The reload that has begun last ended; `trouble` is "" or why it failed."""
-        self._tell(self._reloading, "ReloadFailed", trouble, f"reloaded: {self._service.status_line()}")
+        service = self._service
+        warnings = service.generation.warnings if service.generation is not None else []
+        done = f"reloaded: {service.status_line()}"
+        self._tell(self._reloading, "ReloadFailed", trouble, done, warnings=warnings)
 
     def overtaken(self) -> bool:
         """A new master takes over before the reload is done: clients have to ask that one. False if none waits."""
@@ -226,7 +230,7 @@ class Commands:
         """An upgrade ended; `trouble` is "" or why it failed, `done` what has come of it."""
         self._tell(self._upgrades, "UpgradeFailed", trouble, done)
 
-    def _tell(self, waiting: list[Call], failure: str, trouble: str, done: str) -> None:
+    def _tell(self, waiting: list[Call], failure: str, trouble: str, done: str, **fields: Any) -> None:
         """Answers all of them. Who cannot be told for now, for want of memory, stays for the next attempt."""
         errors: list[Exception] = []
         for call in list(waiting):
@@ -234,7 +238,7 @@ class Commands:
                 if trouble:
                     call.fail(failure, trouble)
                 else:
-                    call.reply(done)
+                    call.reply(done, **fields)
                 waiting.remove(call)
             except Exception as error:  # noqa: BLE001 - it is raised when the others have heard
                 errors.append(error)

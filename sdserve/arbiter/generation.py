@@ -60,14 +60,18 @@ class Generation:
         generation.statsd = statsd
         return generation
 
+    @property
+    def warnings(self) -> list[str]:
+        """What of the configuration the operator may see differently, a line each."""
+        if not self.unused:
+            return self.cfg.warnings
+        source, unused = self.cfg.settings["bind"].source, ", ".join(self.unused)
+        return [*self.cfg.warnings, f"bind ({source}): {unused} is not used: systemd's sockets are, see ListenStream="]
+
     def announce(self, log: Logger) -> None:
-        """Tells the log what the configuration is, and what of it the operator may see differently."""
-        for warning in self.cfg.warnings:
+        """Tells the log what the configuration is."""
+        for warning in self.warnings:
             log.warning("%s", warning)
-        if self.unused:
-            source = self.cfg.settings["bind"].source
-            unused = ", ".join(self.unused)
-            log.warning("bind (%s): %s is not used: systemd's sockets are, see ListenStream=", source, unused)
         if log.is_enabled("debug"):
             lines = [f"  {name}: {setting.value}" for name, setting in self.cfg.settings.items()]
             log.debug("Current configuration:\n%s", "\n".join(lines))

@@ -98,7 +98,7 @@ class Reload(Policy):
         self._opened = [each for each in generation.listeners if each not in previous.listeners]
         self._addresses.take_up(self._opened)
         if cfg.preload_app:
-            service.log.warning("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
+            cfg.warnings.append("preload_app: modules that are loaded already stay as they are; USR2 brings new code")
         generation.preload()
         service.setup(generation)
         generation.announce(service.log)

@@ -179,6 +179,9 @@ def _shown(answer: Answer, options: argparse.Namespace) -> int:
         say(show.stacks(answer))
     else:
         say(answer["text"])
+        if "INVOCATION_ID" not in os.environ:  # where systemd reloads, the journal has them from the master
+            for warning in answer.get("warnings", ()):
+                say(f"sdservectl: {warning}", sys.stderr)
     return DONE
 
 

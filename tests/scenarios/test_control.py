@@ -107,6 +107,26 @@ def test_a_reload_that_meets_another_is_answered_when_its_own_code_serves(
     assert answer(operated.address).body == served
 
 
+def test_a_reload_says_what_of_the_configuration_has_no_effect(start: Start, short_path: Path) -> None:
+    conf = short_path / "conf.py"
+    conf.touch()
+    operated = Operated(start, short_path, "-w", "1", "-c", str(conf), "plain:application")
+    assert operated.run("reload").stderr == ""
+    conf.write_text("timeuot = 3\n")
+    failed = operated.run("reload")
+    assert "timeuot" in failed.stderr
+    conf.write_text("worker_tmp_dir = '/dev/shm'\npreload_app = True\n")
+    done = operated.run("reload")
+    assert (done.returncode, done.stdout.partition(":")[0]) == (0, "reloaded")
+    tmp_dir, preload = done.stderr.splitlines()
+    assert tmp_dir.startswith(f"sdservectl: {conf}:1: gunicorn's setting worker_tmp_dir"), tmp_dir
+    assert preload.startswith("sdservectl: preload_app: modules that are loaded already stay"), preload
+    by_systemd = {**operated.environ, "INVOCATION_ID": "1"}
+    program = [*operated.program, "reload"]
+    quiet = subprocess.run(program, capture_output=True, text=True, timeout=30, env=by_systemd, check=True)
+    assert "worker_tmp_dir" not in quiet.stderr, "the journal has it from the master"
+
+
 @pytest.fixture(scope="module")
 def stuck() -> Iterator[Operated]:
     """One of four workers is free: the others sleep, wait for a peer, and hold the GIL."""
