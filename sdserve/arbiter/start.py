@@ -16,6 +16,7 @@ from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.arbiter.steps import Steps
 from sdserve.errors import AddressInUse
 from sdserve.process.listeners import OBSERVED, Listener
+from sdserve.systemd.notify import deaf_supervisor
 
 if TYPE_CHECKING:
     from sdserve.arbiter.new_master import NewMaster
@@ -53,6 +54,8 @@ class Start:
         """
         service, log = self._service, self._service.log
         log.event(events.STARTING, VERSION=__version__)
+        if deaf_supervisor(service.launched_with, service.pid):
+            log.warning("systemd does not hear when this service is ready, or hands over: its unit needs Type=notify")
         if service.cfg.config:
             log.info("Using config file: %s", service.cfg.config)
         generation = self._check()

@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    guessed = not (options.unit or options.user or options.socket)
     if options.user and options.socket:
         parser().error("argument --user: not allowed with argument -s/--socket")
     if options.unit:
@@ -56,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
         from sdserve.ctl.unit import runtime_directory
 
         options.socket = os.path.join(runtime_directory(user=True), "sdserve", "control")
-    elif not options.socket:
+    elif guessed:
         directory = os.environ.get("RUNTIME_DIRECTORY", "/run/sdserve").split(":")[0]
         options.socket = os.path.join(directory, "control")
     try:
@@ -65,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
         if isinstance(error, BrokenPipeError):
             raise
         reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        say(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket)}", sys.stderr)
+        say(f"sdservectl: {options.socket}: {reason}. {_advice(error, options.socket, guessed)}", sys.stderr)
         return LATE if isinstance(error, TimeoutError) else NOBODY
 
 
@@ -180,7 +181,7 @@ def _shown(answer: Answer, options: argparse.Namespace) -> int:
     else:
         say(answer["text"])
         if "INVOCATION_ID" not in os.environ:  # where systemd reloads, the journal has them from the master
-            for warning in answer.get("warnings", ()):
+            for warning in answer.get("warnings") or ():  # a master of an earlier version has none
                 say(f"sdservectl: {warning}", sys.stderr)
     return DONE
 
@@ -210,7 +211,7 @@ WAYS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def _advice(error: OSError, path: str) -> str:
+def _advice(error: OSError, path: str, guessed: bool) -> str:
     if isinstance(error, PermissionError):
         return "Run it as root, or as the user of the service"
     if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) and "RUNTIME_DIRECTORY" not in os.environ:
@@ -221,4 +222,5 @@ def _advice(error: OSError, path: str) -> str:
     directory, name = os.path.split(path)
     others = sorted(glob.glob(os.path.join(glob.escape(directory) + "-*", glob.escape(name))))
     named = f" With -s it finds {', '.join(others)}." if others else ""
-    return f"Is sdserve running, with this control socket?{named}"
+    elsewhere = " -u UNIT finds that of a unit, in its RuntimeDirectory=." if guessed else ""
+    return f"Is sdserve running, with this control socket?{named}{elsewhere}"

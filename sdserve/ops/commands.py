@@ -151,7 +151,7 @@ COMMANDS = (
     Command(
         "reload",
         "new configuration and code; returns when it serves, or was rolled back",
-        gives=(Field("warnings", tuple[str, ...], "what the operator may see differently, a line each"),),
+        gives=(Field("warnings", tuple[str, ...] | None, "what the operator may see differently, a line each"),),
         fails=("ReloadFailed", "TakenOver"),
     ),
     Command(

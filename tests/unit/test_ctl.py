@@ -168,6 +168,15 @@ def test_instances_of_the_template_are_named(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.endswith(f"with this control socket? With -s it finds {found}.\n")
 
 
+def test_where_to_look_who_named_no_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    assert ctl.main(["status"]) == 2
+    where = f"sdservectl: {tmp_path}/control: No such file or directory. Is sdserve running, with this control socket?"
+    assert capsys.readouterr().err == f"{where} -u UNIT finds that of a unit, in its RuntimeDirectory=.\n"
+
+
 def test_nobody_who_may(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **more: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
