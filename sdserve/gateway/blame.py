@@ -1,15 +1,17 @@
-"""Whose code failed, when an application cannot be loaded: its own last line, and a traceback without the way there.
+"""Whose code failed or hangs, when an application cannot be loaded: its own last line, and a traceback without the way
+there.
 
 Between the application's frames lie those of the import system, and below its last one, as a rule, those of a library.
 What the operator can mend is the application's own code, so that is named; the library's frames stay in the traceback.
 """
 
+import gc
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from types import FrameType, TracebackType
+from collections.abc import Iterable, Iterator
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType, TracebackType
 from typing import TYPE_CHECKING
 
 from sdserve.errors import SdserveError
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STDLIB = os.path.dirname(os.__file__).removeprefix(sys.base_prefix)
 _LIBRARY = tuple({prefix + _STDLIB + os.sep for prefix in (sys.base_prefix, sys.exec_prefix)})
+# Where it is, and what it waits for.
+_PARTS: dict[type, tuple[str, str]] = {
+    CoroutineType: ("cr_frame", "cr_await"),
+    AsyncGeneratorType: ("ag_frame", "ag_await"),
+    GeneratorType: ("gi_frame", "gi_yieldfrom"),
+}
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -28,6 +36,34 @@ def place(error: BaseException) -> str:
     found = list(_frames(error.__traceback__))
     own = [each for each in found if _is_own(each[0].f_code.co_filename)] or found
     return f" ({own[-1][0].f_code.co_filename}, line {own[-1][1]})" if own else ""
+
+
+def standing(frame: FrameType | None) -> str:
+    """As `place`, of code that we have called, and that runs."""
+    found: list[FrameType] = []
+    while frame is not None and not frame.f_code.co_filename.startswith(_OURS):
+        found.insert(0, frame)
+        frame = frame.f_back
+    return _innermost(found)
+
+
+def waiting(coro: object) -> str:
+    """As `place`, of a coroutine that waits, and of those that it waits for."""
+    found: list[FrameType] = []
+    while coro is not None:
+        if (names := _PARTS.get(type(coro))) is None:  # what awaits an asynchronous generator has no name for it
+            coro = next((each for each in gc.get_referents(coro) if type(each) in _PARTS), None)
+            continue
+        frame, coro = (getattr(coro, name) for name in names)
+        if frame is not None:
+            found.append(frame)
+    return _innermost(found)
+
+
+def _innermost(frames: Iterable[FrameType]) -> str:
+    found = [each for each in frames if not _is_on_the_way(each.f_code.co_filename)]
+    own = [each for each in found if _is_own(each.f_code.co_filename)] or found
+    return f" ({own[-1].f_code.co_filename}, line {own[-1].f_lineno})" if own else ""
 
 
 def importer(error: BaseException) -> str:

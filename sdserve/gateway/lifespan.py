@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import Any
 
 from sdserve.errors import BootError, Leave, in_words
+from sdserve.gateway.blame import standing, waiting
 from sdserve.log import Logger
 
 AUTO, ON, OFF = "auto", "on", "off"
@@ -41,6 +43,12 @@ class Lifespan:
             raise BootError(f"lifespan is on, and the application does not support it: {in_one_line(failure)}")
         else:
             self._log.debug("The application has no lifespan: %s", failure)
+
+    def unanswered(self, frame: FrameType | None) -> str:
+        """What the application has not answered yet, and where it waits, or runs at `frame`; "" if there is nothing."""
+        if self._task is None or self._task.done() or self._answers[self._asked].done():
+            return ""
+        return f"{self._asked} is not complete{waiting(self._task.get_coro()) or standing(frame)}"
 
     async def shutdown(self, seconds: float) -> None:
         """Gives the application so long to end in order."""

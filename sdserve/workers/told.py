@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from sdserve import events
 from sdserve.descriptor import Meaning
 from sdserve.errors import Leave, WantsToLeave
+from sdserve.gateway import blame
 from sdserve.process import foreign, output
 from sdserve.process.counters import POLLS
 from sdserve.process.ending import STDERR, end_within
@@ -315,8 +316,8 @@ class Told:
         faulthandler.dump_traceback(STDERR, all_threads=True)
         self.alive = False
         if not self.booted and not self.leaving:
-            amid = f": warm-up of {self.warming} was not answered" if self.warming else ""
-            self.tell(FAILED + (told_by(signal.SIGABRT) + amid).encode())
+            amid = f"warm-up of {self.warming} was not answered" if self.warming else self.amid(frame)
+            self.tell(FAILED + f"{told_by(signal.SIGABRT)}: {amid}".encode(errors="replace"))
         try:
             with Border(self.log.error):
                 self.cfg.worker_abort(self)
@@ -333,6 +334,10 @@ class Told:
             output.flush_all()
         finally:
             os._exit(1)
+
+    def amid(self, frame: FrameType | None) -> str:
+        """What a boot hangs in, whose main thread is at `frame`."""
+        return f"it hangs{blame.standing(frame)}"
 
     def outlive(self, frame: FrameType | None) -> bool:
         """Finishes what this worker holds besides the request that is stuck at `frame`, before the process goes.

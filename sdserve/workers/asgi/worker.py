@@ -110,6 +110,10 @@ class ASGIWorker(HTTPWorker):
     def prepare(self) -> None:
         self.runner.run(self.lifespan.startup())
 
+    def amid(self, frame: FrameType | None) -> str:
+        asked = self.lifespan.unanswered(frame) if "lifespan" in self.__dict__ else ""
+        return asked or super().amid(frame)
+
     def interrupt_boot(self) -> None:
         runner: Runner | None = self.__dict__.get("runner")
         if runner is None or not runner.interrupt():
