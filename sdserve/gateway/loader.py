@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from itertools import accumulate
 from keyword import iskeyword
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def _import(name: str, uri: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise AppBootError(_missing_module(name, uri, error)) from error
+        raise AppBootError(_missing_module(name, uri, error) + _closed(error.name)) from error
     except SyntaxError as error:
         # Of a file it says itself where it is; of a text that some code compiles, that code is to be named.
         at = "" if error.filename and os.path.exists(error.filename) else place(error)
@@ -59,8 +60,8 @@ def _import(name: str, uri: str) -> ModuleType:
     except BaseException as error:
         if not _is_failure(error, pid):
             raise
-        at = place(error)
-        raise AppBootError(f"{uri}: importing {name} failed{at}: {_line(in_words(error))}") from error
+        closed = _closed(error.name) if isinstance(error, ImportError) else ""
+        raise AppBootError(f"{uri}: importing {name} failed{place(error)}: {_line(in_words(error))}{closed}") from error
 
 
 def _is_failure(error: BaseException, pid: int) -> bool:
@@ -85,6 +86,16 @@ def _missing_module(name: str, uri: str, error: ModuleNotFoundError) -> str:
             f" check name, --chdir, --pythonpath{units}"
         )
     return f"{uri}: {missing.rpartition('.')[0]} has no module {missing.rpartition('.')[2]!r}"
+
+
+def _closed(name: str | None) -> str:
+    """`; this user may not read …`, of a package's directory on the path: Python takes it for one without files."""
+    parts = (name or "").split(".")
+    for directory in sys.path:
+        for each in accumulate(parts, os.path.join, initial=directory):
+            if os.path.isdir(each) and not os.access(each, os.R_OK | os.X_OK, effective_ids=True):
+                return f"; this user may not read the directory {each}"
+    return ""
 
 
 def _meant_file(name: str, uri: str) -> str:
@@ -145,7 +156,8 @@ def _look_up(module: ModuleType, name: str, uri: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError as error:
-            raise AppImportError(f"{uri}: {module.__name__} has no {name!r}{_nearest(found, part)}") from error
+            closed = _closed(module.__name__) if not getattr(module, "__file__", "") else ""
+            raise AppImportError(f"{uri}: {module.__name__} has no {name!r}{_nearest(found, part)}{closed}") from error
     return found
 
 

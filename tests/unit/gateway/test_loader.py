@@ -1,5 +1,6 @@
 """The application by its name: what is found, and the one line for everything that is not."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,3 +191,33 @@ def test_a_name_that_is_wrong_needs_no_traceback(uri: str) -> None:
     with pytest.raises(AppImportError) as caught:
         load(uri)
     assert not account(caught.value)
+
+
+@pytest.fixture
+def closed(short_path: Path) -> Iterator[Path]:
+    """A package that root alone may look into, seen by somebody else."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    short_path.chmod(0o755)
+    package = short_path / "yshop"
+    package.mkdir(mode=0o700)
+    (package / "__init__.py").touch()
+    (package / "wsgi.py").write_text("def application(environ, start_response): ...\n")
+    (short_path / "yuses.py").write_text("from yshop import settings\n")
+    sys.path.insert(0, str(short_path))
+    os.seteuid(65534)
+    try:
+        yield package
+    finally:
+        os.seteuid(0)
+        sys.path.remove(str(short_path))
+        for name in [name for name in sys.modules if name.startswith(("yshop", "yuses"))]:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("uri", ["yshop.wsgi:application", "yshop:application", "yuses:application"])
+def test_a_package_that_its_user_may_not_read(closed: Path, uri: str) -> None:
+    """To Python it is one without files: what is in it is not there."""
+    with pytest.raises((AppBootError, AppImportError)) as caught:
+        load(uri)
+    assert str(caught.value).endswith(f"; this user may not read the directory {closed}")
