@@ -22,6 +22,7 @@ from sdserve.arbiter.lifecycle import Master, MasterEvent, Phase
 from sdserve.arbiter.loop import NO_DEADLINE
 from sdserve.arbiter.policy import Parts, Policy
 from sdserve.config import Config
+from sdserve.config.paths import Place
 from sdserve.errors import Interruption, call_hook
 from sdserve.process.counters import RELOADS
 from sdserve.process.listeners import Listener
@@ -121,13 +122,20 @@ class Reload(Policy):
             lambda: service.log.event(events.RELOAD_FAILED, REASON=reason),
             lambda: reset_environment(candidate.env if candidate is not None else {}, service.launched_with),
             lambda: os.environ.update(previous.cfg.env),
-            lambda: previous.place.enter(),
+            lambda: self._come_back(previous.place),
             *self._leave(self._opened),
             lambda: new.close() if new is not None else None,
         )
         if size != self._previous_goal.size:
             service.goal = self._previous_goal.replace(size=size)
         self._finish(MasterEvent.ROLLED_BACK, f"reload failed: {reason}")
+
+    def _come_back(self, place: Place) -> None:
+        try:
+            place.enter()
+        except OSError as error:  # who may not search it any more is in it still, unless the reload has left it
+            text = "the working directory cannot be entered any more: %s; it is %s now"
+            self._service.log.warning(text, error.strerror, os.getcwd())
 
     def _leave(self, listeners: list[Listener]) -> list[Callable[[], None]]:
         """The steps that let go of listeners."""

@@ -67,7 +67,10 @@ class _Loading:
         self._values: dict[str, SettingValue] = {}
 
     def run(self, arguments: Source, environ: Mapping[str, str]) -> Config:
-        here, leading = paths.Place(), paths.leading()
+        try:
+            here, leading = paths.Place(), paths.leading()
+        except PermissionError as exc:
+            raise ConfigError(f"the working directory {os.getcwd()!r} cannot be entered: {exc.strerror}") from exc
         try:
             try:
                 os.chdir(self._directory)

@@ -72,3 +72,19 @@ def test_the_old_code_serves_on(machine: Machine, kind: str, way: str) -> None:
     assert word not in service.status
     service.check(workers=2, main=main)
     assert not workers & service.worker_pids()
+
+
+def test_a_directory_that_the_service_may_not_enter_any_more(machine: Machine) -> None:
+    """The next reload says so in one line, and the old code serves on; so does the first one once it may again."""
+    service = deploy(machine)
+    service.wake()
+    service.check(workers=2)
+    machine.path("/srv/app").chmod(0o700)
+    try:
+        by_reload(service, "the working directory '/srv/app' cannot be entered: Permission denied")
+        assert not any("Traceback" in line for line in machine.unit_messages(service.unit))
+        assert service.ask().status == 200
+    finally:
+        machine.path("/srv/app").chmod(0o755)
+    machine.systemctl("reload", service.unit)
+    service.check(workers=2)
