@@ -88,12 +88,13 @@ def no_room(what: str, error: OSError) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """What an exception is, and says; one that says nothing ends with no colon. Memory has limits to look at."""
+    """What an exception is, and says; one that says nothing has no colon. A limit of the unit that refuses is named."""
     if isinstance(error, (WantsToLeave, SdserveError)):
         return str(error)
     kind = type(error).__name__
     said = f"{kind}: {error}" if str(error) else kind
-    return f"{said}; see {MEMORY}" if isinstance(error, MemoryError) else said
+    number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    return f"{said}; see {_LIMITS[number]}" if number in (errno.ENOMEM, errno.EMFILE) else said
 
 
 class WantsToLeave(Exception):
