@@ -86,8 +86,11 @@ class Arbiter(Server):
     def commands(self) -> "Commands":
         from sdserve.arbiter.commands import Commands
 
-        verbs = self.handle_hup, self.handle_usr2, lambda: self.old_master.refusal
+        verbs = self.handle_hup, self.handle_usr2, self._no_upgrade
         return Commands(self.service, *verbs, self.pool.resize, self.pool.all_serve, self.stop)
+
+    def _no_upgrade(self) -> str:
+        return "" if self.new_master.parent_drains and not self.service.reexec_pid else self.old_master.refusal
 
     @cached_property
     def control(self) -> "Control":

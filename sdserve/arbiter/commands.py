@@ -112,13 +112,13 @@ class Commands:
         self._begin_reload()
 
     def _upgrade(self, call: Call) -> None:
-        if self._service.reexec_pid or self._service.master_pid:
-            call.fail("Refused", "an upgrade is under way already")
-        elif refusal := self._refusal():
-            call.fail("Refused", f"no upgrade now: {refusal}")
-        else:
+        if not (refusal := self._refusal()):
             self._upgrades.append(call)
             self._begin_upgrade()
+        elif self._service.reexec_pid or self._service.master_pid:
+            call.fail("Refused", "an upgrade is under way already")
+        else:
+            call.fail("Refused", f"no upgrade now: {refusal}")
 
     def _scale(self, call: Call) -> None:
         service, wanted = self._service, call.get("workers")

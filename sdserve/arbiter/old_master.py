@@ -88,6 +88,8 @@ class OldMaster(Policy):
         """Begins the upgrade that was asked for too early."""
         if self._again and not self._service.master_pid:
             self._again = False
+            if refusal := self.refusal:  # before it begins: then it is no reason any more
+                self._commands.upgraded(f"no upgrade now: {refusal}")
             self.begin()
 
     def _execute(self) -> None:

@@ -158,6 +158,7 @@ COMMANDS = (
         "upgrade",
         "new master; returns when it took over, or was backed out",
         fails=("UpgradeFailed", "Refused"),
+        details="Where an old master still finishes its requests, that one's end comes first.",
     ),
     Command(
         "scale",

@@ -70,6 +70,15 @@ def test_another_number_of_workers(start: Start, short_path: Path) -> None:
     assert "not draining within 0.1 s: Running: 2 of 2 workers serving" in late.stderr
 
 
+HELD = """import os, time
+
+def application(environ, start_response):
+    open("called", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
 SHOP = """
 from pathlib import Path
 import time
@@ -294,6 +303,26 @@ def test_who_watches_follows_an_upgrade(start: Start, short_path: Path) -> None:
         assert any(f" pid {new}, " in line for line in seen)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(20) == 130
+
+
+def test_an_upgrade_that_is_asked_for_while_the_old_master_drains_follows_its_end(
+    start: Start, short_path: Path
+) -> None:
+    (short_path / "held.py").write_text(HELD)
+    operated = Operated(start, short_path, "--upgrade", "auto", "--chdir", str(short_path), "held:application")
+    with connector(operated.address)() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually((short_path / "called").exists, "a request at work")
+        assert operated.ask("upgrade")["ok"]
+        mark = operated.server.mark
+        with connector(operated.control)() as asking, asking.makefile("rb") as answers:
+            asking.sendall(b'{"command": "upgrade"}\n')
+            operated.server.wait_log(r"the old master \(pid \d+\) still drains, the upgrade follows", since=mark)
+            (short_path / "go").touch()
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+            told = json.loads(answers.readline())
+            assert told["ok"], told
+    assert operated.ask("status")["ok"]
 
 
 @pytest.fixture
