@@ -317,7 +317,8 @@ class Told:
         self.alive = False
         if not self.booted and not self.leaving:
             amid = f"warm-up of {self.warming} was not answered" if self.warming else self.amid(frame)
-            self.tell(FAILED + f"{told_by(signal.SIGABRT)}: {amid}".encode(errors="replace"))
+            said = f"{told_by(signal.SIGABRT)}: {amid}" if amid else told_by(signal.SIGABRT)
+            self.tell(FAILED + said.encode(errors="replace"))
         try:
             with Border(self.log.error):
                 self.cfg.worker_abort(self)
@@ -336,8 +337,9 @@ class Told:
             os._exit(1)
 
     def amid(self, frame: FrameType | None) -> str:
-        """What a boot hangs in, whose main thread is at `frame`."""
-        return f"it hangs{blame.standing(frame)}"
+        """What a boot was at, whose main thread is at `frame`; "" if that is not known."""
+        where = blame.standing(frame)
+        return f"it was at {where[2:-1]}" if where else ""
 
     def outlive(self, frame: FrameType | None) -> bool:
         """Finishes what this worker holds besides the request that is stuck at `frame`, before the process goes.

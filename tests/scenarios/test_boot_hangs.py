@@ -38,8 +38,8 @@ async def application(scope, receive, send):
 @pytest.mark.parametrize(
     ("app", "conf", "why"),
     [
-        (IMPORT, "", "it hangs ({app}, line 3)"),
-        ("def application(environ, start_response): ...", HOOK, "it hangs ({conf}, line 3)"),
+        (IMPORT, "", "it was at {app}, line 3"),
+        ("def application(environ, start_response): ...", HOOK, "it was at {conf}, line 3"),
         (WAITS, "", "lifespan.startup is not complete ({app}, line 5)"),
         (BLOCKS, "", "lifespan.startup is not complete ({app}, line 5)"),
     ],

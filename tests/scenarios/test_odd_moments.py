@@ -222,7 +222,8 @@ def test_a_boot_that_a_signal_ends_says_so(
     with gate.arrived():
         [new] = [worker for worker in server.wait_workers(2) if worker.pid != old.pid]
         new.kill(signum)
-        why = f"Worker failed to boot: it was told to leave by {signum.name}\n"
+        where = f": it was at {short_path}/web.py, line 3" if signum == signal.SIGABRT else ""
+        why = f"Worker failed to boot: it was told to leave by {signum.name}{where}\n"
         server.wait_log(f"Reload failed, the old workers serve on: {why}")
     assert server.workers == [old]
 
