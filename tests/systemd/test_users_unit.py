@@ -1,8 +1,10 @@
-"""A unit of a user's own service manager (systemctl --user): activated, reloaded, upgraded, and asked with --user."""
+"""A unit of a user's own service manager (systemctl --user), as docs/how-to/service.md has it: activated, reloaded,
+upgraded, and asked with --user."""
 
 from tests.support.load import get
 from tests.support.machine import Machine
 from tests.support.service import PLAIN
+from tests.support.walkthrough import steps
 
 MANAGER = """
 [Service]
@@ -10,35 +12,32 @@ Type=notify
 User=daemon
 Delegate=yes
 RuntimeDirectory=theirs
-Environment=XDG_RUNTIME_DIR=/run/theirs SYSTEMD_UNIT_PATH=/srv/units:/usr/lib/systemd/user HOME=/tmp
+Environment=XDG_RUNTIME_DIR=/run/theirs HOME=/srv/theirs
 ExecStart=/lib/systemd/systemd --user
 KillMode=mixed
 """
-SOCKET = "[Socket]\nListenStream=127.0.0.1:8123\n"
-SERVICE = """
-[Service]
-Type=notify
-NotifyAccess=exec
-RuntimeDirectory=shop
-Environment=SDSERVE_WSGI_APP=app:application SDSERVE_CHDIR=/srv/app SDSERVE_WORKERS=1
-ExecStart=/opt/sdserve/bin/sdserve
-ExecReload=/opt/sdserve/bin/sdservectl reload
-KillMode=mixed
-"""
-AS_USER = ("setpriv", "--reuid=daemon", "--regid=daemon", "--clear-groups", "env", "XDG_RUNTIME_DIR=/run/theirs")
+AS_USER = (
+    "setpriv",
+    "--reuid=daemon",
+    "--regid=daemon",
+    "--clear-groups",
+    "env",
+    "XDG_RUNTIME_DIR=/run/theirs",
+    "HOME=/srv/theirs",
+)
 
 
 def test_it_is_found_with_user(machine: Machine) -> None:
     def run(*argv: str, check: bool = True) -> str:
         return machine.run(*AS_USER, *argv, check=check).stdout
 
-    machine.write("/srv/app/app.py", PLAIN)
-    machine.write("/srv/units/shop.socket", SOCKET)
-    machine.write("/srv/units/shop.service", SERVICE)
+    machine.write("/srv/theirs/shop/shop.py", PLAIN)
+    machine.run("chown", "-R", "daemon:", "/srv/theirs")
     machine.install("theirs.service", MANAGER)
     machine.reload_units()
     machine.systemctl("start", "theirs.service")
-    run("systemctl", "--user", "start", "shop.socket")
+    [step] = steps("docs/how-to/service.md", "Serve without root")
+    run("sh", "-euc", step.script)
     assert get(lambda: machine.connect(("127.0.0.1", 8123))).status == 200
 
     sdservectl = "/opt/sdserve/bin/sdservectl"
