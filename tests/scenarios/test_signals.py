@@ -29,6 +29,7 @@ def test_ttin_and_ttou(start: Start, address: str) -> None:
     for more in (3, 4, 5):  # one by one: the kernel merges signals of one kind that wait
         server.kill(signal.SIGTTIN)
         server.wait_workers(more)
+    eventually(lambda: "5 of 5 workers serving" in server.status(), "all serve: who boots yet is less worth than they")
     for less in (4, 3, 2):
         server.kill(signal.SIGTTOU)
         left = server.wait_workers(less)

@@ -474,5 +474,5 @@ def test_a_record_whose_traceback_cannot_be_had_is_told_in_words(
     assert (tmp_path / "log").read_text().splitlines() == [
         "a record cannot be formatted: 'No order of %s'",
         "ValueError: the shop is closed",
-        "OSError: [Errno 24] Too many open files",
+        "OSError: [Errno 24] Too many open files; see LimitNOFILE=",
     ]
