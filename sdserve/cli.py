@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from sdserve import greenlets
 from sdserve.config import Config, answer, load, paths
-from sdserve.errors import AppImportError, ConfigError, SdserveError
+from sdserve.errors import AppImportError, ConfigError, SdserveError, out_of_room
 from sdserve.process.standard import fill
 from sdserve.systemd.records import printable
 
@@ -117,7 +117,13 @@ def serve(cfg: Config, configuration: Callable[[], Config]) -> NoReturn:
 
     output.install(lambda fd, dead: journal.reopen(os.environ, fd, dead))
     try:
-        Arbiter(cfg, configuration).run()
+        try:
+            arbiter = Arbiter(cfg, configuration)
+        except OSError as error:
+            if (refused := out_of_room("a master", error)) is None:
+                raise
+            raise refused from error
+        arbiter.run()
     finally:
         output.abandon()
 

@@ -50,6 +50,12 @@ class AddressInUse(ListenError):
     _errno = errno.EADDRINUSE
 
 
+class NoRoomToListen(ListenError):
+    """There is no descriptor for a socket now. As with NoRoomError, whoever sees the exit code tries again."""
+
+    exit_code = os.EX_OSERR
+
+
 class PidfileError(SdserveError):
     """The pidfile names a running process, or cannot be written."""
 
@@ -77,14 +83,28 @@ _LIMITS = {
     errno.EAGAIN: "TasksMax= and LimitNPROC=",
     errno.ENOMEM: MEMORY,
     errno.EMFILE: "LimitNOFILE=",
+    errno.ENFILE: "fs.file-max, by sysctl(8)",
 }
 
 
 def no_room(what: str, error: OSError) -> str:
     """One line that says that there is no room for `what`, why, and where to look."""
-    reason = f"no room for {what}: {error.strerror}"
+    return f"no room for {what}: {refusal(error)}"
+
+
+def refusal(error: OSError) -> str:
+    """What the system has said, and the limit to look at, if one is known."""
     limits = _LIMITS.get(error.errno or 0) if error.strerror == os.strerror(error.errno or 0) else None
-    return f"{reason}; see {limits}" if limits else reason
+    return f"{error.strerror}; see {limits}" if limits else str(error.strerror or error)
+
+
+def out_of_room(what: str, error: BaseException) -> NoRoomError | None:
+    """What to raise for `error`, where that says that there is no room: a limit of the operator's, no fault of ours."""
+    if not isinstance(error, OSError) or error.errno not in NO_ROOM:
+        return None
+    refused = NoRoomError(no_room(what, error))
+    refused.__cause__ = error
+    return refused
 
 
 def in_words(error: BaseException) -> str:
@@ -94,7 +114,7 @@ def in_words(error: BaseException) -> str:
     kind = type(error).__name__
     said = f"{kind}: {error}" if str(error) else kind
     number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
-    return f"{said}; see {_LIMITS[number]}" if number in (errno.ENOMEM, errno.EMFILE) else said
+    return f"{said}; see {_LIMITS[number]}" if number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE) else said
 
 
 class WantsToLeave(Exception):

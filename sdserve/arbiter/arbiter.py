@@ -30,7 +30,7 @@ from sdserve.arbiter.signals import SignalQueue
 from sdserve.arbiter.start import Start
 from sdserve.arbiter.steps import Steps
 from sdserve.config import Config
-from sdserve.errors import AppImportError, BootError, Interruption, SdserveError, WantsToLeave, in_words
+from sdserve.errors import AppImportError, BootError, Interruption, SdserveError, WantsToLeave, in_words, out_of_room
 from sdserve.gateway.blame import account
 from sdserve.process.ending import leave_within
 from sdserve.process.forked import exit_code, leave
@@ -174,6 +174,8 @@ class Arbiter(Server):
             if goes_on and not isinstance(error, BootError):
                 self._note_failure()
                 return
+            self.loop.end()
+            error = out_of_room("a master", error) or error
             if isinstance(error, SdserveError):
                 if isinstance(error, AppImportError) and (told := account(error)):
                     self.log.error("Exception while loading the application\n%s", told)

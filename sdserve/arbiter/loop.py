@@ -216,6 +216,11 @@ class Loop:
             return None
         return min(max(0.0, self._deadlines[0][0] - self.now()), LONGEST)
 
+    def end(self) -> None:
+        """It turns no more: the descriptor that it waits by may be all that is left for the last things to do."""
+        self._watched.clear()
+        self._selector.close()
+
     def close(self) -> None:
         """Closes what the parent owns, in a forked child: it must hold no end of its siblings' channels, for one."""
         self._selector.close()

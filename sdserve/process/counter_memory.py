@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from sdserve.descriptor import Descriptor
+from sdserve.errors import in_words
 from sdserve.process.counters import BELIEVED, CELL_BYTES, FLOATS, GROWING, WORDS, CounterCell, Totals
 
 MARK = int.from_bytes(b"sdserve\0", "little")
@@ -57,7 +58,7 @@ def obtain(passed: Iterable[int]) -> tuple["CounterMemory", str]:
     try:
         return CounterMemory.new(), trouble
     except (OSError, ValueError) as error:
-        return CounterMemory.private(), f"no memory for counters that outlive this master: {error}"
+        return CounterMemory.private(), f"no memory for counters that outlive this master: {in_words(error)}"
 
 
 class CounterMemory:

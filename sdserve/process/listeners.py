@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sdserve.errors import AddressInUse, ListenError
+from sdserve.errors import NO_ROOM, AddressInUse, ListenError, NoRoomToListen, refusal
 
 # (host, port) for TCP, a path or "@abstract" for a Unix socket, a number for an inherited file descriptor.
 Address = tuple[str, int] | str | int
@@ -149,6 +149,8 @@ def bind(address: Address, *, backlog: int, reuse_port: bool = False, socket_mod
         return _bind_tcp(address, backlog, reuse_port)
     except OSError as error:
         kind = AddressInUse if error.errno == errno.EADDRINUSE else ListenError
+        if error.errno in NO_ROOM:
+            kind = NoRoomToListen
         raise kind(f"cannot listen on {show(address)}: {_explain(error, address)}") from error
 
 
@@ -268,6 +270,8 @@ def _address_of(sock: socket.socket) -> tuple[str, int] | str:
 
 
 def _explain(error: OSError, address: Address) -> str:
+    if error.errno in NO_ROOM:
+        return refusal(error)
     if error.errno == errno.ENOENT and isinstance(address, str):
         return f"there is no directory {os.path.dirname(address)}"
     if error.errno == errno.EACCES and isinstance(address, str):

@@ -1,11 +1,13 @@
 """A first start that cannot succeed ends, with gunicorn's exit codes and one line that says why."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sdserve.errors import NoRoomError
 from tests.support.server import Server
 from tests.support.unprivileged import unprivileged
 
@@ -62,3 +64,21 @@ def test_who_is_not_root_cannot_become_somebody_else(start: Callable[..., Server
         "cannot become user 0: only root may (Operation not permitted); leave the setting user out" in server.status()
     )
     assert "Traceback" not in server.log
+
+
+def test_a_limit_of_descriptors_that_is_too_low_is_named(start: Callable[..., Server], short_path: Path) -> None:
+    """In one line, wherever the start meets it; systemd hears of it, too."""
+    for most in range(6, 40, 2):
+        few = ("sh", "-c", f'ulimit -n {most}; exec "$0" -m sdserve "$@"', sys.executable)
+        server = start("-b", f"unix:{short_path}/s", "plain:application", program=few)
+        server.wait_log("^.*(Ready: |Too many open files)")
+        if "Ready: " in server.log:
+            break
+        assert server.wait() == NoRoomError.exit_code, server.log
+        assert "Traceback" not in server.log
+        heard = (
+            server.status() if "Starting sdserve" in server.log else server.log.rstrip()
+        )  # before, no socket is left
+        assert heard.endswith("Too many open files; see LimitNOFILE="), server.log
+    else:
+        pytest.fail("it never served")

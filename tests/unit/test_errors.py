@@ -15,6 +15,7 @@ from sdserve.errors import in_words
         (ValueError("no number"), "ValueError: no number"),
         (MemoryError(), "MemoryError; see MemoryMax= and LimitAS="),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "OSError: [Errno 24] Too many open files; see LimitNOFILE="),
+        (OSError(errno.ENFILE, "x"), "OSError: [Errno 23] x; see fs.file-max, by sysctl(8)"),
         (BlockingIOError(errno.EAGAIN, "not now"), "BlockingIOError: [Errno 11] not now"),
     ],
 )
