@@ -86,11 +86,9 @@ class Arbiter(Server):
     def commands(self) -> "Commands":
         from sdserve.arbiter.commands import Commands
 
-        verbs = self.handle_hup, self.handle_usr2, self._no_upgrade
-        return Commands(self.service, *verbs, self.pool.resize, self.pool.all_serve, self.stop)
-
-    def _no_upgrade(self) -> str:
-        return "" if self.new_master.parent_drains and not self.service.reexec_pid else self.old_master.refusal
+        verbs = self.handle_hup, self.handle_usr2
+        upgrades = lambda: self.old_master.awaited(self.new_master.awaited), lambda: self.old_master.refusal
+        return Commands(self.service, *verbs, *upgrades, self.pool.resize, self.pool.all_serve, self.stop)
 
     @cached_property
     def control(self) -> "Control":
@@ -390,7 +388,7 @@ class Arbiter(Server):
 
     def reexec(self) -> None:
         """Executes a new master, unless there is a child or a parent of an upgrade already."""
-        self.old_master.begin(self.new_master.parent_drains)
+        self.old_master.begin(self.new_master.awaited)
 
     def maybe_promote_master(self) -> None:
         """Takes the pidfile and the name of the old master, once that has ended."""

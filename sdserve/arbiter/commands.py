@@ -21,7 +21,8 @@ LOOK_EVERY = 1.0  # seconds between two answers to a client that follows the sta
 class Commands:
     """The commands, and the calls that wait for an outcome.
 
-    refusal: says why no upgrade can begin, or ""
+    awaited: says what an upgrade has to wait for, or ""
+    refusal: says why none can begin, or ""
     resize: sets the wanted number of workers
     all_serve: whether as many as are wanted serve
     stop: stops the service
@@ -32,6 +33,7 @@ class Commands:
         service: Service,
         reload: Callable[[], None],
         upgrade: Callable[[], None],
+        awaited: Callable[[], str],
         refusal: Callable[[], str],
         resize: Callable[[int], None],
         all_serve: Callable[[], bool],
@@ -40,6 +42,7 @@ class Commands:
         self._service = service
         self._begin_reload = reload
         self._begin_upgrade = upgrade
+        self._awaited = awaited
         self._refusal = refusal
         self._resize = resize
         self._all_serve = all_serve
@@ -112,8 +115,10 @@ class Commands:
         self._begin_reload()
 
     def _upgrade(self, call: Call) -> None:
-        if not (refusal := self._refusal()):
+        if (awaited := self._awaited()) or not (refusal := self._refusal()):
             self._upgrades.append(call)
+            if awaited and call.more:
+                call.tell(awaited)
             self._begin_upgrade()
         elif self._service.reexec_pid or self._service.master_pid:
             call.fail("Refused", "an upgrade is under way already")

@@ -8,6 +8,7 @@ The old master serves newer code than this one has read, where it has reloaded s
 well, as a client of the control socket does, and waits for the outcome. A new master that cannot follow leaves.
 """
 
+import math
 import os
 import signal
 from collections import deque
@@ -53,6 +54,7 @@ class NewMaster(Policy):
         self._stop = stop
         self._promoted = promoted
         self._is_main = False
+        self._ends_by: float | None = None  # when the old one is killed
         self._followed = 0  # reloads of the old one's
         self.left_alone = False
         """Whether the old one died before it handed over, and this one leaves: others still finish requests."""
@@ -77,6 +79,15 @@ class NewMaster(Policy):
     def parent_drains(self) -> bool:
         """Whether the old master finishes requests: when the main process ends, systemd kills what is left."""
         return self._is_main and bool(self._service.master_pid)
+
+    @property
+    def awaited(self) -> str:
+        """Why an upgrade has to wait for the old master, and for how long; "" if it does not drain."""
+        if not self.parent_drains:
+            return ""
+        service, until = self._service, self._ends_by
+        limit = "" if until is None else f"; it has at most {max(0, math.ceil(until - service.loop.now()))} s"
+        return f"the old master (pid {service.master_pid}) still drains, the upgrade follows{limit}"
 
     def listen(self) -> None:
         """Starts to hear the old master."""
@@ -209,7 +220,8 @@ class NewMaster(Policy):
         """The old master has so long to end, by its own word: none, while its end would be that of the service."""
         if seconds is not None:
             limit = seconds + AFTER_WORKERS  # its loop does not turn any more then
-            self._service.loop.call_at(self._service.loop.now() + limit, lambda: self._kill(limit))
+            self._ends_by = self._service.loop.now() + limit
+            self._service.loop.call_at(self._ends_by, lambda: self._kill(limit))
 
     def _kill(self, seconds: float) -> None:
         if self._process is not None:

@@ -68,16 +68,23 @@ class OldMaster(Policy):
             return "systemd could not be told of a new main process: the unit needs Type=notify."
         return "" if service.state in (Master.RUNNING, Master.RELOADING) else f"The server is {service.state.value}."
 
-    def begin(self, parent_drains: bool = False) -> None:
-        """Executes a new master, at once or after the start, unless an upgrade is under way already.
+    def awaited(self, parent: str) -> str:
+        """What an upgrade that is asked for now has to wait for, in words; "" if it begins at once, or never.
 
-        parent_drains: an old master finishes requests; the next upgrade follows its end
+        parent: how long an old master still drains, in words; "" without one
         """
         service = self._service
-        if parent_drains and not service.reexec_pid:
-            service.log.info("USR2: the old master (pid %s) still drains, the upgrade follows", service.master_pid)
-            self._again = True
-        elif service.state is Master.STARTING and not service.master_pid:
+        if service.reexec_pid or service.state in (*LEAVING, Master.DOWN):
+            return ""
+        if service.state is Master.STARTING and not service.master_pid:
+            return "the start is not complete, the upgrade follows"
+        return parent
+
+    def begin(self, parent: str = "") -> None:
+        """Executes a new master, at once or after what it has to wait for, unless an upgrade is under way already."""
+        service = self._service
+        if awaited := self.awaited(parent):
+            service.log.info("USR2: %s", awaited)
             self._again = True
         elif self.refusal:
             service.log.warning("USR2 signal ignored. %s", self.refusal)

@@ -137,6 +137,17 @@ def _reload(options: argparse.Namespace) -> int:
         raise
 
 
+def _upgrade(options: argparse.Namespace) -> int:
+    """Also says what it waits for; a master of an earlier version does not tell."""
+    code = NOBODY
+    for answer in follow(options.socket, "upgrade", options.timeout, more=True):
+        if answer.get("continues"):
+            say(f"sdservectl: {answer['text']}", sys.stderr)
+        else:
+            code = _shown(answer, options)
+    return code
+
+
 def _wait(options: argparse.Namespace) -> int:
     """Waits for a service that has not been started, or is started again, as well."""
     until = None if options.timeout is None else time.monotonic() + options.timeout
@@ -206,6 +217,7 @@ WAYS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
     "top": _top,
     "reload": _reload,
+    "upgrade": _upgrade,
     "wait": _wait,
     "events": _events,
 }

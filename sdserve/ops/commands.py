@@ -76,7 +76,7 @@ class Command(Immutable):
     """One command. Each answer has a field `text`, one line for people, besides what it `gives`.
 
     streams: "may": asked with `more` (Varlink), or --watch (sdservectl), further answers follow; "always": it has to be
-    asked so; "" for one answer
+    asked so; "before": asked with `more`, what it waits for is told before the answer; "" for one answer
     shows: options of sdservectl itself, which the master does not hear of
     hidden: sdservectl asks it by itself
     """
@@ -158,7 +158,9 @@ COMMANDS = (
         "upgrade",
         "new master; returns when it took over, or was backed out",
         fails=("UpgradeFailed", "Refused"),
-        details="Where an old master still finishes its requests, that one's end comes first.",
+        streams="before",
+        details="Where an old master still finishes its requests, that one's end comes first: sdservectl says whose, "
+        "and how long that may take.",
     ),
     Command(
         "scale",

@@ -17,6 +17,11 @@ NAME = "org.sdserve.Control1"
 SERVICE_NAME = "org.varlink.service"
 METHODS: dict[str, Command] = {command.name.capitalize(): command for command in COMMANDS if not command.hidden}
 WORDS = {int: "int", float: "float", str: "string", bool: "bool", dict: "object"}
+MORE = {
+    "may": " With `more`, again and again.",
+    "always": " Only with `more`.",
+    "before": " With `more`, what it waits for comes first.",
+}
 TEXT = Field("text", str, "one line for people")
 
 SERVICE_DESCRIPTION = """\
@@ -77,7 +82,7 @@ def description() -> str:
     for name, command in METHODS.items():
         takes = ", ".join(_field(field, types) for field in command.takes)
         gives = ", ".join(_field(field, types) for field in (TEXT, *command.gives))
-        more = {"may": " With `more`, again and again.", "always": " Only with `more`."}.get(command.streams, "")
+        more = MORE.get(command.streams, "")
         fails = f"\n# Fails with {', '.join(command.fails)}." if command.fails else ""
         about = f"{command.about[0].upper()}{command.about[1:]}.{more}{fails}"
         methods.append(f"# {about}\nmethod {name}({takes}) -> ({gives})")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -305,24 +306,63 @@ def test_who_watches_follows_an_upgrade(start: Start, short_path: Path) -> None:
         assert watching.wait(20) == 130
 
 
-def test_an_upgrade_that_is_asked_for_while_the_old_master_drains_follows_its_end(
-    start: Start, short_path: Path
-) -> None:
+@pytest.fixture
+def holding(start: Start, short_path: Path) -> Iterator[Operated]:
+    """The service after an upgrade: its old master has a request to finish, until there is a file `go`."""
     (short_path / "held.py").write_text(HELD)
     operated = Operated(start, short_path, "--upgrade", "auto", "--chdir", str(short_path), "held:application")
     with connector(operated.address)() as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         eventually((short_path / "called").exists, "a request at work")
         assert operated.ask("upgrade")["ok"]
-        mark = operated.server.mark
-        with connector(operated.control)() as asking, asking.makefile("rb") as answers:
-            asking.sendall(b'{"command": "upgrade"}\n')
-            operated.server.wait_log(r"the old master \(pid \d+\) still drains, the upgrade follows", since=mark)
-            (short_path / "go").touch()
-            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-            told = json.loads(answers.readline())
-            assert told["ok"], told
-    assert operated.ask("status")["ok"]
+        yield operated
+        (short_path / "go").touch()
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_upgrade_that_is_asked_for_while_the_old_master_drains_follows_its_end(
+    holding: Operated, short_path: Path
+) -> None:
+    """And says at once whose, and how long that may take."""
+    old = holding.server.pid
+    program = [*holding.program, "upgrade"]
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=holding.environ
+    ) as asking:
+        assert asking.stdout is not None and asking.stderr is not None
+        said = re.fullmatch(
+            rf"sdservectl: the old master \(pid {old}\) still drains, the upgrade follows; it has at most (\d+) s\n",
+            asking.stderr.readline(),
+        )
+        assert said and 30 <= int(said[1]) <= 40  # graceful_timeout, and what comes after the workers
+        holding.server.wait_log(f"USR2: the old master \\(pid {old}\\) still drains, the upgrade follows")
+        assert holding.ask("status")["status"]["pid"] != old
+        (short_path / "go").touch()
+        assert asking.stdout.readline().startswith("upgraded, the new master is pid ")
+        assert asking.wait(20) == 0
+
+
+def test_no_upgrade_waits_for_the_end_of_a_service_that_stops(holding: Operated) -> None:
+    holding.server.kill(signal.SIGTERM, holding.ask("status")["status"]["pid"])
+    holding.server.wait_log("Handling signal: term")
+    assert holding.ask("upgrade")["error"] == "Refused"
+
+
+def test_an_upgrade_that_is_asked_for_amid_the_start_follows_it(start: Start, short_path: Path) -> None:
+    """As one by USR2 does."""
+    text = HELD.replace("def application", "while not os.path.exists('boot'):\n    time.sleep(0.01)\n\ndef application")
+    (short_path / "held.py").write_text(text)
+    control = f"{short_path}/control"
+    options = ("--upgrade", "auto", "--control-socket", control, "-b", f"unix:{short_path}/s")
+    server = start(*options, "held:application", cwd=short_path)
+    server.wait_log("Booting worker")
+    eventually(lambda: os.path.exists(control), "a control socket")
+    with connector(control)() as asking, asking.makefile("rb") as answers:
+        asking.sendall(b'{"command": "upgrade", "more": true}\n')
+        first = json.loads(answers.readline())
+        assert (first["text"], first["continues"]) == ("the start is not complete, the upgrade follows", True)
+        (short_path / "boot").touch()
+        assert json.loads(answers.readline())["text"].startswith("upgraded, the new master is pid ")
 
 
 @pytest.fixture

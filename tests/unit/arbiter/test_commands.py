@@ -15,7 +15,7 @@ from tests.unit.arbiter.services import service
 def commands() -> Commands:
     def nothing() -> None: ...
 
-    return Commands(service(), nothing, nothing, lambda: "", lambda size: None, lambda: False, nothing)
+    return Commands(service(), nothing, nothing, lambda: "", lambda: "", lambda size: None, lambda: False, nothing)
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("events", {}), ("wait", {"seconds": 3600.0})])
