@@ -74,17 +74,15 @@ class OldMaster(Policy):
         parent: how long an old master still drains, in words; "" without one
         """
         service = self._service
-        if service.reexec_pid or service.state in (*LEAVING, Master.DOWN):
-            return ""
-        if service.state is Master.STARTING and not service.master_pid:
-            return "the start is not complete, the upgrade follows"
-        return parent
+        return "" if service.reexec_pid or service.state in (*LEAVING, Master.DOWN) else parent
 
     def begin(self, parent: str = "") -> None:
         """Executes a new master, at once or after what it has to wait for, unless an upgrade is under way already."""
         service = self._service
         if awaited := self.awaited(parent):
             service.log.info("USR2: %s", awaited)
+            self._again = True
+        elif service.state is Master.STARTING and not service.master_pid:
             self._again = True
         elif self.refusal:
             service.log.warning("USR2 signal ignored. %s", self.refusal)

@@ -348,23 +348,6 @@ def test_no_upgrade_waits_for_the_end_of_a_service_that_stops(holding: Operated)
     assert holding.ask("upgrade")["error"] == "Refused"
 
 
-def test_an_upgrade_that_is_asked_for_amid_the_start_follows_it(start: Start, short_path: Path) -> None:
-    """As one by USR2 does."""
-    text = HELD.replace("def application", "while not os.path.exists('boot'):\n    time.sleep(0.01)\n\ndef application")
-    (short_path / "held.py").write_text(text)
-    control = f"{short_path}/control"
-    options = ("--upgrade", "auto", "--control-socket", control, "-b", f"unix:{short_path}/s")
-    server = start(*options, "held:application", cwd=short_path)
-    server.wait_log("Booting worker")
-    eventually(lambda: os.path.exists(control), "a control socket")
-    with connector(control)() as asking, asking.makefile("rb") as answers:
-        asking.sendall(b'{"command": "upgrade", "more": true}\n')
-        first = json.loads(answers.readline())
-        assert (first["text"], first["continues"]) == ("the start is not complete, the upgrade follows", True)
-        (short_path / "boot").touch()
-        assert json.loads(answers.readline())["text"].startswith("upgraded, the new master is pid ")
-
-
 @pytest.fixture
 def drained(start: Start, short_path: Path) -> Iterator[Operated]:
     yield Operated(start, short_path, "-w", "2", "--keep-alive", "60", "--graceful-timeout", "15", "plain:application")
