@@ -88,15 +88,21 @@ def test_who_comes_later_is_refused_at_once(start: Start, tmp_path: Path) -> Non
     assert server.wait() == 0
 
 
+@pytest.mark.parametrize("all_at_once", [False, True])
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_who_arrives_amid_the_stop_is_answered_or_refused(start: Start, short_path: Path, kind: str) -> None:
-    """None is reset between the last look of a worker and its close of the listener."""
+def test_who_arrives_amid_the_stop_is_answered_or_refused(
+    start: Start, short_path: Path, kind: str, all_at_once: bool
+) -> None:
+    """None is reset between the last look of a worker and its close of the listener. KillMode=control-group has all
+    processes told at once, and the workers may hear it first."""
     address = ("127.0.0.1", free_port()) if kind == "tcp" else str(short_path / "s")
     bind = f"127.0.0.1:{address[1]}" if kind == "tcp" else f"unix:{address}"
     for _ in range(8):
         server = start("-b", bind, "-w", "2", "plain:application").wait_ready()
         load = Load(connector(address), clients=6, think=0.001).start()
         load.wait_answers(50)
+        for worker in server.workers if all_at_once else ():
+            worker.kill(signal.SIGTERM)
         server.kill(signal.SIGTERM)
         assert server.wait() == 0
         seen = load.stop()

@@ -1,7 +1,8 @@
 """How a worker leaves: its connections are given to others, or finished here; nothing that has arrived is lost.
 
 The listeners are left at once; what waits in those that the service has bound itself is taken first, for nobody would
-come for it after the last worker. What follows depends on who comes after this worker, and that may change meanwhile:
+come for it after the last worker, and once more when the master has said what follows. The rest depends on who comes
+after this worker, and that may change meanwhile:
 
 - Other workers serve on: they are given every connection that the application has not been called for, as fast as they
   take them. What they have not taken when the graceful time-out draws near is finished here.
@@ -24,6 +25,7 @@ from typing import Any
 
 from sdserve.http.response import HeadWriter
 from sdserve.process.adoption import DENSE, SPREAD
+from sdserve.process.listeners import Listener
 from sdserve.workers.base import Worker
 from sdserve.workers.http.acceptor import Acceptor
 from sdserve.workers.http.client import Client, Phase
@@ -53,6 +55,7 @@ class Retirement:
         self._giving = False
         self._left_alone = False
         self._hurries = False
+        self._held: list[Listener] = []  # of our own, until it is known who follows
         self._give_until = self._ask_until = self._cut_by = NEVER
 
     @property
@@ -67,6 +70,11 @@ class Retirement:
             return self._cuts(now, hopeless)
         if not self.begun:
             self._begin(now)
+        if self._held:
+            if worker.knows_who_follows() or now >= self._ask_until:
+                self._leave_own(now)
+            else:  # the master's word wakes the loop
+                self._clients.look_by(self._ask_until)
         if worker.orphaned and not self._left_alone:  # from the beginning, or since a moment ago
             self._left_alone = True
             self._give_until = min(self._give_until, now + ACTIVE)  # who asks again at once gets its last answer here
@@ -85,7 +93,7 @@ class Retirement:
             self._take_back(now)
         if worker.drain_by is not None and now >= worker.drain_by:
             return self._cuts(now, hopeless)
-        return len(self._clients) <= hopeless and not self._clients.ready
+        return len(self._clients) <= hopeless and not (self._clients.ready or self._held)
 
     def drain(self, wanted: bool) -> None:
         """A service that drains serves on, but every answer ends its connection, and idle ones are closed."""
@@ -110,16 +118,27 @@ class Retirement:
         # Takes what is queued, to be given away unread, or served where nobody adopts. An exclusive wake-up is for one
         # worker: a connection that only we were told of would wait for the next one. And the queue of a listener of
         # our own ends with the last worker: requests in it would be lost. In systemd's they wait for the next start.
-        listeners = self._acceptor.listeners.values()
-        for listener in listeners:
+        for listener in self._acceptor.listeners.values():
             if listener.own or worker.has_successors():
-                self._wait_for(iter(partial(self._acceptor.accept, listener), None))
+                self._take(listener)
+            if listener.own:
+                self._held.append(listener)
         self._acceptor.set_open(False)
-        for listener in listeners:
-            if listener.own:  # who comes later is refused at once, and does not wait for the end of the last request
-                listener.close()
         if not self._giving:
             self._finish(now)
+
+    def _take(self, listener: Listener) -> None:
+        self._wait_for(iter(partial(self._acceptor.accept, listener), None))
+
+    def _leave_own(self, now: float) -> None:
+        """The master has shut them, if nobody serves on: who comes later is refused at once, and does not wait for the
+        end of the last request. Who came until then is taken, also where all processes were told to leave at once."""
+        held, self._held = self._held, []
+        for listener in held:
+            self._take(listener)
+            listener.close()
+        if not self._giving:
+            self._hurry(now)
 
     def _give_away(self, now: float) -> None:
         clients = self._clients
