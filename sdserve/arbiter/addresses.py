@@ -4,19 +4,19 @@ Two masters may have the same listener: one has passed it to the other, at an up
 of them gives up stays open, and keeps its file, until the other serves it no more. Until then it can be served again:
 nobody could open it anew.
 
-At a stop nobody arrives any more once the workers are told to leave, and the address ends as soon as they have taken
-all who had: a worker that boots has a copy, in which others would wait for somebody who never accepts them.
+At a stop nobody arrives any more once the workers are told to leave, and a moment later the address is given up: a
+worker that boots has a copy, in which others would wait for somebody who never accepts them.
 """
 
 from collections.abc import Iterable, Sequence
 
 from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.service import Service
-from sdserve.process.giving_up import ended, give_up, shut
+from sdserve.process.giving_up import give_up, shut
 from sdserve.process.listeners import OBSERVED, Listener
+from sdserve.workers.words import RETIRE
 
 HANDSHAKE = 0.02  # seconds that a handshake takes which had begun, unless its client is far away
-LOOK_AGAIN = 0.1  # seconds between two looks for clients that no worker has accepted yet
 
 
 class Addresses:
@@ -93,12 +93,12 @@ class Addresses:
         self._service.loop.call_at(self._service.loop.now() + HANDSHAKE, self._end)
 
     def _end(self) -> None:
-        for listener in self._ending:
-            if ended(listener):
-                listener.close()
-        self._ending = [each for each in self._ending if each.fileno() >= 0]
-        if self._ending:
-            self._service.loop.call_at(self._service.loop.now() + LOOK_AGAIN, self._end)
+        """Who has come after the workers' last look is theirs to take back from the adoption queue."""
+        ending, self._ending = self._ending, []
+        for listener in ending:
+            self._give_up(listener)
+        for handle in self._service.children:
+            handle.tell(RETIRE)  # once more: it wakes who waits for the last of its requests
 
     def close(self, listeners: Iterable[Listener]) -> None:
         """At the end of this master. A Unix socket's file is removed by the last one that has it."""

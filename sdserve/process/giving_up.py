@@ -9,7 +9,6 @@ client sends another one a second later (tcp(7), tcp_syn_retries), and is refuse
 
 import array
 import errno
-import select
 import socket
 import struct
 from contextlib import suppress
@@ -65,18 +64,6 @@ def shut(listener: Listener) -> bool:
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(DROP_SYN), address))
     except OSError:
         return False
-    return True
-
-
-def ended(listener: Listener) -> bool:
-    """Ends a listener that was shut, for every process that has it, unless somebody waits in its queue."""
-    if listener.family != socket.AF_UNIX:  # there it has ended: its queue is left alone
-        poll = select.poll()
-        poll.register(listener, select.POLLIN)
-        if [event for _, event in poll.poll(0)] == [select.POLLIN]:  # with POLLHUP it has ended
-            return False
-        with suppress(OSError):  # another process was quicker
-            listener.sock.shutdown(socket.SHUT_RD)
     return True
 
 

@@ -1,5 +1,6 @@
 """A stop where sdserve has bound the address itself: who waits to be accepted is answered, who comes later refused."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Load, until_closed
+from tests.support.processes import Process
 from tests.support.server import Server, connector, free_port
 from tests.support.waiting import eventually
 
@@ -107,6 +109,53 @@ def test_who_arrives_amid_the_stop_is_answered_or_refused(
         assert server.wait() == 0
         seen = load.stop()
         assert not [each for each in seen.failures if not each.name.startswith("connect: ")]
+
+
+FAR = """import socket
+import sdserve.arbiter.addresses
+
+sdserve.arbiter.addresses.HANDSHAKE = 1.0
+
+def when_ready(server):  # a handshake ends with the first bytes of a request
+    for each in server.LISTENERS:
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+"""
+
+
+def holds(process: Process, inode: str) -> bool:
+    """Whether a process has this socket."""
+    descriptors = Path(f"/proc/{process.pid}/fd").iterdir()
+    return any(os.readlink(each) == f"socket:[{inode}]" for each in descriptors if each.is_symlink())
+
+
+def test_who_is_far_away_is_answered_beside_a_request_that_lasts(start: Start, tmp_path: Path) -> None:
+    """Its handshake had begun when the address was shut, and ends when the workers have looked for the last time."""
+    (tmp_path / "held.py").write_text(HELD.replace('"called", "w").close()', '"called", "a").write("x")'))
+    (tmp_path / "conf.py").write_text(FAR)
+    address = ("127.0.0.1", free_port())
+    options = ("-c", "conf.py", "-w", "1", "--threads", "2")
+    server = start("-b", f"127.0.0.1:{address[1]}", *options, "held:application", cwd=tmp_path).wait_ready()
+    [worker] = server.workers
+    listening = next(
+        line.split()[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()
+        if f":{address[1]:04X} 00000000:0000 0A" in line
+    )
+    assert holds(worker, listening)
+    called = tmp_path / "called"
+    with connector(address)() as slow, connector(address)() as far:
+        slow.sendall(ASK)
+        eventually(called.exists, "the request is at work")
+        server.kill(signal.SIGTERM)
+        eventually(lambda: not holds(worker, listening), "the worker has left the address")
+        far.sendall(ASK)
+        eventually(lambda: called.read_text() == "xx", "the other one is, too")
+        with socket.socket() as late, pytest.raises(ConnectionRefusedError):
+            late.connect(address)
+        (tmp_path / "go").touch()
+        for client in slow, far:
+            assert until_closed(client).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert server.wait() == 0
 
 
 def test_a_disk_that_has_become_read_only_costs_no_request(start: Start, disk: Path, tmp_path: Path) -> None:
