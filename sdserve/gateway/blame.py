@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STDLIB = os.path.dirname(os.__file__).removeprefix(sys.base_prefix)
 _LIBRARY = tuple({prefix + _STDLIB + os.sep for prefix in (sys.base_prefix, sys.exec_prefix)})
+DEEPEST = 1000  # coroutines that wait for each other
+
 # Where it is, and what it waits for.
 _PARTS: dict[type, tuple[str, str]] = {
     CoroutineType: ("cr_frame", "cr_await"),
@@ -50,7 +52,7 @@ def standing(frame: FrameType | None) -> str:
 def waiting(coro: object) -> str:
     """As `place`, of a coroutine that waits, and of those that it waits for."""
     found: list[FrameType] = []
-    while coro is not None:
+    for _ in range(DEEPEST):  # an object may wait for the one that waits for it
         if (names := _PARTS.get(type(coro))) is None:  # what awaits an asynchronous generator has no name for it
             coro = next((each for each in gc.get_referents(coro) if type(each) in _PARTS), None)
             continue

@@ -60,7 +60,7 @@ def _import(name: str, uri: str) -> ModuleType:
     except BaseException as error:
         if not _is_failure(error, pid):
             raise
-        closed = _closed(error.name) if isinstance(error, ImportError) else ""
+        closed = _closed(error.name) if isinstance(error, ImportError) and error.path is None else ""
         raise AppBootError(f"{uri}: importing {name} failed{place(error)}: {_line(in_words(error))}{closed}") from error
 
 
@@ -92,6 +92,8 @@ def _closed(name: str | None) -> str:
     """`; this user may not read …`, of a package's directory on the path: Python takes it for one without files."""
     parts = (name or "").split(".")
     for directory in sys.path:
+        if not isinstance(directory, str):  # Python passes it over as well
+            continue
         for each in accumulate(parts, os.path.join, initial=directory):
             if os.path.isdir(each) and not os.access(each, os.R_OK | os.X_OK, effective_ids=True):
                 return f"; this user may not read the directory {each}"

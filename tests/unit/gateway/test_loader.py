@@ -193,6 +193,22 @@ def test_a_name_that_is_wrong_needs_no_traceback(uri: str) -> None:
     assert not account(caught.value)
 
 
+def test_what_is_no_path_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, 5])
+    with pytest.raises(AppBootError, match="no module named 'ynowhere'"):
+        load("ynowhere:application")
+
+
+def test_a_closed_directory_has_nothing_to_do_with_a_name_that_is_missing_elsewhere(closed: Path) -> None:
+    sys.path.append(str(closed))
+    try:
+        with pytest.raises(AppBootError) as caught:
+            load("ywants:application")
+    finally:
+        sys.path.remove(str(closed))
+    assert "may not read" not in str(caught.value)
+
+
 @pytest.fixture
 def closed(short_path: Path) -> Iterator[Path]:
     """A package that root alone may look into, seen by somebody else."""
@@ -204,6 +220,7 @@ def closed(short_path: Path) -> Iterator[Path]:
     (package / "__init__.py").touch()
     (package / "wsgi.py").write_text("def application(environ, start_response): ...\n")
     (short_path / "yuses.py").write_text("from yshop import settings\n")
+    (short_path / "ywants.py").write_text("from collections import ynothing\n")
     sys.path.insert(0, str(short_path))
     os.seteuid(65534)
     try:
@@ -211,7 +228,7 @@ def closed(short_path: Path) -> Iterator[Path]:
     finally:
         os.seteuid(0)
         sys.path.remove(str(short_path))
-        for name in [name for name in sys.modules if name.startswith(("yshop", "yuses"))]:
+        for name in [name for name in sys.modules if name.startswith(("yshop", "yuses", "ywants"))]:
             del sys.modules[name]
 
 
