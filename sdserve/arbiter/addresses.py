@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 
 from sdserve.arbiter.generation import Generation
 from sdserve.arbiter.service import Service
-from sdserve.process.giving_up import give_up, shut
+from sdserve.process.giving_up import HANDSHAKE, give_up, shut
 from sdserve.process.listeners import OBSERVED, Listener
 from sdserve.workers.words import RETIRE
 
-HANDSHAKE = 0.02  # seconds that a handshake takes which had begun, unless its client is far away
+GIVEN_UP = 2.5 * HANDSHAKE  # seconds after the workers were told to leave, who look for the last time before that
 
 
 class Addresses:
@@ -90,7 +90,7 @@ class Addresses:
         self.close(each for each in listeners if each not in self._ending)
         for listener in self._ending:
             listener.unlink()
-        self._service.loop.call_at(self._service.loop.now() + HANDSHAKE, self._end)
+        self._service.loop.call_at(self._service.loop.now() + GIVEN_UP, self._end)
 
     def _end(self) -> None:
         """Who has come after the workers' last look is theirs to take back from the adoption queue."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from sdserve.process.adoption import SPREAD, AdoptionQueue, HandedConnection
 from sdserve.process.listeners import Listener
 
+HANDSHAKE = 0.02  # seconds that one takes which had begun, unless its client is far away
 SO_ATTACH_FILTER = 26  # socket(7); the module has no name for it
 # Classic BPF (linux/filter.h): operation, jumps if true and if false, operand. The packet begins with the TCP header.
 DROP_SYN = (

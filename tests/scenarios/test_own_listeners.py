@@ -114,7 +114,7 @@ def test_who_arrives_amid_the_stop_is_answered_or_refused(
 FAR = """import socket
 import sdserve.arbiter.addresses
 
-sdserve.arbiter.addresses.HANDSHAKE = 1.0
+sdserve.arbiter.addresses.GIVEN_UP = 1.0
 
 def when_ready(server):  # a handshake ends with the first bytes of a request
     for each in server.LISTENERS:

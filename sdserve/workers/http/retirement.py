@@ -25,6 +25,7 @@ from typing import Any
 
 from sdserve.http.response import HeadWriter
 from sdserve.process.adoption import DENSE, SPREAD
+from sdserve.process.giving_up import HANDSHAKE
 from sdserve.process.listeners import Listener
 from sdserve.workers.base import Worker
 from sdserve.workers.http.acceptor import Acceptor
@@ -56,7 +57,7 @@ class Retirement:
         self._left_alone = False
         self._hurries = False
         self._held: list[Listener] = []  # of our own, until it is known who follows
-        self._give_until = self._ask_until = self._cut_by = NEVER
+        self._give_until = self._ask_until = self._last_look = self._cut_by = NEVER
 
     @property
     def cutting(self) -> bool:
@@ -71,10 +72,7 @@ class Retirement:
         if not self.begun:
             self._begin(now)
         if self._held:
-            if worker.knows_who_follows() or now >= self._ask_until:
-                self._leave_own(now)
-            else:  # the master's word wakes the loop
-                self._clients.look_by(self._ask_until)
+            self._look_again(now)
         if worker.orphaned and not self._left_alone:  # from the beginning, or since a moment ago
             self._left_alone = True
             self._give_until = min(self._give_until, now + ACTIVE)  # who asks again at once gets its last answer here
@@ -129,6 +127,18 @@ class Retirement:
 
     def _take(self, listener: Listener) -> None:
         self._wait_for(iter(partial(self._acceptor.accept, listener), None))
+
+    def _look_again(self, now: float) -> None:
+        """Where nobody serves on, handshakes that had begun come to an end before the last look."""
+        worker = self._worker
+        if worker.knows_who_follows():  # the master's word wakes the loop
+            others = worker.has_successors() or worker.orphaned
+            self._last_look = min(self._last_look, now if others else now + HANDSHAKE)
+        at = min(self._last_look, self._ask_until)
+        if now >= at:
+            self._leave_own(now)
+        else:
+            self._clients.look_by(at)
 
     def _leave_own(self, now: float) -> None:
         """The master has shut them, if nobody serves on: who comes later is refused at once, and does not wait for the
