@@ -13,6 +13,7 @@ from sdserve.arbiter.host import Host
 from sdserve.arbiter.service_manager import ServiceManager
 from sdserve.config.hooks import no_hook
 from sdserve.errors import BootError
+from sdserve.gateway.blame import raised
 from sdserve.process import foreign
 from sdserve.process.forked import Tell
 from sdserve.process.timelimit import TimeIsUp
@@ -42,8 +43,10 @@ class Steps:
         self._manager.begin_step(limit + GRACE if limit else UNLIMITED)
         try:
             return self._host.limited(limit, partial(foreign.call, self._tell, work))
-        except TimeIsUp:
-            raise BootError(f"{what} did not end within {limit:g} seconds (boot_timeout)") from None
+        except TimeIsUp as late:
+            where = raised(late)
+            at = f": it was at {where}" if where else ""
+            raise BootError(f"{what} did not end within {limit:g} seconds (boot_timeout){at}") from None
         finally:
             self._inside = False
             self._manager.end_step()

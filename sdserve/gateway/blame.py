@@ -34,14 +34,24 @@ _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
 
 
 def place(error: BaseException) -> str:
-    """ " (FILE, line N)", the innermost place of the application's own code, or else of whose code there is; or ""."""
+    """ " (FILE, line N)", as `raised`; or ""."""
+    return in_brackets(raised(error))
+
+
+def in_brackets(where: str) -> str:
+    """To follow what happened there; "" where it is not known."""
+    return f" ({where})" if where else ""
+
+
+def raised(error: BaseException) -> str:
+    """ "FILE, line N", the innermost place of the application's own code, or else of whose code there is; or ""."""
     found = list(_frames(error.__traceback__))
     own = [each for each in found if _is_own(each[0].f_code.co_filename)] or found
-    return f" ({own[-1][0].f_code.co_filename}, line {own[-1][1]})" if own else ""
+    return f"{own[-1][0].f_code.co_filename}, line {own[-1][1]}" if own else ""
 
 
 def standing(frame: FrameType | None) -> str:
-    """As `place`, of code that we have called, and that runs."""
+    """As `raised`, of code that we have called, and that runs."""
     found: list[FrameType] = []
     while frame is not None and not frame.f_code.co_filename.startswith(_OURS):
         found.insert(0, frame)
@@ -50,7 +60,7 @@ def standing(frame: FrameType | None) -> str:
 
 
 def waiting(coro: object) -> str:
-    """As `place`, of a coroutine that waits, and of those that it waits for."""
+    """As `raised`, of a coroutine that waits, and of those that it waits for."""
     found: list[FrameType] = []
     for _ in range(DEEPEST):  # an object may wait for the one that waits for it
         if (names := _PARTS.get(type(coro))) is None:  # what awaits an asynchronous generator has no name for it
@@ -65,7 +75,7 @@ def waiting(coro: object) -> str:
 def _innermost(frames: Iterable[FrameType]) -> str:
     found = [each for each in frames if not _is_on_the_way(each.f_code.co_filename)]
     own = [each for each in found if _is_own(each.f_code.co_filename)] or found
-    return f" ({own[-1].f_code.co_filename}, line {own[-1].f_lineno})" if own else ""
+    return f"{own[-1].f_code.co_filename}, line {own[-1].f_lineno}" if own else ""
 
 
 def importer(error: BaseException) -> str:

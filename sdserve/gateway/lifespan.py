@@ -6,7 +6,7 @@ from types import FrameType
 from typing import Any
 
 from sdserve.errors import BootError, Leave, in_words
-from sdserve.gateway.blame import standing, waiting
+from sdserve.gateway.blame import in_brackets, standing, waiting
 from sdserve.log import Logger
 
 AUTO, ON, OFF = "auto", "on", "off"
@@ -48,7 +48,8 @@ class Lifespan:
         """What the application has not answered yet, and where it waits, or runs at `frame`; "" if there is nothing."""
         if self._task is None or self._task.done() or self._answers[self._asked].done():
             return ""
-        return f"{self._asked} is not complete{waiting(self._task.get_coro()) or standing(frame)}"
+        where = waiting(self._task.get_coro()) or standing(frame)
+        return f"{self._asked} is not complete{in_brackets(where)}"
 
     async def shutdown(self, seconds: float) -> None:
         """Gives the application so long to end in order."""

@@ -339,7 +339,7 @@ class Told:
     def amid(self, frame: FrameType | None) -> str:
         """What a boot was at, whose main thread is at `frame`; "" if that is not known."""
         where = blame.standing(frame)
-        return f"it was at {where[2:-1]}" if where else ""
+        return f"it was at {where}" if where else ""
 
     def outlive(self, frame: FrameType | None) -> bool:
         """Finishes what this worker holds besides the request that is stuck at `frame`, before the process goes.

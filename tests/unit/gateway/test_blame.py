@@ -37,7 +37,7 @@ def test_an_object_that_refers_to_who_awaits_it() -> None:
     coro = waits(circular)
     circular.owner = coro
     coro.send(None)
-    assert waiting(coro).startswith(f" ({__file__}, line ")
+    assert waiting(coro).startswith(f"{__file__}, line ")
     coro.close()
 
 
@@ -56,4 +56,4 @@ def test_a_coroutine_that_waits_for_another() -> None:
         finally:
             task.cancel()
 
-    assert asyncio.run(look()) == f" ({__file__}, line {inner.__code__.co_firstlineno + 1})"
+    assert asyncio.run(look()) == f"{__file__}, line {inner.__code__.co_firstlineno + 1}"
