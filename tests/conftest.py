@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.machine import CannotBoot, Machine
 from tests.support.server import Server
@@ -24,6 +25,8 @@ MUST_BOOT = os.environ.get("TESTS_REQUIRE_SYSTEMD", "") not in ("", "0")
 PACKAGE = Path(__file__).parents[1] / "sdserve"
 OTHER_DEBIAN = Path(__file__).parent / "support" / "debian.sh"
 SUITES = ("trixie", "forky")
+settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
+settings.load_profile("shared machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

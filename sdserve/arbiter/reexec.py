@@ -69,7 +69,8 @@ class Reexec(Immutable):
         path = self.program.path
         if error.errno == errno.ENOENT and error.filename in (None, path) and os.path.exists(path):
             return f"cannot execute {path}: the interpreter that its first line names is not there"
-        return f"cannot execute {error.filename or path}: {error.strerror}"
+        step = "enter" if error.filename == self.directory else "execute"
+        return f"cannot {step} {error.filename or path}: {error.strerror}"
 
 
 def fork_twice(child: Callable[[], NoReturn]) -> PidFd:

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, repeat
 from keyword import iskeyword
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -94,8 +94,11 @@ def _closed(name: str | None) -> str:
     for directory in sys.path:
         if not isinstance(directory, str):  # Python passes it over as well
             continue
-        for each in accumulate(parts, os.path.join, initial=directory):
-            if os.path.isdir(each) and not os.access(each, os.R_OK | os.X_OK, effective_ids=True):
+        root = os.sep if os.path.isabs(directory) else ""
+        above = accumulate(os.path.dirname(directory).split(os.sep), os.path.join, initial=root)
+        below = accumulate(parts, os.path.join, initial=directory)
+        for each, access in (*zip(above, repeat(os.X_OK)), *zip(below, repeat(os.R_OK | os.X_OK))):
+            if os.path.isdir(each) and not os.access(each, access, effective_ids=True):
                 return f"; this user may not read the directory {each}"
     return ""
 

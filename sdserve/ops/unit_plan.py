@@ -301,23 +301,21 @@ class Plan:
             yield f"static files: run manage.py collectstatic; the proxy serves them from {found.static}"
         if any(each.startswith(STATE) for each in found.files):
             yield f"its database is in /var/lib/{self.place}"
-            yield f"run manage.py migrate as the service's user: {self._by_systemd('manage.py', 'migrate')}"
+            yield f"run manage.py migrate as the service's user: {self._migrate(state=True)}"
         elif found.files:
             yield "a database in $STATE_DIRECTORY would spare the service to write into the project's directory"
-            yield f"run manage.py migrate as {self.owner}, who may not write to what root makes: {self._by_runuser()}"
+            command = self._migrate(state=False)
+            yield f"run manage.py migrate as {self.owner}, who may not write to what root makes: {command}"
 
-    def _by_systemd(self, *words: str) -> str:
-        """The command that runs a program of the project with the service's state directory, which is its alone."""
-        who = [f"User={self.owner}"] if self.owner else [f"User={self.place}", "DynamicUser=yes"]
-        properties = [*who, f"StateDirectory={self.place}", f"WorkingDirectory={self.directory}"]
-        properties.append(f"EnvironmentFile=-/etc/sdserve/{self.name}.env")
+    def _migrate(self, state: bool) -> str:
+        """The command that does it with the service's environment, and with the state directory that is its alone."""
+        properties = [f"User={self.owner}"] if self.owner else [f"User={self.place}", "DynamicUser=yes"]
+        properties += [f"StateDirectory={self.place}"] if state else []
+        properties += [f"WorkingDirectory={self.directory}", f"EnvironmentFile=-/etc/sdserve/{self.name}.env"]
         given = [word for each in properties for word in ("-p", each)]
         given.append(f"--setenv=DJANGO_SETTINGS_MODULE={self.found.settings}")
-        return shlex.join(["systemd-run", "--collect", "--wait", "--pipe", *given, f"{self.prefix}/bin/python", *words])
-
-    def _by_runuser(self) -> str:
-        command = [f"{self.prefix}/bin/python", f"{self.directory}/manage.py", "migrate"]
-        return shlex.join(["runuser", "-u", self.owner, "--", *command])
+        python = [f"{self.prefix}/bin/python", "manage.py", "migrate"]
+        return shlex.join(["systemd-run", "--collect", "--wait", "--pipe", *given, *python])
 
 
 def sign(text: str) -> str:

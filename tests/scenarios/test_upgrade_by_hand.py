@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.load import Load
 from tests.support.processes import Process
-from tests.support.server import Server, answer, connector
+from tests.support.server import APPS, Server, answer, connector
 from tests.support.waiting import eventually
 
 Start = Callable[..., Server]
@@ -143,6 +143,18 @@ def test_a_hook_that_raises_is_named(start: Start, short_path: Path) -> None:
     server = start("-b", f"unix:{short_path}/s", "-c", f"{short_path}/conf.py", "plain:application").wait_ready()
     server.kill(signal.SIGUSR2)
     server.wait_log("backed out, .*: the hook pre_exec raised RuntimeError: not on Fridays$")
+    assert answer(f"{short_path}/s").status == 200
+
+
+def test_a_directory_that_is_gone_is_named(start: Start, short_path: Path) -> None:
+    """It is the new master's as well: relative paths of the configuration and the application begin there."""
+    here = short_path / "release"
+    here.mkdir()
+    arguments = ("-b", f"unix:{short_path}/s", "--upgrade", "manual", "--pythonpath", str(APPS), "plain:application")
+    server = start(*arguments, cwd=here).wait_ready()
+    here.rmdir()
+    server.kill(signal.SIGUSR2)
+    server.wait_log(f"backed out, .*: cannot enter {here}: No such file or directory$")
     assert answer(f"{short_path}/s").status == 200
 
 

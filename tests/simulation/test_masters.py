@@ -26,7 +26,7 @@ SHARDS = 4  # for pytest-xdist
 LENGTH = 100  # steps in a life
 
 
-@settings(max_examples=max(100, EVENTS // 200), deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=max(100, EVENTS // 200), suppress_health_check=list(HealthCheck), database=None)
 @given(plans, histories)
 def test_any_short_history(plan: Plan, history: list[Step]) -> None:
     live(plan, history)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sdserve.access.formats import DEFAULT_FORMAT, Format, escape, unknown_atoms
@@ -111,7 +111,6 @@ def record_of(text: str) -> Record:
 @example("\0", 1)
 @example('"', 8000)
 @example("\U0001f600\ud800", 300)
-@settings(deadline=None)
 def test_whatever_a_client_sends_is_one_line_of_bounded_length(text: str, times: int) -> None:
     record = record_of(text * times)
     for atom in CLIENTS:
@@ -194,7 +193,6 @@ AGENTS = st.one_of(
 
 
 @given(st.lists(AGENTS, min_size=1, max_size=8), st.sampled_from([DEFAULT_FORMAT, "%(a)s", "%(p)s\t<%(a)-5s>\t\u20ac"]))
-@settings(deadline=None)
 def test_what_one_client_sends_changes_no_other_record_of_its_batch(agents: list[str], form: str) -> None:
     """All are looked at together; what is found in one has every one of them written as it would be alone."""
     log, written = a_log(form)

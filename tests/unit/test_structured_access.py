@@ -132,7 +132,7 @@ ANY = st.one_of(st.binary(max_size=40), st.text(max_size=40).map(lambda text: te
 @given(st.lists(ANY, min_size=1, max_size=4), st.sampled_from([1, 300]))
 @example([b'"', b"a"], 1)
 @example(["\ufdd0".encode()], 1)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_whatever_is_sent_each_record_says_it(style: str, values: list[bytes], times: int) -> None:
     values = [value * times for value in values]
     written = lines(style, [environ_of(value) for value in values])

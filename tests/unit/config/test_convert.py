@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sdserve.config import SETTINGS, convert
@@ -183,14 +183,12 @@ def test_bad_addresses(spec: str, message: str) -> None:
         address(spec)
 
 
-@settings(deadline=None)
 @given(st.ip_addresses(), st.integers(0, 65535))
 def test_every_ip_address_comes_back(ip: Any, port: int) -> None:
     host = f"[{ip}]" if ip.version == 6 else str(ip)
     assert address(f"{host}:{port}") == (str(ip), port)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_an_address_is_understood_or_refused_by_name(spec: str) -> None:
     try:
@@ -203,7 +201,6 @@ _keys = st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True)
 _values = st.text(st.characters(blacklist_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029,=\0"), max_size=10)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(_keys, _values.map(str.strip), min_size=1))
 def test_assignments_come_back_from_both_separators(wanted: dict[str, str]) -> None:
     items = [f"{key}={value}" for key, value in wanted.items()]
@@ -216,7 +213,6 @@ def test_commas_inside_an_assignment_belong_to_it() -> None:
     assert convert.split_assignments("A=1,2\nB=x=y,C=3") == ["A=1,2", "B=x=y,C=3"]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 0o777))
 def test_modes_come_back_from_octal(mode: int) -> None:
     assert convert.file_mode(f"{mode:o}") == mode

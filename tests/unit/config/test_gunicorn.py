@@ -43,14 +43,14 @@ def test_others_that_serve_asgi_have_a_counterpart(name: str) -> None:
 
 
 @given(WORDS, WORDS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_likeness_is_difflibs_ratio(one: str, other: str) -> None:
     expected = SequenceMatcher(None, one, other).ratio() if one or other else 0.0
     assert likeness(one, other) == expected
 
 
 @given(WORDS, st.lists(WORDS, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_nearest_is_difflibs_closest_match(name: str, known: list[str]) -> None:
     found = get_close_matches(name, known, n=1) if name or "" not in known else []
     assert nearest(name, known, 0.6) == (found[0] if found else None)

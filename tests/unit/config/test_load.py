@@ -480,7 +480,7 @@ def test_two_configurations_share_no_lists(loaded: Load) -> None:
     assert loaded().secure_scheme_headers
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(1, 10_000), st.sampled_from(["drop", "refuse"]), st.booleans())
 def test_the_sources_agree_about_every_value(workers: int, threads: int, header_map: str, preload: bool) -> None:
     by_flags = load(

@@ -137,7 +137,7 @@ ADDRESSES = st.one_of(
 
 
 @given(ADDRESSES, st.ip_addresses(), st.integers(0, 32))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_addresses_are_what_pythons_ipaddress_takes_for_addresses(text: str, other: Any, bits: int) -> None:
     """The kernel's way of reading them is five times as fast, and has to be the same."""
     try:
@@ -155,7 +155,7 @@ def test_addresses_are_what_pythons_ipaddress_takes_for_addresses(text: str, oth
 
 
 @given(ADDRESSES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_who_is_trusted_is_named_as_for_pythons_ipaddress(text: str) -> None:
     try:
         ip_network(text.strip())

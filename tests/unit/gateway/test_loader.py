@@ -232,6 +232,13 @@ def closed(short_path: Path) -> Iterator[Path]:
             del sys.modules[name]
 
 
+def test_a_path_below_a_directory_that_its_user_may_not_enter(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(closed / "lib"), *sys.path])
+    with pytest.raises(AppBootError) as caught:
+        load("ynowhere:application")
+    assert str(caught.value).endswith(f"; this user may not read the directory {closed}")
+
+
 @pytest.mark.parametrize("uri", ["yshop.wsgi:application", "yshop:application", "yuses:application"])
 def test_a_package_that_its_user_may_not_read(closed: Path, uri: str) -> None:
     """To Python it is one without files: what is in it is not there."""

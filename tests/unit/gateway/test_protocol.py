@@ -230,7 +230,7 @@ WRAPPINGS: list[Callable[[Any], Any]] = [
 @given(
     st.sampled_from([coroutine, plain, Framework(), Synchronous()]), st.lists(st.sampled_from(WRAPPINGS), max_size=6)
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_wrapping_changes_nothing(application: Any, wrappings: list[Callable[[Any], Any]]) -> None:
     wrapped = application
     for wrap in wrappings:
@@ -239,7 +239,7 @@ def test_wrapping_changes_nothing(application: Any, wrappings: list[Callable[[An
 
 
 @given(st.integers(0, 5), st.integers(0, 3), st.booleans(), st.integers(0, 3), st.integers(0, 4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_it_is_unfit_when_a_call_would_fail(
     arguments: int, defaults: int, varargs: bool, given_before: int, first_named: int
 ) -> None:

@@ -45,7 +45,7 @@ def exact(limits: Limits, data: bytes) -> object:
 
 
 @given(HEADS, LIMITS)
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 def test_both_readers_say_the_same_whatever_was_read_before(heads: list[bytes], limits: Limits) -> None:
     reader = made(limits)
     for data in heads * 2:
@@ -53,7 +53,7 @@ def test_both_readers_say_the_same_whatever_was_read_before(heads: list[bytes], 
 
 
 @given(st.lists(st.sampled_from(WHOLE), min_size=1, max_size=8), LIMITS)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_what_is_hostile_poisons_nothing_for_the_next_head(heads: list[bytes], limits: Limits) -> None:
     """One reader serves all connections of a worker."""
     reader = made(limits)
@@ -64,7 +64,7 @@ def test_what_is_hostile_poisons_nothing_for_the_next_head(heads: list[bytes], l
 
 
 @given(st.lists(LINES, max_size=5))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_any_line_of_a_field(lines: list[bytes]) -> None:
     data = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
     data = data[: data.index(b"\r\n\r\n") + 4]

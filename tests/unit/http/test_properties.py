@@ -48,7 +48,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @given(STREAMS, st.lists(st.integers(0, 4000), max_size=12), st.sampled_from([Limits(), SMALL]))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_any_split_of_any_input_gives_the_same_events(data: bytes, cuts: list[int], limits: Limits) -> None:
     whole = feed(connection(limits), [data])
     assert feed(connection(limits), pieces(data, cuts)) == whole
@@ -158,7 +158,7 @@ def said(found: Request | int) -> object:
 
 
 @given(HEADS, st.sampled_from([Limits(), SMALL, Limits(head=70)]))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 def test_what_a_reader_remembers_changes_nothing(heads: list[bytes], limits: Limits) -> None:
     reader = RequestReader(limits)
     found = [reading(reader, data) for data in heads * 2]  # looked at when all have been read
@@ -189,7 +189,7 @@ def test_what_is_remembered_is_bounded_in_bytes_and_makes_room_again() -> None:
 
 
 @given(HEADS, st.sampled_from([Limits(), SMALL]), st.sampled_from([str.lower, cgi_name]))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_fields_taken_in_bulk_are_those_of_the_exact_reader(heads: list[bytes], limits: Limits, naming: Naming) -> None:
     reader = RequestReader(limits, Names(naming))
     for data in heads * 2:
@@ -217,7 +217,7 @@ LINES = st.one_of(
 
 
 @given(st.lists(LINES, max_size=5))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_the_exact_reader_and_httptools_agree_about_every_field(lines: list[bytes]) -> None:
     data = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
     if b"\r\n\r\n" in data[:-4] or re.search(rb"(?i)\n(content-|transfer-|upgrade|connection|proxy-)", data):
@@ -243,7 +243,7 @@ def test_the_exact_reader_and_httptools_agree_about_every_field(lines: list[byte
 
 
 @given(st.binary(min_size=1, max_size=6), st.sampled_from([b"/", b"/a?b", b"http://a/", b"/#"]))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_the_exact_reader_and_httptools_agree_about_every_target(data: bytes, start: bytes) -> None:
     head = b"GET " + start + data + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     if data.find(b"\r\n") >= 0:
@@ -286,7 +286,7 @@ def by_h11(data: bytes) -> tuple[list[object], bool]:
 
 
 @given(st.lists(TOKENS, max_size=25).map(b"".join))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_what_is_accepted_is_read_as_h11_reads_it(data: bytes) -> None:
     ours, status = feed(connection(), [data])
     theirs, refused = by_h11(data)
@@ -343,7 +343,7 @@ NEARLY = st.text(st.sampled_from("09a-.:_ \t\n\x7f\x80\xb2\xff\u0660\uff12%["), 
 @given(
     st.one_of(NEARLY, st.text(max_size=8)), st.sampled_from(["", "200", "299 ", "100", "2\xb20 ", "\uff12\uff10\uff10"])
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_what_is_judged_at_a_glance_is_judged_as_the_grammar_does(text: str, code: str) -> None:
     assert is_name(text) == bool(re.fullmatch(NAME, text))
     assert is_value(text) == bool(re.fullmatch(VALUE, text))

@@ -514,7 +514,7 @@ def course(
 
 
 @given(STREAMS, st.lists(st.integers(0, 4000), max_size=12), KINDS)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_any_split_of_any_stream_gives_the_same_messages(
     data: bytes, cuts: list[int], make: Callable[[], WebSocket]
 ) -> None:
@@ -526,7 +526,7 @@ def test_any_split_of_any_stream_gives_the_same_messages(
 
 
 @given(STREAMS, st.lists(st.integers(0, 4000), max_size=12))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_the_short_path_reads_nothing_otherwise_than_the_library(data: bytes, cuts: list[int]) -> None:
     alone = opened()
     with pytest.MonkeyPatch.context() as patch:
@@ -540,7 +540,7 @@ MESSAGES = st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=300), st
 
 
 @given(MESSAGES, st.lists(st.integers(0, 300_000), max_size=12), st.booleans(), st.randoms())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_messages_go_both_ways_whole(
     messages: list[str | bytes], cuts: list[int], compression: bool, random: Any
 ) -> None:

@@ -128,7 +128,9 @@ def test_hints(found: Found, hint: str) -> None:
 def test_who_makes_the_database() -> None:
     found = Found("wsgi", "django", "shop.settings", files=(DATABASE,))
     hints = list(plan(Place(DATABASE, "", True, ""), found=found).hints())
-    command = "runuser -u sdserve-shop -- /opt/venv/bin/python /srv/shop/manage.py migrate"
+    service = "-p User=sdserve-shop -p WorkingDirectory=/srv/shop -p EnvironmentFile=-/etc/sdserve/shop.env"
+    django = "--setenv=DJANGO_SETTINGS_MODULE=shop.settings /opt/venv/bin/python manage.py migrate"
+    command = f"systemd-run --collect --wait --pipe {service} {django}"
     assert f"run manage.py migrate as sdserve-shop, who may not write to what root makes: {command}" in hints
 
 
