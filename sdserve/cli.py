@@ -20,6 +20,7 @@ from sdserve.systemd.records import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import NoReturn
 
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         found: list[SdserveError] = []
         try:
-            cfg = configuration()
+            cfg = watched(configuration)
         except ConfigError as error:
             if not isinstance(error.usable, Config):
                 raise
@@ -59,6 +60,34 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except SdserveError as error:
         report(error)
         sys.exit(error.exit_code)
+
+
+def watched(work: Callable[[], Config]) -> Config:
+    """Loads the configuration; a signal that ends it is told with the line of the file that it was at.
+
+    Whoever waits for a start that hangs in the operator's file ends it so, systemd after TimeoutStartSec=.
+    """
+    import signal
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        from sdserve.gateway.blame import standing
+
+        where = standing(frame)
+        at = f": it was at {where}" if where else ""
+        report(SdserveError(f"{signal.Signals(signum).name} while the configuration was loaded{at}"))
+        signal.signal(signum, signal.SIG_DFL)
+        signal.raise_signal(signum)
+        os._exit(128 + signum)  # nothing ends PID 1 of a container by default
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    ours = [each for each, handler in before.items() if handler is not signal.SIG_IGN]  # nohup(1) does that
+    for each in ours:
+        signal.signal(each, end)
+    try:
+        return work()
+    finally:
+        for each in ours:
+            signal.signal(each, before[each] or signal.SIG_DFL)
 
 
 def is_command(arguments: Sequence[str]) -> bool:

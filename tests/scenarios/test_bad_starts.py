@@ -1,6 +1,7 @@
 """A first start that cannot succeed ends, with gunicorn's exit codes and one line that says why."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,3 +83,28 @@ def test_a_limit_of_descriptors_that_is_too_low_is_named(start: Callable[..., Se
         assert heard.endswith("Too many open files; see LimitNOFILE="), server.log
     else:
         pytest.fail("it never served")
+
+
+HANGS = """
+import time
+while True:
+    try:
+        print("it hangs", flush=True); time.sleep(60)
+    except BaseException:
+        continue
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_where_the_configuration_hangs_is_told_when_its_start_is_ended(
+    start: Callable[..., Server], short_path: Path, number: signal.Signals
+) -> None:
+    """As systemd does when the time for the start is over."""
+    (short_path / "conf.py").write_text(HANGS)
+    server = start("-c", "conf.py", "plain:application", cwd=short_path)
+    server.wait_log("it hangs")
+    server.kill(number)
+    assert server.wait() == -number
+    where = f"{number.name} while the configuration was loaded: it was at {short_path}/conf.py, line 5"
+    assert server.log.endswith(f"sdserve: error: {where}\n")
+    assert server.status() == where

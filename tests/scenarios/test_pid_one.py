@@ -27,13 +27,18 @@ def application(environ, start_response):
 
 
 @pytest.fixture
-def container(start: Callable[..., Server], short_path: Path) -> tuple[Server, Process, str]:
-    """The server, its master, and where it listens."""
+def program() -> tuple[str, ...]:
     tried = subprocess.run([*CONTAINER, "true"], capture_output=True, check=False, text=True)
     if tried.returncode:
         pytest.skip(f"no namespace of processes can be made here: {tried.stderr.strip()}")
+    return (*CONTAINER, sys.executable, "-m", "sdserve")
+
+
+@pytest.fixture
+def container(start: Callable[..., Server], short_path: Path, program: tuple[str, ...]) -> tuple[Server, Process, str]:
+    """The server, its master, and where it listens."""
     (short_path / "web.py").write_text(APP)
-    address, program = f"{short_path}/s", (*CONTAINER, sys.executable, "-m", "sdserve")
+    address = f"{short_path}/s"
     server = start("-b", f"unix:{address}", "-w", "2", "web:application", cwd=short_path, program=program)
     server.wait_ready()
     [master] = server.workers
@@ -57,3 +62,16 @@ def test_orphans_are_reaped(container: tuple[Server, Process, str]) -> None:
     eventually(lambda: len(master.children) == 3, "an orphan of two workers' master")
     eventually(lambda: len(master.children) == 2, "it is reaped, zombie or not")
     assert answer(address).status == 200
+
+
+def test_a_configuration_that_hangs_ends_when_it_is_told(
+    start: Callable[..., Server], short_path: Path, program: tuple[str, ...]
+) -> None:
+    """The kernel ends no PID 1 by a signal that it does not handle."""
+    (short_path / "conf.py").write_text("import time\nprint('it hangs', flush=True); time.sleep(600)\n")
+    server = start("-c", "conf.py", "web:application", cwd=short_path, program=program)
+    server.wait_log("it hangs")
+    [master] = server.workers
+    os.kill(master.pid, signal.SIGTERM)
+    assert server.wait() == 128 + signal.SIGTERM
+    assert f"it was at {short_path}/conf.py, line 2" in server.log
