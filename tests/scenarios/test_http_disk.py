@@ -101,6 +101,7 @@ def test_uploads_beyond_the_limit_for_all_may_come_again(start: Callable[..., Se
         assert upload(address, 200_000, 4096) == 200
         first.sendall(b"x")
         assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+        eventually(lambda: spooled(worker.pid) == 0, "a thread gives the room back once it has answered")
         assert upload(address, 600_000, 4096) == 200
     assert server.workers == [worker]
 
