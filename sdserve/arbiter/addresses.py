@@ -1,11 +1,11 @@
 """Whether another master has an address as well, and what becomes of one that this master serves no more.
 
-Two masters may have the same listener: one has passed it to the other, at an upgrade or at a reload amid one. What one
-of them gives up stays open, and keeps its file, until the other serves it no more. Until then it can be served again:
-nobody could open it anew.
+Two masters may have the same listener: one has passed it to the other, at an upgrade or at a reload during one. What
+one of them gives up stays open, and keeps its file, until the other no longer serves it. Until then it can be served
+again: nobody could open it anew.
 
-At a stop nobody arrives any more once the workers are told to leave, and a moment later the address is given up: a
-worker that boots has a copy, in which others would wait for somebody who never accepts them.
+At a stop the address is shut before the workers are told to leave, and given up a moment later. Otherwise clients would
+wait in the copy that a booting worker has, and nobody would ever accept them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from sdserve.process.giving_up import HANDSHAKE, give_up, shut
 from sdserve.process.listeners import OBSERVED, Listener
 from sdserve.workers.words import RETIRE
 
-GIVEN_UP = 2.5 * HANDSHAKE  # seconds after the workers were told to leave, who look for the last time before that
+GIVEN_UP = 2.5 * HANDSHAKE  # seconds after the workers were told to leave; their last look is before that
 
 
 class Addresses:
@@ -82,23 +82,23 @@ class Addresses:
             self._give_up(listener)
 
     def shut(self, listeners: Iterable[Listener]) -> None:
-        """Before all workers leave: nobody arrives any more at what we bound. Who has arrived is theirs to take."""
+        """Before all workers leave: nobody else arrives at what we bound. The workers take those who have."""
         self._ending = [each for each in listeners if each.own and not self._shared(each) and shut(each)]
 
     def end(self, listeners: Iterable[Listener]) -> None:
-        """The workers have been told to leave. A copy that a booting one has is to keep nobody waiting."""
+        """The workers have been told to leave. Nobody shall wait in the copy that a booting one has."""
         self.close(each for each in listeners if each not in self._ending)
         for listener in self._ending:
             listener.unlink()
         self._service.loop.call_at(self._service.loop.now() + GIVEN_UP, self._end)
 
     def _end(self) -> None:
-        """Who has come after the workers' last look is theirs to take back from the adoption queue."""
+        """Whoever came after the workers' last look goes to the adoption queue, from which they take it back."""
         ending, self._ending = self._ending, []
         for listener in ending:
             self._give_up(listener)
         for handle in self._service.children:
-            handle.tell(RETIRE)  # once more: it wakes who waits for the last of its requests
+            handle.tell(RETIRE)  # once more: it wakes a worker that waits for the last of its requests
 
     def close(self, listeners: Iterable[Listener]) -> None:
         """At the end of this master. A Unix socket's file is removed by the last one that has it."""
@@ -108,7 +108,7 @@ class Addresses:
             listener.close()
 
     def _give_up(self, listener: Listener) -> None:
-        """Who waits at it has arrived, and is left to the workers that serve on."""
+        """Clients that wait at it have arrived: the workers that serve on get them."""
         service = self._service
         listener.unlink()
         adopts = service.generation is not None and service.generation.worker_class.adopts

@@ -1,5 +1,4 @@
-"""Whose code failed or hangs, when an application cannot be loaded: its own last line, and a traceback without the way
-there.
+"""Whose code failed or hangs, when an application cannot be loaded: its own last line, and a shortened traceback.
 
 Between the application's frames lie those of the import system, and below its last one, as a rule, those of a library.
 What the operator can mend is the application's own code, so that is named; the library's frames stay in the traceback.

@@ -1,10 +1,10 @@
-"""The end of an address that is served no more: who had arrived is served, who comes later is refused.
+"""The end of an address that is served no more: clients that have arrived are served, later ones are refused.
 
-At a reload who had arrived goes on to workers that serve on; at a stop the workers that leave take them. Closing a
-listening socket resets what waits in its queue, and somebody may arrive between a last look and the close. So
-the socket is first shut, in all processes that have it: a Unix socket by shutdown(2), which leaves its queue alone. Of
-TCP that would reset the queue; there a filter drops each SYN, so nobody begins a connection that would be reset. Its
-client sends another one a second later (tcp(7), tcp_syn_retries), and is refused.
+At a reload they go on to workers that serve on; at a stop the workers that leave take them. Closing a listening
+socket resets the connections in its queue, and somebody may arrive between a last look and the close. So the socket is
+first shut, in all processes that have it. For a Unix socket shutdown(2) does that, and leaves its queue alone. A TCP
+socket's queue would be reset by it, so there a filter drops each SYN: nobody begins a connection that would be reset.
+The client sends another SYN a second later (tcp(7), tcp_syn_retries), and is refused.
 """
 
 import array
@@ -16,7 +16,7 @@ from contextlib import suppress
 from sdserve.process.adoption import SPREAD, AdoptionQueue, HandedConnection
 from sdserve.process.listeners import Listener
 
-HANDSHAKE = 0.02  # seconds that one takes which had begun, unless its client is far away
+HANDSHAKE = 0.02  # seconds in which one that has begun comes to an end, unless its client is far away
 SO_ATTACH_FILTER = 26  # socket(7); the module has no name for it
 # Classic BPF (linux/filter.h): operation, jumps if true and if false, operand. The packet begins with the TCP header.
 DROP_SYN = (
@@ -51,9 +51,9 @@ def give_up(listener: Listener, queue: AdoptionQueue) -> OSError | None:
 
 
 def shut(listener: Listener) -> bool:
-    """From now on nobody arrives, at any process that has it; who had arrived is accepted as before.
+    """From now on nobody arrives, at any process that has it. Those in its queue can be accepted as before.
 
-    False where the kernel cannot do that (gVisor): who arrives in the next microseconds is reset there.
+    False where the kernel cannot do that (gVisor): there, whoever arrives in the next microseconds is reset.
     """
     sock = listener.sock
     if sock.family == socket.AF_UNIX:

@@ -7,15 +7,16 @@ after this worker, and that may change meanwhile:
 - Other workers serve on: they are given every connection that the application has not been called for, as fast as they
   take them. What they have not taken when the graceful time-out draws near is finished here.
 - The service is being restarted, or its master died: idle connections wait in the queue for the next start, as many as
-  it holds. Whoever has begun to ask is answered here, and waits there as well only when the time is over.
-- Who was told by somebody else than the master waits for its word, `ASKING` seconds at most, and serves meanwhile.
-- Nobody does: requests that arrived are answered with `Connection: close`. A connection that was active within `ACTIVE`
-  seconds is kept until its client has had that long to send its next request, which would otherwise meet a closing
-  connection. All others are closed, each after a last look for a request. What somebody left in the queue, when others
-  were still there to take it, is taken back and finished as well.
+  it holds. A client that has begun to ask is answered here, and waits there as well only when the time is over.
+- Somebody else than the master said that it shall leave: it waits for the master's word, `ASKING` seconds at most, and
+  serves meanwhile.
+- Nobody serves on: requests that arrived are answered with `Connection: close`. A connection that was active within
+  `ACTIVE` seconds is kept until its client has had that long to send its next request, which would otherwise meet a
+  closing connection. All others are closed, each after a last look for a request. What a worker left in the queue, when
+  others were still there to take it, is taken back and finished as well.
 
 Where nobody serves on, others may wait for the next start: a client that falls silent in the middle of its request is
-waited for no longer than `SILENCE`. When the time is over, or at a quick stop, what still waits for its client is cut.
+given up after `SILENCE`. When the time is over, or at a quick stop, whatever still waits for its client is cut.
 """
 
 from collections.abc import Iterable
@@ -129,7 +130,7 @@ class Retirement:
         self._wait_for(iter(partial(self._acceptor.accept, listener), None))
 
     def _look_again(self, now: float) -> None:
-        """Where nobody serves on, handshakes that had begun come to an end before the last look."""
+        """Where nobody serves on, the last look comes when handshakes that had begun are over."""
         worker = self._worker
         if worker.knows_who_follows():  # the master's word wakes the loop
             others = worker.has_successors() or worker.orphaned
@@ -141,8 +142,8 @@ class Retirement:
             self._clients.look_by(at)
 
     def _leave_own(self, now: float) -> None:
-        """The master has shut them, if nobody serves on: who comes later is refused at once, and does not wait for the
-        end of the last request. Who came until then is taken, also where all processes were told to leave at once."""
+        """If nobody serves on, the master has shut them: later clients are refused, and do not wait until the last
+        request ends. Those who came before are taken, also where all processes were told to leave at once."""
         held, self._held = self._held, []
         for listener in held:
             self._take(listener)
