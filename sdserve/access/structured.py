@@ -95,7 +95,7 @@ class Structured(Form):
     def fast(self, batch: Sequence[Taken]) -> list[str] | None:
         found = self._quick(batch)
         text = "".join(found)
-        # Who writes what looks like a gap has fewer quotes expected than there are: it hides none, it costs the others.
+        # What only looks like a gap makes us expect fewer quotes than there are: it hides none, and costs others.
         fits = max(map(len, found)) <= LONGEST_FIELD and self.is_safe(text, len(batch), text.count(self._gap))
         return found if fits else None
 

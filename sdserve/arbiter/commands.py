@@ -203,7 +203,7 @@ class Commands:
         return False  # stopped: nobody answers then
 
     def reload_begins(self) -> None:
-        """Who has asked until now hears of this one. Who asks later may mean code that it has loaded no more."""
+        """Those who have asked until now hear of this one. Later ones may mean code that it no longer loads."""
         self._reloading += self._reloads
         self._reloads = []
 
@@ -236,7 +236,7 @@ class Commands:
         self._tell(self._upgrades, "UpgradeFailed", trouble, done)
 
     def _tell(self, waiting: list[Call], failure: str, trouble: str, done: str, **fields: Any) -> None:
-        """Answers all of them. Who cannot be told for now, for want of memory, stays for the next attempt."""
+        """Answers all of them. Those who cannot be told for now, for want of memory, stay for the next attempt."""
         errors: list[Exception] = []
         for call in list(waiting):
             try:

@@ -51,7 +51,7 @@ MOVES: Mapping[Main, Mapping[Event, Main]] = {
 
 
 class MainProcess:
-    """One master's view. Who is not the main process says nothing to systemd: `notifier` is muted."""
+    """One master's view. A process that is not the main one says nothing to systemd: `notifier` is muted."""
 
     def __init__(self, loop: Loop, notifier: Notifier) -> None:
         self._loop = loop

@@ -138,7 +138,7 @@ class OldMaster(Policy):
             self._commands.upgraded("", done)
 
     def _successor_ends(self, restart: bool) -> None:
-        """Whoever adopts our connections leaves as well, or has left: who asks again here gets a last answer."""
+        """Whoever adopts our connections leaves as well, or has left: clients that ask again get a last answer."""
         service = self._service
         service.log.info("The new master (pid %s) is being stopped", service.reexec_pid)
         if service.state in LEAVING:
@@ -183,7 +183,7 @@ class OldMaster(Policy):
         self._commands.passed_on()
 
     def hand_over(self) -> Sequence[Callable[[], None]]:
-        """The steps that make the new master the main process: for systemd, for itself, for who waits for that.
+        """The steps that make the new master the main process: for systemd, for itself, for those who wait for it.
 
         It may die amid them, which the loop will hear.
         """

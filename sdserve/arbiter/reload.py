@@ -111,7 +111,7 @@ class Reload(Policy):
         call_hook("on_reload", self._hooks.call, "on_reload")
 
     def roll_back(self, reason: str) -> None:
-        """Back to the generation that serves; `reason` goes to the log, to systemd, and to who waits for the reload."""
+        """Back to the generation that serves; `reason` goes to the log, to systemd, and to those who wait for it."""
         service, previous = self._service, self._service.previous
         assert previous is not None
         candidate, new, size = self._candidate, self._new, self._size_before()
@@ -133,7 +133,7 @@ class Reload(Policy):
     def _come_back(self, place: Place) -> None:
         try:
             place.enter()
-        except OSError as error:  # who may not search it any more is in it still, unless the reload has left it
+        except OSError as error:  # we may no longer search it, but are in it still, unless the reload has left it
             text = "the working directory cannot be entered any more: %s; it is %s now"
             self._service.log.warning(text, error.strerror, os.getcwd())
 

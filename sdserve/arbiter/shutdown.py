@@ -58,7 +58,7 @@ class Shutdown(Policy):
     def _give_away(self) -> None:
         """Gives what this master holds to a new one, or to nobody."""
         handing_over = self._service.state is Master.HANDING_OVER
-        # The workers hear of it before systemd, so who waits for the new main process meets no old worker.
+        # The workers hear of it before systemd, so whoever waits for the new main process meets no old worker.
         self._take_all(
             "hand-over" if handing_over else "stop",
             *([self._old_master.pass_on_control] if handing_over else []),

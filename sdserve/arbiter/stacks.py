@@ -84,7 +84,7 @@ class Stacks:
 
 
 class _Asked:
-    """One worker that has been asked, and who waits for its stacks."""
+    """One worker that has been asked, and those who wait for its stacks."""
 
     def __init__(self, handle: WorkerHandle, now: float) -> None:
         self.handle = handle

@@ -105,7 +105,7 @@ class Start:
     def _open_listeners(self, generation: Generation, found: list[Listener]) -> bool:
         """Opens what the configuration asks for. False when a signal said to stop meanwhile. Raises ListenError.
 
-        Who has an address may be about to leave it, so one that is in use is tried again for some seconds. An old
+        An address that is in use is tried again for some seconds: its owner may be about to leave. An old
         master that has it passes it on, once its own reload has succeeded.
         """
         service, loop = self._service, self._service.loop

@@ -72,7 +72,7 @@ class HTTPCall(Call):
     _hinted = False  # early hints came
     _trailers: bytes | None = None  # their lines, None if there are to be none
     _moves: Moves  # what may be sent now: a row of the table below
-    _turn: Lock | None = None  # who sends has it, from the first message on that has had to wait
+    _turn: Lock | None = None  # whoever sends has it, once a message has had to wait
     _faults: tuple[str, ...] = ()  # what `send` has raised: the application may have caught it, and said nothing
 
     # --- sending ----------------------------------------------------------------------------------------------------

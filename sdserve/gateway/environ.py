@@ -45,7 +45,7 @@ def variable(name: str) -> str:
 
 
 def cgi_name(name: str) -> str:
-    """The same, but "" where another header has the same key: what is to become of these depends on who sends them."""
+    """The same, but "" where another header has the same key: what becomes of these depends on the sender."""
     return "" if "_" in name else variable(name)
 
 
@@ -68,7 +68,7 @@ def _byte(digits: str) -> str:
 
 
 class Environs:
-    """Makes environs. `names` are the keys of header fields, for who reads requests."""
+    """Makes environs. `names` are the keys of header fields, for the reader of requests."""
 
     def __init__(self, forwarding: Forwarding, terms: Terms) -> None:
         self._forwarding = forwarding

@@ -101,7 +101,7 @@ class CounterCell:
         self._number = number = self._number + number
         self._seconds = seconds = self._seconds + seconds
         self._size = size = self._size + size
-        # One store each. Struct.pack_into would clear all three first: who reads, or kills us, then finds them at 0.
+        # One store each. Struct.pack_into would clear all three first, and a reader, or a KILL, might find them at 0.
         words, at = self.words, self._quick
         words[at] = number
         self.floats[at + 1] = seconds

@@ -30,7 +30,7 @@ DROP_SYN = (
 def give_up(listener: Listener, queue: AdoptionQueue) -> OSError | None:
     """Ends a listener that we bound: for every process that has it, and with no way back.
 
-    Returns why some who had arrived were left behind, None if none were. The descriptor is the caller's to close.
+    Returns why some connections were left behind, None if none were. The descriptor is the caller's to close.
     """
     trouble = None
     try:

@@ -1,9 +1,9 @@
 """Log files that root opens for workers that are somebody else, who open them again after a rotation.
 
 A new file becomes theirs, as nginx and gunicorn have it, and by the descriptor of what was made here (O_EXCL): never a
-file that was there, never by a path that may mean another file meanwhile. Who may write to a directory could put a link
-there, or one on the way there, and be given a file of anybody's. So root follows no link in a directory of theirs, and
-gives them nothing in one that they may have led it to.
+file that was there, never by a path that may mean another file meanwhile. Whoever may write to a directory could put a
+link there, or one on the way there, and be given a file of anybody's. So root follows no link in a directory of theirs,
+and gives them nothing in one that they may have led it to.
 """
 
 import errno

@@ -72,7 +72,7 @@ class Clients(Account, Deadlines, Generic[C]):
         self.close(client)
 
     def leaves(self, client: C) -> None:
-        """A connection is about to be closed: who has something to do with it should know."""
+        """A connection is about to be closed: tells whoever has something to do with it."""
 
     def abandon(self, client: C) -> None:
         """Something went wrong with what was done for a client: nothing more becomes of it."""
@@ -265,7 +265,8 @@ class Clients(Account, Deadlines, Generic[C]):
         """Closes a few connections on which no request has begun, for want of room; returns how many.
 
         Those that never sent a byte go first, the oldest first; if there are none, those that were answered longest
-        ago. Who has just come, or has just been answered, is left alone: the next request may be under way.
+        ago. Clients that have just come, or have just been answered, are left alone: their next request may be under
+        way.
         """
         idle = [client for client in self.open.values() if client.is_idle()]
         useless = [client for client in idle if not client.last] or idle

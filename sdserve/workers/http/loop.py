@@ -25,7 +25,7 @@ from sdserve.workers.lasting import Lasting
 from sdserve.workers.options import Options
 
 EVENTS = 32  # of one poll
-BATCH = 4  # turns of `ready` between two polls: who sends one request at a time does not wait for those who send many
+BATCH = 4  # turns of `ready` between two polls: one request at a time need not wait for clients that send many
 
 
 class Loop(Generic[C]):
@@ -167,7 +167,7 @@ class Loop(Generic[C]):
         acceptor, worker, pending = self._acceptor, self._worker, self._pending
         if fd in self._control:
             worker.handle_control(fd)
-        elif not (acceptor.open and worker.alive):  # who was told to leave takes what is queued in retirement.py
+        elif not (acceptor.open and worker.alive):  # told to leave, it takes what is queued in retirement.py
             acceptor.set_open(False)  # it was not possible when it was said
         elif fd == acceptor.adopting:
             pending.extend((client.fd, EPOLLIN) for client in acceptor.adopt_if_room())

@@ -76,7 +76,7 @@ class Retirement:
             self._look_again(now)
         if worker.orphaned and not self._left_alone:  # from the beginning, or since a moment ago
             self._left_alone = True
-            self._give_until = min(self._give_until, now + ACTIVE)  # who asks again at once gets its last answer here
+            self._give_until = min(self._give_until, now + ACTIVE)  # a client that asks again at once is answered here
         if not self._hurries and worker.knows_who_follows() and not worker.has_successors():
             self._hurries = True
             self._clients.hurry(now, SILENCE, LAST_WORDS)

@@ -68,7 +68,7 @@ class Incoming(io.RawIOBase):
         self._failure = partial(type(error), *error.args)
 
     def let_go(self) -> None:
-        """The response is over: who reads now reads nothing of the next request."""
+        """The response is over: nobody reads anything of the next request from this."""
         self._client = self.fiber = self.response = None
 
     def _next(self) -> bytes:
