@@ -213,7 +213,7 @@ class JournalFormatter(logging.Formatter):
         return native.send(self.structured(record, event), event.last)
 
     def structured(self, record: LogRecord, event: Event) -> bytes:
-        """An event as journald's native protocol has it. What it is about is cut at a length, but for stacks."""
+        """An event as journald's native protocol has it. What it is about is cut at a length, except for stacks."""
         about = getattr(record, ABOUT, {})
         fields = {
             "MESSAGE": _PLAIN.format(record),

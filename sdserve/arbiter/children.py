@@ -192,7 +192,7 @@ class Children:
         elif message.startswith(FAILED):
             reason = message[len(FAILED) :].decode(errors="replace").strip()
             told = told_by(signal.SIGABRT)
-            if handle.phase is Phase.ABORTED and reason.startswith(told):  # by us, who know why; it may say amid what
+            if handle.phase is Phase.ABORTED and reason.startswith(told):  # by us, who know why; it may say where
                 reason = handle.reason + reason.removeprefix(told)
             handle.reason = reason
         elif message.startswith(CALLS):

@@ -216,7 +216,7 @@ def superseded(current: Sequence[Member]) -> list[Member]:
 
 
 def surplus(current: Sequence[Member], goal: Goal) -> list[Member]:
-    """The workers beyond the wanted number, but for one that boots to replace another.
+    """The workers beyond the wanted number, except one that boots to replace another.
 
     Those that cannot answer (yet) leave first, so that what serves is never less than it need be; then the worn ones;
     then the oldest on the fullest GPU.

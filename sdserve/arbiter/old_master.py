@@ -185,7 +185,7 @@ class OldMaster(Policy):
     def hand_over(self) -> Sequence[Callable[[], None]]:
         """The steps that make the new master the main process: for systemd, for itself, for those who wait for it.
 
-        It may die amid them, which the loop will hear.
+        It may die meanwhile, which the loop will hear.
         """
         return self._tell_systemd, self._tell_successor, self._tell_who_waits
 
@@ -227,7 +227,7 @@ class OldMaster(Policy):
         """This master stops and does not hand over, or has done so: the new one stops as well if that is meant.
 
         RTMIN means the service, and so does what systemd sends while it may not have heard of the new main process: a
-        unit that is being stopped keeps the one that it has. Otherwise the operator means this master alone, but for
+        unit that is being stopped keeps the one that it has. Otherwise the operator means this master alone, except for
         a new one that boots and would take over by itself.
         """
         upgrade = self._service.upgrade

@@ -130,7 +130,7 @@ class Pool:
             self._wake = NO_DEADLINE if when is None else self._service.loop.call_at(when, lambda: None)
 
     def store_queue(self, notifier: Notifier) -> None:
-        """Has systemd keep the adoption queue beyond this master, and believes that it does till the contrary shows."""
+        """Has systemd keep the adoption queue beyond this master, and believes so until it hears otherwise."""
         proof = self._service.adoption.store(notifier)
         if proof is None:
             return

@@ -32,7 +32,7 @@ class Shutdown(Policy):
     def begin(self, graceful: bool, restart: bool) -> None:
         """Begins to stop; a second call may turn a graceful stop into a quick one.
 
-        `restart`: systemd will start the service again at once, and keeps what is in its descriptor store till then.
+        `restart`: systemd will start the service again at once, and keeps what is in its descriptor store until then.
         """
         service = self._service
         if service.state is Master.DOWN:
@@ -104,7 +104,7 @@ class Shutdown(Policy):
     def _end_leftovers(self) -> None:
         """Ends the programs that the application left running, as the last process of a unit that is ours.
 
-        With ExitType=cgroup systemd waits for them, and for what ignores TERM till the end of TimeoutStopSec=. Where an
+        With ExitType=cgroup systemd waits for them, and for what ignores TERM until TimeoutStopSec= is over. Where an
         old master died and left this one alone, its workers still finish requests, with what those run, and an
         ExecReload= waits for them: systemd kills them once that has ended.
         """

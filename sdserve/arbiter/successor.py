@@ -108,7 +108,7 @@ class Successor:
     def hand_over(self, heard: bool, opened: Sequence[Listener]) -> bool:
         """Tells the new master that it is the main process now, and by when this one ends, once systemd has heard.
 
-        opened: the listeners that it does not have yet, as a reload amid the upgrade has opened them
+        opened: the listeners that it does not have yet, as a reload during the upgrade has opened them
         False if it has gone. Raises OSError, and nothing has happened: to be said again.
         """
         said = self._send_with(opened, "main", drains_for=self._service.children.timeout() if heard else None)

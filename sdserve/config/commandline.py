@@ -158,7 +158,7 @@ class _Parser:
         self._result.given[setting.name] = Given(value, self._where(flag), self._source)
 
     def _skip_value(self) -> None:
-        """Drops what looks like the value of an option that is unknown, lest it be taken for the application."""
+        """Drops what looks like the value of an unknown option: it must not be taken for the application."""
         if len(self._rest) > 1:
             self._next()
 

@@ -84,7 +84,7 @@ class Answer(Writer):
     _sink: Sink
 
     def __init__(self, heads: HeadWriter, sink: Sink, request: Request, log: Logger) -> None:
-        self.heads = heads  # as Writer has it, but for a call in each request
+        self.heads = heads  # as in Writer, without its call in each request
         self.request = request
         self.keep_alive = request.keep_alive
         self._sink = sink

@@ -86,7 +86,7 @@ class Call(Answer):
     def __init__(
         self, heads: HeadWriter, peer: Peer, request: Request, log: Logger, host: Host, whole: bytes | None
     ) -> None:
-        self.heads = heads  # as Answer has it, but for a call in each request
+        self.heads = heads  # as in Answer, without its call in each request
         self.request = request
         self.keep_alive = request.keep_alive
         self._sink = peer
@@ -152,7 +152,7 @@ class Call(Answer):
         self.gone = self.told = True
 
     def let_go(self) -> None:
-        self._sink = OVER  # as Answer has it, but for a call in each request
+        self._sink = OVER  # as in Answer, without its call in each request
         self.complete = True
         if self.error is not None:
             self.error = None

@@ -177,7 +177,7 @@ class WebSocketCall(HTTPCall):
         if not self.gone:
             if self._socket.open:
                 self._close(NORMAL if error is None else ERROR, "", now)
-            self.complete = True  # but for the answer of its peer
+            self.complete = True  # all but the answer of its peer
         return True
 
     def lose(self) -> None:

@@ -47,7 +47,7 @@ class Response(Answer):
     _quiet_since = 0.0  # monotonic seconds
 
     def __init__(self, gateway: Source, sink: Sink, request: Request) -> None:
-        self.heads = gateway.writer  # as Answer has it, but for a call in each request
+        self.heads = gateway.writer  # as in Answer, without its call in each request
         self.request = request
         self.keep_alive = request.keep_alive
         self._gateway = gateway

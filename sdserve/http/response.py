@@ -76,8 +76,8 @@ def is_final(status: str) -> bool:
 class Head:
     """A checked head without its framing: `start` is status line and fields, the rest says what is still open.
 
-    Heads are remembered and shared: nobody changes one. `usual` is the head of most answers, complete but for what the
-    server adds: of one whose length is known and not 0, on a connection that stays; else it is b"".
+    Heads are remembered and shared: nobody changes one. `usual` is the head of most answers, without what the server
+    adds: of one whose length is known and not 0, on a connection that stays; else it is b"".
     """
 
     __slots__ = ("close", "code", "dated", "length", "served", "start", "usual")

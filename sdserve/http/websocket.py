@@ -59,13 +59,13 @@ Data = bytes | bytearray | memoryview
 class _Protocol(ServerProtocol):
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.CLOSE:
-            # To close amid the fragments of a message is no fault. cur_size is what websockets 14 and 15 call it.
+            # To close between the fragments of a message is no fault. cur_size is what websockets 14 and 15 call it.
             self.current_size = self.cur_size = None
         super().recv_frame(frame)
 
 
 class _FaultsOnly(logging.LoggerAdapter[logging.Logger]):
-    """What the library logs, but for its own faults, is what the access log is for."""
+    """What the library logs is for the access log, except for its own faults."""
 
     def isEnabledFor(self, level: int) -> bool:
         return level >= logging.ERROR and super().isEnabledFor(level)

@@ -108,7 +108,7 @@ class Writer:
         be the last."""
         start = b"" if self.head_sent else self.start(-1)
         size = len(data)
-        if self.left >= size and not self.bodyless:  # as `bounded` has it, but for two calls in each piece
+        if self.left >= size and not self.bodyless:  # as in `bounded`, without its two calls in each piece
             self.left -= size
         elif self.left >= 0 or self.bodyless:
             data = self._bounded(data)

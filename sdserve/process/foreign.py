@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def call(tell: Tell, work: Callable[[], T]) -> T:
-    """What `work` returns. Raises Exceptions only, but for what is ours. `tell` is the log's."""
+    """What `work` returns. Raises Exceptions only, except for ours. `tell` is the log's."""
     pid = os.getpid()
     try:
         found = work()

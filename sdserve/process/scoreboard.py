@@ -1,8 +1,8 @@
 """The scoreboard: what each worker is doing, in memory that master and workers share.
 
 One anonymous shared mapping (mmap(2), MAP_SHARED|MAP_ANONYMOUS) is made before the first fork. Each worker owns one
-cell of a cache line and is its only writer, but for two words. Every field is one aligned machine word, so a write is
-one store: no lock, no system call, no file, and an idle process is never woken to say that it is idle.
+cell of a cache line and is its only writer, except for two words. Every field is one aligned machine word, so a write
+is one store: no lock, no system call, no file, and an idle process is never woken to say that it is idle.
 
 `hand_on` is the master's word too: whether a worker that leaves may pass its idle connections on.
 

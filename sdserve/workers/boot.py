@@ -35,7 +35,7 @@ SERVED_AND_BROKE = 1
 def become(worker: Worker, server: Any) -> NoReturn:
     """Lives a worker's whole life in the forked child, which never returns into the master's code.
 
-    All signals are blocked when this is called; a signal sent before the worker can hear it stays pending till then.
+    All signals are blocked when this is called; a signal sent before the worker can hear it stays pending until then.
     """
     gc.freeze()  # what came from the master shares its pages until a collection touches them
     gc.enable()

@@ -316,8 +316,8 @@ class Told:
         faulthandler.dump_traceback(STDERR, all_threads=True)
         self.alive = False
         if not self.booted and not self.leaving:
-            amid = f"warm-up of {self.warming} was not answered" if self.warming else self.amid(frame)
-            said = f"{told_by(signal.SIGABRT)}: {amid}" if amid else told_by(signal.SIGABRT)
+            at = f"warm-up of {self.warming} was not answered" if self.warming else self.boots_at(frame)
+            said = f"{told_by(signal.SIGABRT)}: {at}" if at else told_by(signal.SIGABRT)
             self.tell(FAILED + said.encode(errors="replace"))
         try:
             with Border(self.log.error):
@@ -336,7 +336,7 @@ class Told:
         finally:
             os._exit(1)
 
-    def amid(self, frame: FrameType | None) -> str:
+    def boots_at(self, frame: FrameType | None) -> str:
         """What a boot was at, whose main thread is at `frame`; "" if that is not known."""
         where = blame.standing(frame)
         return f"it was at {where}" if where else ""

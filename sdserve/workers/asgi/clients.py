@@ -130,7 +130,7 @@ class ASGIClients(CallHost):
             if client.phase is not CALL:
                 return
             polled = client.mask
-        if mask & polled & EPOLLIN:  # as `news` has it, but for its cost in each event
+        if mask & polled & EPOLLIN:  # as in `news`, without its cost in each event
             self._take_in(client, call)
             return
         what = news(mask, polled)

@@ -110,9 +110,9 @@ class ASGIWorker(HTTPWorker):
     def prepare(self) -> None:
         self.runner.run(self.lifespan.startup())
 
-    def amid(self, frame: FrameType | None) -> str:
+    def boots_at(self, frame: FrameType | None) -> str:
         asked = self.lifespan.unanswered(frame) if "lifespan" in self.__dict__ else ""
-        return asked or super().amid(frame)
+        return asked or super().boots_at(frame)
 
     def interrupt_boot(self) -> None:
         runner: Runner | None = self.__dict__.get("runner")
@@ -149,7 +149,7 @@ class ASGIWorker(HTTPWorker):
             self._share(self.cfg.orphan_timeout)
 
     def _share(self, seconds: float) -> None:
-        """This worker leaves within `seconds`: its requests have them but for what the application's shutdown needs."""
+        """This worker leaves within `seconds`: its requests have them, less what the application's shutdown needs."""
         now = monotonic()
         self._leave_by = min(self._leave_by, now + seconds)
         share = self.asgi.shutdown_share(seconds) if "lifespan" in self.__dict__ and self.lifespan.supported else 0.0

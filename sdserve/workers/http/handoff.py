@@ -56,7 +56,7 @@ def _handed(client: Client, now: float) -> HandedConnection:
 
 
 def _head(request: Request) -> bytes:
-    """A request's head as it came, but for blanks; whoever expected 100 Continue has had it."""
+    """A request's head as it came, except for blanks; whoever expected 100 Continue has had it."""
     lines = [f"{request.method} {request.uri} HTTP/1.{request.minor}".encode("ascii")]
     lines += [b"%b:%b" % field for field in request.fields if field[0].lower() != b"expect"]
     return b"\r\n".join([*lines, b"", b""])

@@ -1,4 +1,4 @@
-"""Threads that call the application: nobody waits for them at the end of the process, but for what it starts in them.
+"""Threads that call the application: at the end of the process nobody waits for them, only for what it starts in them.
 
 A thread inherits `daemon` from the one that makes it. So these must be daemons to the interpreter, which joins all
 others at its end, and none to an application that looks, or starts a thread to send a mail: that one is joined, as it

@@ -15,7 +15,7 @@ A thread may hold responses that wait for their clients, and with them whatever 
 waited for such a lock in that very thread would wait for ever, so calls go to threads that hold none, if one is idle:
 the lead passes to these first, and a leader that holds some hands the lead over together with the call (`hand_over`).
 
-All methods are called under one lock, but for the leader's two moves at the table, `put` and `take`, which are one
+All methods are called under one lock, except for the leader's two moves at the table, `put` and `take`, which are one
 atomic step of a dictionary each. Methods return the threads that must be woken.
 """
 
