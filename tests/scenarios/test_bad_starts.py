@@ -101,7 +101,8 @@ def test_where_the_configuration_hangs_is_told_when_its_start_is_ended(
 ) -> None:
     """As systemd does when the time for the start is over."""
     (short_path / "conf.py").write_text(HANGS)
-    server = start("-c", "conf.py", "plain:application", cwd=short_path)
+    program = ("env", f"--default-signal={number.name[3:]}", *Server.PROGRAM)  # a shell's background has no SIGINT
+    server = start("-c", "conf.py", "plain:application", cwd=short_path, program=program)
     server.wait_log("it hangs")
     server.kill(number)
     assert server.wait() == -number
