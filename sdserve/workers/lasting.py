@@ -32,7 +32,7 @@ def encode(calls: Iterable[Lasting], now: float) -> bytes:
         f"{call.began:.3f} {call.answers:d} {_short(call.request)}"
         for call in nsmallest(MOST, lasting, key=lambda call: (call.answers, call.began))
     ]
-    return "\n".join([f"{now:.3f}", *lines]).encode("ascii")
+    return "\n".join([repr(now), *lines]).encode("ascii")  # in full: it must not seem to come before the question
 
 
 def decode(said: bytes) -> tuple[float, tuple[Lasting, ...]]:

@@ -1,6 +1,8 @@
 """What a worker says of requests that last: the longest first, in ASCII, and never so much that it is not sent."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdserve.workers.lasting import CUT, LONGEST, MOST, Lasting, decode, encode
 
@@ -24,6 +26,12 @@ def test_only_what_lasts_is_said_and_streams_come_last() -> None:
 
 def test_that_nothing_lasts_is_said_too() -> None:
     assert decode(encode([], 5.0)) == (5.0, ())
+
+
+@given(st.floats(0.0, 1e9))
+def test_the_time_is_said_in_full(now: float) -> None:
+    """An answer within a fraction of a millisecond would seem to come before its question otherwise."""
+    assert decode(encode([], now)) == (now, ())
 
 
 def test_a_crowd_of_long_requests_fits_into_one_datagram() -> None:
