@@ -19,11 +19,15 @@ from sdserve.systemd.notify import Notifier
 
 
 class Adoption:
-    """The queue of one service as its master sees it. `kept` says that systemd keeps it beyond this master."""
+    """The queue of one service as its master sees it. `kept` says that systemd keeps it beyond this master.
 
-    def __init__(self, queue: AdoptionQueue, kept: bool) -> None:
+    A queue that an earlier master had is in the store already, so it is kept though systemd does not hear of it again.
+    """
+
+    def __init__(self, queue: AdoptionQueue, kept: bool, *, fresh: bool = False) -> None:
         self.queue = queue
-        self.kept = kept
+        self.kept = self._to_be_kept = kept
+        self._fresh = fresh
         self._stored = HAND_ON_CRASH
 
     @classmethod
@@ -36,17 +40,23 @@ class Adoption:
             return cls(AdoptionQueue.inherited(*(ends[name] for name in fdstore.NAMES)), True)
         for name in ends.keys() & set(fdstore.NAMES):  # one alone is no queue: whoever waits in it would do so for ever
             os.close(ends[name])
-        return cls(AdoptionQueue.new(), kept)
+        return cls(AdoptionQueue.new(), kept, fresh=True)
 
     def store(self, notifier: Notifier) -> fdstore.Proof | None:
         """Has systemd keep both ends; storing what it has already changes nothing.
 
         Returns what becomes readable when it does not keep them; None where nobody is asked to.
         """
-        self.kept = self.kept and notifier.enabled
+        self.kept = self._to_be_kept = self._to_be_kept and notifier.enabled
         if not self.kept or notifier.muted:
             return None
-        return fdstore.Proof(notifier, dict(zip(fdstore.NAMES, self.queue.fds(), strict=True)))
+        proof = fdstore.Proof(notifier, dict(zip(fdstore.NAMES, self.queue.fds(), strict=True)))
+        self.kept = proof.heard or not self._fresh
+        return proof
+
+    def refused(self) -> None:
+        """systemd does not keep the queue: it is not asked again."""
+        self.kept = self._to_be_kept = False
 
     def ends(self, *, restart: bool) -> None:
         """This master is ending, and no other serves: what is in the store is taken up by a restart only."""

@@ -30,6 +30,11 @@ from sdserve.workers.base import NO_CELL, Worker
 from sdserve.workers.preimport import preimport
 from sdserve.workers.words import DRAIN, PREIMPORT, RETIRE
 
+STORE_AGAIN = (
+    0.5  # seconds until systemd is told again what it is to keep, where it did not hear it; then twice as many
+)
+STORE_AGAIN_MOST = 20.0  # seconds
+
 
 class Pool:
     """The workers of one master, and how long it bears with them.
@@ -129,21 +134,32 @@ class Pool:
             self._wake.cancel()
             self._wake = NO_DEADLINE if when is None else self._service.loop.call_at(when, lambda: None)
 
-    def store_queue(self, notifier: Notifier) -> None:
-        """Has systemd keep the adoption queue beyond this master, and believes so until it hears otherwise."""
+    def store_queue(self, notifier: Notifier, wait: float = STORE_AGAIN) -> None:
+        """Has systemd keep the adoption queue beyond this master, and believes so until it hears otherwise.
+
+        Where systemd does not hear of it, it is told again, first after `wait` seconds.
+        """
         proof = self._service.adoption.store(notifier)
         if proof is None:
             return
-        if (counters := self._service.counters).shared is not None:
-            fdstore.keep_counters(notifier, counters.shared.fileno(), fresh=counters.fresh)
 
         def not_kept() -> None:
             self._service.loop.drop(proof)
-            self._service.adoption.kept = False
+            self._service.adoption.refused()
             self.tell_successors()
             self._service.log.event(events.NOT_KEPT)
 
+        def again() -> None:
+            self.store_queue(notifier, min(2 * wait, STORE_AGAIN_MOST))
+            self.tell_successors()
+
+        if not proof.heard:
+            proof.close()
+            self._service.loop.call_at(self._service.loop.now() + wait, again)
+            return
         self._service.loop.watch(proof, not_kept)
+        if (counters := self._service.counters).shared is not None:
+            fdstore.keep_counters(notifier, counters.shared.fileno(), fresh=counters.fresh)
 
     def tell_successors(self) -> None:
         """Tells all workers, also those that are leaving already, whether somebody follows."""

@@ -41,12 +41,15 @@ def keep_counters(notifier: Notifier, fd: int, *, fresh: bool) -> None:
 class Proof(Descriptor):
     """Has systemd keep copies of `fds`, by name; becomes readable when they are not kept, or not any more.
 
+    `heard` says whether systemd was told at all: it may have no room for a moment, or be replaced just now, and the
+    kernel refuses to send descriptors while too many others are on their way (unix(7), ETOOMANYREFS).
+
     Raises OSError like pipe(2).
     """
 
     def __init__(self, notifier: Notifier, fds: dict[str, int]) -> None:
         ours, kept = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         super().__init__(ours)
-        if all(notifier.store(name, fd) for name, fd in fds.items()):  # else the proof would be of one part alone
-            notifier.store(PROOF, kept)
+        # The proof comes last: else it would be of one part alone.
+        self.heard = all(notifier.store(name, fd) for name, fd in {**fds, PROOF: kept}.items())
         os.close(kept)

@@ -1,4 +1,4 @@
-"""What the old master has to say to the new one is said again where the kernel did not take it at once."""
+"""What a master has to say, to the new one or to systemd, is said again where the kernel did not take it at once."""
 
 import signal
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from tests.support.server import Server, answer, connector, free_port
 CONFIG = """
 import errno, os, time
 from sdserve.process.handover import Handover
+from sdserve.systemd.notify import Notifier
 
 while os.path.exists("DIRECTORY/hold-reading") and not os.path.exists(f"DIRECTORY/reads-{os.getpid()}"):
     time.sleep(0.01)
@@ -29,6 +30,15 @@ def sends(self, type, fds=(), *, send=Handover.send, **fields):
     return send(self, type, fds, **fields)
 
 Handover.send = sends
+
+def delivers(self, message, fds=(), *, deliver=Notifier._deliver):
+    if not fds or not os.path.exists("DIRECTORY/deaf"):
+        return deliver(self, message, fds)
+    os.replace("DIRECTORY/deaf", "DIRECTORY/was-deaf")
+    self.trouble = OSError(errno.ETOOMANYREFS, "too many references")
+    return False
+
+Notifier._deliver = delivers
 """
 APP = """
 import os, time
@@ -43,11 +53,26 @@ def application(environ, start_response):
 
 
 @pytest.fixture
-def server(start: Callable[..., Server], short_path: Path) -> Server:
+def directory(short_path: Path) -> Path:
     for name, text in ("conf.py", CONFIG), ("app.py", APP):
         (short_path / name).write_text(text.replace("DIRECTORY", str(short_path)))
-    options = ("-w", "1", "-c", "conf.py", "--upgrade", "auto", "-p", f"{short_path}/pid")
-    return start(*options, "app:application", cwd=short_path).wait_ready()
+    return short_path
+
+
+@pytest.fixture
+def server(start: Callable[..., Server], directory: Path) -> Server:
+    options = ("-w", "1", "-c", "conf.py", "--upgrade", "auto", "-p", f"{directory}/pid")
+    return start(*options, "app:application", cwd=directory).wait_ready()
+
+
+def test_systemd_is_asked_again_to_keep_the_queue(start: Callable[..., Server], directory: Path) -> None:
+    """At a restart with more idle connections than the service may have descriptors, the kernel sends no more."""
+    (directory / "deaf").touch()
+    server = start("-w", "1", "-c", "conf.py", "--fd-store", "app:application", cwd=directory).wait_ready()
+    server.notify.wait("FDNAME=sdserve-proof")
+    assert (directory / "was-deaf").exists()
+    server.wait_log("does not keep the queue")  # for the tests' manager does not
+    assert server.log.count("does not keep the queue") == 1
 
 
 def test_a_new_master_hears_that_it_is_the_main_process(server: Server, short_path: Path) -> None:

@@ -9,6 +9,7 @@ from sdserve.arbiter.adoption import Adoption
 from sdserve.process.adoption import AdoptionQueue, HandedConnection
 from sdserve.systemd import fdstore
 from sdserve.systemd.activation import Passed
+from sdserve.systemd.notify import Notifier
 
 
 def closed(adoption: Adoption) -> None:
@@ -47,3 +48,19 @@ def test_who_waits_in_a_queue_of_one_end_does_not_wait_for_ever() -> None:
     assert theirs.recv(1) == b""
     theirs.close()
     closed(found)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_queue_that_systemd_did_not_hear_of_is_kept_if_it_has_it_already(known: bool) -> None:
+    old = AdoptionQueue.new()
+    found = Adoption.found([], [os.dup(fd) for fd in old.fds()] if known else [], kept=True)
+    proof = found.store(Notifier("/nobody/listens"))
+    assert proof is not None
+    assert not proof.heard
+    assert found.kept is known
+    found.refused()
+    assert not found.kept
+    assert found.store(Notifier("/nobody/listens")) is None
+    proof.close()
+    closed(found)
+    closed(Adoption(old, kept=False))
