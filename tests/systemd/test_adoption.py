@@ -101,8 +101,9 @@ def test_across_recycling(machine: Machine) -> None:
 
 def test_what_the_queue_does_not_take_is_closed_politely(machine: Machine) -> None:
     """More connections than may be on their way at a restart, and clients that write at any moment of it."""
-    few = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nLimitNOFILE=256\n"
-    service = deploy(machine, settings={"KEEPALIVE": "3600", "WORKERS": "4"}, drop_in=few)
+    service = deploy(
+        machine, settings={"KEEPALIVE": "3600", "WORKERS": "4"}, drop_in="[Unit]\nStartLimitIntervalSec=0\n"
+    )
     service.wake()
     service.check(workers=4)
     active = Load(service.connect, clients=200, reuse=200, think=0.5)
@@ -111,6 +112,8 @@ def test_what_the_queue_does_not_take_is_closed_politely(machine: Machine) -> No
         for load in (active, slow):
             load.wait(lambda record: len({a.client for a in record.answers}) == 200, "an answer for each client")
         for _ in range(3):
+            for worker in service.workers:  # not those that come: who is full closes idle connections for new ones
+                worker.set_soft_limit("nofile", 256)
             machine.systemctl("restart", service.unit)
             active.wait_answers(400)
             slow.wait_answers(200)
@@ -119,7 +122,6 @@ def test_what_the_queue_does_not_take_is_closed_politely(machine: Machine) -> No
         assert not load.record.lost, load.record
     again = sum(not answer.reused for answer in active.record.answers + slow.record.answers) - 400
     assert 0 < again < 3 * 400, f"{again} had to connect again"
-    assert slow.record.closed_idle, slow.record
 
 
 def test_a_stop_closes_them(service: Service, machine: Machine) -> None:
