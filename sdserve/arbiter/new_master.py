@@ -259,4 +259,5 @@ class NewMaster(Policy):
             self._control.keep_open(service.cfg.control_socket)
             self._observation.keep_open()
             self._manager.become_main()
+        self._pool.share()  # what the old one's workers had is with whoever was there first
         self._promoted()

@@ -28,7 +28,7 @@ from sdserve.systemd import fdstore
 from sdserve.systemd.notify import Notifier
 from sdserve.workers.base import NO_CELL, Worker
 from sdserve.workers.preimport import preimport
-from sdserve.workers.words import DRAIN, PREIMPORT, RETIRE
+from sdserve.workers.words import DRAIN, PREIMPORT, RETIRE, SHARE
 
 STORE_AGAIN = (
     0.5  # seconds until systemd is told again what it is to keep, where it did not hear it; then twice as many
@@ -63,6 +63,7 @@ class Pool:
         self._boot_kills = 0
         self._lacking = ""  # why fewer workers serve than are wanted
         self._counted = -1  # workers, when the log was told last
+        self._settled = False  # and the workers know
         self._wake = NO_DEADLINE
         self._using = ""  # what the log was told that workers serve by
 
@@ -112,6 +113,7 @@ class Pool:
         self._answer()
         self._count()
         self._forgive()
+        self._share()
         # The actions set deadlines of their own: the next decision is due at the earliest of all.
         due = [member.deadline for member in children.members()] + [decision.wake_at, retry_at]
         self._wake_at(min((when for when in due if when is not None), default=None))
@@ -128,6 +130,18 @@ class Pool:
             if self._service.trouble == self._lacking:
                 self._service.trouble = ""
             self._lacking = ""
+
+    def _share(self) -> None:
+        """When all serve who are wanted, and nobody leaves any more, each worker hears that it may have too much."""
+        settled = len(self._children) == self._service.goal.size and self.all_serve()
+        if settled and not self._settled:
+            self.share()
+        self._settled = settled
+
+    def share(self) -> None:
+        """Has workers with more connections than others give some away."""
+        for handle in self._children:
+            handle.tell(SHARE)
 
     def _wake_at(self, when: float | None) -> None:
         if self._wake.when != when or self._wake.cancelled:

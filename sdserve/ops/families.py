@@ -224,14 +224,14 @@ FAMILIES = (
     Family(
         "sdserve_connections_adopted",
         "counter",
-        "Connections that workers took over from others which left.",
+        "Connections that workers took over from others.",
         (),
         _counted(ADOPTED),
     ),
     Family(
         "sdserve_connections_given_away",
         "counter",
-        "Connections that workers which left gave away. Those in the adoption queue are not adopted yet.",
+        "Connections that workers gave away, as they left or had too many. Those in the queue are not adopted yet.",
         (),
         _counted(GIVEN_AWAY),
     ),

@@ -7,7 +7,11 @@ So each worker writes into its cell how many connections it holds and when it we
 holds clearly more than a neighbour lets the next connection wait for that neighbour, once for each connection.
 
 It does so only at the end of the queue: then all before it have been told of the connection and are on their way, and
-nobody sleeps while a client waits. Neighbours that compute for a while are not waited for.
+nobody sleeps while a client waits. Neighbours that compute for a while are not waited for. Connections that others gave
+away are told to all at once, and there the end of the queue is everywhere.
+
+Who was there first has more than its share all the same: whatever waited for the start, and all that lasts. When all
+workers serve, each gives away what it has too many (`surplus`).
 
 The word: 0 when the worker takes no connections, else ticket << 32 | connections + 1. Two workers that draw the same
 ticket both believe to be last; the connection then waits for the moment at most.
@@ -56,6 +60,11 @@ class AcceptBalance:
         self._ticket = 0
         self._cell.set_word(PLACE, 0)
 
+    def adopted(self, connections: int) -> None:
+        """Some were taken from others, and so many are open now."""
+        self._waited = (-1, 0)
+        self.hold(connections)
+
     def hold(self, connections: int) -> None:
         """So many connections are open."""
         self.held = connections
@@ -82,14 +91,30 @@ class AcceptBalance:
         places = self._places.tolist()
         if max(places) >> 32 > self._ticket:
             return False
+        return self._waits_for_one(places, now)
+
+    def leaves_to_others(self, now: float) -> bool:
+        """The same of what all workers were told of."""
+        return self._ticket > 0 and self.held > SLACK and self._waits_for_one(self._places.tolist(), now)
+
+    def surplus(self) -> int:
+        """How many connections the worker has beyond its share; 0 if none has clearly fewer."""
+        counts = [(place & COUNT) - 1 for place in self._places.tolist() if place]
+        if not self._ticket or not self._leads(min(counts)):
+            return 0
+        return max(0, self.held - -(-sum(counts) // len(counts)))
+
+    def _leads(self, fewer: int) -> bool:
+        """Whether this worker has clearly more connections than one with `fewer`."""
+        return self.held > fewer + SLACK + fewer // 8
+
+    def _waits_for_one(self, places: list[int], now: float) -> bool:
         for index, (place, busy) in enumerate(zip(places, self._since.tolist(), strict=True)):
-            if place and not (busy and now - busy > BUSY):
-                fewer = (place & COUNT) - 1
-                if self.held > fewer + SLACK + fewer // 8:
-                    if self._waited == (index, place):  # in vain: it did not come
-                        return False
-                    self._waited = (index, place)
-                    return True
+            if place and not (busy and now - busy > BUSY) and self._leads((place & COUNT) - 1):
+                if self._waited == (index, place):  # in vain: it did not come
+                    return False
+                self._waited = (index, place)
+                return True
         return False
 
     def _write(self) -> None:

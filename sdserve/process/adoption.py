@@ -23,7 +23,7 @@ from sdserve.descriptor import Meaning
 from sdserve.immutable import Immutable
 from sdserve.process import rights
 
-SPREAD = 32  # connections in a message that serving workers take at once: few enough for all to get some
+SPREAD = 32  # connections in a message that serving workers take at once, at most
 DENSE = rights.MOST  # and in one that waits for the next start
 LONGEST = 131072  # bytes of a message; the kernel takes less than the send buffer (wmem_default(5): 212,992)
 CARRIED = 65536  # bytes of a request that travel with its connection, at most

@@ -50,6 +50,7 @@ from sdserve.workers.words import (
     PREIMPORT,
     RETIRE,
     RETIRING,
+    SHARE,
     STACKS,
     UNDRAIN,
     told_by,
@@ -97,6 +98,7 @@ class Told:
     def __init__(self) -> None:
         self.rewired: Callable[[int], None] = lambda fd: None  # hears of one more control fd to poll
         self.drains: Callable[[bool], None] = lambda wanted: None  # hears whether connections are to end
+        self.shares: Callable[[], None] = lambda: None  # hears that the others serve as well
         self._theirs: Callable[..., object] | None = None  # what the application would do at SIGTERM
         self.say_goodbye: Callable[[], None] = lambda: None  # the hook worker_exit, for ends that boot.py does not see
 
@@ -366,6 +368,8 @@ class Told:
                 self.log.debug("worker %s cannot import %s: %r", self.pid, name, error)
         elif message in (DRAIN, UNDRAIN):
             self.drains(message == DRAIN)
+        elif message == SHARE:
+            self.shares()
         elif message == GIVE_BACK:
             self._give_back()
         elif message == POLL:

@@ -26,6 +26,9 @@ UNDRAIN = b"undrain"
 # The answer to READY: import what may be needed later. The first worker of a start did not wait for that.
 PREIMPORT = b"preimport"
 
+# As many workers serve as are wanted, and no others: who has too many connections gives some away.
+SHARE = b"share"
+
 # Memory is short.
 GIVE_BACK = b"give back"
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -82,6 +83,20 @@ def test_across_restarts(service: Service, machine: Machine) -> None:
     assert (
         machine.get(service.unit, "NFileDescriptorStore") == "4"
     )  # both ends of the queue, the counters, and the proof
+
+
+def test_after_a_restart_every_worker_has_some(machine: Machine) -> None:
+    """All of them have waited for the first worker."""
+    service = deploy(machine, settings={"KEEPALIVE": "3600", "WORKERS": "4"})
+    service.wake()
+    connections = idle_connections(service, 64)
+    machine.systemctl("restart", service.unit)
+
+    def look() -> bool:
+        counts = Counter(ask(connection).pid for connection in connections)
+        return len(counts) == 4 and min(counts.values()) >= 8
+
+    eventually(look, "four workers with their share of the connections")
 
 
 def test_across_recycling(machine: Machine) -> None:

@@ -4,18 +4,20 @@ Each worker polls the listeners with EPOLLEXCLUSIVE, so a new connection wakes o
 that was woken alone might be about to leave, and nobody would take what it left. The kernel wakes the one that
 registered first: a worker that got a connection registers anew and goes to the end of the line, and so does the next.
 A worker that is full, out of descriptors, or has more than its share leaves the line for a while: connections stay
-queued for the others.
+queued for the others. When all workers serve, each gives away what it has beyond its share.
 """
 
 import errno
 import select
 import socket
+from itertools import islice
 from time import monotonic
 from typing import Any, Generic
 
 from sdserve import events
 from sdserve.gateway.forwarded import Trusted
 from sdserve.process.accept_balance import AcceptBalance
+from sdserve.process.adoption import SPREAD
 from sdserve.process.counters import ACCEPTED, ADOPTED, GIVEN_AWAY, OPEN
 from sdserve.process.listeners import Listener
 from sdserve.workers.base import Worker
@@ -202,8 +204,13 @@ class Acceptor(Generic[C]):
         return {"WORKER_PID": self._worker.pid, "CONNECTIONS": len(self._clients) + closed}
 
     def adopt_if_room(self) -> list[C]:
-        """As `adopt`; idle connections are not closed for what is idle as well."""
-        return [] if self._is_full() else self.adopt() or []
+        """As `adopt`; idle connections are not closed for what is idle as well, and others may have fewer."""
+        if self._is_full():
+            return []
+        if self.balance.leaves_to_others(monotonic()):
+            self._pause(STEP_ASIDE)
+            return []
+        return self.adopt() or []
 
     def adopt(self) -> list[C] | None:
         """The connections of one message from the queue, which may have something to read already: perhaps none, where
@@ -244,7 +251,23 @@ class Acceptor(Generic[C]):
                 self._clients.adopt(client, handed, now)
             adopted.append(client)
         self._worker.counters.add(ADOPTED, len(adopted))
+        self.shown = -1
+        self.balance.adopted(len(self._clients))
         return adopted
+
+    def share(self) -> None:
+        """As many workers serve as are wanted: idle connections beyond this one's share are given to the others."""
+        if not (self.open and self._worker.alive):
+            return
+        self.tell_others()
+        if surplus := self.balance.surplus():
+            idle = (client for client in self._clients if client.is_idle() and not client.has_news())
+            self.give_away(list(islice(idle, surplus)), monotonic(), self.in_a_message(surplus))
+            self.tell_others()
+
+    def in_a_message(self, connections: int) -> int:
+        """How many of these go in one message, so that each of those who serve gets some."""
+        return max(1, min(SPREAD, connections // (4 * self._options.workers)))
 
     def give_away(self, clients: list[C], now: float, most: int) -> tuple[list[C], bool]:
         """Offers connections to others, up to `most` at a time, and closes those that went; returns them, and whether

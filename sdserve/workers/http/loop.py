@@ -50,14 +50,14 @@ class Loop(Generic[C]):
             self._add_control(fd)
         worker.rewired = self._add_control
         worker.drains = self._retirement.drain
+        worker.shares = self._acceptor.share
 
     def get_ready(self) -> None:
         """Polls the listeners: connections wait in their queues until `run`. Raises OSError."""
-        self._acceptor.set_open(True)
+        self._acceptor.start()
 
     def run(self) -> None:
         """Serves, after `get_ready`; returns when the worker has retired, or must leave."""
-        self._acceptor.start()
         self._worker.counters.set(POLLS, 1)
         self._serve()
         if not self._worker.quick:

@@ -157,7 +157,8 @@ class Retirement:
         going = [client for client in clients if may_move(client)]
         if not successors:
             going = [client for client in going if client.is_idle() and not client.has_news()]
-        gone, again = self._acceptor.give_away(going, now, SPREAD if successors else DENSE)
+        most = self._acceptor.in_a_message(len(going)) if successors else DENSE
+        gone, again = self._acceptor.give_away(going, now, most)
         if len(gone) < len(going):
             if again and successors:
                 clients.look_by(now + AGAIN)

@@ -91,3 +91,28 @@ def test_after_the_last_ticket_the_queue_begins_anew() -> None:
         assert worker.took(connections)
     assert all(0 < cell.word(PLACE) >> 32 < 8 for cell in cells)
     assert many.steps_aside(1.0)
+
+
+def test_what_all_were_told_of_is_left_to_whoever_has_fewer_wherever_they_stand() -> None:
+    board = Scoreboard(64)
+    many, few = worker_with(board, 9), worker_with(board, 0)
+    assert many.leaves_to_others(1.0)
+    assert not few.leaves_to_others(1.0)
+    assert not many.leaves_to_others(1.0)  # it did not come
+    many.adopted(10)
+    assert many.leaves_to_others(1.0)
+    few.hold(9)
+    assert not many.leaves_to_others(1.0)
+
+
+def test_surplus_is_what_a_worker_has_beyond_its_share() -> None:
+    board = Scoreboard(64)
+    many, some, few = worker_with(board, 30), worker_with(board, 12), worker_with(board, 0)
+    assert [each.surplus() for each in (many, some, few)] == [16, 0, 0]
+    few.leave()
+    assert many.surplus() == 9
+    some.hold(27)  # hardly fewer
+    assert many.surplus() == 0
+    assert worker_with(Scoreboard(64), 1000).surplus() == 0  # the only worker
+    many.leave()
+    assert many.surplus() == 0

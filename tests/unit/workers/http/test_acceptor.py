@@ -18,6 +18,7 @@ from sdserve.gateway.forwarded import TRUSTED
 from sdserve.http.connection import Connection
 from sdserve.http.request import RequestReader
 from sdserve.http.response import HeadWriter
+from sdserve.process.accept_balance import AcceptBalance
 from sdserve.process.adoption import AdoptionQueue, HandedConnection
 from sdserve.process.listeners import Listener, bind
 from sdserve.process.scoreboard import Scoreboard
@@ -40,6 +41,7 @@ class Worker:
         self.adoption = adoption
         self.log = logging.getLogger("test")
         self.cell = Scoreboard(1).take()
+        self.alive = True
         self.counters = NO_CELL
 
 
@@ -241,6 +243,27 @@ def test_a_message_of_which_nobody_is_left_hides_none_behind_it(house: Callable[
     assert kept.sock.getpeername() == here.getsockname()
     assert one.acceptor.adopt() is None
     one.guests.close(kept)
+
+
+def test_of_its_surplus_a_worker_gives_away_what_is_idle(house: Callable[..., House]) -> None:
+    one = house(workers=2)
+    board = Scoreboard(4)
+    one.acceptor.balance = AcceptBalance(board.take(), 2)
+    other = AcceptBalance(board.take(), 2)
+    other.join()
+    one.acceptor.start()
+    peers = [one.knock(one.tcp) for _ in range(8)]
+    clients = [one.let_in(one.tcp) for _ in peers]
+    for peer, client in zip(peers[:5], clients, strict=False):
+        peer.sendall(b"x")
+        assert select.select([client], [], [], 10)[0]
+    one.acceptor.share()
+    assert list(one.guests) == clients[:5]  # of four beyond its share, one has begun to ask
+    other.hold(3)
+    one.acceptor.share()
+    assert len(one.guests) == 5
+    assert one.acceptor.adopt() is not None  # one in each message
+    assert len(one.guests) == 6
 
 
 @pytest.mark.parametrize("take", ["_begin", "_take_back"])
