@@ -100,6 +100,8 @@ class AcceptBalance:
     def surplus(self) -> int:
         """How many connections the worker has beyond its share; 0 if none has clearly fewer."""
         counts = [(place & COUNT) - 1 for place in self._places.tolist() if place]
+        if self._cell.index >= len(self._places):  # so many retire that it is not among the first cells
+            counts.append(self.held)
         if not self._ticket or not self._leads(min(counts)):
             return 0
         return max(0, self.held - -(-sum(counts) // len(counts)))

@@ -116,3 +116,16 @@ def test_surplus_is_what_a_worker_has_beyond_its_share() -> None:
     assert worker_with(Scoreboard(64), 1000).surplus() == 0  # the only worker
     many.leave()
     assert many.surplus() == 0
+
+
+def test_a_worker_beyond_the_cells_that_are_looked_at_has_its_share_too() -> None:
+    board = Scoreboard(64)
+    retiring = [board.take() for _ in range(4)]
+    late = AcceptBalance(board.take(), 1)
+    late.join()
+    late.hold(9)
+    assert late.surplus() == 0
+    board.give_back(retiring[0])
+    next_one = AcceptBalance(board.take(), 1)
+    next_one.join()
+    assert late.surplus() == 4
