@@ -4,7 +4,7 @@ What to do is decided in decide.py, what a failed boot means in verdict.py; the 
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from logging import WARNING
 
 from sdserve import events
@@ -30,10 +30,9 @@ from sdserve.workers.base import NO_CELL, Worker
 from sdserve.workers.preimport import preimport
 from sdserve.workers.words import DRAIN, PREIMPORT, RETIRE, SHARE
 
-STORE_AGAIN = (
-    0.5  # seconds until systemd is told again what it is to keep, where it did not hear it; then twice as many
-)
+STORE_AGAIN = 0.5  # seconds until systemd is told again of what it did not hear; then twice as many
 STORE_AGAIN_MOST = 20.0  # seconds
+SHARE_AGAIN = (0.5, 2.0, 8.0)  # seconds until workers share again what was in use, or was taken by who came first
 
 
 class Pool:
@@ -64,6 +63,7 @@ class Pool:
         self._lacking = ""  # why fewer workers serve than are wanted
         self._counted = -1  # workers, when the log was told last
         self._settled = False  # and the workers know
+        self._shares_again = NO_DEADLINE
         self._wake = NO_DEADLINE
         self._using = ""  # what the log was told that workers serve by
 
@@ -138,10 +138,14 @@ class Pool:
             self.share()
         self._settled = settled
 
-    def share(self) -> None:
-        """Has workers with more connections than others give some away."""
+    def share(self, again: Sequence[float] = SHARE_AGAIN) -> None:
+        """Has workers with more connections than others give some away, and after a while once more."""
         for handle in self._children:
             handle.tell(SHARE)
+        self._shares_again.cancel()
+        if again:
+            loop = self._service.loop
+            self._shares_again = loop.call_at(loop.now() + again[0], lambda: self.share(again[1:]))
 
     def _wake_at(self, when: float | None) -> None:
         if self._wake.when != when or self._wake.cancelled:

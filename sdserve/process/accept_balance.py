@@ -98,11 +98,11 @@ class AcceptBalance:
         return self._ticket > 0 and self.held > SLACK and self._waits_for_one(self._places.tolist(), now)
 
     def surplus(self) -> int:
-        """How many connections the worker has beyond its share; 0 if none has clearly fewer."""
-        counts = [(place & COUNT) - 1 for place in self._places.tolist() if place]
-        if self._cell.index >= len(self._places):  # so many retire that it is not among the first cells
-            counts.append(self.held)
-        if not self._ticket or not self._leads(min(counts)):
+        """How many connections the worker has beyond its share; 0 if none in the queue has clearly fewer."""
+        own = self._cell.index  # its place is empty while it is full, and not looked at while many others retire
+        counts = [(place & COUNT) - 1 for i, place in enumerate(self._places.tolist()) if place and i != own]
+        counts.append(self.held)
+        if not self._leads(min(counts)):
             return 0
         return max(0, self.held - -(-sum(counts) // len(counts)))
 

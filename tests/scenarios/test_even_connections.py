@@ -3,6 +3,7 @@
 A proxy keeps some tens of them. Whoever comes first could take them all, and the others would have nothing to do.
 """
 
+import http.client
 import signal
 import socket
 from collections import Counter
@@ -52,6 +53,24 @@ def test_a_worker_more_gets_its_share(start: Callable[..., Server], crowd: Crowd
     for workers in (2, 3):
         server.kill(signal.SIGTTIN)
         all_have_some(clients, workers, but=set())
+
+
+@APPS
+def test_what_is_in_use_when_all_serve_is_shared_later(start: Callable[..., Server], crowd: Crowd, app: str) -> None:
+    port = free_port()
+    server = start("-b", f"127.0.0.1:{port}", "-w", "1", "--keep-alive", "600", app).wait_ready()
+    clients = crowd(port)
+    for each in clients:
+        each.sendall(b"GET / HTTP/1.1\r\n")
+    server.kill(signal.SIGTTIN)
+    server.notify.wait(lambda message: "2 of 2 workers" in message.fields.get("STATUS", ""))
+    for each in clients:
+        each.sendall(b"Host: a\r\n\r\n")
+        response = http.client.HTTPResponse(each)
+        response.begin()
+        assert response.status == 200
+        response.read()
+    all_have_some(clients, 2, but=set())
 
 
 @APPS

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -135,7 +136,7 @@ def test_an_upgrade_is_answered_with_the_new_masters_state(server: Server, short
     assert told["text"].startswith(f"upgraded, the new master is pid {new}: Running: 2 of 2 workers serving")
 
 
-@pytest.mark.parametrize("room", ["soon", "never"])
+@pytest.mark.parametrize("room", ["soon", "by closing idle ones", "never"])
 def test_idle_connections_wait_for_a_worker_with_room_for_them(start: Start, short_path: Path, room: str) -> None:
     """They are in no hurry. But clients of connections that nobody will ever take must hear of it."""
     path = f"{short_path}/s"
@@ -143,19 +144,44 @@ def test_idle_connections_wait_for_a_worker_with_room_for_them(start: Start, sho
     [old] = server.wait_workers(1)
     with ExitStack() as opened:
         free = old.descriptors
-        clients = [opened.enter_context(connector(path)()) for _ in range(24)]
+        clients = [opened.enter_context(connector(path)()) for _ in range(16)]
         for client in clients:
             assert on(client).status == 200
         server.master.set_soft_limit("nofile", free + 14)  # and so have the workers that it forks
         server.kill(signal.SIGHUP)
-        server.wait_log("cannot take connections over: Too many open files; worker .* has 0. They wait for 5 s")
+        waits = r"cannot take connections over: Too many open files; worker .* has \d+. They wait for 5 s"
+        server.wait_log(waits)
         [new] = server.wait_workers(1, besides=[old.pid])
         if room == "soon":
             new.set_soft_limit("nofile", 1024)
             assert {on(client).pid for client in clients} == {new.pid}
-        else:
-            answered = sum(is_answered(client) for client in clients)
+        elif room == "never":
+            for client in clients:
+                client.sendall(b"GET / HTTP/1.1\r\nX-Next-Line: ")  # none is idle
+            answered = sum(is_answered(client) for client in reversed(clients))  # the last ones are in the queue
             assert 0 < answered < len(clients)
+            assert len(re.findall(waits, server.log)) == 1  # the time is up for all of them at once
+        else:
+            for client in clients:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert all(client.recv(65536).startswith(b"HTTP/1.1 200 ") for client in clients)
+
+
+def test_who_asks_in_the_queue_is_not_kept_waiting_for_those_who_do_not(start: Start, short_path: Path) -> None:
+    """A worker is full long before it has no descriptors."""
+    path, config = f"{short_path}/s", short_path / "config.py"
+    config.write_text("workers = 2")
+    server = start("-c", str(config), "-b", f"unix:{path}", "--keep-alive", "600", "plain:application").wait_ready()
+    with ExitStack() as opened:
+        clients = [opened.enter_context(connector(path)()) for _ in range(40)]
+        assert len({on(client).pid for client in clients}) == 2
+        server.master.set_soft_limit("nofile", 124)  # a worker has 24 connections
+        config.write_text("workers = 1")
+        server.kill(signal.SIGHUP)
+        server.wait_log("cannot take connections over: Too many open files; worker .* has .*. They wait for 5 s")
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert all(client.recv(65536).startswith(b"HTTP/1.1 200 ") for client in clients)
 
 
 def is_answered(client: socket.socket) -> bool:

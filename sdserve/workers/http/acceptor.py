@@ -8,6 +8,7 @@ queued for the others. When all workers serve, each gives away what it has beyon
 """
 
 import errno
+import os
 import select
 import socket
 from itertools import islice
@@ -60,7 +61,7 @@ class Acceptor(Generic[C]):
         self.shown = 0  # connections, as others see it; -1 if that differs
         self._crowded = False  # full, partly of connections that may be closed for others soon
         self._full_until = 0.0  # out of descriptors, or stepped aside: not before this time again
-        self._adopt_by = NEVER  # when what waits in the queue is taken without room for all of it
+        self._room_by = -NEVER  # until then others may take from the queue what finds no room here
         self._closed, self._told_at = 0, 0.0  # connections that made room, and when the log heard of it
         for listener in self.listeners.values():
             if isinstance(listener.address, tuple):
@@ -204,8 +205,12 @@ class Acceptor(Generic[C]):
         return {"WORKER_PID": self._worker.pid, "CONNECTIONS": len(self._clients) + closed}
 
     def adopt_if_room(self) -> list[C]:
-        """As `adopt`; idle connections are not closed for what is idle as well, and others may have fewer."""
-        if self._is_full():
+        """As `adopt`, but others may have fewer, or room. Where nobody has, idle connections make room at last."""
+        full = len(self._clients) >= self._options.connections
+        if full and (self._waits_for_room(errno.EMFILE) or not self._has_made_room()):
+            self.balance.leave()
+            self._crowded = True
+            self._pause(SWEEP)
             return []
         if self.balance.leaves_to_others(monotonic()):
             self._pause(STEP_ASIDE)
@@ -216,24 +221,25 @@ class Acceptor(Generic[C]):
         """The connections of one message from the queue, which may have something to read already: perhaps none, where
         their clients have gone. None when there is no message, or no room for one.
 
-        Without room for all they wait there, for others or for later, but not for ever.
+        Without room for all they wait there, for others or for later, but not for ever: idle connections are closed for
+        them then, and where there are none, those that find no room.
         """
         if self._adoption is None:
             return None
-        now = monotonic()
         try:
-            taken = self._adoption.take(all_or_none=now < self._adopt_by)
+            taken = self._adoption.take()
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            if self._adopt_by == NEVER:
-                self._adopt_by = now + CROWDED
-                self._worker.log.event(events.ADOPTION_FULL, REASON=error.strerror, SECONDS=CROWDED, **self._state())
-            self._pause(SWEEP)
-            return None
-        self._adopt_by = NEVER
+            if self._waits_for_room(error.errno):
+                self._pause(SWEEP)
+                return None
+            if self._has_made_room():
+                return []
+            taken = self._adoption.take(all_or_none=False)
         if taken is None:
             return None
+        now = monotonic()
         adopted = []
         for handed in taken:
             listener = handoff.listener_of(handed, self.listeners.values())
@@ -255,9 +261,17 @@ class Acceptor(Generic[C]):
         self.balance.adopted(len(self._clients))
         return adopted
 
+    def _waits_for_room(self, why: int) -> bool:
+        """Whether what finds no room here, for this errno, is left in the queue for a while: others may have room."""
+        now = monotonic()
+        if now >= self._room_by + CROWDED:  # this is another crowd than the last one
+            self._room_by = now + CROWDED
+            self._worker.log.event(events.ADOPTION_FULL, REASON=os.strerror(why), SECONDS=CROWDED, **self._state())
+        return now < self._room_by
+
     def share(self) -> None:
         """As many workers serve as are wanted: idle connections beyond this one's share are given to the others."""
-        if not (self.open and self._worker.alive):
+        if not self._worker.alive:
             return
         self.tell_others()
         if surplus := self.balance.surplus():

@@ -114,8 +114,12 @@ def test_surplus_is_what_a_worker_has_beyond_its_share() -> None:
     some.hold(27)  # hardly fewer
     assert many.surplus() == 0
     assert worker_with(Scoreboard(64), 1000).surplus() == 0  # the only worker
-    many.leave()
-    assert many.surplus() == 0
+    few.join()
+    many.leave()  # it is full
+    assert many.surplus() == 11
+    some.leave()
+    few.leave()
+    assert many.surplus() == 0  # nobody takes any
 
 
 def test_a_worker_beyond_the_cells_that_are_looked_at_has_its_share_too() -> None:

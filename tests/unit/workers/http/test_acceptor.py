@@ -257,6 +257,7 @@ def test_of_its_surplus_a_worker_gives_away_what_is_idle(house: Callable[..., Ho
     for peer, client in zip(peers[:5], clients, strict=False):
         peer.sendall(b"x")
         assert select.select([client], [], [], 10)[0]
+    one.acceptor.set_open(False)  # it has just left a new connection to others
     one.acceptor.share()
     assert list(one.guests) == clients[:5]  # of four beyond its share, one has begun to ask
     other.hold(3)
